@@ -1,0 +1,93 @@
+"""The seams: the few outside things that code reaches only through an object handed to it.
+
+Clock and randomness here; the model's seam is `edvac.processor`'s protocol, the disk's is the database's file layer,
+the network's the HTTP transport. Each has a real and a simulated version, so that one seed replays one run.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import secrets
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Time. `now` is seconds of a clock that never goes back; `wall` is UTC seconds and may jump."""
+
+    def now(self) -> float: ...
+    def wall(self) -> float: ...
+
+
+class SystemClock:
+    def now(self) -> float:
+        return time.monotonic()
+
+    def wall(self) -> float:
+        return time.time()
+
+
+class ManualClock:
+    """A clock that moves only when told; for tests and simulation."""
+
+    def __init__(self, start: float = 1_000_000_000.0) -> None:
+        self._now = 0.0
+        self._wall = start
+
+    def now(self) -> float:
+        return self._now
+
+    def wall(self) -> float:
+        return self._wall
+
+    def advance(self, seconds: float) -> None:
+        self._now += seconds
+        self._wall += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Move only the wall clock, as an administrator or NTP may."""
+        self._wall += seconds
+
+
+def iso_date(wall: float) -> str:
+    """UTC date of a wall-clock reading, YYYY-MM-DD."""
+    return dt.datetime.fromtimestamp(wall, dt.UTC).date().isoformat()
+
+
+class Entropy(Protocol):
+    """Randomness for names and seeds; never for security decisions inside a simulation."""
+
+    def token(self, size: int) -> str: ...
+
+
+class SystemEntropy:
+    def token(self, size: int) -> str:
+        """`size` random bytes as lower-case hex."""
+        return secrets.token_hex(size)
+
+
+class CountingEntropy:
+    """Predictable names for tests."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def token(self, size: int) -> str:
+        self._count += 1
+        return f"{self._count:0{size * 2}x}"
+
+
+_TRIGGER = os.environ.get("EDVAC_KILL_AT", "")
+_trigger_left = [int(_TRIGGER.rpartition(":")[2] or 1)] if _TRIGGER else [0]
+
+
+def durability_point(name: str) -> None:
+    """A named place where a crash is interesting. ``EDVAC_KILL_AT=name:n`` kills the process at its n-th pass.
+
+    Free in production: one comparison with an empty string.
+    """
+    if _TRIGGER and _TRIGGER.rpartition(":")[0] == name:
+        _trigger_left[0] -= 1
+        if _trigger_left[0] == 0:
+            os.kill(os.getpid(), 9)
