@@ -23,8 +23,9 @@
       Interrupted                    a person or a signal asked to stop                    exit 130
       InternalError                  edvac's own fault: please report                      exit 1
 
-A class says who is at fault and fixes the exit code; `code` names the exact case, is stable across versions and has
-an entry in docs/reference/errors.md. `what`, `why` and `fix` are one sentence each.
+A class says who is at fault and fixes the exit code; `code` names the exact case, is stable across
+versions and has an entry in docs/reference/errors.md. `what`, `why` and `fix` are one sentence
+each.
 """
 
 from __future__ import annotations

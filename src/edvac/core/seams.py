@@ -1,7 +1,8 @@
 """The seams: the few outside things that code reaches only through an object handed to it.
 
-Clock and randomness here; the model's seam is `edvac.processor`'s protocol, the disk's is the database's file layer,
-the network's the HTTP transport. Each has a real and a simulated version, so that one seed replays one run.
+Clock and randomness here; the model's seam is `edvac.processor`'s protocol, the disk's is the
+database's file layer, the network's the HTTP transport. Each has a real and a simulated version, so
+that one seed replays one run.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Time. `now` is seconds of a clock that never goes back; `wall` is UTC seconds and may jump."""
+    """Time. `now` is seconds of a clock that never goes back; `wall` is UTC seconds and may
+    jump."""
 
     def now(self) -> float: ...
     def wall(self) -> float: ...
@@ -83,7 +85,8 @@ _trigger_left = [int(_TRIGGER.rpartition(":")[2] or 1)] if _TRIGGER else [0]
 
 
 def durability_point(name: str) -> None:
-    """A named place where a crash is interesting. ``EDVAC_KILL_AT=name:n`` kills the process at its n-th pass.
+    """A named place where a crash is interesting. ``EDVAC_KILL_AT=name:n`` kills the process at its
+    n-th pass.
 
     Free in production: one comparison with an empty string.
     """

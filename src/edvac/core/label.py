@@ -1,0 +1,192 @@
+"""Labels: where a value came from, who may see it, and how much of it an outsider could choose.
+
+A label is a point in a product of four lattices (Denning 1976; the split into explicit and implicit
+integrity follows the usual treatment of a program-counter label):
+
+=========== ============================================= ========== =========
+part        meaning                                        bottom     join
+=========== ============================================= ========== =========
+`sources`   principals whose data is *in* the value        empty      union
+`steered`   principals who decided a branch it came from   empty      union
+`readers`   who may see it; None stands for everyone       everyone   meet
+`bits`      upper bound of what outsiders could choose     0          max
+=========== ============================================= ========== =========
+
+Knows nothing of policies: which principals are trusted is decided in `edvac.guard`.
+
+Principals are strings: ``user``, ``program`` (text of the program), ``name:PATH`` (whoever named a
+file), ``file:PATH`` (whoever wrote it), ``model:NAME``, ``shape:ROOT`` (whoever decides which files
+exist under a root).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from edvac.core.errors import DamageError, InternalError
+
+UNBOUNDED = math.inf
+
+
+class Label:
+    """One interned label: equal labels are the same object, so comparing is free."""
+
+    __slots__ = ("__weakref__", "bits", "readers", "sources", "steered")
+
+    sources: frozenset[str]
+    steered: frozenset[str]
+    readers: frozenset[str] | None
+    bits: float
+
+    def __new__(cls, *_: object) -> Label:
+        raise InternalError("label_made_by_hand", "labels come from Label.of, which interns them")
+
+    @staticmethod
+    def of(
+        sources: Iterable[str] = (),
+        steered: Iterable[str] = (),
+        readers: Iterable[str] | None = None,
+        bits: float = 0,
+    ) -> Label:
+        return _intern(
+            frozenset(sources),
+            frozenset(steered),
+            None if readers is None else frozenset(readers),
+            float(bits),
+        )
+
+    @property
+    def integrity(self) -> frozenset[str]:
+        """Everyone who influenced the value, by data or by control."""
+        return self.sources | self.steered
+
+    def join(self, other: Label) -> Label:
+        """Least upper bound: what is true of a value that is one of two."""
+        return self if self is other else _join(self, other)
+
+    def steer(self, decider: Label) -> Label:
+        """The label of a value that exists because a value labelled `decider` decided so (rule
+        1)."""
+        if not (decider.sources or decider.steered or decider.bits) and decider.readers is None:
+            return self
+        return _steer(self, decider)
+
+    def cap(self, bits: float) -> Label:
+        """The same label for a value that can hold at most `bits` bits (rule 8)."""
+        return (
+            self
+            if self.bits <= bits
+            else _intern(self.sources, self.steered, self.readers, float(bits))
+        )
+
+    def below(self, other: Label) -> bool:
+        """The lattice's order: may a value labelled `self` be treated as one labelled `other`?"""
+        return self.join(other) is other
+
+    def stored(self) -> list[Any]:
+        """The stored form: plain lists, canonical order."""
+        return [
+            sorted(self.sources),
+            sorted(self.steered),
+            None if self.readers is None else sorted(self.readers),
+            None if self.bits == UNBOUNDED else self.bits,
+        ]
+
+    @staticmethod
+    def restore(form: object) -> Label:
+        """Read the stored form back.
+
+        Raises:
+            DamageError: the form is not a label; an unlabelled value is never given a default.
+        """
+        match form:
+            case [list() as sources, list() as steered, None | list() as readers, bits] if (
+                bits is None or isinstance(bits, int | float)
+            ):
+                return Label.of(sources, steered, readers, UNBOUNDED if bits is None else bits)
+        raise DamageError(
+            "unlabelled_value",
+            "a stored value carries no label",
+            "Labels say where data came from; without one nothing may be done with it.",
+            "Run `edvac doctor` to verify the workspace.",
+        )
+
+    def __repr__(self) -> str:
+        return f"Label{tuple(self.stored())}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Label.restore, (self.stored(),))
+
+
+_known: weakref.WeakValueDictionary[tuple[Any, ...], Label] = weakref.WeakValueDictionary()
+
+
+def _intern(
+    sources: frozenset[str], steered: frozenset[str], readers: frozenset[str] | None, bits: float
+) -> Label:
+    key = (sources, steered, readers, bits)
+    found = _known.get(key)
+    if found is None:
+        found = object.__new__(Label)
+        found.sources, found.steered, found.readers, found.bits = key
+        _known[key] = found
+    return found
+
+
+def _meet(left: frozenset[str] | None, right: frozenset[str] | None) -> frozenset[str] | None:
+    if left is None:
+        return right
+    return left if right is None else left & right
+
+
+@functools.lru_cache(maxsize=65_536)
+def _join(left: Label, right: Label) -> Label:
+    return _intern(
+        left.sources | right.sources,
+        left.steered | right.steered,
+        _meet(left.readers, right.readers),
+        max(left.bits, right.bits),
+    )
+
+
+@functools.lru_cache(maxsize=65_536)
+def _steer(value: Label, decider: Label) -> Label:
+    return _intern(
+        value.sources,
+        value.steered | decider.sources | decider.steered,
+        _meet(value.readers, decider.readers),
+        value.bits + decider.bits,
+    )
+
+
+def combine(labels: Iterable[Label], bits: float = UNBOUNDED) -> Label:
+    """The label of a function's result: everything that went in, at most `bits` bits of choice.
+
+    Choice adds up over the operands (an outsider may choose each of them), which is why this is not
+    a join.
+    """
+    distinct = list(labels)
+    if not distinct:
+        return PUBLIC
+    first = distinct[0]
+    if all(label is first for label in distinct) and first.bits in (0.0, UNBOUNDED):
+        return first.cap(bits)
+    sources: set[str] = set()
+    steered: set[str] = set()
+    readers: frozenset[str] | None = None
+    total = 0.0
+    for label in distinct:
+        sources |= label.sources
+        steered |= label.steered
+        readers = _meet(readers, label.readers)
+        total += label.bits
+    return Label.of(sources, steered, readers, min(total, bits))
+
+
+PUBLIC = Label.of()
+PROGRAM = Label.of(sources=["program"])
+USER = Label.of(sources=["user"])

@@ -1,0 +1,380 @@
+"""Types of the language, and what follows from one: its text, its JSON schema, a check, its
+capacity in bits.
+
+The same type is used by the verifier (what fits where), by `llm.*` (the grammar that a model
+decodes under) and by the guard (how many bits an outsider can put into a value of it). Knows
+nothing of grammars' formats or of models.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import Any, TypeAlias
+
+from edvac.core.errors import ModelOutputError
+from edvac.core.label import UNBOUNDED, Label
+from edvac.core.value import Failed, Instance, Mapping, Scalar, Sequence, Value, settle
+
+TEXT_CAP = 20_000  # characters in one string that a model may return
+LIST_CAP = 500  # items in one list that a model may return
+NOT_STATED = "not stated"  # what a model may answer for `T | None` besides null
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """An atomic type: any, none, bool, int, float, Decimal, str or date."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """``Literal[...]``: one of a fixed set of strings, numbers or booleans."""
+
+    options: tuple[str | int | bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    item: Type
+
+
+@dataclass(frozen=True, slots=True)
+class DictOf:
+    """``dict[str, T]``; `key` is wider for dicts that a program builds itself."""
+
+    item: Type
+    key: Type = field(default_factory=lambda: Plain("str"))
+
+
+@dataclass(frozen=True, slots=True)
+class TupleOf:
+    items: tuple[Type, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Maybe:
+    """``T | None``."""
+
+    item: Type
+
+
+@dataclass(frozen=True, slots=True)
+class Quoted:
+    """``Quoted[T]``: a value with the span of the source that states it; fields ``value`` and
+    ``quote``."""
+
+    item: Type
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    name: str
+    type: Type
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A class body with annotations only."""
+
+    name: str
+    fields: tuple[Field, ...]
+
+    def field(self, name: str) -> Field | None:
+        return next((found for found in self.fields if found.name == name), None)
+
+
+Type: TypeAlias = Plain | Choice | ListOf | DictOf | TupleOf | Maybe | Quoted | Record
+
+ANY, NONE, BOOL, INT = Plain("any"), Plain("None"), Plain("bool"), Plain("int")
+FLOAT, DECIMAL, STR, DATE = Plain("float"), Plain("Decimal"), Plain("str"), Plain("date")
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def show(kind: Type) -> str:
+    """The type as it is written in a program."""
+    match kind:
+        case Plain():
+            return kind.name
+        case Choice():
+            return f"Literal[{', '.join(map(repr, kind.options))}]"
+        case ListOf():
+            return f"list[{show(kind.item)}]"
+        case DictOf():
+            return f"dict[{show(kind.key)}, {show(kind.item)}]"
+        case TupleOf():
+            return f"tuple[{', '.join(map(show, kind.items))}]"
+        case Maybe():
+            return f"{show(kind.item)} | None"
+        case Quoted():
+            return f"Quoted[{show(kind.item)}]"
+        case Record():
+            return kind.name
+
+
+def capacity(kind: Type) -> float:
+    """Upper bound, in bits, of the choice that a value of this type can carry (isolation notes 1.3,
+    K)."""
+    match kind:
+        case Plain("None"):
+            return 0
+        case Plain("bool"):
+            return 1
+        case Plain("date"):
+            return 20
+        case Choice():
+            return math.log2(len(kind.options)) if kind.options else 0
+        case Maybe():
+            return capacity(kind.item) + 1
+        case TupleOf():
+            return sum(map(capacity, kind.items))
+        case Record():
+            return sum(capacity(part.type) for part in kind.fields)
+    return UNBOUNDED
+
+
+def json_schema(kind: Type) -> dict[str, Any]:
+    """JSON Schema (2020-12) that a model's answer must fit: declared order, all fields required, no
+    others."""
+    match kind:
+        case Plain("any"):
+            return {}
+        case Plain("None"):
+            return {"type": "null"}
+        case Plain("bool"):
+            return {"type": "boolean"}
+        case Plain("int"):
+            return {"type": "integer"}
+        case Plain("float" | "Decimal"):
+            return {"type": "number"}
+        case Plain("date"):
+            return {"type": "string", "format": "date"}
+        case Plain():
+            return {"type": "string", "maxLength": TEXT_CAP}
+        case Choice():
+            return {"enum": list(kind.options)}
+        case ListOf():
+            return {"type": "array", "items": json_schema(kind.item), "maxItems": LIST_CAP}
+        case TupleOf():
+            parts = [json_schema(item) for item in kind.items]
+            return {"type": "array", "prefixItems": parts, "minItems": len(parts), "items": False}
+        case DictOf():
+            return {"type": "object", "additionalProperties": json_schema(kind.item)}
+        case Maybe():
+            return {"anyOf": [json_schema(kind.item), {"type": "null"}]}
+        case Quoted():
+            return _object({"quote": {"type": "string"}, "value": json_schema(kind.item)})
+        case Record():
+            return _object({part.name: _described(part) for part in kind.fields})
+
+
+def _described(part: Field) -> dict[str, Any]:
+    made = json_schema(part.type)
+    return {**made, "description": part.description} if part.description else made
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def decode(data: Any, kind: Type, label: Label, source: str | None = None, at: str = "") -> Value:
+    """A model's or device's JSON data as a value of `kind`, labelled in every part, each capped by
+    its own type.
+
+    Args:
+        data: parsed JSON; numbers for Decimal should have been parsed as Decimal, not as float.
+        source: the text that every `Quoted` span must literally occur in.
+        at: path of the part, for messages.
+
+    Raises:
+        ModelOutputError: `at` does not fit; the message is fit to be shown to the model for a
+        repair.
+    """
+    capped = label.cap(capacity(kind))
+    match kind:
+        case Plain() | Choice():
+            return Scalar(_atom(data, kind, at), capped)
+        case Maybe():
+            if data is None or (data == NOT_STATED and kind.item != STR) or data == NOT_STATED:
+                return Scalar(None, capped)
+            return decode(data, kind.item, label, source, at)
+        case ListOf():
+            items = _expect(data, list, at, "a list")
+            if len(items) > LIST_CAP:
+                raise _misfit(at, f"a list has {len(items)} items, the cap is {LIST_CAP}")
+            parts = (decode(v, kind.item, label, source, f"{at}[{i}]") for i, v in enumerate(items))
+            return Sequence(tuple(parts), capped)
+        case TupleOf():
+            items = _expect(data, list, at, "a list")
+            if len(items) != len(kind.items):
+                raise _misfit(at, f"{len(kind.items)} items were expected, got {len(items)}")
+            pairs = enumerate(zip(items, kind.items, strict=True))
+            made = tuple(decode(v, t, label, source, f"{at}[{i}]") for i, (v, t) in pairs)
+            return Sequence(made, capped, fixed=True)
+        case DictOf():
+            entries = _expect(data, dict, at, "an object")
+            return Mapping(
+                {k: decode(v, kind.item, label, source, f"{at}.{k}") for k, v in entries.items()},
+                capped,
+            )
+        case Quoted():
+            return _decode_quoted(data, kind, label, source, at)
+        case Record():
+            return _decode_record(data, kind, label, source, at)
+
+
+def _decode_record(data: Any, kind: Record, label: Label, source: str | None, at: str) -> Value:
+    entries = _expect(data, dict, at, f"an object for {kind.name}")
+    missing = [part.name for part in kind.fields if part.name not in entries]
+    extra = [name for name in entries if kind.field(name) is None]
+    if missing or extra:
+        raise _misfit(
+            at, f"fields missing: {missing or 'none'}, fields not in {kind.name}: {extra or 'none'}"
+        )
+    fields = {
+        part.name: decode(
+            entries[part.name], part.type, label, source, f"{at}.{part.name}".lstrip(".")
+        )
+        for part in kind.fields
+    }
+    return Instance(kind.name, fields, label.cap(capacity(kind)))
+
+
+def _decode_quoted(data: Any, kind: Quoted, label: Label, source: str | None, at: str) -> Value:
+    entries = _expect(data, dict, at, "an object with quote and value")
+    if set(entries) != {"quote", "value"} or not isinstance(entries["quote"], str):
+        raise _misfit(at, "a quoted value has exactly the fields quote and value")
+    quote = entries["quote"]
+    if source is not None and (not quote.strip() or quote not in source):
+        raise _misfit(at, f"the quote {quote[:80]!r} does not occur in the source")
+    fields = {
+        "value": decode(entries["value"], kind.item, label, source, f"{at}.value"),
+        "quote": Scalar(quote, label),
+    }
+    return Instance("Quoted", fields, label)
+
+
+def _atom(data: Any, kind: Plain | Choice, at: str) -> Any:
+    if isinstance(kind, Choice):
+        for option in kind.options:
+            if data == option and isinstance(data, bool) == isinstance(option, bool):
+                return option
+        raise _misfit(at, f"{data!r} is none of {', '.join(map(repr, kind.options))}")
+    number = isinstance(data, int | float | Decimal) and not isinstance(data, bool)
+    match kind.name:
+        case "any" if data is None or isinstance(data, str | bool) or number:
+            return data
+        case "None" if data is None:
+            return None
+        case "bool" if isinstance(data, bool):
+            return data
+        case "int" if number and data == int(data):
+            return int(data)
+        case "float" if number and math.isfinite(data):
+            return float(data)
+        case "Decimal" if number or isinstance(data, str):
+            return _decimal(data, at)
+        case "date":
+            return _date(data, at)
+        case "str" if isinstance(data, str):
+            if len(data) > TEXT_CAP:
+                raise _misfit(at, f"a text has {len(data)} characters, the cap is {TEXT_CAP}")
+            return data
+    raise _misfit(at, f"{str(data)[:80]!r} is not {kind.name}")
+
+
+def _decimal(data: Any, at: str) -> Decimal:
+    try:
+        made = Decimal(str(data))
+    except InvalidOperation:
+        raise _misfit(at, f"{str(data)[:80]!r} is not a decimal number") from None
+    if not made.is_finite():
+        raise _misfit(at, "a number must be finite")
+    return made
+
+
+def _date(data: Any, at: str) -> dt.date:
+    if isinstance(data, dt.date):
+        return data
+    if isinstance(data, str) and _DATE.fullmatch(data):
+        try:
+            return dt.date.fromisoformat(data)
+        except ValueError:
+            pass
+    raise _misfit(at, f"{str(data)[:80]!r} is not a date (YYYY-MM-DD)")
+
+
+def _expect(data: Any, kind: type, at: str, noun: str) -> Any:
+    if not isinstance(data, kind):
+        raise _misfit(at, f"{noun} was expected, got {type(data).__name__}")
+    return data
+
+
+def _misfit(at: str, why: str) -> ModelOutputError:
+    place = f"{at}: " if at else ""
+    return ModelOutputError(
+        "answer_misfit", f"{place}{why}", "The answer does not fit the schema.", "Answer again."
+    )
+
+
+def fits(value: Value, kind: Type) -> bool:
+    """Is this value one of `kind`? Used where inference left a type open until the operands were
+    known."""
+    if isinstance(value, Failed):
+        return True
+    match kind:
+        case Plain("any"):
+            return True
+        case Plain() | Choice():
+            return isinstance(value, Scalar) and _fits_atom(value.data, kind)
+        case Maybe():
+            return (isinstance(value, Scalar) and value.data is None) or fits(value, kind.item)
+        case ListOf():
+            return isinstance(value, Sequence) and all(_part(v, kind.item) for v in value.items)
+        case TupleOf():
+            return (
+                isinstance(value, Sequence)
+                and len(value.items) == len(kind.items)
+                and all(_part(v, t) for v, t in zip(value.items, kind.items, strict=True))
+            )
+        case DictOf():
+            return isinstance(value, Mapping) and all(
+                _part(v, kind.item) for v in value.entries.values()
+            )
+        case Quoted():
+            return isinstance(value, Instance) and value.record == "Quoted"
+        case Record():
+            return isinstance(value, Instance) and value.record == kind.name
+
+
+def _part(operand: Any, kind: Type) -> bool:
+    here = settle(operand)
+    return not isinstance(here, Scalar | Sequence | Mapping | Instance) or fits(here, kind)
+
+
+def _fits_atom(data: Any, kind: Plain | Choice) -> bool:
+    if isinstance(kind, Choice):
+        return any(data == o and type(data) is type(o) for o in kind.options)
+    match kind.name:
+        case "None":
+            return data is None
+        case "int" | "bool":
+            return type(data).__name__ == kind.name
+        case "float":
+            return isinstance(data, float | int) and not isinstance(data, bool)
+        case "Decimal":
+            return isinstance(data, Decimal | int) and not isinstance(data, bool)
+        case "str":
+            return isinstance(data, str)
+    return isinstance(data, dt.date)

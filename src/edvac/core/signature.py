@@ -1,0 +1,182 @@
+"""What a device function looks like from outside: parameters, result, effect, and what it touches.
+
+Declared by devices, read by the verifier (types, effects), the planner (grammar), the control unit
+(hazards) and the guard (which operand is an address). Knows nothing of how a function does its
+work.
+"""
+
+from __future__ import annotations
+
+import enum
+import fnmatch
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from edvac.core.schema import STR, Type
+
+
+class Effect(enum.StrEnum):
+    """The four classes of design 2."""
+
+    PURE = "pure"
+    READ = "read"
+    WRITE = "write"  # into the run's own file store
+    EXTERNAL = "external"  # cannot be undone
+
+
+class Role(enum.StrEnum):
+    """What an operand is for; decides which label it needs."""
+
+    DATA = "data"
+    INSTRUCTION = "instruction"  # goals, hints, questions: needs a trusted label
+    ADDRESS = "address"  # names a resource: trusted, or made by a fixed rule from an input's name
+    TYPE = "type"  # a record or another type, known at verify
+    CODE = "code"  # a string literal in the program's own text
+
+
+class _Required:
+    def __repr__(self) -> str:
+        return "required"
+
+
+REQUIRED: Final = _Required()
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    name: str
+    type: Type
+    default: Any = REQUIRED
+    role: Role = Role.DATA
+    variadic: bool = False  # takes all further positional operands
+    keyword_only: bool = False
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """One function of a device.
+
+    Attributes:
+        op: dotted name, ``files.read``.
+        result: type of the result; None means that it is the operand of role `TYPE`.
+        reads, writes: parameters whose value is a path or glob (or list of them) that the call
+        reads or writes. resources: further patterns that every call touches, e.g. ``human``; prefix
+        ``w:`` for a written one.
+        person: answered by a person; journalled before it is asked, never reused in another run.
+        limit: how many calls may run at once; 0 means no limit of its own.
+    """
+
+    op: str
+    params: tuple[Param, ...]
+    result: Type | None
+    effect: Effect
+    doc: str
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    person: bool = False
+    limit: int = 0
+    timeout_s: float = 600.0
+
+    @property
+    def device(self) -> str:
+        return self.op.partition(".")[0]
+
+    @property
+    def function(self) -> str:
+        return self.op.partition(".")[2]
+
+    def param(self, name: str) -> Param | None:
+        return next((found for found in self.params if found.name == name), None)
+
+
+WILD = "**"  # the pattern of an address that is not known yet
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Which paths a call (or an undecided region of the program) reads and writes, as globs."""
+
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    external: bool = False
+
+    def conflicts(self, later: Access) -> bool:
+        """Must a later step wait for this one? RAW, WAR and WAW on paths; external effects stay in
+        order."""
+        if self.external and later.external:
+            return True
+        return (
+            _meet(self.writes, later.reads)
+            or _meet(self.reads, later.writes)
+            or _meet(self.writes, later.writes)
+        )
+
+    def union(self, other: Access) -> Access:
+        return Access(
+            tuple(dict.fromkeys(self.reads + other.reads)),
+            tuple(dict.fromkeys(self.writes + other.writes)),
+            self.external or other.external,
+        )
+
+    @property
+    def empty(self) -> bool:
+        return not (self.reads or self.writes or self.external)
+
+
+NO_ACCESS = Access()
+
+
+def _meet(left: Iterable[str], right: Iterable[str]) -> bool:
+    return any(overlap(a, b) for a in left for b in right)
+
+
+@functools.lru_cache(maxsize=65_536)
+def overlap(left: str, right: str) -> bool:
+    """Can one path match both globs? May say yes too often, never no wrongly; a directory covers
+    what is in it."""
+    if left == right or WILD in (left, right):
+        return True
+    left_wild, right_wild = _wild(left), _wild(right)
+    if left_wild is None and right_wild is None:
+        return left.startswith(right + "/") or right.startswith(left + "/")
+    if left_wild is None:
+        return _covers(right, right_wild or 0, left)
+    if right_wild is None:
+        return _covers(left, left_wild, right)
+    a, b = left[:left_wild], right[:right_wild]
+    return a.startswith(b) or b.startswith(a)
+
+
+def _wild(glob: str) -> int | None:
+    places = [place for place in map(glob.find, "*?[") if place >= 0]
+    return min(places) if places else None
+
+
+def _covers(glob: str, wild: int, path: str) -> bool:
+    return fnmatch.fnmatchcase(path, glob) or glob[:wild].startswith(path + "/")
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Every device function that a program may name."""
+
+    signatures: dict[str, Signature] = field(default_factory=dict)
+
+    @staticmethod
+    def of(signatures: Iterable[Signature]) -> Catalogue:
+        return Catalogue({found.op: found for found in signatures})
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(found.device for found in self.signatures.values()))
+
+    def functions(self, device: str) -> tuple[Signature, ...]:
+        return tuple(found for found in self.signatures.values() if found.device == device)
+
+
+def address_param(name: str = "path", doc: str = "") -> Param:
+    """The usual parameter for a path."""
+    return Param(name, STR, role=Role.ADDRESS, doc=doc)
