@@ -223,6 +223,36 @@ def steered(value: Value, decider: Label) -> Value:
     return value if label is value.label else replace(value, label=label)
 
 
+def infused(value: Value, operands: Label) -> Value:
+    """The value with who influenced and who may see `operands` added to every part.
+
+    Bits stay as they are: they are capped by the type of each part where the value is made.
+    """
+    if not operands.integrity and operands.readers is None:
+        return value
+    who = Label.of(operands.sources, operands.steered, operands.readers)
+
+    def walk(part: Operand) -> Value:
+        here = settle(part)
+        if isinstance(here, Cell):
+            raise InternalError("value_pending", "a pending value was returned by a step")
+        label = here.label.join(who)
+        match here:
+            case Sequence():
+                return replace(here, label=label, items=tuple(walk(item) for item in here.items))
+            case Mapping():
+                return replace(
+                    here, label=label, entries={k: walk(v) for k, v in here.entries.items()}
+                )
+            case Instance():
+                return replace(
+                    here, label=label, fields={k: walk(v) for k, v in here.fields.items()}
+                )
+        return replace(here, label=label)
+
+    return walk(value)
+
+
 def plain(value: Operand) -> Any:
     """Ordinary Python data without labels; records become dicts.
 

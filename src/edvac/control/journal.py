@@ -1,0 +1,112 @@
+"""What the control unit writes down, and what it needs to go on after a crash.
+
+A `Record` is data; how it is stored is the store's business. The kinds are the closed set of design
+3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from edvac.control.step import Failure, Result, Usage, WrittenFile
+from edvac.core.value import Failed, Value
+
+if TYPE_CHECKING:
+    from edvac.control.step import Intent, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One journal record of a step.
+
+    Attributes:
+        kind: intent, outcome, blocked or approved.
+        body: small plain data (address, op, digest of the operands, error, usage, timing).
+        value: what the step returned, labelled; a `Failed` for a failure.
+    """
+
+    kind: str
+    slot: str
+    body: Mapping[str, Any]
+    value: Value | None = None
+    files: tuple[WrittenFile, ...] = ()
+    reuse_key: str = ""
+
+    @staticmethod
+    def intent(intent: Intent) -> Record:
+        body = {"at": intent.call.address, "op": intent.call.op, "digest": intent.operand_digest}
+        return Record("intent", intent.slot, body | {"attempt": intent.attempt})
+
+    @staticmethod
+    def approved(slot: str, address: str, verdict: str) -> Record:
+        return Record("approved", slot, {"at": address, "verdict": verdict})
+
+    @staticmethod
+    def result(step: Step, value: Value, result: Result) -> Record:
+        body = _head(step, result.seconds) | {
+            "prompt": list(result.prompt),
+            "answer": result.answer,
+            "reused": result.reused,
+            "notes": list(result.notes),
+        }
+        return Record("outcome", step.slot, _present(body), value, result.files, result.reuse_key)
+
+    @staticmethod
+    def failure(step: Step, value: Failed, failure: Failure) -> Record:
+        body = _head(step, failure.seconds) | {
+            "prompt": list(failure.prompt),
+            "answer": failure.answer,
+            "why": failure.why,
+            "fix": failure.fix,
+        }
+        return Record("outcome", step.slot, _present(body), value)
+
+    @staticmethod
+    def blocked(step: Step, cause: Failed) -> Record:
+        return Record("blocked", step.slot, {"at": step.call.address, "op": step.call.op}, cause)
+
+
+def _head(step: Step, seconds: float) -> dict[str, Any]:
+    usage = step.usage
+    return {
+        "at": step.call.address,
+        "op": step.call.op,
+        "line": step.call.line,
+        "digest": step.operand_digest,
+        "seconds": round(seconds, 3),
+        "attempts": step.attempt,
+        "tokens": [usage.prompt, usage.cached, usage.completion] if any_tokens(usage) else None,
+    }
+
+
+def any_tokens(usage: Usage) -> bool:
+    return bool(usage.prompt or usage.completion)
+
+
+def _present(body: dict[str, Any]) -> dict[str, Any]:
+    """Without what says nothing: a journal of thousands of steps is read and synced often."""
+    return {key: item for key, item in body.items() if item not in (None, "", [], False)}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOutcome:
+    value: Value
+    digest: str  # of the operands that it was computed from
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What the journal knows about a run.
+
+    Attributes:
+        outcomes: by slot; the last one counts.
+        unknown: slots of external or human steps whose intent is durable and whose outcome is not.
+        approved: slots to which a person has said yes.
+    """
+
+    outcomes: Mapping[str, StoredOutcome] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()
+    approved: frozenset[str] = frozenset()
+    usage: Usage = Usage()

@@ -1,0 +1,198 @@
+"""One step on its way through the control unit, and what an execution can come back with."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from edvac.core.errors import EdvacError, ModelOutputError, TransientError
+from edvac.core.label import Label, combine
+from edvac.core.signature import NO_ACCESS, Access
+from edvac.core.value import Cell, Failed, Value, digest, total_label
+
+if TYPE_CHECKING:
+    from edvac.program import StepCall
+
+
+class StepState(enum.StrEnum):
+    WAITING = "waiting"  # an operand is pending
+    READY = "ready"  # operands are there; a hazard, a limit or its turn is missing
+    HELD = "held"  # a person has to say yes first
+    ISSUED = "issued"
+    RETRYING = "retrying"  # a transient error; waiting for the next attempt
+    DONE = "done"
+    FAILED = "failed"
+    BLOCKED = "blocked"  # something upstream failed
+
+    @property
+    def ended(self) -> bool:
+        return self in (StepState.DONE, StepState.FAILED, StepState.BLOCKED)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one or more model calls; cached ones are part of the prompt's."""
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt + other.prompt,
+            self.cached + other.cached,
+            self.completion + other.completion,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """A version of a file that a step made in the run's own store."""
+
+    path: str
+    blob: str  # reference of its content
+    size: int
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A step succeeded.
+
+    Attributes:
+        value: complete and labelled with everything the execution added; the control unit joins
+            operands and branch.
+        prompt: hashes of the segments sent, `answer` what came back, for ``edvac show --prompt``.
+        reuse_key: under which a later run may take this result; empty where it may not.
+        notes: what a person should know (a repair, a fallback).
+    """
+
+    value: Value
+    seconds: float = 0.0
+    usage: Usage = Usage()
+    files: tuple[WrittenFile, ...] = ()
+    prompt: tuple[str, ...] = ()
+    answer: str = ""
+    reuse_key: str = ""
+    reused: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A step failed; `retry` says whether the same request may succeed later."""
+
+    code: str
+    what: str
+    why: str = ""
+    fix: str = ""
+    retry: bool = False
+    repair: bool = False  # the model's answer did not fit: another try may, a little differently
+    usage: Usage = Usage()
+    seconds: float = 0.0
+    prompt: tuple[str, ...] = ()
+    answer: str = ""
+
+    @staticmethod
+    def of(error: EdvacError, *, usage: Usage = Usage(), seconds: float = 0.0) -> Failure:
+        return Failure(
+            error.code,
+            error.what,
+            error.why,
+            error.fix,
+            retry=isinstance(error, TransientError),
+            repair=isinstance(error, ModelOutputError),
+            usage=usage,
+            seconds=seconds,
+        )
+
+
+Outcome: TypeAlias = Result | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What `execute` is asked to do: one attempt at one step, operands complete.
+
+    Attributes:
+        attempt: counts from 1; part of a model step's seed, so that a repair is not the same again.
+        complaint: what was wrong with the previous answer.
+    """
+
+    call: StepCall
+    operands: dict[str, Value]
+    access: Access
+    attempt: int = 1
+    complaint: str = ""
+    timeout_s: float = 600.0
+
+    @property
+    def slot(self) -> str:
+        return self.call.slot
+
+    @property
+    def operand_digest(self) -> str:
+        return operand_digest(self.operands)
+
+
+def operand_digest(operands: dict[str, Value]) -> str:
+    """Identity of a step's operands, whatever their labels."""
+    state = hashlib.blake2b(digest_size=20)
+    for name in sorted(operands):
+        state.update(f"{name}={digest(operands[name])};".encode())
+    return state.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a run may use.
+
+    Attributes:
+        tokens: of model steps altogether (prompt without cached, plus completion); 0 is no limit.
+        at_once: how many steps of a device may run at the same time, by device; `default` for
+        others. attempts: of a step with a transient error, `repairs` of one whose answer did not
+        fit.
+    """
+
+    tokens: int = 0
+    at_once: dict[str, int] = field(default_factory=dict)
+    default_at_once: int = 16
+    attempts: int = 5
+    repairs: int = 1
+    backoff_s: float = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """The scoreboard's entry for one step."""
+
+    call: StepCall
+    cell: Cell
+    state: StepState = StepState.WAITING
+    values: dict[str, Value] = field(default_factory=dict)  # the operands, once complete
+    access: Access = NO_ACCESS
+    attempt: int = 0
+    repairs: int = 0
+    complaint: str = ""
+    wake_at: float = 0.0
+    usage: Usage = Usage()
+    approved: bool = False
+    failure: Failed | None = None
+
+    @property
+    def slot(self) -> str:
+        return self.call.slot
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        return self.call.order
+
+    @property
+    def operand_label(self) -> Label:
+        return combine([total_label(value) for value in self.values.values()])
+
+    @property
+    def operand_digest(self) -> str:
+        return operand_digest(self.values)

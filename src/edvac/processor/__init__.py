@@ -1,0 +1,9 @@
+"""The processor's socket: what executes `llm.*`.
+
+Three fit: the embedded engine, any OpenAI-compatible endpoint, and a scripted one for tests. Knows
+nothing of programs, journals or devices.
+"""
+
+from edvac.processor.port import Answer, Message, OnStage, OnText, Processor, Request, Segment
+
+__all__ = ["Answer", "Message", "OnStage", "OnText", "Processor", "Request", "Segment"]

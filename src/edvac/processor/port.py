@@ -1,0 +1,109 @@
+"""The seam to a model: a request of messages made of segments, and the answer.
+
+Knows nothing of programs: a request carries a run and a slot only as names that an engine may use
+for scheduling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a message. `keep` marks one that many requests share, worth keeping on disk."""
+
+    text: str
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: str  # system, user or assistant
+    segments: tuple[Segment, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(segment.text for segment in self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One model call.
+
+    Attributes:
+        messages: shared parts first, data last, so that equal beginnings are computed once.
+        prefill: the beginning of the assistant's answer, already decided.
+        schema: JSON schema of the answer, or None for text; `lark` a Lark grammar instead.
+        seed: makes sampling repeatable; derived from run and slot, never from time.
+    """
+
+    run: str
+    slot: str
+    messages: tuple[Message, ...]
+    prefill: str = ""
+    schema: dict[str, Any] | None = None
+    lark: str | None = None
+    max_tokens: int = 1024
+    temperature: float = 0.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    reader_class: str = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back; `sent` is the exact text the model saw, in segments."""
+
+    text: str
+    finish: str  # stop, length or cancelled
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    sent: tuple[str, ...]
+
+
+OnText: TypeAlias = Callable[[str, int], None]
+OnStage: TypeAlias = Callable[[str, float, float], None]  # name, done, total
+
+
+class Processor(Protocol):
+    """Executes model calls. Everything outside edvac that runs a model hides behind this."""
+
+    @property
+    def identity(self) -> str:
+        """Name and hash of the model, template and setting: part of the reuse key."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls are worth having in flight."""
+
+    @property
+    def context_tokens(self) -> int: ...
+
+    @property
+    def has_grammar(self) -> bool:
+        """Are `schema` and `lark` enforced while decoding?"""
+
+    @property
+    def endpoint(self) -> str:
+        """What was contacted: ``embedded`` or a host."""
+
+    async def open(self) -> None:
+        """Connect, or start the engine.
+
+        Raises:
+            ProcessorError: it is away; ConfigError: it is set up wrongly.
+        """
+
+    async def complete(self, request: Request, on_text: OnText | None = None) -> Answer:
+        """One call.
+
+        Raises:
+            ProcessorError: away or overloaded, try again.
+            OperandError: the prompt does not fit the context (`operand_too_large`).
+        """
+
+    async def close(self) -> None: ...

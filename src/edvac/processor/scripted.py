@@ -1,0 +1,44 @@
+"""A processor that answers from a function: for tests, crash harnesses and the null-processor
+benchmark."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from edvac.processor.port import Answer, OnText, Request
+
+Script = Callable[[Request], str]
+
+
+class ScriptedProcessor:
+    """Answers `script(request)` after `delay_s`; the script may raise any error of the tree."""
+
+    def __init__(
+        self, script: Script, *, name: str = "scripted", delay_s: float = 0.0, concurrency: int = 32
+    ) -> None:
+        self._script = script
+        self._delay_s = delay_s
+        self.identity = name
+        self.concurrency = concurrency
+        self.context_tokens = 1_000_000
+        self.has_grammar = True
+        self.endpoint = "scripted"
+        self.calls = 0
+
+    async def open(self) -> None:
+        return
+
+    async def complete(self, request: Request, on_text: OnText | None = None) -> Answer:
+        self.calls += 1
+        if self._delay_s:
+            await asyncio.sleep(self._delay_s)
+        text = self._script(request)
+        if on_text is not None:
+            on_text(text, 1)
+        sent = tuple(s.text for message in request.messages for s in message.segments)
+        size = sum(map(len, sent)) // 4
+        return Answer(text, "stop", size, 0, len(text) // 4, sent)
+
+    async def close(self) -> None:
+        return
