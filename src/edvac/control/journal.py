@@ -109,4 +109,4 @@ class Replay:
     outcomes: Mapping[str, StoredOutcome] = field(default_factory=dict)
     unknown: frozenset[str] = frozenset()
     approved: frozenset[str] = frozenset()
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)

@@ -1,0 +1,44 @@
+"""Signatures of the model steps. What executes them is the processor; to a program they are a
+device like others."""
+
+from __future__ import annotations
+
+from edvac.core.schema import ANY, STR, ListOf
+from edvac.core.signature import Effect, Param, Role, Signature
+
+_DATA = Param("data", ANY, default=None, variadic=True, doc="values the model sees, as data")
+
+SIGNATURES = (
+    Signature(
+        "llm.write",
+        (Param("goal", STR, role=Role.INSTRUCTION, doc="what to write"), _DATA),
+        STR,
+        Effect.PURE,
+        "Let the model write a text.",
+        timeout_s=1800.0,
+    ),
+    Signature(
+        "llm.extract",
+        (
+            Param("data", ANY, doc="a text, or any value"),
+            Param("T", ANY, role=Role.TYPE, doc="a record or a list of records"),
+            Param("hint", STR, default="", role=Role.INSTRUCTION),
+        ),
+        None,
+        Effect.PURE,
+        "Let the model fill in a record from data.",
+        timeout_s=1800.0,
+    ),
+    Signature(
+        "llm.choose",
+        (
+            Param("question", STR, role=Role.INSTRUCTION),
+            Param("options", ListOf(STR), role=Role.INSTRUCTION),
+            _DATA,
+        ),
+        STR,
+        Effect.PURE,
+        "Let the model choose one of the options.",
+        timeout_s=1800.0,
+    ),
+)
