@@ -1,0 +1,51 @@
+"""The disk: journal, runs, versioned files, blobs, grants, and one durability contract.
+
+Acknowledged means durable; a torn, stale or changed byte is an error and never data. Knows nothing
+of models or of what programs mean.
+"""
+
+from edvac.store.model import (
+    KINDS,
+    STATES,
+    ApplyEntry,
+    ApplyPlan,
+    FileVersion,
+    Grant,
+    Kind,
+    Lease,
+    Message,
+    MessageKind,
+    NewRecord,
+    Problem,
+    Record,
+    RunInfo,
+    State,
+    Swept,
+)
+from edvac.store.owner import Owners, Process, SystemOwners
+from edvac.store.protocol import StoreProtocol
+from edvac.store.store import Store
+
+__all__ = [
+    "KINDS",
+    "STATES",
+    "ApplyEntry",
+    "ApplyPlan",
+    "FileVersion",
+    "Grant",
+    "Kind",
+    "Lease",
+    "Message",
+    "MessageKind",
+    "NewRecord",
+    "Owners",
+    "Problem",
+    "Process",
+    "Record",
+    "RunInfo",
+    "State",
+    "Store",
+    "StoreProtocol",
+    "Swept",
+    "SystemOwners",
+]

@@ -1,0 +1,287 @@
+"""One connection to the store's database: opening, transactions, and what happens when it fails.
+
+After any I/O error nothing is trusted: the connection is closed, and the next use opens it anew,
+moves everything out of the log into the database file with fresh writes (a page whose sync failed
+may be marked clean by the kernel, so syncing it again proves nothing), and asks the owner of the
+connection to check what it had acknowledged. Until that succeeds every use is refused.
+
+Knows nothing of what the tables hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeAlias
+
+import apsw
+
+from edvac.core.errors import DamageError, InternalError, StoreError
+from edvac.core.seams import durability_point
+from edvac.store.schema import APPLICATION_ID, FORMAT, Execute, migrate
+
+Rows: TypeAlias = list[tuple[Any, ...]]
+
+BUSY_MS = 30_000
+CHECKPOINT_PAGES = 256  # 1 MiB of log: what a run of ordinary size stays under
+_DOCTOR = "Run `edvac doctor` to see what is damaged."
+
+_PRAGMAS = (
+    "PRAGMA synchronous = FULL",  # NORMAL is consistent but loses the last commits at power loss
+    "PRAGMA fullfsync = ON",  # only macOS has a difference
+    "PRAGMA checkpoint_fullfsync = ON",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA secure_delete = ON",  # a removed run leaves no bytes behind
+    "PRAGMA trusted_schema = OFF",
+    "PRAGMA cell_size_check = ON",
+    "PRAGMA temp_store = MEMORY",
+    f"PRAGMA journal_size_limit = {CHECKPOINT_PAGES * 4096}",
+)
+
+
+def explain(error: apsw.Error, what: str) -> StoreError:
+    """The typed error for what SQLite said."""
+    match error:
+        case apsw.FullError():
+            return StoreError(
+                "disk_full",
+                f"no space left on the disk while {what}",
+                "Nothing of it was stored and nothing else is harmed.",
+                "Free some space, then `edvac resume`.",
+            )
+        case apsw.BusyError() | apsw.LockedError():
+            return StoreError(
+                "store_busy",
+                f"another process kept the store locked while {what}",
+                f"Waited {BUSY_MS // 1000} s for it.",
+                "Try again; look for a stopped edvac process if it stays so.",
+            )
+        case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError():
+            return StoreError(
+                "store_unwritable",
+                f"the store cannot be opened for writing while {what}",
+                str(error),
+                "Check the permissions of the workspace's .edvac directory.",
+            )
+        case apsw.NotADBError():
+            return DamageError(
+                "store_not_a_database",
+                "the store file is not a database",
+                "Its first bytes are not what edvac writes: it was overwritten, or was never one.",
+                "Restore .edvac from a backup, or move it away to start afresh.",
+            )
+        case apsw.CorruptError() | apsw.FormatError():
+            return DamageError(
+                "store_damaged", f"the store is damaged, seen while {what}", str(error), _DOCTOR
+            )
+        case apsw.IOError():
+            return io_failed(what, str(error))
+    return StoreError("store_failed", f"the database refused {what}", str(error), _DOCTOR)
+
+
+def io_failed(what: str, why: str) -> StoreError:
+    return StoreError(
+        "store_io_failed",
+        f"the disk failed while {what}",
+        f"{why}. What was being stored may be there in full or not at all.",
+        "Check the disk. The next use of the store verifies itself first; `edvac resume` goes on.",
+    )
+
+
+class Database:
+    """A connection that belongs to the thread that opened it."""
+
+    def __init__(self, path: Path, vfs: str | None, verify: Callable[[], None]) -> None:
+        self.path = path
+        self._vfs = vfs
+        self._verify = verify
+        self._thread = threading.get_ident()
+        self._process = os.getpid()
+        self._closed = False
+        self._suspect = False
+        self._recovering = False
+        self._log_pages = 0
+        self._connection: Any = None
+
+    def open(self, fresh: bool) -> None:
+        """Connect and bring the schema up to date; `fresh` sets what only an empty file can."""
+        try:
+            self._connect(fresh)
+        except apsw.Error as error:
+            self._drop()
+            raise explain(error, "opening the store") from error
+        except StoreError:
+            self._drop()
+            raise
+
+    def _connect(self, fresh: bool) -> None:
+        made = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=self._vfs)
+        self._connection = made
+        made.set_busy_timeout(BUSY_MS)
+        if fresh:
+            made.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        identity = made.pragma("application_id")
+        if identity in (0, APPLICATION_ID) and made.pragma("user_version") <= FORMAT:
+            self._prepare(made)
+        made.execute("BEGIN IMMEDIATE")
+        migrate(made.execute)
+        made.execute("COMMIT")
+
+    def _prepare(self, made: Any) -> None:
+        if made.pragma("journal_mode", "wal") != "wal":
+            raise StoreError(
+                "store_unsupported_disk",
+                "the workspace lies on a file system without shared memory",
+                "SQLite's write-ahead log needs it; network file systems lack it.",
+                "Put the workspace on a local disk.",
+            )
+        for pragma in _PRAGMAS:
+            made.execute(pragma).fetchall()
+        # Replaces SQLite's own checkpoints, which swallow the error of a failed sync.
+        made.set_wal_hook(self._note_log)
+
+    def _note_log(self, _connection: object, _name: str, pages: int) -> int:
+        self._log_pages = pages
+        return 0
+
+    def close(self) -> None:
+        """Fold the log into the file and close.
+
+        Raises:
+            StoreError: the disk failed; what was acknowledged is durable all the same.
+        """
+        self.guard()
+        self._closed = True
+        if self._connection is None:
+            return
+        try:
+            self._connection.close()
+        except apsw.Error as error:
+            raise explain(error, "closing the store") from error
+        finally:
+            self._connection = None
+
+    def guard(self) -> None:
+        """Refuse use after close, from another thread, or in a forked child (whose copy of the
+        connection would corrupt the file)."""
+        if self._thread != threading.get_ident() or self._process != os.getpid():
+            raise InternalError(
+                "store_wrong_thread", "a store was used outside the thread that opened it"
+            )
+        if self._closed:
+            raise InternalError("store_closed", "a store was used after it was closed")
+
+    def ready(self) -> Execute:
+        """The connection's execute, after recovery if it is due."""
+        self.guard()
+        if self._suspect and not self._recovering:
+            self._recover()
+        execute: Execute = self._connection.execute
+        return execute
+
+    @contextlib.contextmanager
+    def write(self, what: str) -> Iterator[Execute]:
+        """One durable transaction: all of it or nothing, durable when the block has ended."""
+        execute = self.ready()
+        try:
+            execute("BEGIN IMMEDIATE")
+            yield execute
+            durability_point("store.commit.before")
+            execute("COMMIT")
+        except apsw.Error as error:
+            self._fail(error, what)
+        except BaseException:
+            self._roll_back()
+            raise
+        durability_point("store.commit.after")
+        if self._log_pages >= CHECKPOINT_PAGES:
+            self.checkpoint()
+
+    @contextlib.contextmanager
+    def read(self, what: str) -> Iterator[Execute]:
+        """Several reads of one state of the database."""
+        execute = self.ready()
+        try:
+            execute("BEGIN")
+            yield execute
+            execute("COMMIT")
+        except apsw.Error as error:
+            self._fail(error, what)
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> Rows:
+        """One read."""
+        execute = self.ready()
+        try:
+            found: Rows = execute(sql, values).fetchall()
+        except apsw.Error as error:
+            self._fail(error, "reading the store")
+        return found
+
+    def checkpoint(self, truncate: bool = False) -> None:
+        """Move the log into the file, as far as readers allow. What is in the log is durable
+        already, so a failure harms nothing that was acknowledged; the next use recovers."""
+        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
+        durability_point("store.checkpoint.before")
+        # A reader may wait; a checkpoint may not.
+        self._connection.set_busy_timeout(0)
+        try:
+            self._connection.wal_checkpoint(mode=mode)
+            self._log_pages = 0
+        except apsw.BusyError:
+            pass
+        except apsw.Error:
+            self.suspect()
+            return
+        self._connection.set_busy_timeout(BUSY_MS)
+        durability_point("store.checkpoint.after")
+
+    def suspect(self) -> None:
+        """Trust nothing until the next use has verified it."""
+        self._suspect = True
+        self._drop()
+
+    def _fail(self, error: apsw.Error, what: str) -> NoReturn:
+        if isinstance(error, apsw.IOError):
+            self.suspect()
+        else:
+            self._roll_back()
+        raise explain(error, what) from error
+
+    def _roll_back(self) -> None:
+        if self._connection is None or not self._connection.in_transaction:
+            return
+        try:
+            self._connection.execute("ROLLBACK")
+        except apsw.Error:
+            self.suspect()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(apsw.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _recover(self) -> None:
+        durability_point("store.recover.before")
+        self.open(fresh=False)
+        self._recovering = True
+        try:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            self._verify()
+        except apsw.Error as error:
+            self._drop()
+            raise explain(error, "verifying the store after a failure") from error
+        except StoreError:
+            self._drop()
+            raise
+        finally:
+            self._recovering = False
+        self._suspect = False
+        self._log_pages = 0
+        durability_point("store.recover.after")

@@ -1,0 +1,254 @@
+"""The versioned files of a run, and the record of applying them to the real directory.
+
+A version is appended in the batch of the outcome that made it; an apply writes down first what it
+is about to replace, so that it can be finished or undone after a crash. Knows nothing of the real
+directory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from edvac.core.codec import INLINE_LIMIT
+from edvac.core.errors import DamageError, InternalError, StoreError, UsageError
+from edvac.core.seams import durability_point
+from edvac.store.chain import content_digest, mark
+from edvac.store.model import ApplyEntry, ApplyPlan, FileVersion
+from edvac.store.part import Part
+from edvac.store.schema import Execute
+
+_COLUMNS = "SELECT path, version, slot, blob, size, digest, label, deleted, seq, mark FROM file"
+
+
+def stage_file(entry: FileVersion, put: Callable[[bytes], str]) -> FileVersion:
+    """The version as it will be stored: digest filled in, large content moved to a blob.
+
+    Raises:
+        InternalError: it has neither content nor blob, or both, or a deleted file has one.
+    """
+    given = (entry.content is not None) + (entry.blob is not None)
+    if given != (0 if entry.deleted else 1) or not entry.path:
+        raise InternalError("file_version_malformed", f"version of {entry.path!r} is malformed")
+    if entry.content is None:
+        return replace(entry, digest=entry.blob or "")
+    digest, size = content_digest(entry.content), len(entry.content)
+    if size <= INLINE_LIMIT:
+        return replace(entry, digest=digest, size=size)
+    return replace(entry, content=None, blob=put(entry.content), digest=digest, size=size)
+
+
+def check_version(latest: int | None, entry: FileVersion) -> None:
+    if latest is not None and entry.version <= latest:
+        raise InternalError(
+            "file_version_old", f"{entry.path!r} has version {latest}, {entry.version} came after"
+        )
+
+
+def insert_file(execute: Execute, number: int, run: str, seq: int, entry: FileVersion) -> None:
+    sql = "SELECT max(version) FROM file WHERE number = ? AND path = ?"
+    check_version(execute(sql, (number, entry.path)).get, entry)
+    execute(
+        "INSERT INTO file (number, path, version, slot, content, blob, size, digest, label,"
+        " deleted, seq, mark) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+        (
+            number,
+            entry.path,
+            entry.version,
+            entry.slot,
+            entry.content,
+            entry.blob,
+            entry.size,
+            entry.digest,
+            entry.label,
+            entry.deleted,
+            seq,
+            mark(run, seq, entry),
+        ),
+    )
+
+
+def glob_pattern(glob: str) -> re.Pattern[str]:
+    """`*` and `?` stay within a folder, `**` crosses folders; all else is literal."""
+    made = []
+    for part in re.split(r"(\*\*/|\*\*|\*|\?)", glob):
+        match part:
+            case "**/":
+                made.append("(?:.*/)?")
+            case "**":
+                made.append(".*")
+            case "*":
+                made.append("[^/]*")
+            case "?":
+                made.append("[^/]")
+            case _:
+                made.append(re.escape(part))
+    return re.compile("".join(made), re.DOTALL)
+
+
+def file_missing(run: str, path: str, version: int | None) -> UsageError:
+    which = "" if version is None else f" version {version}"
+    return UsageError(
+        "file_unknown",
+        f"run {run} has no file {path!r}{which}",
+        "",
+        f"See `edvac diff {run}` for the files that it wrote.",
+    )
+
+
+class FilePart(Part):
+    def file_latest(self, run: str, path: str) -> FileVersion | None:
+        """The newest version of a path, which may be a deletion."""
+        sql = f"{_COLUMNS} WHERE number = ? AND path = ? ORDER BY version DESC LIMIT 1"
+        rows = self._db.rows(sql, (self._number(run), path))
+        return _version(run, rows[0]) if rows else None
+
+    def file_versions(self, run: str) -> list[FileVersion]:
+        """Every version of every path, by path and version."""
+        sql = f"{_COLUMNS} WHERE number = ? ORDER BY path, version"
+        return [_version(run, row) for row in self._db.rows(sql, (self._number(run),))]
+
+    def list_files(self, run: str, glob: str = "**") -> list[FileVersion]:
+        """The newest version of each path that matches and is not deleted, by path."""
+        pattern = glob_pattern(glob)
+        latest = {entry.path: entry for entry in self.file_versions(run)}
+        return [e for e in latest.values() if not e.deleted and pattern.fullmatch(e.path)]
+
+    def read_file(self, run: str, path: str, version: int | None = None) -> bytes:
+        """The bytes of a version, by default the newest.
+
+        Raises:
+            UsageError: there is no such version, or it is a deletion.
+            DamageError: the bytes are not what was written.
+        """
+        latest = "(SELECT max(version) FROM file WHERE number = ?1 AND path = ?2)"
+        sql = (
+            _COLUMNS.replace("SELECT ", "SELECT content, ")
+            + f" WHERE number = ?1 AND path = ?2 AND version = coalesce(?3, {latest})"
+        )
+        rows = self._db.rows(sql, (self._number(run), path, version))
+        if not rows or rows[0][8]:
+            raise file_missing(run, path, version)
+        content: bytes | None = rows[0][0]
+        entry = _version(run, rows[0][1:])
+        data = self._blobs.get(entry.blob) if entry.blob else content
+        if data is None or content_digest(data) != entry.digest:
+            raise _damaged_file(run, entry.path, entry.version)
+        return data
+
+    def begin_apply(self, run: str, root: str, entries: Sequence[ApplyEntry]) -> int:
+        """Write down what is about to be replaced, before anything is; the round's number.
+
+        Raises:
+            StoreError: an earlier apply of this run is neither finished nor undone.
+        """
+        number = self._number(run)
+        for entry in entries:
+            if entry.before is not None and self._blobs.size(entry.before) is None:
+                raise StoreError("blob_missing", f"blob {entry.before} is not in the store")
+        with self._db.write("planning an apply") as execute:
+            latest = execute(
+                "SELECT round, phase FROM apply WHERE number = ? ORDER BY round DESC LIMIT 1",
+                (number,),
+            ).get
+            if latest is not None and latest[1] == "begun":
+                raise apply_unfinished(run)
+            round_ = 1 if latest is None else latest[0] + 1
+            execute("INSERT INTO apply VALUES (?,?,?,'begun')", (number, round_, root))
+            for e in entries:
+                values = (number, round_, e.path, e.before, e.after, e.mode, e.state)
+                execute("INSERT INTO applied VALUES (?,?,?,?,?,?,?)", values)
+            durability_point("store.apply.before_commit")
+        durability_point("store.apply.begun")
+        return round_
+
+    def mark_applied(self, run: str, path: str) -> None:
+        """This file has been replaced."""
+        self._mark(run, (path,), "applied")
+
+    def finish_apply(self, run: str) -> None:
+        """Every file has been replaced."""
+        self._phase(run, "finished")
+        durability_point("store.apply.finished")
+
+    def mark_undone(self, run: str, path: str | None = None) -> None:
+        """This file is as it was before; without a path, all of them, and the round is over."""
+        if path is not None:
+            self._mark(run, (path,), "undone")
+            return
+        self._phase(run, "undone")
+
+    def applied(self, run: str) -> ApplyPlan | None:
+        """The latest round that has not been undone."""
+        number = self._number(run)
+        rows = self._db.rows(
+            "SELECT round, root, phase FROM apply WHERE number = ? AND phase <> 'undone'"
+            " ORDER BY round DESC LIMIT 1",
+            (number,),
+        )
+        if not rows:
+            return None
+        round_, root, phase = rows[0]
+        entries = self._db.rows(
+            "SELECT path, before, after, mode, state FROM applied"
+            " WHERE number = ? AND round = ? ORDER BY path",
+            (number, round_),
+        )
+        return ApplyPlan(run, round_, root, phase, tuple(ApplyEntry(*row) for row in entries))
+
+    def _mark(self, run: str, paths: Sequence[str], state: str) -> None:
+        plan = self._current(run)
+        with self._db.write("noting an apply") as execute:
+            for path in paths:
+                execute(
+                    "UPDATE applied SET state = ? WHERE number = ? AND round = ? AND path = ?",
+                    (state, self._numbers[run], plan.round, path),
+                )
+
+    def _phase(self, run: str, phase: str) -> None:
+        plan = self._current(run)
+        key = (self._numbers[run], plan.round)
+        with self._db.write("noting an apply") as execute:
+            execute("UPDATE apply SET phase = ? WHERE number = ? AND round = ?", (phase, *key))
+            if phase == "undone":
+                execute("UPDATE applied SET state = 'undone' WHERE number = ? AND round = ?", key)
+
+    def _current(self, run: str) -> ApplyPlan:
+        plan = self.applied(run)
+        if plan is None:
+            raise apply_missing(run)
+        return plan
+
+
+def apply_unfinished(run: str) -> StoreError:
+    return StoreError(
+        "apply_unfinished",
+        f"an earlier apply of run {run} was interrupted",
+        "Some files are new and some are old.",
+        f"Finish it with `edvac apply {run}` or restore with `edvac undo {run}`.",
+    )
+
+
+def apply_missing(run: str) -> UsageError:
+    return UsageError(
+        "apply_unknown", f"run {run} has not been applied", "", f"See `edvac diff {run}`."
+    )
+
+
+def _version(run: str, row: tuple[Any, ...]) -> FileVersion:
+    path, version, slot, blob, size, digest, label, deleted, seq, stored = row
+    entry = FileVersion(path, version, slot, None, blob, size, digest, label, bool(deleted), seq)
+    if mark(run, seq, entry) != stored:
+        raise _damaged_file(run, path, version)
+    return entry
+
+
+def _damaged_file(run: str, path: str, version: int) -> DamageError:
+    return DamageError(
+        "file_damaged",
+        f"version {version} of {path!r} in run {run} is not what was written",
+        "Its checksum does not match.",
+        "Run `edvac doctor` to verify the workspace.",
+    )

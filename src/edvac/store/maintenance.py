@@ -1,0 +1,214 @@
+"""Checking everything that is stored, and removing what nothing refers to.
+
+`verify` reads all of it and reports; it repairs nothing. `gc` holds the write lock while it
+removes, and an append checks under the same lock that what it names is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import apsw
+
+from edvac.core.errors import DamageError
+from edvac.core.seams import durability_point
+from edvac.store.chain import (
+    LABEL_BYTES,
+    MARK_BYTES,
+    REF_BYTES,
+    SEQ_BITS,
+    content_digest,
+    unpack,
+)
+from edvac.store.filing import FilePart
+from edvac.store.journal import JournalPart, restore_label
+from edvac.store.lease import Holder, is_live
+from edvac.store.model import Problem, Swept
+from edvac.store.owner import Process
+from edvac.store.schema import FORMAT, MIGRATIONS, Execute
+from edvac.store.segments import unpack_segment
+
+GRACE_S = 3600.0
+_USED = {
+    "labels": "SELECT DISTINCT labels FROM record",
+    "segments": "SELECT DISTINCT segments FROM record",
+    "blobs": "SELECT DISTINCT blobs FROM record",
+}
+_USED_BLOBS = (
+    "SELECT lower(hex(ref)) FROM record WHERE ref NOTNULL"
+    " UNION SELECT blob FROM file WHERE blob NOTNULL"
+    " UNION SELECT before FROM applied WHERE before NOTNULL"
+)
+_SCHEMA = "SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
+
+
+def expected_schema() -> list[tuple[Any, ...]]:
+    """The tables that a store of this format has, by making one in memory."""
+    made = apsw.Connection(":memory:")
+    for number in range(FORMAT):
+        MIGRATIONS[number](made.execute)
+    found: list[tuple[Any, ...]] = made.execute(_SCHEMA).fetchall()
+    made.close()
+    return found
+
+
+class MaintenancePart(JournalPart, FilePart):
+    def verify(self) -> list[Problem]:
+        """Everything that is wrong; an empty list means that every byte is what was written."""
+        found: list[Problem] = []
+        checks: tuple[Callable[[], Iterator[Problem]], ...] = (
+            self._verify_tables,
+            self._verify_chains,
+            self._verify_labels,
+            self._verify_segments,
+            self._verify_files,
+            self._verify_blobs,
+            self._verify_rows,
+        )
+        for check in checks:
+            try:
+                found.extend(check())
+            except DamageError as error:
+                found.append(Problem(error.code, "store.db", f"{error.what}: {error.why}"))
+        return found
+
+    def _verify_tables(self) -> Iterator[Problem]:
+        for (text,) in self._db.rows("PRAGMA integrity_check"):
+            if text != "ok":
+                yield Problem("store_damaged", "store.db", text)
+        for table, row, parent, _ in self._db.rows("PRAGMA foreign_key_check"):
+            yield Problem("row_orphaned", f"{table} row {row}", f"its {parent} is missing")
+        if self._db.rows(_SCHEMA) != expected_schema():
+            yield Problem("schema_changed", "store.db", "the tables are not those of this format")
+
+    def _verify_chains(self) -> Iterator[Problem]:
+        known = {row[0] for row in self._db.rows("SELECT number FROM run")}
+        used = self._db.rows("SELECT DISTINCT id >> ? FROM record", (SEQ_BITS,))
+        for number in sorted({row[0] for row in used} - known):
+            yield Problem("record_orphaned", f"run number {number}", "records of no known run")
+        for (run,) in self._db.rows("SELECT id FROM run ORDER BY number"):
+            try:
+                for _ in self.records(run):
+                    pass
+            except DamageError as error:
+                yield Problem(error.code, f"run {run}", f"{error.what}: {error.why}")
+
+    def _verify_labels(self) -> Iterator[Problem]:
+        known: set[str] = set()
+        for key, form in self._db.rows("SELECT key, form FROM label"):
+            known.add(key)
+            try:
+                restore_label(key, form)
+            except DamageError as error:
+                yield Problem(error.code, f"label {key}", error.what)
+        for key in sorted(self._used("labels", LABEL_BYTES) - known):
+            yield Problem("label_missing", f"label {key}", "a record refers to it")
+
+    def _verify_segments(self) -> Iterator[Problem]:
+        known: set[str] = set()
+        for key, packed in self._db.rows("SELECT hash, packed FROM segment"):
+            known.add(key.hex())
+            try:
+                unpack_segment(key.hex(), packed)
+            except DamageError as error:
+                yield Problem(error.code, f"segment {key.hex()}", error.what)
+        for hash_ in sorted(self._used("segments", REF_BYTES) - known):
+            yield Problem("segment_missing", f"segment {hash_}", "a record refers to it")
+
+    def _verify_files(self) -> Iterator[Problem]:
+        sql = "SELECT number, seq, mark, path, version, content, digest FROM file ORDER BY id"
+        marks: dict[tuple[int, int], bytes] = {}
+        for number, seq, mark, path, version, content, digest in self._db.rows(sql):
+            marks[number, seq] = marks.get((number, seq), b"") + mark
+            if content is not None and content_digest(content) != digest:
+                where = f"run number {number}, {path!r} version {version}"
+                yield Problem("file_damaged", where, "its content does not match its digest")
+        for id_, stored in self._db.rows("SELECT id, files FROM record WHERE length(files) > 0"):
+            place = (id_ >> SEQ_BITS, id_ & (2**SEQ_BITS - 1))
+            if marks.pop(place, b"") != stored:
+                count = len(stored) // MARK_BYTES
+                where = f"run number {place[0]}, record {place[1]}"
+                yield Problem("file_damaged", where, f"its {count} file versions are not all here")
+        for number, seq in sorted(marks):
+            where = f"run number {number}, record {seq}"
+            yield Problem("file_damaged", where, "file versions that no record vouches for")
+        for (run,) in self._db.rows("SELECT id FROM run"):
+            try:
+                self.file_versions(run)
+            except DamageError as error:
+                yield Problem(error.code, f"run {run}", error.what)
+
+    def _verify_blobs(self) -> Iterator[Problem]:
+        present = set(self._blobs.all())
+        for ref in sorted(self._used_blobs() - present):
+            yield Problem("blob_missing", f"blob {ref}", "something refers to it")
+        for ref in sorted(present):
+            try:
+                why = self._blobs.check(ref)
+            except DamageError as error:
+                why = error.why
+            if why is not None:
+                yield Problem("blob_damaged", f"blob {ref}", why)
+
+    def _verify_rows(self) -> Iterator[Problem]:
+        sql = (
+            "SELECT u.number, u.seq FROM reuse u LEFT JOIN record c"
+            " ON c.id = (u.number << ? | u.seq) WHERE c.id IS NULL"
+        )
+        for number, seq in self._db.rows(sql, (SEQ_BITS,)):
+            where = f"run number {number}, record {seq}"
+            yield Problem("reuse_orphaned", where, "a reuse key names a record that is not here")
+
+    def gc(self, grace_s: float = GRACE_S) -> Swept:
+        """Remove blobs, labels, segments and reuse rows that nothing refers to.
+
+        What was touched within `grace_s`, or since the earliest live lease was taken, stays: a
+        record that names it may be on its way.
+        """
+        with self._db.write("collecting garbage") as execute:
+            cutoff = self._cutoff(execute, grace_s)
+            blobs = bytes_ = 0
+            for ref in sorted(set(self._blobs.all()) - self._used_blobs()):
+                size = self._blobs.size(ref)
+                if size is None or self._blobs.modified(ref) > cutoff:
+                    continue
+                self._blobs.remove(ref)
+                blobs, bytes_ = blobs + 1, bytes_ + size
+            stored = {row[0] for row in execute("SELECT key FROM label").fetchall()}
+            labels = stored - self._used("labels", LABEL_BYTES)
+            for key in labels:
+                execute("DELETE FROM label WHERE key = ?", (key,))
+            waiting = execute("SELECT hash FROM segment WHERE touched <= ?", (cutoff,)).fetchall()
+            segments = {row[0].hex() for row in waiting} - self._used("segments", REF_BYTES)
+            for hash_ in segments:
+                execute("DELETE FROM segment WHERE hash = ?", (bytes.fromhex(hash_),))
+            execute("DELETE FROM reuse WHERE number NOT IN (SELECT number FROM run)")
+            reuse: int = execute("SELECT changes()").get
+            durability_point("store.gc.before_commit")
+        self._db.rows("PRAGMA incremental_vacuum")
+        self._db.checkpoint(truncate=True)
+        return Swept(blobs, bytes_, len(labels), len(segments), reuse)
+
+    def _cutoff(self, execute: Execute, grace_s: float) -> float:
+        now = self._clock.wall()
+        cutoff = now - grace_s
+        sql = "SELECT owner, process, epoch, expires, seen, acquired FROM head WHERE owner NOTNULL"
+        for owner, process, epoch, expires, seen, acquired in execute(sql).fetchall():
+            holder = Holder(
+                owner, Process.restore(process) if process else None, epoch, expires, seen
+            )
+            if is_live(holder, now, self._owners):
+                cutoff = min(cutoff, acquired)
+        return cutoff
+
+    def _used(self, column: str, size: int) -> set[str]:
+        found: set[str] = set()
+        for (packed,) in self._db.rows(_USED[column]):
+            found.update(unpack(packed, size))
+        return found
+
+    def _used_blobs(self) -> set[str]:
+        found = self._used("blobs", REF_BYTES)
+        found.update(row[0] for row in self._db.rows(_USED_BLOBS))
+        return found

@@ -1,0 +1,180 @@
+"""The nouns of the store: what goes in, what comes out, and the closed sets of their kinds.
+
+Knows nothing of databases or files. A payload is bytes that only its writer can read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, get_args
+
+from edvac.core.label import Label
+
+Kind: TypeAlias = Literal[
+    "opened",
+    "program",
+    "intent",
+    "outcome",
+    "blocked",
+    "approved",
+    "extended",
+    "cancelled",
+    "closed",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+State: TypeAlias = Literal["open", "done", "partial", "failed", "cancelled"]
+STATES: tuple[State, ...] = get_args(State)
+
+MessageKind: TypeAlias = Literal["kill", "answer", "signal"]
+MESSAGE_KINDS: tuple[MessageKind, ...] = get_args(MessageKind)
+
+ApplyState: TypeAlias = Literal["planned", "applied", "undone"]
+ApplyPhase: TypeAlias = Literal["begun", "finished", "undone"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """One run as a list shows it. `create_run` reads the first six fields; the store keeps the
+    rest."""
+
+    id: str
+    created: float
+    state: State = "open"
+    task: str = ""
+    program: str = ""  # digest of the program text
+    title: str = ""
+    owner: str | None = None
+    epoch: int = 0
+    expires: float = 0.0
+    closed: float | None = None
+    seconds: float = 0.0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    last_seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to append to a run. `epoch` is the fencing number: each acquire raises it."""
+
+    run: str
+    owner: str
+    epoch: int
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class NewRecord:
+    """A record to append.
+
+    `labels` are those met in the payload, by key; `blobs` and `segments` what it names, so that
+    `gc` keeps them; `reuse_key` makes the record findable from other runs.
+    """
+
+    slot: str
+    kind: Kind
+    payload: bytes = b""
+    labels: Mapping[str, Label] = field(default_factory=dict)
+    blobs: tuple[str, ...] = ()
+    segments: tuple[str, ...] = ()
+    reuse_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as it was appended, its chain checked."""
+
+    run: str
+    seq: int
+    epoch: int
+    slot: str
+    kind: Kind
+    payload: bytes
+    labels: tuple[str, ...]
+    blobs: tuple[str, ...]
+    segments: tuple[str, ...]
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileVersion:
+    """One version of one file of a run.
+
+    To append, give `content` or, for a large file, `blob` with `size`; `digest` (blake2b-20 hex of
+    the bytes) is filled in by the store. What comes back never carries `content`: see `read_file`.
+    """
+
+    path: str
+    version: int
+    slot: str
+    content: bytes | None = field(default=None, repr=False)
+    blob: str | None = None
+    size: int = 0
+    digest: str = ""
+    label: str = ""  # key; the label itself travels with a record of the same batch
+    deleted: bool = False
+    seq: int = 0  # the record in whose batch it was appended
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyEntry:
+    """One file of a planned apply: `before` is the blob to restore (None: there was no file),
+    `after` the digest that apply leaves (None: it removes the file)."""
+
+    path: str
+    before: str | None
+    after: str | None
+    mode: int = 0o644
+    state: ApplyState = "planned"
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyPlan:
+    run: str
+    round: int
+    root: str
+    phase: ApplyPhase
+    entries: tuple[ApplyEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A row of a run's inbox."""
+
+    id: int
+    run: str
+    kind: MessageKind
+    payload: bytes
+    posted: float
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A permission somebody gave: `shape` is JSON that only the guard reads."""
+
+    id: str
+    shape: str
+    scope: str
+    expires: float | None
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that `verify` found: `where` names the table, run or blob."""
+
+    code: str
+    where: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What `gc` removed."""
+
+    blobs: int = 0
+    blob_bytes: int = 0
+    labels: int = 0
+    segments: int = 0
+    reuse: int = 0

@@ -1,0 +1,66 @@
+"""Small durable rows beside the journal: a run's inbox, and the permissions people gave."""
+
+from __future__ import annotations
+
+from edvac.core.errors import InternalError
+from edvac.core.seams import durability_point
+from edvac.store.model import MESSAGE_KINDS, Grant, Message, MessageKind
+from edvac.store.part import Part
+
+
+class NotePart(Part):
+    def post(self, run: str, kind: MessageKind, payload: bytes = b"") -> int:
+        """Put a message into a run's inbox; its number. Needs no lease."""
+        if kind not in MESSAGE_KINDS:
+            raise InternalError("message_kind_unknown", f"{kind!r} is no kind of message")
+        number = self._number(run)
+        with self._db.write("posting a message") as execute:
+            found: int = execute(
+                "INSERT INTO inbox (number, kind, payload, posted) VALUES (?,?,?,?) RETURNING id",
+                (number, kind, payload, self._clock.wall()),
+            ).fetchall()[0][0]
+            durability_point("store.post.before_commit")
+        durability_point("store.post.after_commit")
+        return found
+
+    def inbox(self, run: str, after: int = 0) -> list[Message]:
+        """Messages that nobody has taken, in the order of posting."""
+        rows = self._db.rows(
+            "SELECT id, kind, payload, posted FROM inbox"
+            " WHERE number = ? AND id > ? AND taken = 0 ORDER BY id",
+            (self._number(run), after),
+        )
+        return [Message(id_, run, kind, data, posted) for id_, kind, data, posted in rows]
+
+    def ack(self, run: str, message: int) -> bool:
+        """Take a message; False if it was taken already. Exactly one caller gets True."""
+        number = self._number(run)
+        with self._db.write("taking a message") as execute:
+            rows = execute(
+                "UPDATE inbox SET taken = 1 WHERE id = ? AND number = ? AND taken = 0 RETURNING id",
+                (message, number),
+            ).fetchall()
+        return bool(rows)
+
+    def grant(self, given: Grant) -> None:
+        """Keep a permission; the same id replaces."""
+        with self._db.write("storing a permission") as execute:
+            execute(
+                "INSERT OR REPLACE INTO permission VALUES (?,?,?,?,?)",
+                (given.id, given.shape, given.scope, given.expires, given.created),
+            )
+
+    def grants(self, now_wall: float | None = None) -> list[Grant]:
+        """All permissions, oldest first; with a time, those that are still in force."""
+        rows = self._db.rows(
+            "SELECT id, shape, scope, expires, created FROM permission"
+            " WHERE ?1 IS NULL OR expires IS NULL OR expires > ?1 ORDER BY created, id",
+            (now_wall,),
+        )
+        return [Grant(*row) for row in rows]
+
+    def revoke(self, grant: str) -> bool:
+        """Remove a permission; whether it was there."""
+        with self._db.write("revoking a permission") as execute:
+            rows = execute("DELETE FROM permission WHERE id = ? RETURNING id", (grant,)).fetchall()
+        return bool(rows)

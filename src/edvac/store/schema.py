@@ -1,0 +1,160 @@
+"""The tables of a store and the numbered steps that bring an older store up to date.
+
+The format is SQLite's `user_version`; a newer one is refused, never guessed at. A migration is
+added to the table, none is ever changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from edvac.core.errors import StoreError
+
+APPLICATION_ID = 0x45445643  # "EDVC"
+FORMAT = 1
+
+Execute: TypeAlias = Callable[..., Any]
+
+_TABLES = """
+CREATE TABLE run (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  created REAL NOT NULL,
+  state TEXT NOT NULL,
+  task TEXT NOT NULL,
+  program TEXT NOT NULL,
+  title TEXT NOT NULL,
+  closed REAL,
+  seconds REAL NOT NULL DEFAULT 0,
+  counts TEXT NOT NULL DEFAULT '{}'
+);
+CREATE TABLE head (
+  number INTEGER PRIMARY KEY REFERENCES run ON DELETE CASCADE,
+  last INTEGER NOT NULL DEFAULT 0,
+  hash BLOB NOT NULL,
+  epoch INTEGER NOT NULL DEFAULT 0,
+  owner TEXT,
+  process TEXT,
+  acquired REAL NOT NULL DEFAULT 0,
+  expires REAL NOT NULL DEFAULT 0,
+  seen REAL NOT NULL DEFAULT 0
+);
+CREATE TABLE record (
+  id INTEGER PRIMARY KEY,
+  epoch INTEGER NOT NULL,
+  slot TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  payload BLOB,
+  ref BLOB,
+  labels BLOB NOT NULL,
+  blobs BLOB NOT NULL,
+  segments BLOB NOT NULL,
+  files BLOB NOT NULL,
+  hash BLOB NOT NULL
+);
+CREATE TABLE label (key TEXT PRIMARY KEY, form BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE segment (
+  id INTEGER PRIMARY KEY,
+  hash BLOB NOT NULL UNIQUE,
+  packed BLOB NOT NULL,
+  touched REAL NOT NULL
+);
+CREATE TABLE file (
+  id INTEGER PRIMARY KEY,
+  number INTEGER NOT NULL REFERENCES run ON DELETE CASCADE,
+  path TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  slot TEXT NOT NULL,
+  content BLOB,
+  blob TEXT,
+  size INTEGER NOT NULL,
+  digest TEXT NOT NULL,
+  label TEXT NOT NULL,
+  deleted INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  mark BLOB NOT NULL,
+  UNIQUE (number, path, version)
+);
+CREATE TABLE reuse (
+  key TEXT NOT NULL,
+  number INTEGER NOT NULL REFERENCES run ON DELETE CASCADE,
+  seq INTEGER NOT NULL,
+  PRIMARY KEY (key, number)
+) WITHOUT ROWID;
+CREATE INDEX reuse_number ON reuse (number);
+CREATE TABLE apply (
+  number INTEGER NOT NULL REFERENCES run ON DELETE CASCADE,
+  round INTEGER NOT NULL,
+  root TEXT NOT NULL,
+  phase TEXT NOT NULL,
+  PRIMARY KEY (number, round)
+) WITHOUT ROWID;
+CREATE TABLE applied (
+  number INTEGER NOT NULL,
+  round INTEGER NOT NULL,
+  path TEXT NOT NULL,
+  before TEXT,
+  after TEXT,
+  mode INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  PRIMARY KEY (number, round, path),
+  FOREIGN KEY (number, round) REFERENCES apply ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE TABLE inbox (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  number INTEGER NOT NULL REFERENCES run ON DELETE CASCADE,
+  kind TEXT NOT NULL,
+  payload BLOB NOT NULL,
+  posted REAL NOT NULL,
+  taken INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX inbox_number ON inbox (number, id) WHERE taken = 0;
+CREATE TABLE permission (
+  id TEXT PRIMARY KEY,
+  shape TEXT NOT NULL,
+  scope TEXT NOT NULL,
+  expires REAL,
+  created REAL NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+def _create(execute: Execute) -> None:
+    """0 → 1: the first tables."""
+    execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    for statement in _TABLES.split(";\n"):
+        if statement.strip():
+            execute(statement)
+
+
+MIGRATIONS: dict[int, Callable[[Execute], None]] = {0: _create}
+
+
+def migrate(execute: Execute) -> int:
+    """Bring the database up to `FORMAT` inside the caller's transaction; the format it had.
+
+    Raises:
+        StoreError: it is newer than this edvac, or not edvac's.
+    """
+    found: int = execute("PRAGMA user_version").fetchall()[0][0]
+    identity: int = execute("PRAGMA application_id").fetchall()[0][0]
+    tables: int = execute("SELECT count(*) FROM sqlite_schema").fetchall()[0][0]
+    if identity != APPLICATION_ID and (identity or tables or found):
+        raise StoreError(
+            "store_foreign",
+            "the store file belongs to another program",
+            f"It is an SQLite database with application id {identity:#x}.",
+            "Move .edvac/store.db away, or choose another workspace.",
+        )
+    if found > FORMAT:
+        raise StoreError(
+            "store_newer",
+            f"the store has format {found}, this edvac reads up to {FORMAT}",
+            "A newer edvac wrote it.",
+            "Update edvac, or choose another workspace.",
+        )
+    for number in range(found, FORMAT):
+        MIGRATIONS[number](execute)
+        execute(f"PRAGMA user_version = {number + 1}")
+    return found

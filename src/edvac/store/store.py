@@ -1,0 +1,172 @@
+"""The store of one workspace: journal, runs, files, blobs and grants in ``.edvac/``.
+
+Acknowledged means durable: a method that returned survives a kill, a crash of the system and a
+power cut, on a disk that honours a flush. One object belongs to one thread; several processes may
+have the same store open.
+
+Knows nothing of programs or models, and never looks inside a payload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from edvac.core.errors import DamageError, EdvacError, StoreError
+from edvac.core.seams import Clock, Entropy, SystemClock, SystemEntropy, durability_point
+from edvac.store.blobs import Blobs, explain_os
+from edvac.store.chain import row_id
+from edvac.store.database import Database
+from edvac.store.files import Files, SystemFiles
+from edvac.store.maintenance import MaintenancePart
+from edvac.store.notes import NotePart
+from edvac.store.owner import Owners, SystemOwners
+from edvac.store.runs import RunPart
+
+DIRECTORY = ".edvac"
+DATABASE = "store.db"
+MARKER = "store.id"  # written once the tables are durable: a missing database is then damage
+
+
+class Store(RunPart, MaintenancePart, NotePart):
+    """Open with ``Store(workspace)``; usable as a context manager.
+
+    Args:
+        workspace: an existing directory; ``.edvac`` in it is made where it is missing.
+        clock, entropy, files, owners, vfs: the seams.
+
+    Raises:
+        StoreError: it cannot be opened or is of a newer format.
+        DamageError: what is there is not a store, or is cut short.
+    """
+
+    def __init__(
+        self,
+        workspace: Path,
+        *,
+        clock: Clock | None = None,
+        files: Files | None = None,
+        owners: Owners | None = None,
+        entropy: Entropy | None = None,
+        vfs: str | None = None,
+    ) -> None:
+        self.workspace = workspace
+        self._clock = clock or SystemClock()
+        self._owners = owners or SystemOwners()
+        self._files = files or SystemFiles()
+        self._entropy = entropy or SystemEntropy()
+        self._numbers: dict[str, int] = {}
+        self._acknowledged: dict[str, tuple[int, bytes]] = {}
+        self._doubtful: dict[str, tuple[int, bytes]] = {}
+        self._pending: dict[str, bytes] = {}
+        self._pending_bytes = 0
+        root = workspace / DIRECTORY
+        self._db = Database(root / DATABASE, vfs, self._verify_acknowledged)
+        self._blobs = Blobs(root, self._files, self._owners, self._distrust)
+        try:
+            self._open(root)
+        except OSError as error:
+            raise explain_os(error, "opening the store") from error
+
+    def _open(self, root: Path) -> None:
+        if not self.workspace.is_dir():
+            raise StoreError(
+                "workspace_missing",
+                f"there is no directory {str(self.workspace)!r}",
+                "A workspace is a directory that exists.",
+                "Make it, or choose another with --workspace.",
+            )
+        if self._files.make_dir(root):
+            self._files.sync_dir(self.workspace)
+        marked = self._files.size(root / MARKER) is not None
+        size = self._files.size(root / DATABASE)
+        if marked and not size:
+            raise DamageError(
+                "store_missing",
+                "the store's database is gone",
+                f"{DIRECTORY}/{DATABASE} is {'empty' if size == 0 else 'missing'}, though a store"
+                " was made here.",
+                f"Restore it from a backup, or move {DIRECTORY} away to start afresh.",
+            )
+        if size is None:
+            try:
+                self._files.create(root / DATABASE)
+            except FileExistsError:
+                pass  # another process was faster
+        durability_point("store.open.before_schema")
+        self._db.open(fresh=not size)
+        self._blobs.prepare(self._clock.wall())
+        if not marked:
+            durability_point("store.open.before_marker")
+            # The database's own name first: SQLite syncs the directory only for its log.
+            self._files.sync_dir(root)
+            temporary = root / "tmp" / f"marker-{self._entropy.token(8)}"
+            self._files.write_new(temporary, [self._entropy.token(16).encode()])
+            self._files.rename(temporary, root / MARKER)
+            self._files.sync_dir(root)
+
+    def close(self) -> None:
+        """Fold the log into the database and close. What was acknowledged is durable without."""
+        self._db.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: object, _trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except EdvacError:
+            if kind is None:  # an error on its way out is worth more than this one
+                raise
+
+    def put_blob(self, data: bytes) -> str:
+        """Keep bytes as a blob; durable on return. `gc` keeps it while something names it."""
+        self._db.ready()
+        return self._blobs.put(data)
+
+    def get_blob(self, ref: str) -> bytes:
+        """A blob's bytes, checked.
+
+        Raises:
+            DamageError: they are missing or not what was stored.
+        """
+        self._db.guard()
+        return self._blobs.get(ref)
+
+    def put_blob_stream(self, chunks: Iterable[bytes]) -> tuple[str, int]:
+        """Keep a stream as a blob without holding it in memory; its reference and size."""
+        self._db.ready()
+        return self._blobs.put_stream(chunks)
+
+    def open_blob(self, ref: str) -> BinaryIO:
+        """A blob as a file to read, checked before it is handed out."""
+        self._db.guard()
+        return self._blobs.open(ref)
+
+    def _distrust(self) -> None:
+        self._blobs.forget_durable()
+        self._db.suspect()
+
+    def _verify_acknowledged(self) -> None:
+        """After a failure: everything that this object acknowledged must still be there."""
+        self._blobs.forget_durable()
+        self._numbers.clear()
+        for run, (seq, head) in self._acknowledged.items():
+            number = self._number(run)
+            if seq:
+                rows = self._db.rows("SELECT hash FROM record WHERE id = ?", (row_id(number, seq),))
+            else:
+                rows = [(head,)]
+            if not rows or rows[0][0] != head:
+                raise DamageError(
+                    "acknowledged_lost",
+                    f"record {seq} of run {run} was stored, and is gone",
+                    "The disk failed and lost what it had confirmed.",
+                    "Do not trust this disk; restore the workspace from a backup.",
+                )
+            for _ in self.records(run):
+                pass
