@@ -1,0 +1,206 @@
+"""KV memory in contiguous rows, and attention over it.
+
+Each running sequence owns one row (slot) of the arena: keys and values of a layer lie in one stripe per head, so
+attention reads plain views. The address space of every row is reserved at start but costs memory only where tokens
+have been written. Steps with few tokens per sequence are batched over neighbouring slots; long prefill chunks go one
+by one. It knows token counts, not tokens, and no request.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+
+from edvac.engine.weights import ModelConfig
+
+_NARROW: Final = 8  # up to this many tokens of a sequence in one step are batched with others'
+_WASTE: Final = 1.6  # a batch is split where padding would cost more than this
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`count` consecutive tokens of the sequence in `slot`, the first at position `start`."""
+
+    slot: int
+    start: int
+    count: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.count
+
+
+class Arena:
+    """Keys and values of all running sequences."""
+
+    def __init__(
+        self, config: ModelConfig, slots: int, capacity: int, dtype: torch.dtype
+    ) -> None:
+        self.slots, self.capacity, self.dtype = slots, capacity, dtype
+        shape = (2, config.layers, slots, config.kv_heads, capacity, config.head_dim)
+        items = 1
+        for length in shape:
+            items *= length
+        # Anonymous memory reserved without being counted: pages appear when first written.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+        self._map = mmap.mmap(-1, items * dtype.itemsize, flags=flags)
+        self._all = torch.frombuffer(self._map, dtype=dtype).view(shape)
+        self.keys, self.values = self._all[0], self._all[1]
+        self.token_bytes = items * dtype.itemsize // (slots * capacity)
+
+    def write(
+        self, layer: int, plan: AttentionPlan, key: torch.Tensor, value: torch.Tensor
+    ) -> None:
+        self.keys[layer][plan.slots, :, plan.positions] = key.to(self.dtype)
+        self.values[layer][plan.slots, :, plan.positions] = value.to(self.dtype)
+
+    def export(self, slot: int, start: int, end: int) -> torch.Tensor:
+        """A copy of some positions of one slot: (2, layers, heads, tokens, width)."""
+        return self._all[:, :, slot, :, start:end].clone(memory_format=torch.contiguous_format)
+
+    def load(self, slot: int, start: int, block: torch.Tensor) -> None:
+        self._all[:, :, slot, :, start : start + block.shape[3]] = block
+
+    def copy(self, source: int, target: int, count: int) -> None:
+        self._all[:, :, target, :, :count] = self._all[:, :, source, :, :count]
+
+
+class AttentionPlan:
+    """Which rows of a step attend to what; built once and used in every layer."""
+
+    def __init__(self, spans: list[Span], arena: Arena, config: ModelConfig, exact: bool) -> None:
+        self._config = config
+        self.positions = torch.cat([torch.arange(s.start, s.end) for s in spans])
+        self.slots = torch.cat([torch.full((s.count,), s.slot) for s in spans])
+        self._rows = len(self.positions)
+        self._exact = exact
+        self._spans: list[tuple[int, Span]] = []
+        self._wide: list[tuple[int, Span, torch.Tensor | None]] = []
+        narrow: list[tuple[int, Span]] = []
+        row = 0
+        for span in spans:
+            self._spans.append((row, span))
+            if span.count <= _NARROW and span.start > 0:
+                narrow.append((row, span))
+            elif not exact:
+                self._wide.append((row, span, _causal(span)))
+            row += span.count
+        self._groups = [] if exact else [_Group(part, arena.dtype) for part in _partition(narrow)]
+
+    def attend(self, layer: int, arena: Arena, query: torch.Tensor) -> torch.Tensor:
+        """Mixed values, (rows, heads x width), in float32."""
+        keys, values = arena.keys[layer], arena.values[layer]
+        found = torch.empty(self._rows, self._config.heads, self._config.head_dim)
+        if self._exact:
+            self._one_by_one(keys, values, query, found)
+        for row, span, mask in self._wide:
+            part = query[row : row + span.count].transpose(0, 1)[None]
+            mixed = F.scaled_dot_product_attention(
+                part,
+                keys[span.slot, :, : span.end][None].float(),
+                values[span.slot, :, : span.end][None].float(),
+                attn_mask=mask,
+                is_causal=mask is None,
+                enable_gqa=True,
+            )
+            found[row : row + span.count] = mixed[0].transpose(0, 1)
+        for group in self._groups:
+            group.attend(keys, values, query, found)
+        return found.reshape(self._rows, -1)
+
+    def _one_by_one(
+        self, keys: torch.Tensor, values: torch.Tensor, query: torch.Tensor, found: torch.Tensor
+    ) -> None:
+        """The reference: one query at a time, so its arithmetic never depends on its neighbours."""
+        config = self._config
+        grouped = (config.kv_heads, config.heads // config.kv_heads, config.head_dim)
+        scale = config.head_dim**-0.5
+        for row, span in self._spans:
+            for index in range(span.count):
+                end = span.start + index + 1
+                one = query[row + index].view(grouped)
+                scores = one @ keys[span.slot, :, :end].transpose(1, 2)
+                mixed = torch.softmax(scores * scale, dim=-1) @ values[span.slot, :, :end]
+                found[row + index] = mixed.view(config.heads, config.head_dim)
+
+
+def _causal(span: Span) -> torch.Tensor | None:
+    """The mask of a prefill chunk; None where it starts the sequence and plain causality will do."""
+    if span.start == 0:
+        return None
+    allowed = torch.ones(span.count, span.end, dtype=torch.bool).tril_(span.start)
+    return torch.zeros(span.count, span.end).masked_fill_(~allowed, -torch.inf)
+
+
+def _partition(narrow: list[tuple[int, Span]]) -> list[list[tuple[int, Span]]]:
+    """Neighbouring slots, cut where padding to the longest would waste too much."""
+    parts: list[list[tuple[int, Span]]] = []
+    for item in sorted(narrow, key=lambda one: one[1].slot):
+        if parts:
+            trial = [*parts[-1], item]
+            width = trial[-1][1].slot - trial[0][1].slot + 1
+            cost = width * max(one.end for _, one in trial) * max(one.count for _, one in trial)
+            useful = sum(one.end * one.count for _, one in trial)
+            if cost <= _WASTE * useful + 2048:
+                parts[-1] = trial
+                continue
+        parts.append([item])
+    return parts
+
+
+class _Group:
+    """Sequences in slots `first` to `last`, each with a few tokens, attended to in one call."""
+
+    def __init__(self, members: list[tuple[int, Span]], dtype: torch.dtype) -> None:
+        self._first = members[0][1].slot
+        self._last = members[-1][1].slot
+        self._width = max(span.count for _, span in members)
+        self._end = max(span.end for _, span in members)
+        self._dtype = dtype
+        slots = self._last - self._first + 1
+        gather = torch.zeros(slots, self._width, dtype=torch.long)
+        limits = torch.ones(slots, self._width, dtype=torch.long)  # unused rows see position 0
+        used = torch.zeros(slots, self._width, dtype=torch.bool)
+        for row, span in members:
+            at = span.slot - self._first
+            steps = torch.arange(span.count)
+            gather[at, : span.count] = row + steps
+            limits[at, : span.count] = span.start + 1 + steps
+            used[at, : span.count] = True
+        self._gather, self._used = gather, used
+        self._targets = gather[used]
+        hidden = torch.arange(self._end)[None, None, :] >= limits[:, :, None]
+        mask = torch.zeros(slots, self._width, self._end, dtype=dtype)
+        self._mask = mask.masked_fill_(hidden, -torch.inf)
+        self._plain = not bool(hidden.any())
+
+    def attend(
+        self, keys: torch.Tensor, values: torch.Tensor, query: torch.Tensor, found: torch.Tensor
+    ) -> None:
+        heads, width = query.shape[1:]
+        kv_heads = keys.shape[1]
+        group = heads // kv_heads
+        slots, tokens = self._gather.shape
+        # The query heads that share a KV head become rows of one product.
+        folded = (
+            query.to(self._dtype)[self._gather]
+            .view(slots, tokens, kv_heads, group, width)
+            .permute(0, 2, 1, 3, 4)
+            .reshape(slots, kv_heads, tokens * group, width)
+        )
+        mask = None
+        if not self._plain:
+            mask = self._mask[:, None, :, None, :].expand(-1, -1, -1, group, -1)
+            mask = mask.reshape(slots, 1, tokens * group, self._end)
+        mixed = F.scaled_dot_product_attention(
+            folded,
+            keys[self._first : self._last + 1, :, : self._end],
+            values[self._first : self._last + 1, :, : self._end],
+            attn_mask=mask,
+        )
+        back = mixed.view(slots, kv_heads, tokens, group, width).permute(0, 2, 1, 3, 4)
+        found[self._targets] = back.reshape(slots, tokens, heads, width)[self._used].float()

@@ -1,0 +1,243 @@
+"""From a model file to a ready decoder, by way of a cache of repacked weights.
+
+The first load decodes the file and writes 8-bit weights, fused per layer, beside a note that says what they were made
+from; later loads map that file. A cache that is cut short, stale or altered in its header is rebuilt, never used. It
+knows layouts and names, not how products are computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import safetensors
+import safetensors.torch
+import torch
+
+from edvac.core.errors import ModelFileError
+from edvac.engine.linear import FloatProduct, Int8Product, Product, quantise_weight
+from edvac.engine.model import Decoder, Layer, frequencies
+from edvac.engine.weights import ModelConfig, WeightSource, open_weights
+
+FORMAT: Final = 1  # of the cache; raise it when layout or rounding changes
+_PARTS: Final = ("qkv", "out", "gate_up", "down")
+_MEMBERS: Final = {
+    "qkv": ("attn_q", "attn_k", "attn_v"),
+    "out": ("attn_output",),
+    "gate_up": ("ffn_gate", "ffn_up"),
+    "down": ("ffn_down",),
+}
+
+Progress = Callable[[int, int], None]
+
+
+class CacheNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What stands beside a cache file."""
+
+    format: int
+    source: str
+    size: int
+    header: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How to load: `digest` names the source file's content."""
+
+    path: Path
+    digest: str
+    cache: Path
+    reference: bool
+    on_progress: Progress
+
+
+def load(options: LoadOptions) -> tuple[Decoder, WeightSource]:
+    """The decoder and the source it came from (tokeniser, template, name)."""
+    source = open_weights(options.path)
+    _check_shapes(source, options.path)
+    if options.reference:
+        products = _float_products(source)
+    else:
+        products = _int8_products(source, options)
+    return _assemble(source, products, options), source
+
+
+@dataclass(slots=True)
+class _Products:
+    """Where the assembled layers get their products from."""
+
+    layer: Callable[[int, str], Product]
+    head: Callable[[], Product]
+
+
+def _assemble(source: WeightSource, products: _Products, options: LoadOptions) -> Decoder:
+    config = source.config
+    layers: list[Layer] = []
+    for number in range(config.layers):
+        options.on_progress(number, config.layers + 1)
+        layers.append(
+            Layer(
+                attention_norm=source.tensor(f"blk.{number}.attn_norm.weight"),
+                feed_norm=source.tensor(f"blk.{number}.ffn_norm.weight"),
+                query_norm=_optional(source, f"blk.{number}.attn_q_norm.weight"),
+                key_norm=_optional(source, f"blk.{number}.attn_k_norm.weight"),
+                **{part: products.layer(number, part) for part in _PARTS},
+            )
+        )
+    options.on_progress(config.layers, config.layers + 1)
+    head = products.head()
+    options.on_progress(config.layers + 1, config.layers + 1)
+    return Decoder(
+        config=config,
+        embedding=source.embedding,
+        layers=layers,
+        final_norm=source.tensor("output_norm.weight"),
+        head=head,
+        frequencies=frequencies(config, _optional(source, "rope_freqs.weight")),
+    )
+
+
+def _optional(source: WeightSource, name: str) -> torch.Tensor | None:
+    return source.tensor(name) if source.has(name) else None
+
+
+def _fused(source: WeightSource, number: int, part: str) -> torch.Tensor:
+    members = [source.tensor(f"blk.{number}.{name}.weight") for name in _MEMBERS[part]]
+    return torch.cat(members) if len(members) > 1 else members[0]
+
+
+def _fused_bias(source: WeightSource, number: int, part: str) -> torch.Tensor | None:
+    names = [f"blk.{number}.{name}.bias" for name in _MEMBERS[part]]
+    if not all(source.has(name) for name in names):
+        return None
+    return torch.cat([source.tensor(name) for name in names])
+
+
+def _head_weight(source: WeightSource) -> torch.Tensor:
+    tied = not source.has("output.weight")
+    return source.tensor("token_embd.weight" if tied else "output.weight")
+
+
+def _float_products(source: WeightSource) -> _Products:
+    return _Products(
+        lambda number, part: FloatProduct(
+            _fused(source, number, part), _fused_bias(source, number, part)
+        ),
+        lambda: FloatProduct(_head_weight(source)),
+    )
+
+
+def _int8_products(source: WeightSource, options: LoadOptions) -> _Products:
+    path = cache_path(options)
+    if not _cache_good(path, options.digest):
+        _write_cache(source, path, options)
+    file: Any = safetensors.safe_open(str(path), framework="pt")
+
+    def product(key: str, bias: torch.Tensor | None) -> Product:
+        return Int8Product(file.get_tensor(f"{key}.codes"), file.get_tensor(f"{key}.scales"), bias)
+
+    return _Products(
+        lambda number, part: product(f"{number}.{part}", _fused_bias(source, number, part)),
+        lambda: product("head", None),
+    )
+
+
+def cache_path(options: LoadOptions) -> Path:
+    return options.cache / f"{options.digest[:24]}.v{FORMAT}.int8.safetensors"
+
+
+def _note_path(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _header_digest(path: Path) -> str:
+    """Hash of the safetensors header: the table of names, types and offsets."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return hashlib.sha256(file.read(min(length, 32 << 20))).hexdigest()
+
+
+def _cache_good(path: Path, digest: str) -> bool:
+    try:
+        note = msgspec.json.decode(_note_path(path).read_bytes(), type=CacheNote)
+        return (
+            note.format == FORMAT
+            and note.source == digest
+            and note.size == path.stat().st_size
+            and note.header == _header_digest(path)
+        )
+    except (OSError, msgspec.DecodeError):
+        return False
+
+
+def _quantised(source: WeightSource, options: LoadOptions) -> Iterator[tuple[str, torch.Tensor]]:
+    total = source.config.layers + 1
+    for number in range(source.config.layers):
+        options.on_progress(number, total)
+        for part in _PARTS:
+            codes, scales = quantise_weight(_fused(source, number, part))
+            yield f"{number}.{part}.codes", codes
+            yield f"{number}.{part}.scales", scales
+    options.on_progress(source.config.layers, total)
+    codes, scales = quantise_weight(_head_weight(source))
+    yield "head.codes", codes
+    yield "head.scales", scales
+
+
+def _write_cache(source: WeightSource, path: Path, options: LoadOptions) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _note_path(path).unlink(missing_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        safetensors.torch.save_file(dict(_quantised(source, options)), str(temporary))
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        note = CacheNote(FORMAT, options.digest, path.stat().st_size, _header_digest(path))
+        write_synced(_note_path(path), msgspec.json.encode(note))
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ModelFileError(
+            "model_cache_unwritable",
+            f"The repacked weights could not be written to {path.parent}.",
+            f"The system says {error.strerror or error}.",
+            "Free some disk space or choose another cache directory.",
+        ) from error
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Replace a small file so that a crash leaves the old or the new one."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _check_shapes(source: WeightSource, path: Path) -> None:
+    """Names that must be there; products check their own widths when they are built."""
+    config: ModelConfig = source.config
+    wanted = ["token_embd.weight", "output_norm.weight"]
+    for number in range(config.layers):
+        for part in _PARTS:
+            wanted += [f"blk.{number}.{name}.weight" for name in _MEMBERS[part]]
+        wanted += [f"blk.{number}.attn_norm.weight", f"blk.{number}.ffn_norm.weight"]
+    for name in wanted:
+        if not source.has(name):
+            raise ModelFileError(
+                "model_missing_tensor",
+                f"The model file {path.name} cannot be used.",
+                f"It has no tensor named {name!r}.",
+                "Fetch the model again with `edvac model pull`, or choose another file.",
+            )

@@ -1,0 +1,148 @@
+"""Decodes GGML's quantised blocks into float32, whole tensors or single rows at a time.
+
+Plain array arithmetic on bytes; it knows nothing of files, names or models. A super-block of the K family holds 256
+numbers; the 4- and 5-bit members pack eight 6-bit scales and eight 6-bit minima into 12 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from edvac.core.errors import InternalError
+from edvac.engine.gguf import BlockType
+
+Floats: TypeAlias = "npt.NDArray[np.float32]"
+Bytes: TypeAlias = "npt.NDArray[np.uint8]"
+
+_CHUNK_BYTES: Final = 8 << 20  # bounds the temporaries of one decode
+
+
+def dequantise(raw: memoryview, kind: BlockType, shape: tuple[int, ...]) -> Floats:
+    """The tensor whose blocks are `raw`, as float32 of `shape`."""
+    data = np.frombuffer(raw, dtype=np.uint8)
+    if kind.name == "F32":
+        return data.view("<f4").astype(np.float32).reshape(shape)
+    if kind.name == "F16":
+        return data.view("<f2").astype(np.float32).reshape(shape)
+    if kind.name == "BF16":
+        return _widen(data).reshape(shape)
+    decode = _DECODERS.get(kind.name)
+    if decode is None:
+        raise InternalError("quant_unknown", f"No decoder for {kind.name}.")
+    blocks = data.reshape(-1, kind.size)
+    found = np.empty((len(blocks), kind.items), np.float32)
+    step = max(1, _CHUNK_BYTES // kind.size)
+    for start in range(0, len(blocks), step):
+        found[start : start + step] = decode(blocks[start : start + step])
+    return found.reshape(shape)
+
+
+def rows(raw: memoryview, kind: BlockType, width: int, which: list[int]) -> Floats:
+    """Only the rows `which` of a matrix `width` wide: what an embedding look-up needs."""
+    size = width // kind.items * kind.size
+    table = np.frombuffer(raw, dtype=np.uint8).reshape(-1, size)
+    picked = np.ascontiguousarray(table[np.asarray(which, np.int64)])
+    return dequantise(memoryview(picked.reshape(-1)), kind, (len(which), width))
+
+
+def _widen(data: Bytes) -> Floats:
+    return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
+
+
+def _half(blocks: Bytes, at: int) -> Floats:
+    """A float16 field at byte `at` of each block, as a column."""
+    return np.ascontiguousarray(blocks[:, at : at + 2]).view("<f2").astype(np.float32)
+
+
+def _nibbles(packed: Bytes) -> Bytes:
+    """Low halves first, then high halves, of 16 bytes a block."""
+    return np.concatenate([packed & 15, packed >> 4], axis=1)
+
+
+def _fifth_bits(blocks: Bytes, at: int) -> Bytes:
+    """Bit i of the 32-bit field at `at` is the fifth bit of number i."""
+    return np.unpackbits(blocks[:, at : at + 4], axis=1, bitorder="little") << 4
+
+
+def _q8_0(blocks: Bytes) -> Floats:
+    return _half(blocks, 0) * np.ascontiguousarray(blocks[:, 2:]).view(np.int8)
+
+
+def _q4_0(blocks: Bytes) -> Floats:
+    return _half(blocks, 0) * (_nibbles(blocks[:, 2:]).astype(np.float32) - 8)
+
+
+def _q4_1(blocks: Bytes) -> Floats:
+    return _half(blocks, 0) * _nibbles(blocks[:, 4:]) + _half(blocks, 2)
+
+
+def _q5_0(blocks: Bytes) -> Floats:
+    numbers = _nibbles(blocks[:, 6:]) | _fifth_bits(blocks, 2)
+    return _half(blocks, 0) * (numbers.astype(np.float32) - 16)
+
+
+def _q5_1(blocks: Bytes) -> Floats:
+    numbers = _nibbles(blocks[:, 8:]) | _fifth_bits(blocks, 4)
+    return _half(blocks, 0) * numbers + _half(blocks, 2)
+
+
+def _k_scales(packed: Bytes) -> tuple[Floats, Floats]:
+    """Eight scales and eight minima of 6 bits each from 12 bytes.
+
+    The first four of each stand in the low 6 bits of bytes 0-3 and 4-7; the last four have their low 4 bits in
+    bytes 8-11 and borrow their top 2 bits from the top of bytes 0-7.
+    """
+    first, second, third = packed[:, 0:4], packed[:, 4:8], packed[:, 8:12]
+    scales = np.concatenate([first & 63, (third & 15) | (first >> 6 << 4)], axis=1)
+    minima = np.concatenate([second & 63, (third >> 4) | (second >> 6 << 4)], axis=1)
+    return scales.astype(np.float32), minima.astype(np.float32)
+
+
+def _k_nibbles(packed: Bytes) -> Bytes:
+    """Four groups of 32 bytes; each gives 32 low halves, then 32 high halves: (n, 8, 32)."""
+    groups = packed.reshape(-1, 4, 1, 32)
+    return np.concatenate([groups & 15, groups >> 4], axis=2).reshape(-1, 8, 32)
+
+
+def _q4_k(blocks: Bytes) -> Floats:
+    scales, minima = _k_scales(blocks[:, 4:16])
+    scales *= _half(blocks, 0)
+    minima *= _half(blocks, 2)
+    found = _k_nibbles(np.ascontiguousarray(blocks[:, 16:])) * scales[:, :, None]
+    return (found - minima[:, :, None]).reshape(-1, 256)
+
+
+def _q5_k(blocks: Bytes) -> Floats:
+    scales, minima = _k_scales(blocks[:, 4:16])
+    scales *= _half(blocks, 0)
+    minima *= _half(blocks, 2)
+    shifts = np.arange(8, dtype=np.uint8)[None, :, None]
+    fifth = (blocks[:, None, 16:48] >> shifts & 1) << 4
+    numbers = _k_nibbles(np.ascontiguousarray(blocks[:, 48:])) | fifth
+    return (numbers * scales[:, :, None] - minima[:, :, None]).reshape(-1, 256)
+
+
+def _q6_k(blocks: Bytes) -> Floats:
+    low = blocks[:, :128].reshape(-1, 2, 2, 32)  # two halves of 128 numbers, each 2 x 32 bytes
+    low4 = np.concatenate([low & 15, low >> 4], axis=2)  # (n, half, 4, 32)
+    shifts = np.array([0, 2, 4, 6], np.uint8)[None, None, :, None]
+    high2 = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> shifts & 3
+    numbers = (low4 | high2 << 4).astype(np.float32) - 32
+    scales = np.ascontiguousarray(blocks[:, 192:208]).view(np.int8) * _half(blocks, 208)
+    return (numbers.reshape(-1, 16, 16) * scales[:, :, None]).reshape(-1, 256).astype(np.float32)
+
+
+_DECODERS: Final[dict[str, Callable[[Bytes], Floats]]] = {
+    "Q8_0": _q8_0,
+    "Q4_0": _q4_0,
+    "Q4_1": _q4_1,
+    "Q5_0": _q5_0,
+    "Q5_1": _q5_1,
+    "Q4_K": _q4_k,
+    "Q5_K": _q5_k,
+    "Q6_K": _q6_k,
+}

@@ -1,0 +1,298 @@
+"""One view of a model's weights, whatever file they come from.
+
+A `WeightSource` answers with float32 tensors under GGUF's names (``blk.0.attn_q.weight``), rotary halves laid out one
+after the other, and with single embedding rows. It knows the two containers (GGUF, safetensors) and the names of the
+four architectures; it does not know how the numbers are used.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import safetensors
+import torch
+
+from edvac.core.errors import ModelFileError
+from edvac.engine.gguf import GGUFFile, Meta, bad, open_gguf
+from edvac.engine.quants import dequantise, rows
+from edvac.engine.tokenizer import TextCodec, from_gguf, from_json
+
+ARCHITECTURES: Final = ("qwen2", "qwen3", "llama", "smollm2")
+_HF_NAMES: Final = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+}
+_HF_TOP: Final = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+_MAX_HEADER: Final = 32 << 20
+_MAX_CONFIG: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The shape of one decoder."""
+
+    architecture: str
+    layers: int
+    hidden: int
+    feed_forward: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    context: int
+    rope_base: float
+    norm_epsilon: float
+
+
+class WeightSource(Protocol):
+    """Where weights come from."""
+
+    config: ModelConfig
+    codec: TextCodec
+    template: str | None
+    name: str
+
+    def has(self, name: str) -> bool: ...
+    def tensor(self, name: str) -> torch.Tensor: ...
+    def embedding(self, which: list[int]) -> torch.Tensor: ...
+
+
+def open_weights(path: Path) -> WeightSource:
+    """Open a ``.gguf`` file, or a ``.safetensors`` file with its configuration beside it."""
+    if path.suffix == ".safetensors":
+        return SafetensorsSource(path)
+    return GGUFSource(path)
+
+
+class GGUFSource:
+    """Weights in a GGUF file."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: GGUFFile = open_gguf(path)
+        meta = self._file.metadata
+        self.config = _gguf_config(self._file)
+        self.codec = from_gguf(meta, path)
+        template = meta.get("tokenizer.chat_template")
+        self.template = template if isinstance(template, str) else None
+        self.name = str(meta.get("general.name", path.stem))
+        if self.codec.size < self.config.vocabulary:
+            raise bad("malformed", path, "it has more embeddings than tokens")
+
+    def has(self, name: str) -> bool:
+        return name in self._file.tensors
+
+    def tensor(self, name: str) -> torch.Tensor:
+        raw = self._file.raw(name)
+        info = self._file.tensors[name]
+        found = torch.from_numpy(dequantise(raw, info.kind, info.shape))
+        if self.config.architecture == "llama" and (".attn_q." in name or ".attn_k." in name):
+            return _unpermute(found, self.config.head_dim)
+        return found
+
+    def embedding(self, which: list[int]) -> torch.Tensor:
+        info = self._file.tensors["token_embd.weight"]
+        raw = self._file.raw("token_embd.weight")
+        return torch.from_numpy(rows(raw, info.kind, info.shape[1], which))
+
+
+def _unpermute(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
+    """GGUF's llama rows alternate the two rotary halves; put the halves one after the other."""
+    tail = weight.shape[1:]
+    split = weight.reshape(-1, head_dim // 2, 2, *tail)
+    return split.transpose(1, 2).reshape(weight.shape).contiguous()
+
+
+def _gguf_config(file: GGUFFile) -> ModelConfig:
+    meta = file.metadata
+    kind = meta.get("general.architecture")
+    if kind not in ARCHITECTURES:
+        raise bad("unsupported", file.path, f"its architecture is {kind!r}")
+
+    def whole(key: str, default: int | None = None) -> int:
+        return _whole(meta.get(f"{kind}.{key}", default), f"{kind}.{key}", file.path)
+
+    heads, hidden = whole("attention.head_count"), whole("embedding_length")
+    embedding = file.tensors.get("token_embd.weight")
+    if embedding is None or len(embedding.shape) != 2 or embedding.shape[1] != hidden:
+        raise bad("malformed", file.path, "it has no embedding of the width it states")
+    base = meta.get(f"{kind}.rope.freq_base", 10000.0)
+    epsilon = meta.get(f"{kind}.attention.layer_norm_rms_epsilon", 1e-5)
+    return _checked(
+        ModelConfig(
+            architecture=str(kind),
+            layers=whole("block_count"),
+            hidden=hidden,
+            feed_forward=whole("feed_forward_length"),
+            heads=heads,
+            kv_heads=whole("attention.head_count_kv", heads),
+            head_dim=whole("attention.key_length", hidden // heads),
+            vocabulary=embedding.shape[0],
+            context=whole("context_length"),
+            rope_base=_real(base, file.path),
+            norm_epsilon=_real(epsilon, file.path),
+        ),
+        file.path,
+    )
+
+
+def _whole(found: Meta | None, key: str, path: Path) -> int:
+    if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= 1 << 24:
+        raise bad("malformed", path, f"{key} is {found!r}")
+    return found
+
+
+def _real(found: object, path: Path) -> float:
+    if not isinstance(found, int | float) or not math.isfinite(found) or found <= 0:
+        raise bad("malformed", path, f"a setting is {found!r}, not a positive number")
+    return float(found)
+
+
+def _checked(config: ModelConfig, path: Path) -> ModelConfig:
+    if config.layers > 512 or config.heads % config.kv_heads or config.head_dim % 2:
+        raise bad("malformed", path, "its heads or layers make no sense")
+    return config
+
+
+class SafetensorsSource:
+    """Weights in a safetensors file, with config.json and tokenizer.json beside it."""
+
+    def __init__(self, path: Path) -> None:
+        check_safetensors(path)
+        document = _config_document(path)
+        self.config = _hf_config(document, path)
+        stop = document.get("eos_token_id")
+        eos = stop if isinstance(stop, list) else [stop] if isinstance(stop, int) else []
+        bos = document.get("bos_token_id")
+        self.codec = from_json(
+            _beside(path, "tokenizer.json"),
+            [one for one in eos if isinstance(one, int)],
+            bos if isinstance(bos, int) else None,
+            self.config.vocabulary,
+        )
+        self.template = _template(path)
+        self.name = path.parent.name
+        self._file: Any = safetensors.safe_open(str(path), framework="pt")
+        self._names = set(self._file.keys())
+
+    def has(self, name: str) -> bool:
+        return _hf_name(name) in self._names
+
+    def tensor(self, name: str) -> torch.Tensor:
+        found: torch.Tensor = self._file.get_tensor(_hf_name(name))
+        return found.float()
+
+    def embedding(self, which: list[int]) -> torch.Tensor:
+        table: torch.Tensor = self._file.get_tensor(_HF_TOP["token_embd.weight"])
+        return table[torch.tensor(which)].float()
+
+
+def check_safetensors(path: Path) -> None:
+    """Refuse a header that is larger than sense, before the library reads it."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+        size = path.stat().st_size
+    except OSError as error:
+        raise bad("unreadable", path, f"the system says {error.strerror or error}") from error
+    length = int.from_bytes(head, "little")
+    if len(head) < 8 or length > size - 8:
+        raise bad("truncated", path, "it ends inside its header")
+    if length > _MAX_HEADER:
+        raise bad("malformed", path, f"its header claims {length} bytes")
+    try:
+        with safetensors.safe_open(str(path), framework="np"):
+            pass
+    except safetensors.SafetensorError as error:
+        raise bad("malformed", path, f"its header is wrong ({error})") from error
+
+
+def _beside(path: Path, name: str) -> Path:
+    found = path.parent / name
+    if not found.is_file():
+        raise bad("incomplete", path, f"{name} does not lie beside it")
+    return found
+
+
+def _config_document(path: Path) -> dict[str, Any]:
+    file = _beside(path, "config.json")
+    if file.stat().st_size > _MAX_CONFIG:
+        raise bad("malformed", path, "its config.json is too large")
+    try:
+        found = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise bad("malformed", path, "its config.json is not JSON") from error
+    if not isinstance(found, dict):
+        raise bad("malformed", path, "its config.json is not an object")
+    return found
+
+
+def _template(path: Path) -> str | None:
+    file = path.parent / "tokenizer_config.json"
+    if not file.is_file() or file.stat().st_size > _MAX_HEADER:
+        return None
+    try:
+        found = json.loads(file.read_bytes()).get("chat_template")
+    except (ValueError, AttributeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _hf_config(document: dict[str, Any], path: Path) -> ModelConfig:
+    kind = document.get("model_type")
+    if kind not in ARCHITECTURES:
+        raise bad("unsupported", path, f"its architecture is {kind!r}")
+
+    def whole(key: str, default: int | None = None) -> int:
+        found = document.get(key)
+        return _whole(default if found is None else found, key, path)
+
+    heads, hidden = whole("num_attention_heads"), whole("hidden_size")
+    return _checked(
+        ModelConfig(
+            architecture=str(kind),
+            layers=whole("num_hidden_layers"),
+            hidden=hidden,
+            feed_forward=whole("intermediate_size"),
+            heads=heads,
+            kv_heads=whole("num_key_value_heads", heads),
+            head_dim=whole("head_dim", hidden // heads),
+            vocabulary=whole("vocab_size"),
+            context=whole("max_position_embeddings"),
+            rope_base=_real(document.get("rope_theta", 10000.0), path),
+            norm_epsilon=_real(document.get("rms_norm_eps", 1e-5), path),
+        ),
+        path,
+    )
+
+
+def _hf_name(name: str) -> str:
+    if name in _HF_TOP:
+        return _HF_TOP[name]
+    parts = name.split(".")
+    if len(parts) == 4 and parts[0] == "blk" and parts[2] in _HF_NAMES:
+        return f"model.layers.{parts[1]}.{_HF_NAMES[parts[2]]}.{parts[3]}"
+    return name
+
+
+def as_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    """The tensor's memory as an array, without a copy."""
+    found: np.ndarray[Any, Any] = tensor.numpy()
+    return found
