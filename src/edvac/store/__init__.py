@@ -4,6 +4,7 @@ Acknowledged means durable; a torn, stale or changed byte is an error and never 
 of models or of what programs mean.
 """
 
+from edvac.store.memory import MemoryStore
 from edvac.store.model import (
     KINDS,
     STATES,
@@ -35,6 +36,7 @@ __all__ = [
     "Grant",
     "Kind",
     "Lease",
+    "MemoryStore",
     "Message",
     "MessageKind",
     "NewRecord",

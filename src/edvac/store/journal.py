@@ -8,6 +8,7 @@ nothing of what a payload means.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TypeAlias
 
 import msgspec
 
@@ -60,14 +61,21 @@ def check_records(records: Sequence[NewRecord]) -> None:
                 raise InternalError("label_key_wrong", f"{key!r} is not the key of {label!r}")
 
 
-def make_rows(
-    number: int, last: int, epoch: int, staged: Sequence[tuple[NewRecord, str | None]]
-) -> list[Row]:
-    """The rows of a batch as they will be stored; file marks still missing."""
-    return [
+Staged: TypeAlias = tuple[NewRecord, str | None]  # with the blob of a large payload
+
+
+def make_batch(
+    number: int,
+    start: tuple[int, bytes],
+    lease: Lease,
+    staged: Sequence[Staged],
+    filed: Sequence[FileVersion],
+) -> tuple[list[Row], list[bytes]]:
+    """The rows of a batch that follows `start` (a seq and its hash), and the hash of each."""
+    rows = [
         Row(
-            row_id(number, last + offset),
-            epoch,
+            row_id(number, start[0] + offset),
+            lease.epoch,
             record.slot,
             record.kind,
             None if ref else record.payload,
@@ -79,14 +87,12 @@ def make_rows(
         )
         for offset, (record, ref) in enumerate(staged, start=1)
     ]
-
-
-def chain_rows(previous: bytes, rows: Sequence[Row]) -> list[bytes]:
-    hashes = []
+    seq = rows[-1].seq
+    rows[-1] = rows[-1]._replace(files=b"".join(mark(lease.run, seq, entry) for entry in filed))
+    hashes = [start[1]]
     for row in rows:
-        previous = link(previous, row)
-        hashes.append(previous)
-    return hashes
+        hashes.append(link(hashes[-1], row))
+    return rows, hashes[1:]
 
 
 class JournalPart(SegmentPart, Part):
@@ -107,7 +113,7 @@ class JournalPart(SegmentPart, Part):
         """
         check_records(records)
         number = self._number(lease.run)
-        staged = [
+        staged: list[Staged] = [
             (record, self._blobs.put(record.payload))
             if len(record.payload) > INLINE_LIMIT
             else (record, None)
@@ -137,16 +143,16 @@ class JournalPart(SegmentPart, Part):
         execute: Execute,
         number: int,
         lease: Lease,
-        staged: Sequence[tuple[NewRecord, str | None]],
+        staged: Sequence[Staged],
         filed: Sequence[FileVersion],
     ) -> tuple[int, bytes]:
         last, head = check_epoch(execute, number, lease)
         doubt = self._doubtful.get(lease.run)
         if doubt is not None and doubt[0] != last:
-            rows, hashes = self._batch(number, doubt, lease, staged, filed)
+            rows, hashes = make_batch(number, doubt, lease, staged, filed)
             if rows[-1].seq == last and hashes[-1] == head:
                 return last, head  # the failed attempt had reached the disk after all
-        rows, hashes = self._batch(number, (last, head), lease, staged, filed)
+        rows, hashes = make_batch(number, (last, head), lease, staged, filed)
         self._check_blobs(staged, filed)
         for (record, _), row, hash_ in zip(staged, rows, hashes, strict=True):
             execute(_INSERT, (*row, hash_))
@@ -157,23 +163,7 @@ class JournalPart(SegmentPart, Part):
         execute("UPDATE head SET last = ?, hash = ? WHERE number = ?", (last, head, number))
         return last, head
 
-    def _batch(
-        self,
-        number: int,
-        start: tuple[int, bytes],
-        lease: Lease,
-        staged: Sequence[tuple[NewRecord, str | None]],
-        filed: Sequence[FileVersion],
-    ) -> tuple[list[Row], list[bytes]]:
-        rows = make_rows(number, start[0], lease.epoch, staged)
-        seq = rows[-1].seq
-        marks = b"".join(mark(lease.run, seq, entry) for entry in filed)
-        rows[-1] = rows[-1]._replace(files=marks)
-        return rows, chain_rows(start[1], rows)
-
-    def _check_blobs(
-        self, staged: Sequence[tuple[NewRecord, str | None]], filed: Sequence[FileVersion]
-    ) -> None:
+    def _check_blobs(self, staged: Sequence[Staged], filed: Sequence[FileVersion]) -> None:
         """Inside the transaction, where `gc` cannot run: what the batch names is really there."""
         named = {ref for record, own in staged for ref in (*record.blobs, own) if ref}
         named.update(entry.blob for entry in filed if entry.blob)

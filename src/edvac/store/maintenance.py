@@ -6,6 +6,7 @@ removes, and an append checks under the same lock that what it names is there.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -43,6 +44,7 @@ _USED_BLOBS = (
 _SCHEMA = "SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
 
 
+@functools.cache
 def expected_schema() -> list[tuple[Any, ...]]:
     """The tables that a store of this format has, by making one in memory."""
     made = apsw.Connection(":memory:")

@@ -124,7 +124,8 @@ class RunPart(Part):
         seconds: float | None = None,
         counts: Mapping[str, int] | None = None,
     ) -> None:
-        """Set how the run stands; what is None stays as it is.
+        """Set how the run stands. `closed` is set as given, so that a run can be opened again;
+        `seconds` and `counts` stay as they are where they are None.
 
         Raises:
             LeaseError: the lease is stale.
@@ -182,6 +183,7 @@ class RunPart(Part):
             ).fetchall()[0]
             durability_point("store.lease.before_commit")
         self._acknowledged[run] = (last, head)
+        self._doubtful.pop(run, None)  # a new epoch: the owner reads what is there
         durability_point("store.lease.after")
         return lease
 
@@ -243,5 +245,4 @@ def _holder(execute: Execute, number: int) -> Holder:
 
 
 def _info(row: tuple[Any, ...]) -> RunInfo:
-    *rest, counts, last = row
-    return RunInfo(*rest, msgspec.json.decode(counts), last)
+    return RunInfo(*(*row[:-2], msgspec.json.decode(row[-2]), row[-1]))
