@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edvac.control.step import Failure, Result, Usage, WrittenFile
+from edvac.core.signature import Effect
 from edvac.core.value import Failed, Value
 
 if TYPE_CHECKING:
@@ -32,12 +33,18 @@ class Record:
     body: Mapping[str, Any]
     value: Value | None = None
     files: tuple[WrittenFile, ...] = ()
+    prompt: tuple[str, ...] = ()
     reuse_key: str = ""
 
     @staticmethod
     def intent(intent: Intent) -> Record:
         body = {"at": intent.call.address, "op": intent.call.op, "digest": intent.operand_digest}
-        return Record("intent", intent.slot, body | {"attempt": intent.attempt})
+        external = intent.call.signature.effect is Effect.EXTERNAL
+        return Record(
+            "intent",
+            intent.slot,
+            _present(body | {"attempt": intent.attempt, "external": external}),
+        )
 
     @staticmethod
     def approved(slot: str, address: str, verdict: str) -> Record:
@@ -46,22 +53,28 @@ class Record:
     @staticmethod
     def result(step: Step, value: Value, result: Result) -> Record:
         body = _head(step, result.seconds) | {
-            "prompt": list(result.prompt),
             "answer": result.answer,
             "reused": result.reused,
             "notes": list(result.notes),
         }
-        return Record("outcome", step.slot, _present(body), value, result.files, result.reuse_key)
+        return Record(
+            "outcome",
+            step.slot,
+            _present(body),
+            value,
+            result.files,
+            result.prompt,
+            result.reuse_key,
+        )
 
     @staticmethod
     def failure(step: Step, value: Failed, failure: Failure) -> Record:
         body = _head(step, failure.seconds) | {
-            "prompt": list(failure.prompt),
             "answer": failure.answer,
             "why": failure.why,
             "fix": failure.fix,
         }
-        return Record("outcome", step.slot, _present(body), value)
+        return Record("outcome", step.slot, _present(body), value, prompt=failure.prompt)
 
     @staticmethod
     def blocked(step: Step, cause: Failed) -> Record:

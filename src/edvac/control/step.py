@@ -49,12 +49,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """A version of a file that a step made in the run's own store."""
+    """A version of a file that a step made in the run's own store; `content` None deletes it."""
 
     path: str
-    blob: str  # reference of its content
-    size: int
-    deleted: bool = False
+    content: bytes | None
+    label: Label
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class Result:
     Attributes:
         value: complete and labelled with everything the execution added; the control unit joins
             operands and branch.
-        prompt: hashes of the segments sent, `answer` what came back, for ``edvac show --prompt``.
+        prompt: the segments sent, `answer` what came back, for ``edvac show --prompt``.
         reuse_key: under which a later run may take this result; empty where it may not.
         notes: what a person should know (a repair, a fallback).
     """

@@ -107,7 +107,6 @@ class Question(Event, frozen=True, kw_only=True, tag="question"):
 class FileWritten(Event, frozen=True, kw_only=True, tag="file_written"):
     path: str
     size: int
-    version: int
 
 
 class Note(Event, frozen=True, kw_only=True, tag="note"):

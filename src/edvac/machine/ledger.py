@@ -1,0 +1,206 @@
+"""The run's ledger: the one thread that owns the database, and how records become stored bytes and
+back.
+
+All of the store's calls happen on this thread. Knows nothing of scheduling: it commits what it is
+given, in one durable transaction a batch, and reads a run back for replay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+
+from edvac.control import Record, Usage
+from edvac.control.journal import Replay, StoredOutcome
+from edvac.control.step import WrittenFile
+from edvac.core.codec import Decoder, Encoder, label_key
+from edvac.core.errors import EdvacError
+from edvac.core.label import Label
+from edvac.core.value import Failed, Value
+from edvac.store import FileVersion, Lease, NewRecord, Store
+from edvac.store import Record as StoredRecord
+
+T = TypeVar("T")
+
+
+class Ledger:
+    """A store on a thread of its own."""
+
+    def __init__(self, open_store: Callable[[], Store]) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="edvac-store")
+        self._store: Store = self._thread.submit(open_store).result()
+        self._versions: dict[tuple[str, str], int] = {}
+
+    async def call(self, function: Callable[[Store], T]) -> T:
+        """`function(store)` on the store's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, self._store)
+
+    def call_now(self, function: Callable[[Store], T]) -> T:
+        """The same for code without an event loop."""
+        return self._thread.submit(function, self._store).result()
+
+    def close(self) -> None:
+        self._thread.submit(self._store.close).result()
+        self._thread.shutdown()
+
+    async def commit(self, lease: Lease, records: Sequence[Record]) -> None:
+        """Make a batch durable, with the files and labels that it names.
+
+        Raises:
+            LeaseError: another process owns the run by now; nothing was written.
+            StoreError: the disk refused; nothing was acknowledged.
+        """
+        await self.call(lambda store: self._commit(store, lease, records))
+
+    def _commit(self, store: Store, lease: Lease, records: Sequence[Record]) -> None:
+        made: list[NewRecord] = []
+        files: list[FileVersion] = []
+        for record in records:
+            files += [self._version(store, lease.run, record.slot, new) for new in record.files]
+            made.append(encode(store, record))
+        try:
+            store.append(lease, made, files)
+        except EdvacError:
+            self._versions.clear()
+            raise
+
+    def _version(self, store: Store, run: str, slot: str, written: WrittenFile) -> FileVersion:
+        key = (run, written.path)
+        if key not in self._versions:
+            latest = store.file_latest(run, written.path)
+            self._versions[key] = latest.version if latest else 0
+        self._versions[key] += 1
+        return FileVersion(
+            written.path,
+            self._versions[key],
+            slot,
+            content=written.content,
+            size=len(written.content or b""),
+            label=label_key(written.label),
+            deleted=written.content is None,
+        )
+
+
+def encode(store: Store, record: Record) -> NewRecord:
+    """A record in its stored form; large texts go to blobs, prompts to segments."""
+    blobs: list[str] = []
+
+    def put(data: bytes) -> str:
+        blobs.append(store.put_blob(data))
+        return blobs[-1]
+
+    encoder = Encoder(put)
+    body = dict(record.body)
+    if record.value is not None:
+        body["value"] = encoder.encode(record.value)
+    segments = tuple(store.put_segment(text) for text in record.prompt)
+    if segments:
+        body["prompt"] = list(segments)
+    labels = dict(encoder.labels)
+    labels.update({label_key(written.label): written.label for written in record.files})
+    return NewRecord(
+        record.slot,
+        record.kind,
+        msgspec.msgpack.encode(body),
+        labels=labels,
+        blobs=tuple(blobs),
+        segments=segments,
+        reuse_key=record.reuse_key or None,
+    )
+
+
+@dataclass(slots=True)
+class Entry:
+    """A stored record, read back."""
+
+    seq: int
+    kind: str
+    slot: str
+    body: dict[str, Any]
+    value: Value | None = None
+
+    @property
+    def address(self) -> str:
+        return str(self.body.get("at", ""))
+
+
+@dataclass(slots=True)
+class History:
+    """Everything that the journal holds of a run."""
+
+    opened: dict[str, Any] = field(default_factory=dict)
+    program: str = ""
+    entries: list[Entry] = field(default_factory=list)
+
+    def replay(self, *, retry: bool = False) -> Replay:
+        """What a control unit needs to go on; with `retry`, failed steps are forgotten."""
+        outcomes: dict[str, StoredOutcome] = {}
+        begun: set[str] = set()  # external effects whose outcome is not known
+        approved: set[str] = set()
+        usage = Usage()
+        for entry in self.entries:
+            match entry.kind:
+                case "intent":
+                    outcomes.pop(entry.slot, None)
+                    if entry.body.get("external"):
+                        begun.add(entry.slot)
+                case "outcome" if entry.value is not None:
+                    begun.discard(entry.slot)
+                    usage = usage + _usage(entry)
+                    outcomes[entry.slot] = StoredOutcome(
+                        entry.value, str(entry.body.get("digest", ""))
+                    )
+                case "approved" if entry.body.get("verdict") == "yes":
+                    approved.add(entry.slot)
+        if retry:
+            failed = {s for s, known in outcomes.items() if isinstance(known.value, Failed)}
+            outcomes = {s: known for s, known in outcomes.items() if s not in failed}
+        return Replay(outcomes, frozenset(begun), frozenset(approved), usage)
+
+
+def _usage(entry: Entry) -> Usage:
+    tokens = entry.body.get("tokens")
+    return Usage(*tokens) if tokens else Usage()
+
+
+def read_history(store: Store, run: str) -> History:
+    """Read a run's journal, chain checked.
+
+    Raises:
+        DamageError: a record is not what was written.
+    """
+    decoder = decoder_of(store)
+    history = History()
+    for record in store.records(run):
+        entry = read_entry(decoder, record)
+        match record.kind:
+            case "opened":
+                history.opened = entry.body
+            case "program":
+                history.program = entry.body["text"]
+            case _:
+                history.entries.append(entry)
+    return history
+
+
+def decoder_of(store: Store) -> Decoder:
+    labels: dict[str, Label] = {}
+
+    def label(key: str) -> Label:
+        if key not in labels:
+            labels[key] = store.label(key)
+        return labels[key]
+
+    return Decoder(store.get_blob, label)
+
+
+def read_entry(decoder: Decoder, record: StoredRecord) -> Entry:
+    body: dict[str, Any] = msgspec.msgpack.decode(record.payload)
+    data = body.pop("value", None)
+    value = decoder.decode(data) if data is not None else None
+    return Entry(record.seq, record.kind, record.slot, body, value)

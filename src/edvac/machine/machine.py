@@ -1,0 +1,364 @@
+"""`Machine`: a workspace in which programs run, resume and deliver."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edvac.control import ControlUnit, Limits, Record, Replay, Step, StepState
+from edvac.core import event
+from edvac.core.errors import ConfigError, UsageError
+from edvac.core.label import USER
+from edvac.core.schema import show
+from edvac.core.seams import Clock, Entropy, SystemClock, SystemEntropy, iso_date
+from edvac.core.value import Value, lift
+from edvac.device import (
+    CATALOGUE,
+    AskPerson,
+    Device,
+    Documents,
+    Files,
+    Human,
+    Processes,
+    Roots,
+)
+from edvac.machine.driver import LEASE_S, Answer, Driver
+from edvac.machine.executor import Execution, Executor
+from edvac.machine.ledger import History, Ledger, encode, read_history
+from edvac.machine.overlay import Overlay
+from edvac.processor import Processor
+from edvac.program import Evaluator, Fuel, Program, parse
+from edvac.store import Lease, RunInfo, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to run.
+
+    Attributes:
+        roots: input directories by the name under which the program sees them; the name "" makes
+            a directory's own entries visible.
+        settings: values for the program's parameters, as text.
+        output: directory that `apply` writes into by default.
+        fresh: take no results from earlier runs.
+    """
+
+    program: str
+    task: str = ""
+    roots: Mapping[str, Path] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    output: Path | None = None
+    fresh: bool = False
+    tokens: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a run ended. `state` is done, partial, cancelled, interrupted or waiting."""
+
+    run: str
+    state: str
+    seconds: float
+    counts: dict[str, int]
+    failures: tuple[Step, ...]
+    spent: bool  # a budget ran out
+
+
+@dataclass(slots=True)
+class Terminal:
+    """How a run reaches people: events out, questions to somebody who may answer."""
+
+    emit: event.Emit = lambda _: None
+    answer: Answer | None = None
+    ask: AskPerson | None = None
+    on_driver: Callable[[Driver], None] = lambda _: None
+
+
+class Machine:
+    """One open workspace. Use it as a context manager, from one event loop."""
+
+    def __init__(
+        self,
+        workspace: Path,
+        processor: Processor,
+        *,
+        clock: Clock | None = None,
+        entropy: Entropy | None = None,
+        at_once: int = 0,
+    ) -> None:
+        self.workspace = workspace
+        self.processor = processor
+        self.clock = clock or SystemClock()
+        self.entropy = entropy or SystemEntropy()
+        self._at_once = at_once
+        self.ledger = Ledger(lambda: Store(workspace, clock=self.clock))
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.ledger.close()
+
+    async def run(self, job: Job, terminal: Terminal | None = None) -> Report:
+        """Run a program to its end.
+
+        Raises:
+            ProgramError: the program is not legal; nothing was stored.
+            ConfigError: an input directory or a setting is wrong; nothing was stored.
+        """
+        program = parse(job.program, CATALOGUE)
+        program_parameters(program, job.settings)
+        Roots(dict(job.roots)).close()
+        run = await self.ledger.call(lambda store: self._create(store, job, program))
+        return await self._drive(run, terminal or Terminal(), resumed=False)
+
+    async def resume(
+        self, run: str, terminal: Terminal | None = None, *, retry: bool = False
+    ) -> Report:
+        """Go on with a run; with `retry`, what failed is tried again.
+
+        Raises:
+            UsageError: there is nothing to go on with.
+            LeaseError: another process is running it.
+        """
+        info = await self.ledger.call(lambda store: store.find_run(run))
+        if info.state == "done" or (info.state == "partial" and not retry):
+            fix = "" if info.state == "done" else "Run it with --retry to try what failed again."
+            raise UsageError("nothing_to_resume", f"run {info.id} is {info.state}", "", fix)
+        return await self._drive(info.id, terminal or Terminal(), resumed=True, retry=retry)
+
+    def _create(self, store: Store, job: Job, program: Program) -> str:
+        wall = self.clock.wall()
+        run = self.entropy.token(4)
+        store.create_run(
+            RunInfo(run, wall, task=job.task, program=program.digest, title=_title(job))
+        )
+        lease = store.acquire(run, _owner(), LEASE_S, wall)
+        opened = {
+            "task": job.task,
+            "settings": dict(job.settings),
+            "roots": {name: str(path.resolve()) for name, path in job.roots.items()},
+            "output": str(job.output.resolve()) if job.output else "",
+            "date": iso_date(wall),
+            "seed": job.seed or int(self.entropy.token(4), 16),
+            "fresh": job.fresh,
+            "tokens": job.tokens,
+            "model": self.processor.identity,
+        }
+        records = [Record("opened", "", opened), Record("program", "", {"text": program.text})]
+        store.append(lease, [encode(store, record) for record in records])
+        store.release(lease)
+        return run
+
+    async def _drive(
+        self, run: str, terminal: Terminal, *, resumed: bool, retry: bool = False
+    ) -> Report:
+        wall, start = self.clock.wall(), self.clock.now()
+        lease = await self.ledger.call(lambda store: store.acquire(run, _owner(), LEASE_S, wall))
+        history = await self.ledger.call(lambda store: read_history(store, run))
+        session = _Session(self, run, history, terminal)
+        try:
+            await self.processor.open()
+            unit = session.unit(history.replay(retry=retry), self._at_once)
+            terminal.emit(
+                event.RunOpened(
+                    run=run,
+                    task=history.opened["task"],
+                    program=history.program,
+                    resumed=resumed,
+                    replayed=len(history.replay(retry=retry).outcomes),
+                )
+            )
+            driver = session.driver(unit, lease)
+            terminal.on_driver(driver)
+            state = await driver.run()
+            report = _report(run, state, self.clock.now() - start, unit)
+            await self._record_end(lease, report)
+            terminal.emit(_closed(report, unit, self.processor.endpoint))
+        finally:
+            await session.close()
+            await self.ledger.call(lambda store: store.release(lease))
+        return report
+
+    async def _record_end(self, lease: Lease, report: Report) -> None:
+        """Close the journal; an interrupted or waiting run stays open, so that it can go on."""
+        if report.state not in ("done", "partial", "cancelled"):
+            return
+        body = {"state": report.state, "seconds": round(report.seconds, 3)} | report.counts
+        await self.ledger.commit(lease, [Record("closed", "", body)])
+        await self.ledger.call(
+            lambda store: store.set_state(
+                lease,
+                report.state,  # type: ignore[arg-type]
+                closed=self.clock.wall(),
+                seconds=report.seconds,
+                counts=report.counts,
+            )
+        )
+
+    # -- what users ask for between runs --------------------------------------------------------
+
+    def find(self, run: str | None) -> RunInfo:
+        """A run by a prefix of its name, or the latest."""
+        return self.ledger.call_now(lambda store: store.find_run(run))
+
+    def history(self, run: str) -> History:
+        return self.ledger.call_now(lambda store: read_history(store, run))
+
+    def kill(self, run: str) -> bool:
+        """Ask the owner to stop; True when there is a live one."""
+        info = self.find(run)
+        self.ledger.call_now(lambda store: store.post(info.id, "kill"))
+        return info.owner is not None
+
+    def answer(self, run: str, slot: str, yes: bool) -> None:
+        payload = msgspec.msgpack.encode((slot, yes))
+        self.ledger.call_now(lambda store: store.post(run, "answer", payload))
+
+
+class _Session:
+    """The parts of one run that live as long as it is driven."""
+
+    def __init__(self, machine: Machine, run: str, history: History, terminal: Terminal) -> None:
+        opened = history.opened
+        self._machine = machine
+        self._run = run
+        self._opened = opened
+        self._terminal = terminal
+        self._program = parse(history.program, CATALOGUE)
+        self._roots = Roots({name: Path(path) for name, path in opened["roots"].items()})
+        files = Files(self._roots, Overlay(machine.ledger, run))
+        self._documents = Documents(files)
+        self.devices: dict[str, Device] = {"files": files, "doc": self._documents}
+        processes = Processes(files, self._roots)
+        self.devices |= {"python": processes, "shell": processes}
+        self.devices["human"] = Human(terminal.ask or _nobody)
+
+    def unit(self, replay: Replay, at_once: int) -> ControlUnit:
+        settings = program_parameters(self._program, self._opened["settings"])
+        date = dt.date.fromisoformat(self._opened["date"])
+        limits = Limits(
+            tokens=self._opened["tokens"],
+            at_once={
+                "llm": at_once or self._machine.processor.concurrency,
+                "python": os.cpu_count() or 1,
+                "shell": os.cpu_count() or 1,
+                "human": 1000,
+            },
+        )
+        return ControlUnit(
+            lambda host: Evaluator(self._program, host, settings, date, Fuel()), replay, limits
+        )
+
+    def driver(self, unit: ControlUnit, lease: Lease) -> Driver:
+        machine, opened = self._machine, self._opened
+        execution = Execution(self._run, opened["seed"], opened["fresh"], self._terminal.emit)
+        executor = Executor(
+            self.devices, machine.processor, machine.ledger, machine.clock, execution
+        )
+        return Driver(
+            unit,
+            machine.ledger,
+            lease,
+            executor.execute,
+            machine.clock,
+            self._terminal.emit,
+            self._terminal.answer,
+        )
+
+    async def close(self) -> None:
+        await self._documents.close()
+        self._roots.close()
+
+
+async def _nobody(address: str, text: str, options: list[str]) -> str:
+    """No person can be asked here: wait until the run is stopped; the question is journalled."""
+    del address, text, options
+    await asyncio.Event().wait()
+    raise AssertionError("the wait above ends only by cancellation")
+
+
+def program_parameters(program: Program, settings: Mapping[str, str]) -> dict[str, Value]:
+    """``--set`` values by name, converted to the type of each parameter's default.
+
+    Raises:
+        ConfigError: an unknown parameter, or a text that is no value of its type.
+    """
+    made: dict[str, Value] = {}
+    for name, text in settings.items():
+        info = program.params.get(name)
+        if info is None:
+            known = ", ".join(program.params) or "none"
+            raise ConfigError(
+                "parameter_unknown", f"the program has no parameter {name!r}", f"It has: {known}."
+            )
+        kind = show(info.type)
+        try:
+            made[name] = lift(_CONVERT[kind](text), USER)
+        except (KeyError, ValueError, InvalidOperation) as problem:
+            raise ConfigError(
+                "parameter_type", f"--set {name}={text}: not a value of type {kind}", str(problem)
+            ) from problem
+    return made
+
+
+def _truth(text: str) -> bool:
+    found = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    return found[text.lower()]
+
+
+_CONVERT: dict[str, Callable[[str], Any]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "Decimal": Decimal,
+    "bool": _truth,
+    "date": dt.date.fromisoformat,
+}
+
+
+def _title(job: Job) -> str:
+    line = (job.task or job.program).strip().splitlines()[0]
+    return line[:80]
+
+
+def _owner() -> str:
+    return f"pid {os.getpid()}"
+
+
+def _report(run: str, state: str, seconds: float, unit: ControlUnit) -> Report:
+    states = [step.state for step in unit.steps.values()]
+    counts = {
+        "finished": states.count(StepState.DONE),
+        "failed": states.count(StepState.FAILED),
+        "blocked": states.count(StepState.BLOCKED),
+        "reused": unit.reused,
+    }
+    failures = tuple(unit.failures())
+    spent = any(s.failure and s.failure.code == "budget_spent" for s in failures)
+    return Report(run, state, seconds, counts, failures, spent)
+
+
+def _closed(report: Report, unit: ControlUnit, endpoint: str) -> event.RunClosed:
+    return event.RunClosed(
+        run=report.run,
+        state=report.state,
+        seconds=report.seconds,
+        **report.counts,
+        prompt_tokens=unit.usage.prompt,
+        cached_tokens=unit.usage.cached,
+        completion_tokens=unit.usage.completion,
+        endpoints=[endpoint],
+    )

@@ -1,0 +1,147 @@
+"""Settings: flags over environment over project file over user file over default, each with its
+origin.
+
+The project file is ``edvac.toml`` in the workspace, the user file ``config.toml`` in the user's
+configuration directory. An unknown key or variable is an error with a suggestion, never ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from edvac.core.errors import ConfigError
+
+DEFAULT_MODEL = "qwen2.5-coder:1.5b"
+INTERNAL = {"EDVAC_KILL_AT", "EDVAC_DATA", "EDVAC_MODELS", "EDVAC_CRASH_IMAGES", "EDVAC_KILLS"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting, with its default.
+
+    Attributes:
+        model: name in the catalogue, path of a .gguf file, or ``URL#MODEL`` of an OpenAI-compatible
+            endpoint.
+        key_env: name of the environment variable that holds the endpoint's key.
+        precision: ``fast`` (quantised) or ``reference`` (fp32).
+        threads: of the engine; 0 takes the free cores.
+        context: tokens of context that the engine plans for.
+        kv_mb: memory for keys and values, MiB.
+        idle_s: seconds after its last client until the engine ends.
+        tokens: budget of a run; 0 is no limit.
+        at_once: model steps in flight; 0 lets the processor decide.
+    """
+
+    model: str = DEFAULT_MODEL
+    key_env: str = "OPENAI_API_KEY"
+    precision: str = "fast"
+    threads: int = 0
+    context: int = 8192
+    kv_mb: int = 1024
+    idle_s: int = 300
+    tokens: int = 0
+    at_once: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a setting's value came from."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+def load(
+    workspace: Path, flags: Mapping[str, Any], environment: Mapping[str, str] | None = None
+) -> tuple[Settings, list[Origin]]:
+    """The settings in force, and the origin of each.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type, an unreadable file.
+    """
+    environment = os.environ if environment is None else environment
+    user = Path(platformdirs.user_config_dir("edvac")) / "config.toml"
+    layers = [
+        (_from_file(user), str(user)),
+        (_from_file(workspace / "edvac.toml"), str(workspace / "edvac.toml")),
+        (_from_environment(environment), "environment"),
+        ({k: v for k, v in flags.items() if v is not None}, "flag"),
+    ]
+    values: dict[str, Any] = {}
+    origins: list[Origin] = []
+    for field in fields(Settings):
+        origin = "default"
+        values[field.name] = field.default
+        for layer, name in layers:
+            if field.name in layer:
+                values[field.name] = _checked(field.name, layer[field.name], field.default, name)
+                origin = name
+        origins.append(Origin(field.name, values[field.name], origin))
+    for layer, name in layers:
+        for key in layer:
+            _known(key, name)
+    return Settings(**values), origins
+
+
+def _known(key: str, origin: str) -> None:
+    names = [field.name for field in fields(Settings)]
+    if key in names:
+        return
+    near = difflib.get_close_matches(key, names, 1)
+    raise ConfigError(
+        "setting_unknown",
+        f"{key!r} in {origin} is no setting",
+        "",
+        f"Did you mean {near[0]!r}?" if near else f"Settings: {', '.join(names)}.",
+    )
+
+
+def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
+    if isinstance(default, int) and isinstance(value, str) and value.lstrip("-").isdigit():
+        value = int(value)
+    if type(value) is not type(default):
+        raise ConfigError(
+            "setting_type",
+            f"{name} = {value!r} in {origin} is not of type {type(default).__name__}",
+            "",
+            f"The default is {default!r}.",
+        )
+    if isinstance(value, int) and value < 0:
+        raise ConfigError("setting_range", f"{name} = {value} in {origin} is negative")
+    if name == "precision" and value not in ("fast", "reference"):
+        raise ConfigError(
+            "setting_range", f"precision = {value!r} in {origin}", "", "fast or reference."
+        )
+    return value
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, tomllib.TOMLDecodeError) as problem:
+        raise ConfigError(
+            "settings_unreadable",
+            f"the settings file {str(path)!r} cannot be read",
+            str(problem),
+            "Mend or remove it.",
+        ) from problem
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        name.removeprefix("EDVAC_").lower(): text
+        for name, text in environment.items()
+        if name.startswith("EDVAC_") and name not in INTERNAL
+    }
