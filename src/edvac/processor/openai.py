@@ -1,6 +1,7 @@
 """Any OpenAI-compatible endpoint as the processor: ollama, llama-server, vLLM, a paid service.
 
-The key is read from the environment at the moment of the call and appears in no error, log or record.
+The key is read from the environment at the moment of the call and appears in no error, log or
+record.
 """
 
 from __future__ import annotations

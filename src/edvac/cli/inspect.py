@@ -1,0 +1,199 @@
+"""`ps`, `show`, `log`: reading what a run has done."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edvac.cli import ui
+from edvac.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from edvac.machine.ledger import Entry
+    from edvac.store import RunInfo, Store
+
+
+def open_store() -> Store:
+    """The workspace's store, for commands that need no model."""
+    from edvac.store import Store
+
+    workspace = ui.workspace()
+    if not (workspace / ".edvac" / "store.db").exists():
+        raise UsageError(
+            "no_workspace", "nothing has been run here yet", "", "Start with `edvac run`."
+        )
+    return Store(workspace)
+
+
+@click.command()
+@click.option("--limit", "-n", default=20, show_default=True, help="How many runs.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def ps(limit: int, as_json: bool) -> None:
+    """List runs, the latest first."""
+    with open_store() as store:
+        found = store.runs(limit=limit)
+    if as_json:
+        ui.out_json({"runs": [_run_document(info) for info in found]})
+        return
+    for info in found:
+        started = dt.datetime.fromtimestamp(info.created).strftime("%Y-%m-%d %H:%M")
+        state = "running" if info.state == "open" and info.owner else info.state
+        ui.out(f"{info.id}  {state:9}  {started}  {_counts(info):28}  {info.title}")
+
+
+def _run_document(info: RunInfo) -> dict[str, Any]:
+    return {
+        "id": info.id,
+        "state": info.state,
+        "running": bool(info.owner),
+        "created": info.created,
+        "closed": info.closed,
+        "seconds": info.seconds,
+        "task": info.task,
+        "title": info.title,
+        "counts": dict(info.counts),
+    }
+
+
+def _counts(info: RunInfo) -> str:
+    counts = info.counts
+    if not counts:
+        return ""
+    text = f"{counts.get('finished', 0)} done"
+    if counts.get("failed"):
+        text += f", {counts['failed']} failed"
+    if counts.get("blocked"):
+        text += f", {counts['blocked']} blocked"
+    return text
+
+
+@click.command()
+@click.argument("run_id", metavar="[RUN]", required=False)
+@click.argument("step", required=False)
+@click.option("--prompt", is_flag=True, help="The exact bytes sent to and received from the model.")
+@click.option("--program", is_flag=True, help="Only the program's text.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def show(run_id: str | None, step: str | None, prompt: bool, program: bool, as_json: bool) -> None:
+    """Show RUN (default: the latest), or the STEP of it that is addressed like invoices[17]."""
+    from edvac.machine.ledger import read_history
+
+    with open_store() as store:
+        info = store.find_run(run_id)
+        history = read_history(store, info.id)
+        if program:
+            ui.out(history.program.rstrip())
+        elif step is None:
+            _show_run(info, history.program, history.entries, as_json)
+        else:
+            entries = [entry for entry in history.entries if entry.address == step]
+            if not entries:
+                raise _no_step(info.id, step, history.entries)
+            _show_step(store, entries[-1], prompt, as_json)
+
+
+def _no_step(run: str, step: str, entries: list[Entry]) -> UsageError:
+    import difflib
+
+    known = list(dict.fromkeys(entry.address for entry in entries))
+    near = difflib.get_close_matches(step, known, 3)
+    fix = f"Did you mean {', '.join(near)}?" if near else f"`edvac show {run}` lists its steps."
+    return UsageError("step_unknown", f"run {run} has no step {step!r}", "", fix)
+
+
+def _show_run(info: RunInfo, program: str, entries: list[Entry], as_json: bool) -> None:
+    ended = {entry.slot: entry for entry in entries if entry.kind in ("outcome", "blocked")}
+    if as_json:
+        steps = [_step_document(entry) for entry in ended.values()]
+        ui.out_json(_run_document(info) | {"program": program, "steps": steps})
+        return
+    ui.out(f"run {info.id}: {info.state}")
+    if info.task:
+        ui.out(f"task: {info.task}")
+    ui.out("")
+    for number, line in enumerate(program.rstrip().split("\n"), 1):
+        ui.out(f"  {number:3} {line}")
+    ui.out("")
+    for entry in ended.values():
+        ui.out(f"{_mark(entry)} {entry.address}  {_preview(entry)}")
+
+
+def _mark(entry: Entry) -> str:
+    from edvac.core.value import Failed
+
+    if entry.kind == "blocked":
+        return "-"
+    return "✗" if isinstance(entry.value, Failed) else "✓"
+
+
+def _preview(entry: Entry) -> str:
+    from edvac.control.unit import preview
+    from edvac.core.value import Failed
+
+    if isinstance(entry.value, Failed):
+        return f"{entry.value.what} [{entry.value.code}]"
+    return preview(entry.value) if entry.value is not None else ""
+
+
+def _step_document(entry: Entry) -> dict[str, Any]:
+    from edvac.core.value import Failed, first_failure, plain, total_label
+
+    value = entry.value
+    document: dict[str, Any] = {"step": entry.address, "slot": entry.slot, **entry.body}
+    if isinstance(value, Failed):
+        document["error"] = {"code": value.code, "what": value.what, "step": value.slot}
+    elif value is not None and first_failure(value) is None:
+        document["value"] = plain(value)
+        document["label"] = total_label(value).stored()
+    return document
+
+
+def _show_step(store: Store, entry: Entry, prompt: bool, as_json: bool) -> None:
+    sent = [store.segment(name) for name in entry.body.get("prompt", ())]
+    document = _step_document(entry)
+    if as_json:
+        document["prompt"] = sent
+        ui.out_json(document)
+    elif prompt:
+        if not sent:
+            raise UsageError("no_prompt", f"{entry.address} is not a model step", "", "")
+        # The exact bytes, unescaped: this command is for looking at what really went out.
+        click.echo("".join(sent), nl=False)
+        click.echo("\n--- received ---")
+        click.echo(entry.body.get("answer", ""))
+    else:
+        for name, found in document.items():
+            shown = found if isinstance(found, str) else json.dumps(found, default=str)
+            ui.out(f"{name}: {shown}")
+
+
+@click.command()
+@click.argument("run_id", metavar="[RUN]", required=False)
+@click.option("--follow", "-f", is_flag=True, help="Wait for more until the run is closed.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON line for each record.")
+def log(run_id: str | None, follow: bool, as_json: bool) -> None:
+    """Print the journal of RUN (default: the latest)."""
+    from edvac.machine.ledger import decoder_of, read_entry
+
+    with open_store() as store:
+        info = store.find_run(run_id)
+        decoder = decoder_of(store)
+        last = 0
+        while True:
+            for record in store.records(info.id, after=last):
+                last = record.seq
+                _log_line(read_entry(decoder, record), as_json)
+            if not follow or store.run(info.id).state != "open":
+                return
+            time.sleep(0.5)
+
+
+def _log_line(entry: Entry, as_json: bool) -> None:
+    if as_json:
+        document = {"seq": entry.seq, "kind": entry.kind} | _step_document(entry)
+        click.echo(json.dumps(document, ensure_ascii=False, default=str))
+        return
+    ui.out(f"{entry.seq:6} {entry.kind:9} {entry.address:30} {_preview(entry)}")

@@ -1,0 +1,107 @@
+"""`edvac`: the command line. Subcommands are imported when they are called, so that ``--help`` is
+quick."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from edvac import __version__
+
+COMMANDS = {
+    "run": ("run", "run", "Run a task in words, or a program."),
+    "resume": ("run", "resume", "Go on with an interrupted run."),
+    "ps": ("inspect", "ps", "List runs."),
+    "show": ("inspect", "show", "Show a run, or one step of it."),
+    "log": ("inspect", "log", "Print the journal of a run."),
+    "diff": ("deliver", "diff", "Show what apply would change."),
+    "apply": ("deliver", "apply", "Make a run's files real."),
+    "undo": ("deliver", "undo", "Put back what apply replaced."),
+    "kill": ("manage", "kill", "Stop a run."),
+    "rm": ("manage", "rm", "Remove a run."),
+    "gc": ("manage", "gc", "Free the space of what nothing needs."),
+    "check": ("source", "check", "Check a program without running it."),
+    "fmt": ("source", "fmt", "Format a program."),
+    "stubs": ("source", "stubs", "Print editor type stubs for the devices."),
+    "model": ("model", "model", "List, fetch, verify and remove models."),
+    "doctor": ("doctor", "doctor", "Look at this machine and this workspace."),
+    "config": ("settings", "config", "Show every setting and where it comes from."),
+    "bench": ("bench", "bench", "Measure edvac beside its peers."),
+}
+
+
+class Lazy(click.Group):
+    """Knows the names of its commands without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, name, _ = COMMANDS[cmd_name]
+        found: click.Command = getattr(importlib.import_module(f"edvac.cli.{module}"), name)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=Lazy,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: edvac run 'Read the invoices in inbox/ and total them per vendor'",
+)
+@click.version_option(__version__, prog_name="edvac")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Long AI jobs over your private files, on your own machine.
+
+    A task becomes a program that you can read; its steps run in parallel on a local model; every
+    result is journalled, so that nothing is lost and nothing runs twice.
+    """
+    ctx.obj = {"debug": debug}
+
+
+def main(args: list[str] | None = None) -> Any:
+    """Entry point: every expected error becomes a message and its exit code."""
+    from edvac.core.errors import EXIT_INTERRUPTED, EdvacError
+
+    debug = "--debug" in (args if args is not None else sys.argv[1:])
+    try:
+        sys.exit(cli.main(args=args, prog_name="edvac", standalone_mode=False) or 0)
+    except EdvacError as error:
+        if debug:
+            raise
+        from edvac.cli.ui import report_error
+
+        sys.exit(report_error(error, as_json="--json" in (args or sys.argv[1:])))
+    except click.exceptions.Abort:
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

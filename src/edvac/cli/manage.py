@@ -1,0 +1,58 @@
+"""`kill`, `rm`, `gc`: stopping runs and freeing what they hold."""
+
+from __future__ import annotations
+
+import click
+
+from edvac.cli import ui
+from edvac.cli.deliver import JSON, RUN
+from edvac.cli.inspect import open_store
+from edvac.core.errors import UsageError
+
+
+@click.command()
+@RUN
+@JSON
+def kill(run_id: str | None, as_json: bool) -> None:
+    """Stop RUN: what runs is aborted, what is finished is kept."""
+    with open_store() as store:
+        info = store.find_run(run_id)
+        if info.state != "open":
+            raise UsageError("run_over", f"run {info.id} is {info.state}", "", "")
+        store.post(info.id, "kill")
+    if as_json:
+        ui.out_json({"run": info.id, "running": bool(info.owner)})
+    elif info.owner:
+        ui.out(f"run {info.id} was asked to stop ({info.owner})")
+    else:
+        ui.out(f"run {info.id} is not running; it will be cancelled when it is resumed")
+
+
+@click.command()
+@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@JSON
+def rm(run_ids: tuple[str, ...], as_json: bool) -> None:
+    """Remove runs with their journal and files; what `apply` made stays."""
+    removed = []
+    with open_store() as store:
+        for run_id in run_ids:
+            info = store.find_run(run_id)
+            store.remove_run(info.id)
+            removed.append(info.id)
+    if as_json:
+        ui.out_json({"removed": removed})
+    else:
+        ui.out(f"removed {', '.join(removed)}; `edvac gc` frees their space")
+
+
+@click.command()
+@click.option("--grace", default=3600.0, show_default=True, help="Spare what is younger, seconds.")
+@JSON
+def gc(grace: float, as_json: bool) -> None:
+    """Free the space of what no run needs any more."""
+    with open_store() as store:
+        swept = store.gc(grace)
+    if as_json:
+        ui.out_json({"blobs": swept.blobs, "bytes": swept.blob_bytes, "segments": swept.segments})
+    else:
+        ui.out(f"freed {swept.blobs} blobs, {ui.megabytes(swept.blob_bytes)}")

@@ -1,0 +1,74 @@
+"""The end of a run: what came of it, what failed and why, where the files are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edvac.cli.ui import seconds
+from edvac.machine import delivery
+from edvac.machine.overlay import newest
+
+if TYPE_CHECKING:
+    from edvac.machine import Machine, Report
+
+MAX_ROWS = 20
+
+
+def deliver(machine: Machine, report: Report) -> list[str]:
+    """Apply into the run's output directory, where one was given and the run is over."""
+    history = machine.history(report.run)
+    target = history.opened.get("output", "")
+    if not target or report.state not in ("done", "partial"):
+        return []
+    return machine.ledger.call_now(lambda store: delivery.apply(store, report.run, Path(target)))
+
+
+def summarise(machine: Machine, report: Report, applied: list[str]) -> list[str]:
+    """Lines for a person."""
+    counts = report.counts
+    text = f"run {report.run} is {report.state} after {seconds(report.seconds)}: "
+    text += f"{counts['finished']} steps finished"
+    if counts["reused"]:
+        text += f" ({counts['reused']} of them reused)"
+    if counts["failed"] or counts["blocked"]:
+        text += f", {counts['failed']} failed, {counts['blocked']} blocked"
+    lines = [text, *_failures(report)]
+    versions = machine.ledger.call_now(lambda store: newest(store.file_versions(report.run)))
+    target = machine.history(report.run).opened.get("output", "")
+    for version in versions:
+        place = f"{target}/{version.path}" if version.path in applied else version.path
+        lines.append(f"  {place}  {'removed' if version.deleted else f'{version.size:,} bytes'}")
+    lines += _next_step(report, bool(versions), bool(applied))
+    return lines
+
+
+def _failures(report: Report) -> list[str]:
+    """A row for each item that failed; blocked ones are counted under their cause."""
+    rows = []
+    by_cause: dict[str, int] = {}
+    for step in report.failures:
+        if step.failure is not None and step.failure.slot != step.slot:
+            by_cause[step.failure.slot] = by_cause.get(step.failure.slot, 0) + 1
+    for step in report.failures:
+        if step.failure is None or step.failure.slot != step.slot:
+            continue
+        held = by_cause.get(step.slot, 0)
+        more = f" (holds up {held} more)" if held else ""
+        rows.append(f"  ✗ {step.call.address}: {step.failure.what}{more}")
+    left = len(rows) - MAX_ROWS
+    return rows[:MAX_ROWS] + ([f"  … and {left} more"] if left > 0 else [])
+
+
+def _next_step(report: Report, has_files: bool, applied: bool) -> list[str]:
+    name = report.run
+    match report.state:
+        case "interrupted" | "waiting":
+            return [f"Go on with `edvac resume {name}`."]
+        case "partial":
+            return [
+                f"Mend the cause, then `edvac resume {name} --retry` does only what is missing."
+            ]
+    if has_files and not applied:
+        return [f"See `edvac diff {name}`; make it real with `edvac apply {name}`."]
+    return [f"Take it back with `edvac undo {name}`."] if applied else []

@@ -1,0 +1,78 @@
+"""Which processor a model name means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from edvac.core import event
+from edvac.core.errors import ConfigError
+from edvac.machine.settings import Settings
+from edvac.processor import Processor
+
+
+def choose_processor(
+    settings: Settings, emit: Callable[[event.Event], None] = lambda _: None
+) -> Processor:
+    """A processor for ``settings.model``: ``URL#MODEL``, a .gguf file, or a name of the catalogue.
+
+    Raises:
+        ConfigError: no such model, or it is not on this machine.
+    """
+    if "://" in settings.model:
+        from edvac.processor.openai import OpenAIProcessor
+
+        url, _, model = settings.model.partition("#")
+        if not model:
+            raise ConfigError(
+                "endpoint_url",
+                f"{settings.model!r} names no model",
+                "",
+                "Use URL#MODEL, such as http://127.0.0.1:11434/v1#llama3.2.",
+            )
+        return OpenAIProcessor(
+            url, model, key_env=settings.key_env, concurrency=settings.at_once or 8
+        )
+    from edvac.engine.client import EngineSpec
+    from edvac.processor.embedded import EmbeddedProcessor
+
+    spec = EngineSpec(
+        model=model_path(settings.model),
+        setting=settings.precision,
+        threads=settings.threads,
+        context=settings.context,
+        kv_mb=settings.kv_mb,
+        idle_seconds=settings.idle_s,
+    )
+
+    def stage(name: str, done: float, total: float) -> None:
+        emit(event.Stage(name=name, done=done, total=total))
+
+    return EmbeddedProcessor(spec, on_stage=stage)
+
+
+def model_path(name: str) -> Path:
+    """The weight file that a model name means, on this machine.
+
+    Raises:
+        ConfigError: no such model, or it has not been fetched.
+    """
+    from edvac.engine import catalogue, pull
+
+    path = Path(name)
+    if path.suffix in (".gguf", ".safetensors") or "/" in name:
+        if not path.exists():
+            raise ConfigError(
+                "model_missing", f"there is no model file {name!r}", "", "See `edvac model ls`."
+            )
+        return path
+    entry = catalogue.find(name)
+    found = pull.locate(entry)
+    if found is None:
+        raise ConfigError(
+            "model_missing",
+            f"the model {entry.name} is not on this machine",
+            "",
+            f"Fetch it with `edvac model pull {entry.name}`.",
+        )
+    return found
