@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from edvac.core.errors import DamageError, InternalError, StoreError
-from edvac.core.seams import durability_point
+from edvac.core.seams import Entropy, durability_point
 from edvac.store.chain import REF_BYTES
 from edvac.store.database import io_failed
 from edvac.store.files import Files
@@ -55,15 +55,23 @@ class Blobs:
     """The blobs of one workspace. `failed` is told of I/O errors, so that the whole store stops
     trusting itself."""
 
-    def __init__(self, root: Path, files: Files, owners: Owners, failed: Callable[[], None]):
+    def __init__(
+        self,
+        root: Path,
+        files: Files,
+        owners: Owners,
+        entropy: Entropy,
+        failed: Callable[[], None],
+    ) -> None:
         self._dir = root / "blobs"
         self._tmp = root / "tmp"
         self._files = files
         self._owners = owners
+        self._entropy = entropy
         self._failed = failed
         self._durable: set[str] = set()  # synced by this object: no need to sync a name again
+        self._doubted: set[str] = set()  # a sync failed: only writing it anew proves anything
         self._fans: set[str] = set()  # directories whose own names are durable
-        self._count = 0
 
     def prepare(self, now: float) -> None:
         """Make the directories and remove what dead writers left."""
@@ -170,6 +178,8 @@ class Blobs:
         """Whether the blob is there, whole and durable. Another writer may have renamed it and not
         yet synced the directory, so its name is synced again before anyone relies on it."""
         path = self.path(ref)
+        if ref in self._doubted:
+            return False
         try:
             if self._files.size(path) is None or (
                 ref not in self._durable and self.check(ref) is not None
@@ -182,13 +192,14 @@ class Blobs:
         except FileNotFoundError:
             return False  # `gc` took it in between
         except OSError as error:
+            self._doubted.add(ref)
             self._fail(error, "storing a blob")
         return True
 
     def _write(self, chunks: Iterable[bytes], ref: str | None) -> tuple[str, int]:
-        self._count += 1
         me = self._owners.me()
-        temporary = self._tmp / f"{_plain(me.space)}-{me.pid}-{me.start}-{self._count}-{id(self)}"
+        unique = self._entropy.token(8)
+        temporary = self._tmp / f"{_plain(me.space)}-{me.pid}-{me.start}-{unique}"
         state = hashlib.blake2b(digest_size=REF_BYTES)
 
         def hashed() -> Iterator[bytes]:
@@ -206,6 +217,7 @@ class Blobs:
                 raise InternalError("blob_changed", "bytes changed while they were stored")
             self._place(temporary, found)
         except OSError as error:
+            self._doubted.add(state.hexdigest())
             self._clean(temporary)
             self._fail(error, "storing a blob")
         except _SourceError as error:
@@ -224,6 +236,7 @@ class Blobs:
         durability_point("store.blob.after_rename")
         self._sync_names(path)
         self._durable.add(ref)
+        self._doubted.discard(ref)
 
     def _sync_names(self, path: Path) -> None:
         durability_point("store.blob.before_dirsync")

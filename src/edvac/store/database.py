@@ -21,6 +21,7 @@ import apsw
 
 from edvac.core.errors import DamageError, InternalError, StoreError
 from edvac.core.seams import durability_point
+from edvac.store.files import Files
 from edvac.store.schema import APPLICATION_ID, FORMAT, Execute, migrate
 
 Rows: TypeAlias = list[tuple[Any, ...]]
@@ -94,9 +95,12 @@ def io_failed(what: str, why: str) -> StoreError:
 class Database:
     """A connection that belongs to the thread that opened it."""
 
-    def __init__(self, path: Path, vfs: str | None, verify: Callable[[], None]) -> None:
+    def __init__(
+        self, path: Path, vfs: str | None, files: Files, verify: Callable[[], None]
+    ) -> None:
         self.path = path
         self._vfs = vfs
+        self._files = files
         self._verify = verify
         self._thread = threading.get_ident()
         self._process = os.getpid()
@@ -110,9 +114,15 @@ class Database:
         """Connect and bring the schema up to date; `fresh` sets what only an empty file can."""
         try:
             self._connect(fresh)
+            # SQLite syncs the directory when it makes its log, but ignores whether that worked; the
+            # log's name has to be durable before anything in it counts.
+            self._files.sync_dir(self.path.parent)
         except apsw.Error as error:
             self._drop()
             raise explain(error, "opening the store") from error
+        except OSError as error:
+            self._drop()
+            raise io_failed("opening the store", error.strerror or str(error)) from error
         except StoreError:
             self._drop()
             raise
@@ -226,6 +236,8 @@ class Database:
     def checkpoint(self, truncate: bool = False) -> None:
         """Move the log into the file, as far as readers allow. What is in the log is durable
         already, so a failure harms nothing that was acknowledged; the next use recovers."""
+        if self._suspect:
+            return
         mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
         durability_point("store.checkpoint.before")
         # A reader may wait; a checkpoint may not.

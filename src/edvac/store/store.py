@@ -63,8 +63,8 @@ class Store(RunPart, MaintenancePart, NotePart):
         self._pending: dict[str, bytes] = {}
         self._pending_bytes = 0
         root = workspace / DIRECTORY
-        self._db = Database(root / DATABASE, vfs, self._verify_acknowledged)
-        self._blobs = Blobs(root, self._files, self._owners, self._distrust)
+        self._db = Database(root / DATABASE, vfs, self._files, self._verify_acknowledged)
+        self._blobs = Blobs(root, self._files, self._owners, self._entropy, self._distrust)
         try:
             self._open(root)
         except OSError as error:
@@ -78,9 +78,10 @@ class Store(RunPart, MaintenancePart, NotePart):
                 "A workspace is a directory that exists.",
                 "Make it, or choose another with --workspace.",
             )
-        if self._files.make_dir(root):
-            self._files.sync_dir(self.workspace)
+        self._files.make_dir(root)
         marked = self._files.size(root / MARKER) is not None
+        if not marked:
+            self._files.sync_dir(self.workspace)
         size = self._files.size(root / DATABASE)
         if marked and not size:
             raise DamageError(
@@ -100,8 +101,6 @@ class Store(RunPart, MaintenancePart, NotePart):
         self._blobs.prepare(self._clock.wall())
         if not marked:
             durability_point("store.open.before_marker")
-            # The database's own name first: SQLite syncs the directory only for its log.
-            self._files.sync_dir(root)
             temporary = root / "tmp" / f"marker-{self._entropy.token(8)}"
             self._files.write_new(temporary, [self._entropy.token(16).encode()])
             self._files.rename(temporary, root / MARKER)
