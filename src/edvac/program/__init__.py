@@ -1,0 +1,29 @@
+"""The instruction set: program text in, verified programs and their pure evaluation out.
+
+Syntax → types and effects (`verify`) → steps announced to a `Host` (`Evaluator`), with a pure
+library in between. Knows nothing of how steps are executed, of models, policies or journals.
+"""
+
+from edvac.program.evaluate import Evaluator
+from edvac.program.fuel import Fuel
+from edvac.program.host import Host, Order, StepCall, Unreached
+from edvac.program.library import FunctionDoc, library
+from edvac.program.program import Function, Outline, ParamInfo, Program, Use
+from edvac.program.verify import parse
+
+__all__ = [
+    "Evaluator",
+    "Fuel",
+    "Function",
+    "FunctionDoc",
+    "Host",
+    "Order",
+    "Outline",
+    "ParamInfo",
+    "Program",
+    "StepCall",
+    "Unreached",
+    "Use",
+    "library",
+    "parse",
+]

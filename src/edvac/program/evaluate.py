@@ -1,0 +1,352 @@
+"""The evaluator: a verified program in, steps out, values back.
+
+Sequential to read, lenient to run: every statement is met in program order at once; what is pending
+holds up only what reads it. A condition or a collection that is not known yet makes a *region*: the
+names that it assigns become cells, and what follows goes on.
+
+Does no I/O and never waits. Knows nothing of how steps are executed, of policies or of journals.
+"""
+
+from __future__ import annotations
+
+import ast
+import datetime as dt
+import decimal
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from edvac.core.errors import FuelError, InternalError
+from edvac.core.label import PROGRAM, Label, combine
+from edvac.core.value import (
+    Cell,
+    Failed,
+    Operand,
+    Scalar,
+    Sequence,
+    Value,
+    open_cells,
+    settle,
+    total_label,
+)
+from edvac.program.apply import Apply
+from edvac.program.comprehend import Comprehensions
+from edvac.program.containers import elements, truth
+from edvac.program.express import Expressions
+from edvac.program.facts import Facts
+from edvac.program.flow import Flow
+from edvac.program.frame import Frame, Orders
+from edvac.program.fuel import Fuel
+from edvac.program.host import Host, Unreached
+from edvac.program.identity import identity, mix
+from edvac.program.mutate import Mutations
+from edvac.program.operate import ARITHMETIC
+from edvac.program.patterns import known_patterns
+from edvac.program.program import Program
+from edvac.program.tree import assigned, definite, mutation, root
+
+Run = Callable[[Value, Frame], None]
+
+
+class Evaluator:
+    """One evaluation of one program.
+
+    Args:
+        host: is told of steps and regions.
+        params: values of the program's parameters that were set by whoever runs it.
+        run_date: what ``run.date`` is; recorded once a run, so that a replay sees the same.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        host: Host,
+        params: dict[str, Value],
+        run_date: dt.date,
+        fuel: Fuel,
+    ) -> None:
+        self.program = program
+        self._params = params
+        self._fuel = fuel
+        self._flow = Flow()
+        self._top = Frame({}, Orders())
+        self._outside = frozenset(program.catalogue.devices) | NAMESPACES
+        facts = Facts(program.catalogue, program.functions, known_patterns(program, params))
+        apply = Apply(self._flow, fuel, self._fuel_label, host.handled)
+        on = Expressions(program, host, self._flow, apply, facts, self._top)
+        self._on = on
+        on.constants["run.date"] = Scalar(run_date, PROGRAM)
+        on.run_body = self._run
+        on.comprehend = Comprehensions(on, self._bind).evaluate
+        self._mutations = Mutations(on)
+        self._started = False
+
+    # -- the control unit's side
+
+    def start(self) -> None:
+        """Meet every statement; announce every step that can be reached."""
+        if self._started:
+            raise InternalError("evaluator_restarted", "one evaluator evaluates once")
+        self._started = True
+        with decimal.localcontext(ARITHMETIC):
+            self._run(self.program.statements, self._top)
+            self._flow.drain()
+
+    def resolve(self, slot: str, value: Value) -> None:
+        """The outcome of a step arrived, possibly as a failed value."""
+        with decimal.localcontext(ARITHMETIC):
+            self._on.steps.resolve(slot, value)
+            self._flow.drain()
+
+    @property
+    def idle(self) -> bool:
+        """Is there nothing to do until another outcome arrives?"""
+        return self._started and self._flow.quiet
+
+    @property
+    def finished(self) -> bool:
+        """Is every step resolved and every statement done?"""
+        done = all(cell.value is not None for cell in self._on.steps.cells.values())
+        return self.idle and done and not self._flow.waiting
+
+    @property
+    def fuel_used(self) -> int:
+        """Steps of pure code so far."""
+        return self._fuel.used_steps
+
+    @property
+    def unreached(self) -> tuple[Unreached, ...]:
+        """Calls that were never made because what decides them failed."""
+        return tuple(sorted(self._on.unreached, key=lambda one: one.order))
+
+    def bindings(self) -> dict[str, Operand]:
+        """The program's names as they are now."""
+        return {name: settle(operand) for name, operand in self._top.names.items()}
+
+    def _fuel_label(self) -> Label:
+        """Everything that may have decided how much fuel is left: every outcome so far."""
+        known = [cell.value for cell in self._on.steps.cells.values() if cell.value is not None]
+        complete = [value for value in known if not open_cells(value)]
+        return combine([PROGRAM, *map(total_label, [*self._params.values(), *complete])])
+
+    # -- statements
+
+    def _run(self, block: tuple[ast.stmt, ...] | list[ast.stmt], frame: Frame) -> None:
+        for stmt in block:
+            try:
+                self._statement(stmt, frame)
+            except FuelError as problem:
+                self._block(stmt, self._on.apply.out_of_fuel(problem), frame)
+
+    def _statement(self, stmt: ast.stmt, frame: Frame) -> None:
+        match stmt:
+            case ast.Assign():
+                self._assign(stmt, frame)
+            case ast.AnnAssign() if stmt.value is not None:
+                self._bind(stmt.target, self._on.value(stmt.value, frame), frame)
+            case ast.AugAssign():
+                self._augment(stmt, frame)
+            case ast.Expr():
+                if not self._mutates(stmt.value, frame, None):
+                    self._on.value(stmt.value, frame)
+            case ast.If():
+                self._decided(stmt, self._on.value(stmt.test, frame), frame, self._arms(stmt))
+            case ast.For():
+                source = self._on.value(stmt.iter, frame)
+                self._decided(stmt, source, frame, lambda here, sub: self._loop(stmt, here, sub))
+            case ast.Return():
+                none = Scalar(None, PROGRAM)
+                made = none if stmt.value is None else self._on.value(stmt.value, frame)
+                frame.names["$return"] = self._on.flow.raised(made, frame.pc)
+
+    def _assign(self, stmt: ast.Assign, frame: Frame) -> None:
+        target, node = stmt.targets[0], stmt.value
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id == "param" and isinstance(target, ast.Name):
+                given = self._params.get(target.id)
+                made = self._on.value(node.args[0], frame) if given is None else given
+                frame.names[target.id] = made
+                return
+        if self._mutates(node, frame, target):
+            return
+        made = self._on.value(node, frame)
+        for each in stmt.targets:
+            self._bind(each, made, frame)
+
+    def _mutates(self, node: ast.expr, frame: Frame, target: ast.expr | None) -> bool:
+        """Was this ``xs.append(v)`` or ``v = xs.pop()``, and done?"""
+        func = mutation(node)
+        if func is None or not isinstance(node, ast.Call):
+            return False
+        name = root(func.value)
+        if name is None or name in self._outside or name not in frame.names:
+            return False
+        taken = self._mutations.call(node, func, frame)
+        if target is not None:
+            self._bind(target, taken, frame)
+        return True
+
+    def _bind(self, target: ast.expr, operand: Operand, frame: Frame) -> None:
+        """Give a target its new version, under the decisions taken so far (rule 1)."""
+        match target:
+            case ast.Name():
+                frame.names[target.id] = self._on.flow.raised(operand, frame.pc)
+            case ast.Tuple() | ast.List():
+                parts = self._unpacked(operand, len(target.elts), target.lineno)
+                for part, piece in zip(target.elts, parts, strict=True):
+                    self._bind(part, piece, frame)
+            case ast.Subscript():
+                self._mutations.store(target, lambda _: operand, frame)
+
+    def _unpacked(self, operand: Operand, count: int, line: int) -> list[Operand]:
+        def part(at: int) -> Operand:
+            def take(values: list[Value], label: Label) -> Operand:
+                found = elements(values[0])
+                if len(found) != count:
+                    raise ValueError(f"{count} values were expected to unpack, got {len(found)}")
+                return self._on.flow.raised(found[at], label)
+
+            return self._on.apply.shallow([operand], line, take)
+
+        return [part(at) for at in range(count)]
+
+    def _augment(self, stmt: ast.AugAssign, frame: Frame) -> None:
+        target, line = stmt.target, stmt.lineno
+        if isinstance(target, ast.Subscript):
+            self._mutations.augment(target, stmt, frame)
+        elif isinstance(target, ast.Name):
+            old = self._on.value(target, frame)
+            made = self._on.value(stmt.value, frame)
+            made = self._mutations.augmented(type(stmt.op), old, made, line)
+            self._bind(target, made, frame)
+
+    # -- decisions
+
+    def _decided(self, stmt: ast.stmt, test: Operand, frame: Frame, run: Run) -> None:
+        """`run(known test, frame)`, now or in a region of its own."""
+        here = settle(test)
+        if isinstance(here, Cell):
+            self._later(stmt, [here], frame, lambda later: run(_known(here), later))
+        else:
+            before = set(frame.names)
+            run(here, frame)
+            self._forget(stmt, before, frame)
+
+    def _forget(self, stmt: ast.stmt, before: set[str], frame: Frame) -> None:
+        """Unbind names that only one way through the statement bound: nothing may read them, and
+        whether they exist must not depend on when the condition became known."""
+        certain = before | definite([stmt])
+        for name in assigned([stmt], self._outside):
+            if name not in certain:
+                frame.names.pop(name, None)
+
+    def _later(
+        self, stmt: ast.stmt, cells: list[Cell], frame: Frame, go: Callable[[Frame], None]
+    ) -> None:
+        """Run a statement in a region once `cells` are known; the names that it assigns are
+        pending until then."""
+        later = frame.split(frame.orders.take())
+        token = self._on.open(stmt, later)
+        before = set(frame.names)
+        certain = before | definite([stmt])
+        outs = {name: Cell() for name in assigned([stmt], self._outside) if name in certain}
+        frame.names.update(outs)
+
+        def unfold() -> None:
+            try:
+                go(later)
+            except FuelError as problem:
+                self._block(stmt, self._on.apply.out_of_fuel(problem), later)
+            finally:
+                self._on.close(token)
+            for name, out in outs.items():
+                self._on.flow.forward(later.names[name], out)
+
+        self._on.flow.when(cells, unfold)
+
+    def _block(self, stmt: ast.stmt, failed: Failed, frame: Frame) -> None:
+        """The statement cannot be carried out: what it would assign has failed."""
+        self._on.skipped(stmt, failed, frame, stmt.lineno)
+        for name in assigned([stmt], self._outside):
+            frame.names[name] = self._on.flow.raised(replace(failed, origin=None), frame.pc)
+
+    def _arms(self, stmt: ast.If) -> Run:
+        def run(here: Value, frame: Frame) -> None:
+            if isinstance(here, Failed):
+                self._block(stmt, here, frame)
+                return
+            arm = stmt.body if truth(here) else stmt.orelse
+            inner = frame.under(here.label.cap(1))
+            self._run(arm, inner)
+            self._raise(set(assigned([stmt])) - set(assigned(arm)), inner)
+
+        return run
+
+    def _raise(self, names: set[str], inner: Frame) -> None:
+        """Names that the way not taken would have assigned carry the decision too (rule 2)."""
+        for name in sorted(names):
+            if name in inner.names:
+                inner.names[name] = self._on.flow.raised(inner.names[name], inner.pc)
+
+    def _loop(self, stmt: ast.For, here: Value, frame: Frame) -> None:
+        if isinstance(here, Failed):
+            self._block(stmt, here, frame)
+            return
+        items: list[Operand] = []
+
+        def look() -> Operand:
+            items.extend(elements(here))
+            return here
+
+        looked = self._on.apply.guarded(look, here.label, stmt.lineno)
+        if isinstance(looked, Failed):
+            self._block(stmt, looked, frame)
+            return
+        inner = frame.under(here.label)
+        if not items:
+            self._raise(set(assigned([stmt], self._outside)), inner)
+        self._iterate(_Walk(stmt, items, Counter()), 0, inner)
+
+    def _iterate(self, walk: _Walk, start: int, frame: Frame) -> None:
+        """Iterations from `start` on. Where the body makes steps each is named by its element, and
+        one whose identity is not known yet holds up those after it."""
+        stmt = walk.stmt
+        named = bool(self._on.facts.steps(stmt))
+        for index in range(start, len(walk.items)):
+            self._on.apply.fuel.spend(1, stmt.lineno)
+            one = replace(frame, indices=f"{frame.indices}[{index}]")
+            if named:
+                name = identity(walk.items[index])
+                if name is None:
+                    self._wait(walk, index, frame)
+                    return
+                one.path = mix(frame.path, name, walk.seen[name])
+                walk.seen[name] += 1
+            self._bind(stmt.target, walk.items[index], one)
+            self._run(stmt.body, one)
+
+    def _wait(self, walk: _Walk, index: int, frame: Frame) -> None:
+        cells = open_cells(walk.items[index])
+        self._later(walk.stmt, cells, frame, lambda later: self._iterate(walk, index, later))
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """A loop on its way over its collection; `seen` counts equal elements."""
+
+    stmt: ast.For
+    items: list[Operand]
+    seen: Counter[str]
+
+
+NAMESPACES = frozenset({"run"})
+
+
+def _known(operand: Operand) -> Value:
+    here = settle(operand)
+    if isinstance(here, Cell):
+        raise InternalError("value_pending", "a decision was taken on a pending value")
+    return here
+
+
+__all__ = ["Evaluator", "Sequence"]

@@ -1,0 +1,73 @@
+"""What the evaluator and the control unit say to each other.
+
+The evaluator announces steps and undecided regions in program order of reaching them; the control
+unit answers with cells. Knows nothing of how either side works.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from edvac.core.label import Label
+from edvac.core.schema import Type
+from edvac.core.signature import Access, Signature
+from edvac.core.value import Cell, Failed, Operand
+
+Order: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepCall:
+    """One call of a device that the program has reached.
+
+    Attributes:
+        slot: identity within the run; the same whenever and in whatever order the call is reached.
+        args: operands by parameter name, defaults filled in; they may be or contain pending cells.
+        types: the types given for parameters of role TYPE.
+        result: type of what the step returns.
+        branch: label of the decisions under which the call is reached.
+        order: sorts as the calls would be made one after another.
+        address: how a person names the step, ``invoices[17]``.
+        static: what the call may touch, known without the value of any operand.
+    """
+
+    slot: str
+    op: str
+    signature: Signature
+    args: dict[str, Operand]
+    types: dict[str, Type]
+    result: Type
+    branch: Label
+    order: Order
+    line: int
+    address: str
+    static: Access
+
+
+@dataclass(frozen=True, slots=True)
+class Unreached:
+    """Calls that were never made because what decides them failed."""
+
+    failed: Failed
+    ops: tuple[str, ...]
+    order: Order
+    line: int
+
+
+class Host(Protocol):
+    """Implemented by the control unit. None of these may call back into the evaluator."""
+
+    def step(self, call: StepCall) -> Cell:
+        """A call was reached. The cell may already be resolved, as in a replay."""
+        ...
+
+    def open_region(self, order: Order, access: Access) -> int:
+        """Steps within `access` may still appear under `order` until the region is closed."""
+        ...
+
+    def close_region(self, token: int) -> None: ...
+
+    def handled(self, failed: Failed) -> None:
+        """A failure was accepted by ``attempt`` or ``ok``."""
+        ...
