@@ -23,6 +23,7 @@ from edvac.core.errors import DamageError, InternalError, StoreError
 from edvac.core.seams import durability_point
 from edvac.store.files import Files
 from edvac.store.schema import APPLICATION_ID, FORMAT, Execute, migrate
+from edvac.store.seal import seal
 
 Rows: TypeAlias = list[tuple[Any, ...]]
 
@@ -152,6 +153,7 @@ class Database:
             made.execute(pragma).fetchall()
         # Replaces SQLite's own checkpoints, which swallow the error of a failed sync.
         made.set_wal_hook(self._note_log)
+        made.create_scalar_function("seal", seal, deterministic=True)
 
     def _note_log(self, _connection: object, _name: str, pages: int) -> int:
         self._log_pages = pages

@@ -15,12 +15,27 @@ from typing import Any
 from edvac.core.codec import INLINE_LIMIT
 from edvac.core.errors import DamageError, InternalError, StoreError, UsageError
 from edvac.core.seams import durability_point
-from edvac.store.chain import content_digest, mark
+from edvac.store.chain import content_digest, mark, row_id
 from edvac.store.model import ApplyEntry, ApplyPlan, FileVersion
 from edvac.store.part import Part
 from edvac.store.schema import Execute
+from edvac.store.seal import reseal, sealed, sound
 
 _COLUMNS = "SELECT path, version, slot, blob, size, digest, label, deleted, seq, mark FROM file"
+
+
+_ROUND = "number = ? AND round = ?"
+_LATEST = sealed(
+    "SELECT round, root, phase, SOUND FROM apply"
+    " WHERE number = ? AND phase <> 'undone' ORDER BY round DESC LIMIT 1",
+    "apply",
+)
+_ENTRIES = sealed(
+    "SELECT path, before, after, mode, state, SOUND FROM applied"
+    " WHERE number = ? AND round = ? ORDER BY path",
+    "applied",
+)
+_MARKS = "SELECT id, files FROM record WHERE id > ? AND id < ? AND length(files) > 0"
 
 
 def stage_file(entry: FileVersion, put: Callable[[bytes], str]) -> FileVersion:
@@ -106,9 +121,27 @@ class FilePart(Part):
         return _version(run, rows[0]) if rows else None
 
     def file_versions(self, run: str) -> list[FileVersion]:
-        """Every version of every path, by path and version."""
-        sql = f"{_COLUMNS} WHERE number = ? ORDER BY path, version"
-        return [_version(run, row) for row in self._db.rows(sql, (self._number(run),))]
+        """Every version of every path, by path and version.
+
+        Raises:
+            DamageError: one is missing or not what was written.
+        """
+        number = self._number(run)
+        with self._db.read("reading the files of a run") as execute:
+            rows = execute(f"{_COLUMNS} WHERE number = ? ORDER BY id", (number,)).fetchall()
+            held = execute(_MARKS, (row_id(number, 0), row_id(number + 1, 0))).fetchall()
+        marks: dict[int, bytes] = {}
+        for *_, seq, stored in rows:
+            marks[row_id(number, seq)] = marks.get(row_id(number, seq), b"") + stored
+        if marks != dict(held):
+            raise DamageError(
+                "file_damaged",
+                f"the files of run {run} are not all there",
+                "The journal vouches for others than the table holds.",
+                "Run `edvac doctor` to verify the workspace.",
+            )
+        found = [_version(run, row) for row in rows]
+        return sorted(found, key=lambda entry: (entry.path, entry.version))
 
     def list_files(self, run: str, glob: str = "**") -> list[FileVersion]:
         """The newest version of each path that matches and is not deleted, by path."""
@@ -156,10 +189,19 @@ class FilePart(Part):
             if latest is not None and latest[1] == "begun":
                 raise apply_unfinished(run)
             round_ = 1 if latest is None else latest[0] + 1
-            execute("INSERT INTO apply VALUES (?,?,?,'begun')", (number, round_, root))
+            execute(
+                "INSERT INTO apply (number, round, root, phase) VALUES (?,?,?,'begun')",
+                (number, round_, root),
+            )
             for e in entries:
                 values = (number, round_, e.path, e.before, e.after, e.mode, e.state)
-                execute("INSERT INTO applied VALUES (?,?,?,?,?,?,?)", values)
+                execute(
+                    "INSERT INTO applied (number, round, path, before, after, mode, state)"
+                    " VALUES (?,?,?,?,?,?,?)",
+                    values,
+                )
+            reseal(execute, "apply", _ROUND, (number, round_))
+            reseal(execute, "applied", _ROUND, (number, round_))
             durability_point("store.apply.before_commit")
         durability_point("store.apply.begun")
         return round_
@@ -183,19 +225,11 @@ class FilePart(Part):
     def applied(self, run: str) -> ApplyPlan | None:
         """The latest round that has not been undone."""
         number = self._number(run)
-        rows = self._db.rows(
-            "SELECT round, root, phase FROM apply WHERE number = ? AND phase <> 'undone'"
-            " ORDER BY round DESC LIMIT 1",
-            (number,),
-        )
+        rows = sound("apply", self._db.rows(_LATEST, (number,)))
         if not rows:
             return None
         round_, root, phase = rows[0]
-        entries = self._db.rows(
-            "SELECT path, before, after, mode, state FROM applied"
-            " WHERE number = ? AND round = ? ORDER BY path",
-            (number, round_),
-        )
+        entries = sound("applied", self._db.rows(_ENTRIES, (number, round_)))
         return ApplyPlan(run, round_, root, phase, tuple(ApplyEntry(*row) for row in entries))
 
     def _mark(self, run: str, paths: Sequence[str], state: str) -> None:
@@ -206,14 +240,17 @@ class FilePart(Part):
                     "UPDATE applied SET state = ? WHERE number = ? AND round = ? AND path = ?",
                     (state, self._numbers[run], plan.round, path),
                 )
+            reseal(execute, "applied", _ROUND, (self._numbers[run], plan.round))
 
     def _phase(self, run: str, phase: str) -> None:
         plan = self._current(run)
         key = (self._numbers[run], plan.round)
         with self._db.write("noting an apply") as execute:
             execute("UPDATE apply SET phase = ? WHERE number = ? AND round = ?", (phase, *key))
+            reseal(execute, "apply", _ROUND, key)
             if phase == "undone":
                 execute("UPDATE applied SET state = 'undone' WHERE number = ? AND round = ?", key)
+                reseal(execute, "applied", _ROUND, key)
 
     def _current(self, run: str) -> ApplyPlan:
         plan = self.applied(run)

@@ -33,11 +33,17 @@ from edvac.store.model import KINDS, FileVersion, Kind, Lease, NewRecord, Record
 from edvac.store.part import Part
 from edvac.store.runs import check_epoch
 from edvac.store.schema import Execute
+from edvac.store.seal import reseal, sealed, sound
 from edvac.store.segments import SegmentPart
 
 _CHUNK_ROWS = 256
 _READ = (
     "SELECT id, epoch, slot, kind, payload, ref, labels, blobs, segments, files, hash FROM record"
+)
+_REUSE = sealed(
+    "SELECT run.id, reuse.number, reuse.seq, SOUND FROM reuse JOIN run USING (number)"
+    " WHERE reuse.key = ? ORDER BY reuse.number DESC LIMIT 1",
+    "reuse",
 )
 _INSERT = (
     "INSERT INTO record (id, epoch, slot, kind, payload, ref, labels, blobs, segments, files, hash)"
@@ -161,6 +167,7 @@ class JournalPart(SegmentPart, Part):
             insert_file(execute, number, lease.run, rows[-1].seq, entry)
         last, head = rows[-1].seq, hashes[-1]
         execute("UPDATE head SET last = ?, hash = ? WHERE number = ?", (last, head, number))
+        reseal(execute, "head", "number = ?", (number,))
         return last, head
 
     def _check_blobs(self, staged: Sequence[Staged], filed: Sequence[FileVersion]) -> None:
@@ -183,7 +190,11 @@ class JournalPart(SegmentPart, Part):
         if record.segments:
             self._insert_segments(execute, record.segments)
         if record.reuse_key is not None:
-            execute("INSERT OR REPLACE INTO reuse VALUES (?,?,?)", (record.reuse_key, number, seq))
+            execute(
+                "INSERT OR REPLACE INTO reuse (key, number, seq) VALUES (?,?,?)",
+                (record.reuse_key, number, seq),
+            )
+            reseal(execute, "reuse", "key = ? AND number = ?", (record.reuse_key, number))
 
     def records(
         self, run: str, kinds: Collection[Kind] | None = None, after: int = 0
@@ -233,11 +244,7 @@ class JournalPart(SegmentPart, Part):
 
     def reuse_get(self, reuse_key: str) -> Record | None:
         """The latest record with this key in any run that is still here."""
-        rows = self._db.rows(
-            "SELECT r.id, u.number, u.seq FROM reuse u JOIN run r USING (number)"
-            " WHERE u.key = ? ORDER BY u.number DESC LIMIT 1",
-            (reuse_key,),
-        )
+        rows = sound("reuse", self._db.rows(_REUSE, (reuse_key,)))
         if not rows:
             return None
         run, number, seq = rows[0]
@@ -245,6 +252,8 @@ class JournalPart(SegmentPart, Part):
             f"{_READ} WHERE id IN (?,?) ORDER BY id",
             (row_id(number, seq - 1), row_id(number, seq)),
         )
+        if not found:
+            raise damaged_record(run, seq, "It is missing.")
         previous = first_link(run) if seq == 1 else found[0][-1]
         row, hash_ = Row(*found[-1][:-1]), found[-1][-1]
         if row.seq != seq or link(previous, row) != hash_:

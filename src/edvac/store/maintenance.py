@@ -16,7 +16,6 @@ from edvac.core.errors import DamageError
 from edvac.core.seams import durability_point
 from edvac.store.chain import (
     LABEL_BYTES,
-    MARK_BYTES,
     REF_BYTES,
     SEQ_BITS,
     content_digest,
@@ -28,6 +27,7 @@ from edvac.store.lease import Holder, is_live
 from edvac.store.model import Problem, Swept
 from edvac.store.owner import Process
 from edvac.store.schema import FORMAT, MIGRATIONS, Execute
+from edvac.store.seal import BROKEN, TABLES
 from edvac.store.segments import unpack_segment
 
 GRACE_S = 3600.0
@@ -119,22 +119,11 @@ class MaintenancePart(JournalPart, FilePart):
             yield Problem("segment_missing", f"segment {hash_}", "a record refers to it")
 
     def _verify_files(self) -> Iterator[Problem]:
-        sql = "SELECT number, seq, mark, path, version, content, digest FROM file ORDER BY id"
-        marks: dict[tuple[int, int], bytes] = {}
-        for number, seq, mark, path, version, content, digest in self._db.rows(sql):
-            marks[number, seq] = marks.get((number, seq), b"") + mark
-            if content is not None and content_digest(content) != digest:
+        sql = "SELECT number, path, version, content, digest FROM file WHERE content NOTNULL"
+        for number, path, version, content, digest in self._db.rows(sql):
+            if content_digest(content) != digest:
                 where = f"run number {number}, {path!r} version {version}"
                 yield Problem("file_damaged", where, "its content does not match its digest")
-        for id_, stored in self._db.rows("SELECT id, files FROM record WHERE length(files) > 0"):
-            place = (id_ >> SEQ_BITS, id_ & (2**SEQ_BITS - 1))
-            if marks.pop(place, b"") != stored:
-                count = len(stored) // MARK_BYTES
-                where = f"run number {place[0]}, record {place[1]}"
-                yield Problem("file_damaged", where, f"its {count} file versions are not all here")
-        for number, seq in sorted(marks):
-            where = f"run number {number}, record {seq}"
-            yield Problem("file_damaged", where, "file versions that no record vouches for")
         for (run,) in self._db.rows("SELECT id FROM run"):
             try:
                 self.file_versions(run)
@@ -154,6 +143,10 @@ class MaintenancePart(JournalPart, FilePart):
                 yield Problem("blob_damaged", f"blob {ref}", why)
 
     def _verify_rows(self) -> Iterator[Problem]:
+        for table in TABLES:
+            broken = self._db.rows(BROKEN[table])[0][0]
+            if broken:
+                yield Problem("row_damaged", f"table {table}", f"{broken} rows are not as written")
         sql = (
             "SELECT u.number, u.seq FROM reuse u LEFT JOIN record c"
             " ON c.id = (u.number << ? | u.seq) WHERE c.id IS NULL"

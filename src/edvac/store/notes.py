@@ -6,6 +6,17 @@ from edvac.core.errors import InternalError
 from edvac.core.seams import durability_point
 from edvac.store.model import MESSAGE_KINDS, Grant, Message, MessageKind
 from edvac.store.part import Part
+from edvac.store.seal import reseal, sealed, sound
+
+_WAITING = sealed(
+    "SELECT id, kind, payload, posted, SOUND FROM inbox"
+    " WHERE number = ? AND id > ? AND taken = 0 ORDER BY id",
+    "inbox",
+)
+_PERMISSIONS = sealed(
+    "SELECT id, shape, scope, expires, created, SOUND FROM permission ORDER BY created, id",
+    "permission",
+)
 
 
 class NotePart(Part):
@@ -19,17 +30,14 @@ class NotePart(Part):
                 "INSERT INTO inbox (number, kind, payload, posted) VALUES (?,?,?,?) RETURNING id",
                 (number, kind, payload, self._clock.wall()),
             ).fetchall()[0][0]
+            reseal(execute, "inbox", "id = ?", (found,))
             durability_point("store.post.before_commit")
         durability_point("store.post.after_commit")
         return found
 
     def inbox(self, run: str, after: int = 0) -> list[Message]:
         """Messages that nobody has taken, in the order of posting."""
-        rows = self._db.rows(
-            "SELECT id, kind, payload, posted FROM inbox"
-            " WHERE number = ? AND id > ? AND taken = 0 ORDER BY id",
-            (self._number(run), after),
-        )
+        rows = sound("inbox", self._db.rows(_WAITING, (self._number(run), after)))
         return [Message(id_, run, kind, data, posted) for id_, kind, data, posted in rows]
 
     def ack(self, run: str, message: int) -> bool:
@@ -40,24 +48,27 @@ class NotePart(Part):
                 "UPDATE inbox SET taken = 1 WHERE id = ? AND number = ? AND taken = 0 RETURNING id",
                 (message, number),
             ).fetchall()
+            reseal(execute, "inbox", "id = ?", (message,))
         return bool(rows)
 
     def grant(self, given: Grant) -> None:
         """Keep a permission; the same id replaces."""
         with self._db.write("storing a permission") as execute:
             execute(
-                "INSERT OR REPLACE INTO permission VALUES (?,?,?,?,?)",
+                "INSERT OR REPLACE INTO permission (id, shape, scope, expires, created)"
+                " VALUES (?,?,?,?,?)",
                 (given.id, given.shape, given.scope, given.expires, given.created),
             )
+            reseal(execute, "permission", "id = ?", (given.id,))
 
     def grants(self, now_wall: float | None = None) -> list[Grant]:
         """All permissions, oldest first; with a time, those that are still in force."""
-        rows = self._db.rows(
-            "SELECT id, shape, scope, expires, created FROM permission"
-            " WHERE ?1 IS NULL OR expires IS NULL OR expires > ?1 ORDER BY created, id",
-            (now_wall,),
-        )
-        return [Grant(*row) for row in rows]
+        found = [Grant(*row) for row in sound("permission", self._db.rows(_PERMISSIONS))]
+        return [
+            grant
+            for grant in found
+            if now_wall is None or grant.expires is None or grant.expires > now_wall
+        ]
 
     def revoke(self, grant: str) -> bool:
         """Remove a permission; whether it was there."""

@@ -16,10 +16,21 @@ from edvac.store.model import Lease, RunInfo, State
 from edvac.store.owner import Process
 from edvac.store.part import Part, unknown_run
 from edvac.store.schema import Execute
+from edvac.store.seal import reseal, sealed, sound
 
-_COLUMNS = (
-    "SELECT r.id, r.created, r.state, r.task, r.program, r.title, h.owner, h.epoch, h.expires,"
-    " r.closed, r.seconds, r.counts, h.last FROM run r JOIN head h USING (number)"
+_COLUMNS = sealed(
+    "SELECT run.id, run.created, run.state, run.task, run.program, run.title,"
+    " head.owner, head.epoch, head.expires,"
+    " run.closed, run.seconds, run.counts, head.last,"
+    " SOUND FROM run JOIN head USING (number)",
+    "run",
+    "head",
+)
+
+
+_FENCE = sealed("SELECT epoch, owner, last, hash, SOUND FROM head WHERE number = ?", "head")
+_HOLDER = sealed(
+    "SELECT owner, process, epoch, expires, seen, SOUND FROM head WHERE number = ?", "head"
 )
 
 
@@ -77,6 +88,8 @@ class RunPart(Part):
             ).fetchall()[0][0]
             head = first_link(run.id)
             execute("INSERT INTO head (number, hash) VALUES (?,?)", (number, head))
+            reseal(execute, "run", "number = ?", (number,))
+            reseal(execute, "head", "number = ?", (number,))
             durability_point("store.create.before_commit")
         self._numbers[run.id] = number
         self._acknowledged[run.id] = (0, head)
@@ -84,9 +97,9 @@ class RunPart(Part):
 
     def runs(self, limit: int = 50, states: Sequence[State] = ()) -> list[RunInfo]:
         """Runs, newest first, in the order of their creation and not of any clock."""
-        where = f" WHERE r.state IN ({','.join('?' * len(states))})" if states else ""
-        sql = f"{_COLUMNS}{where} ORDER BY r.number DESC LIMIT ?"
-        return [_info(row) for row in self._db.rows(sql, (*states, limit))]
+        where = f" WHERE run.state IN ({','.join('?' * len(states))})" if states else ""
+        sql = f"{_COLUMNS}{where} ORDER BY run.number DESC LIMIT ?"
+        return _infos(self._db.rows(sql, (*states, limit)))
 
     def run(self, run: str) -> RunInfo:
         """One run by its full name.
@@ -94,10 +107,10 @@ class RunPart(Part):
         Raises:
             UsageError: no such run.
         """
-        rows = self._db.rows(f"{_COLUMNS} WHERE r.id = ?", (run,))
+        rows = self._db.rows(f"{_COLUMNS} WHERE run.id = ?", (run,))
         if not rows:
             raise unknown_run(run)
-        return _info(rows[0])
+        return _infos(rows)[0]
 
     def find_run(self, prefix: str | None = None) -> RunInfo:
         """The run that a person means; without a prefix the latest.
@@ -112,8 +125,8 @@ class RunPart(Part):
                     "run_none", "there are no runs here yet", "", "Start one: `edvac run TASK`."
                 )
             return latest[0]
-        sql = f"{_COLUMNS} WHERE substr(r.id, 1, ?) = ? ORDER BY r.number DESC"
-        return pick_run(prefix, [_info(r) for r in self._db.rows(sql, (len(prefix), prefix))])
+        sql = f"{_COLUMNS} WHERE substr(run.id, 1, ?) = ? ORDER BY run.number DESC"
+        return pick_run(prefix, _infos(self._db.rows(sql, (len(prefix), prefix))))
 
     def set_state(
         self,
@@ -139,6 +152,7 @@ class RunPart(Part):
                 " counts = coalesce(?, counts) WHERE number = ?",
                 (state, closed, seconds, packed, number),
             )
+            reseal(execute, "run", "number = ?", (number,))
             durability_point("store.state.before_commit")
         durability_point("store.state.after_commit")
 
@@ -178,6 +192,7 @@ class RunPart(Part):
                 " seen = ? WHERE number = ?",
                 (owner, self._owners.me().stored(), lease.epoch, now, lease.expires, now, number),
             )
+            reseal(execute, "head", "number = ?", (number,))
             last, head = execute(
                 "SELECT last, hash FROM head WHERE number = ?", (number,)
             ).fetchall()[0]
@@ -201,6 +216,7 @@ class RunPart(Part):
                 "UPDATE head SET expires = ?, seen = ? WHERE number = ?",
                 (now + ttl_s, now, number),
             )
+            reseal(execute, "head", "number = ?", (number,))
         return replace(lease, expires=now + ttl_s)
 
     def release(self, lease: Lease) -> None:
@@ -212,6 +228,7 @@ class RunPart(Part):
                 " WHERE number = ? AND epoch = ?",
                 (number, lease.epoch),
             )
+            reseal(execute, "head", "number = ?", (number,))
             durability_point("store.release.before_commit")
         self._acknowledged.pop(lease.run, None)
         self._doubtful.pop(lease.run, None)
@@ -223,26 +240,24 @@ def check_epoch(execute: Execute, number: int, lease: Lease) -> tuple[int, bytes
     Raises:
         LeaseError: it is not.
     """
-    rows = execute(
-        "SELECT epoch, owner, last, hash FROM head WHERE number = ?", (number,)
-    ).fetchall()
+    rows = execute(_FENCE, (number,)).fetchall()
     if not rows:
         raise unknown_run(lease.run)
-    epoch, owner, last, head = rows[0]
+    epoch, owner, last, head = sound("head", rows)[0]
     if epoch != lease.epoch or owner is None:
         raise refuse_stale(lease.run, lease.epoch, epoch)
     return last, head
 
 
 def _holder(execute: Execute, number: int) -> Holder:
-    rows = execute(
-        "SELECT owner, process, epoch, expires, seen FROM head WHERE number = ?", (number,)
-    ).fetchall()
+    rows = execute(_HOLDER, (number,)).fetchall()
     if not rows:
         raise LeaseError("run_gone", "the run was removed in the meantime")
-    owner, process, epoch, expires, seen = rows[0]
+    owner, process, epoch, expires, seen = sound("head", rows)[0]
     return Holder(owner, Process.restore(process) if process else None, epoch, expires, seen)
 
 
-def _info(row: tuple[Any, ...]) -> RunInfo:
-    return RunInfo(*(*row[:-2], msgspec.json.decode(row[-2]), row[-1]))
+def _infos(rows: list[tuple[Any, ...]]) -> list[RunInfo]:
+    return [
+        RunInfo(*(*row[:-2], msgspec.json.decode(row[-2]), row[-1])) for row in sound("run", rows)
+    ]

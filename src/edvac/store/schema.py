@@ -27,7 +27,8 @@ CREATE TABLE run (
   title TEXT NOT NULL,
   closed REAL,
   seconds REAL NOT NULL DEFAULT 0,
-  counts TEXT NOT NULL DEFAULT '{}'
+  counts TEXT NOT NULL DEFAULT '{}',
+  mark BLOB NOT NULL DEFAULT x''
 );
 CREATE TABLE head (
   number INTEGER PRIMARY KEY REFERENCES run ON DELETE CASCADE,
@@ -38,7 +39,8 @@ CREATE TABLE head (
   process TEXT,
   acquired REAL NOT NULL DEFAULT 0,
   expires REAL NOT NULL DEFAULT 0,
-  seen REAL NOT NULL DEFAULT 0
+  seen REAL NOT NULL DEFAULT 0,
+  mark BLOB NOT NULL DEFAULT x''
 );
 CREATE TABLE record (
   id INTEGER PRIMARY KEY,
@@ -80,6 +82,7 @@ CREATE TABLE reuse (
   key TEXT NOT NULL,
   number INTEGER NOT NULL REFERENCES run ON DELETE CASCADE,
   seq INTEGER NOT NULL,
+  mark BLOB NOT NULL DEFAULT x'',
   PRIMARY KEY (key, number)
 ) WITHOUT ROWID;
 CREATE INDEX reuse_number ON reuse (number);
@@ -88,6 +91,7 @@ CREATE TABLE apply (
   round INTEGER NOT NULL,
   root TEXT NOT NULL,
   phase TEXT NOT NULL,
+  mark BLOB NOT NULL DEFAULT x'',
   PRIMARY KEY (number, round)
 ) WITHOUT ROWID;
 CREATE TABLE applied (
@@ -98,6 +102,7 @@ CREATE TABLE applied (
   after TEXT,
   mode INTEGER NOT NULL,
   state TEXT NOT NULL,
+  mark BLOB NOT NULL DEFAULT x'',
   PRIMARY KEY (number, round, path),
   FOREIGN KEY (number, round) REFERENCES apply ON DELETE CASCADE
 ) WITHOUT ROWID;
@@ -107,7 +112,8 @@ CREATE TABLE inbox (
   kind TEXT NOT NULL,
   payload BLOB NOT NULL,
   posted REAL NOT NULL,
-  taken INTEGER NOT NULL DEFAULT 0
+  taken INTEGER NOT NULL DEFAULT 0,
+  mark BLOB NOT NULL DEFAULT x''
 );
 CREATE INDEX inbox_number ON inbox (number, id) WHERE taken = 0;
 CREATE TABLE permission (
@@ -115,7 +121,8 @@ CREATE TABLE permission (
   shape TEXT NOT NULL,
   scope TEXT NOT NULL,
   expires REAL,
-  created REAL NOT NULL
+  created REAL NOT NULL,
+  mark BLOB NOT NULL DEFAULT x''
 ) WITHOUT ROWID;
 """
 
