@@ -1,0 +1,106 @@
+"""One request while it runs: its text so far, its stops, its clockings.
+
+It turns tokens into text and decides when a stop string ends the answer. It knows neither the scheduler nor the
+model.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from edvac.engine.grammar import Matcher
+from edvac.engine.protocol import Done, FinishReason, FromEngine, Generate, Text
+from edvac.engine.scheduler import Job
+from edvac.engine.tokenizer import TextStream
+
+
+@dataclass(slots=True)
+class Answer:
+    """The state of one answer; `keep` prompt tokens are to be kept on disk."""
+
+    request: Generate
+    job: Job
+    matcher: Matcher | None
+    stream: TextStream
+    keep: int = 0
+    produced: int = 0
+    forced: int = 0
+    text: str = ""
+    _shown: int = 0
+    _since_shown: int = 0
+    _first: float = 0.0
+    _queued: deque[int] = field(default_factory=deque)
+
+    @property
+    def complete(self) -> bool:
+        return self.matcher is not None and self.matcher.complete()
+
+    def decoding_since(self, now: float) -> None:
+        if not self._first:
+            self._first = now
+
+    def add(self, tokens: list[int]) -> bool:
+        """Append tokens to the text; true where a stop string was met, which is cut off."""
+        before = len(self.text)
+        self.produced += len(tokens)
+        self.forced += max(0, len(tokens) - 1)
+        self._since_shown += len(tokens)
+        self.text += "".join(self.stream.feed(token) for token in tokens)
+        for stop in self.request.stop:
+            at = self.text.find(stop, max(0, before - len(stop) + 1))
+            if at >= 0:
+                self.text = self.text[:at]
+                return True
+        return False
+
+    def feed(self, tokens: list[int], together: bool) -> None:
+        """Hand tokens on to be computed: all in the next step, or one per step."""
+        if together:
+            self.job.tokens += tokens
+        else:
+            self.job.tokens.append(tokens[0])
+            self._queued.extend(tokens[1:])
+
+    def next_queued(self) -> int | None:
+        return self._queued.popleft() if self._queued else None
+
+    def fresh_text(self, last: bool = False) -> list[FromEngine]:
+        """Text not shown yet; the part that might become a stop string is held back."""
+        if last:
+            self.text += self.stream.finish()
+        if not self.request.stream:
+            return []
+        safe = len(self.text) if last else len(self.text) - self._held()
+        if safe <= self._shown:
+            return []
+        piece, self._shown = self.text[self._shown : safe], safe
+        count, self._since_shown = self._since_shown, 0
+        return [Text(self.request.id, piece, count)]
+
+    def _held(self) -> int:
+        """Length of the longest tail that begins some stop string."""
+        longest = 0
+        for stop in self.request.stop:
+            for size in range(min(len(stop) - 1, len(self.text)), longest, -1):
+                if self.text.endswith(stop[:size]):
+                    longest = size
+                    break
+        return longest
+
+    def done(self, reason: FinishReason, now: float) -> Done:
+        job = self.job
+        admitted = job.admitted or now
+        first = self._first or now
+        return Done(
+            id=self.request.id,
+            text=self.text,
+            finish_reason=reason,
+            prompt_tokens=job.prompt,
+            cached_tokens=job.cached,
+            completion_tokens=self.produced,
+            forced_tokens=self.forced,
+            queue_ms=(admitted - job.arrived) * 1000,
+            prefill_ms=max(0.0, first - admitted) * 1000,
+            decode_ms=max(0.0, now - first) * 1000,
+        )

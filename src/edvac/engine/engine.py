@@ -1,0 +1,310 @@
+"""The engine without its shell: requests in, messages out, one step at a time.
+
+It owns scheduler, KV memory and decoder, and runs in whatever thread calls `step`. It knows neither sockets nor
+clients; a request's `id` is whatever the caller made unique.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import torch
+
+from edvac.core.errors import ConfigError, EdvacError, InternalError
+from edvac.core.seams import Clock
+from edvac.engine.answer import Answer
+from edvac.engine.attention import Arena, AttentionPlan, Span
+from edvac.engine.grammar import Grammars, Matcher
+from edvac.engine.model import Decoder
+from edvac.engine.prefixes import KeptPrefixes, ParkedPrefixes
+from edvac.engine.protocol import FinishReason, FromEngine, Generate, Progress, StatsReply, failure
+from edvac.engine.sampler import Sampling, choose
+from edvac.engine.scheduler import Chunk, Job, Limits, Scheduler, StepPlan
+from edvac.engine.tokenizer import TextCodec
+
+_MAX_STOPS: Final = 16
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened since start."""
+
+    steps: int = 0
+    prefill_tokens: int = 0
+    cached_tokens: int = 0
+    decode_tokens: int = 0
+    forced_tokens: int = 0
+    busy_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class EngineOptions:
+    """How the engine runs; `exact` is the reference setting."""
+
+    limits: Limits
+    exact: bool = False
+    kv_dtype: torch.dtype = torch.float16
+    parked_bytes: int = 512 << 20
+    jump_ahead: bool = True
+
+
+@dataclass(slots=True)
+class Engine:
+    """Continuous batching over one decoder."""
+
+    decoder: Decoder
+    codec: TextCodec
+    options: EngineOptions
+    clock: Clock
+    kept: KeptPrefixes | None = None
+    counters: Counters = field(default_factory=Counters)
+    save: Callable[[Callable[[], None]], None] = field(default=lambda work: work())
+    _answers: dict[str, Answer] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        limits = self.options.limits
+        config = self.decoder.config
+        self._arena = Arena(config, limits.slots, limits.context, self.options.kv_dtype)
+        self._parked = ParkedPrefixes(self.options.parked_bytes)
+        self._scheduler = Scheduler(limits, self.clock, self._parked)
+        self._grammars = Grammars(self.codec, config.vocabulary)
+
+    _arena: Arena = field(init=False)
+    _parked: ParkedPrefixes = field(init=False)
+    _scheduler: Scheduler = field(init=False)
+    _grammars: Grammars = field(init=False)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._answers)
+
+    def submit(self, request: Generate) -> None:
+        """Queue a request; raises what is wrong with it."""
+        if request.id in self._answers:
+            raise ConfigError("request_duplicate", f"A request named {request.id!r} is running.")
+        _check(request)
+        tokens, keep = self._encode(request)
+        job = Job(
+            id=request.id,
+            program=request.program,
+            cls=request.cls,
+            reader_class=request.reader_class,
+            tokens=tokens,
+            max_tokens=request.max_tokens,
+        )
+        answer = Answer(request, job, self._matcher(request), self.codec.stream(), keep)
+        if keep:
+            self._restore(request.reader_class, tokens[:keep])
+        self._scheduler.add(job)
+        self._answers[request.id] = answer
+
+    def cancel(self, identity: str) -> list[FromEngine]:
+        answer = self._answers.get(identity)
+        if answer is None:
+            return []
+        return self._end(answer, "cancelled")
+
+    def step(self) -> list[FromEngine]:
+        """Compute one step and report what came of it."""
+        plan = self._scheduler.plan()
+        if not plan.chunks:
+            if self._answers:
+                raise InternalError("schedule_stuck", "The scheduler has work but plans none.")
+            return []
+        started = self.clock.now()
+        messages: list[FromEngine] = []
+        with torch.inference_mode():
+            self._admit(plan)
+            logits = self._forward(plan)
+            self._scheduler.commit(plan)
+            messages += self._progress(plan)
+            row = 0
+            for chunk in plan.chunks:
+                if chunk.samples:
+                    messages += self._advance(chunk.job, logits[row])
+                    row += 1
+        self._count(plan, self.clock.now() - started)
+        return messages
+
+    def stats(self, resident: int) -> StatsReply:
+        counters, running = self.counters, self._scheduler.running
+        tokens = sum(job.computed for job in running)
+        busy = max(counters.busy_seconds, 1e-9)
+        return StatsReply(
+            running=len(running),
+            waiting=len(self._scheduler.waiting),
+            kv_tokens=tokens,
+            kv_bytes=tokens * self._arena.token_bytes + self._parked.size,
+            kv_capacity_bytes=self.options.limits.kv_tokens * self._arena.token_bytes,
+            parked_prefixes=len(self._parked),
+            steps=counters.steps,
+            prefill_tokens=counters.prefill_tokens,
+            cached_tokens=counters.cached_tokens,
+            decode_tokens=counters.decode_tokens,
+            forced_tokens=counters.forced_tokens,
+            busy_seconds=counters.busy_seconds,
+            prefill_tokens_per_second=counters.prefill_tokens / busy,
+            decode_tokens_per_second=counters.decode_tokens / busy,
+            resident_bytes=resident,
+        )
+
+    def _encode(self, request: Generate) -> tuple[list[int], int]:
+        """Prompt tokens, and how many of them are to be kept on disk."""
+        tokens: list[int] = []
+        keep = 0
+        if self.codec.specials.add_bos and self.codec.specials.bos is not None:
+            tokens.append(self.codec.specials.bos)
+        for segment in request.segments:
+            tokens += self.codec.encode(segment.text, segment.control)
+            if segment.keep:
+                keep = len(tokens)
+        return tokens, keep
+
+    def _matcher(self, request: Generate) -> Matcher | None:
+        if request.schema is not None:
+            return self._grammars.from_schema(request.schema)
+        if request.lark is not None:
+            return self._grammars.from_lark(request.lark)
+        return None
+
+    def _restore(self, reader_class: str, tokens: list[int]) -> None:
+        if self.kept is None or self._parked.match(reader_class, tokens) == len(tokens):
+            return
+        block = self.kept.load_prefix(reader_class, tokens)
+        if block is not None and block.dtype == self._arena.dtype:
+            self._parked.park(reader_class, tokens, block)
+
+    def _admit(self, plan: StepPlan) -> None:
+        for admission in plan.admissions:
+            job = admission.job
+            if not admission.cached:
+                continue
+            if admission.source_slot >= 0:
+                self._arena.copy(admission.source_slot, job.slot, admission.cached)
+            else:
+                block = self._parked.get(job.reader_class, job.tokens, admission.cached)
+                self._arena.load(job.slot, 0, block)
+            self.counters.cached_tokens += admission.cached
+
+    def _forward(self, plan: StepPlan) -> torch.Tensor:
+        tokens: list[int] = []
+        spans: list[Span] = []
+        sampled: list[int] = []
+        for chunk in plan.chunks:
+            tokens += chunk.job.tokens[chunk.start : chunk.start + chunk.count]
+            spans.append(Span(chunk.job.slot, chunk.start, chunk.count))
+            if chunk.samples:
+                sampled.append(len(tokens) - 1)
+        attention = AttentionPlan(spans, self._arena, self.decoder.config, self.options.exact)
+        return self.decoder.forward(tokens, attention, self._arena, sampled)
+
+    def _progress(self, plan: StepPlan) -> list[FromEngine]:
+        return [
+            Progress(chunk.job.id, "prefill", chunk.start + chunk.count, chunk.job.prompt)
+            for chunk in plan.chunks
+            if chunk.start < chunk.job.prompt and self._answers[chunk.job.id].request.stream
+        ]
+
+    def _advance(self, job: Job, logits: torch.Tensor) -> list[FromEngine]:
+        """Take the next token of an answer, and those its grammar forces after it."""
+        answer = self._answers[job.id]
+        answer.decoding_since(self.clock.now())
+        queued = answer.next_queued()
+        if queued is not None:  # forced tokens, fed one per step
+            job.tokens.append(queued)
+            return []
+        try:
+            messages = self._take(answer, self._choose(answer, logits))
+        except EdvacError as error:
+            return self._fail(answer, error)
+        return messages
+
+    def _choose(self, answer: Answer, logits: torch.Tensor) -> int:
+        request = answer.request
+        if answer.matcher is not None:
+            logits = logits.masked_fill(~answer.matcher.allowed(), -torch.inf)
+        sampling = Sampling(
+            temperature=request.temperature,
+            top_k=request.top_k,
+            top_p=request.top_p,
+            min_p=request.min_p,
+            repetition_penalty=request.repetition_penalty,
+            seed=request.seed,
+        )
+        return choose(logits, sampling, len(answer.job.tokens), answer.job.tokens)
+
+    def _take(self, answer: Answer, token: int) -> list[FromEngine]:
+        if token in self.codec.specials.ends:
+            return self._end(answer, "stop")
+        new = [token]
+        if answer.matcher is not None:
+            answer.matcher.take(token)
+            for forced in answer.matcher.forced():
+                answer.matcher.take(forced)
+                new.append(forced)
+        room = answer.request.max_tokens - answer.produced
+        stopped = answer.add(new[:room])
+        self.counters.forced_tokens += len(new[:room]) - 1
+        if stopped or (answer.complete and len(new) <= room):
+            return self._end(answer, "stop")
+        if answer.produced >= answer.request.max_tokens:
+            return self._end(answer, "length")
+        answer.feed(new, self.options.jump_ahead)
+        return answer.fresh_text()
+
+    def _end(self, answer: Answer, reason: FinishReason) -> list[FromEngine]:
+        self._park(answer)
+        self._forget(answer)
+        return [*answer.fresh_text(last=True), answer.done(reason, self.clock.now())]
+
+    def _fail(self, answer: Answer, error: EdvacError) -> list[FromEngine]:
+        self._forget(answer)
+        return [failure(answer.request.id, error)]
+
+    def _forget(self, answer: Answer) -> None:
+        self._scheduler.finish(answer.job)
+        del self._answers[answer.request.id]
+
+    def _park(self, answer: Answer) -> None:
+        """Leave the finished sequence's keys and values where a successor may find them."""
+        job = answer.job
+        if job.slot < 0 or job.computed == 0:
+            return
+        with torch.inference_mode():
+            block = self._arena.export(job.slot, 0, job.computed)
+        self._parked.park(job.reader_class, job.tokens[: job.computed], block)
+        keep = answer.keep
+        if keep and self.kept is not None and job.computed >= keep:
+            kept, part, tokens = self.kept, block[:, :, :, :keep], job.tokens[:keep]
+            self.save(lambda: kept.save_prefix(job.reader_class, tokens, part))
+
+    def _count(self, plan: StepPlan, seconds: float) -> None:
+        prefill = sum(_prefill_rows(chunk) for chunk in plan.chunks)
+        self.counters.steps += 1
+        self.counters.busy_seconds += seconds
+        self.counters.prefill_tokens += prefill
+        self.counters.decode_tokens += plan.rows - prefill
+
+
+def _prefill_rows(chunk: Chunk) -> int:
+    return max(0, min(chunk.start + chunk.count, chunk.job.prompt) - chunk.start)
+
+
+def _check(request: Generate) -> None:
+    """Bounds on what a client may ask."""
+    rules = (
+        (request.max_tokens >= 1, "max_tokens must be at least 1"),
+        (0.0 <= request.temperature <= 100.0, "temperature must lie in 0..100"),
+        (0.0 < request.top_p <= 1.0, "top_p must lie in (0, 1]"),
+        (0.0 <= request.min_p <= 1.0, "min_p must lie in 0..1"),
+        (request.top_k >= 0, "top_k must not be negative"),
+        (0.1 <= request.repetition_penalty <= 10.0, "repetition_penalty must lie in 0.1..10"),
+        (len(request.stop) <= _MAX_STOPS and all(request.stop), "at most 16 stops, none empty"),
+        (request.schema is None or request.lark is None, "give a schema or a grammar, not both"),
+        (any(segment.text for segment in request.segments), "the prompt must not be empty"),
+    )
+    for good, why in rules:
+        if not good:
+            raise ConfigError("request_invalid", "The request cannot be run.", f"{why}.")

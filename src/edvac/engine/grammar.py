@@ -1,0 +1,125 @@
+"""Grammars over tokens: which may come next, and which must.
+
+A wrapper around llguidance that turns JSON schemas (written without spare white space) and Lark grammars into masks,
+forced tokens and typed errors. It knows no logits and no requests.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import llguidance
+import numpy as np
+import torch
+
+from edvac.core.errors import ConfigError, InternalError
+from edvac.engine.tokenizer import TextCodec
+
+_COMPACT: Final = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
+MAX_GRAMMAR_BYTES: Final = 1 << 20
+
+
+class _Vocabulary:
+    """The shape in which llguidance wants a vocabulary."""
+
+    def __init__(self, codec: TextCodec) -> None:
+        self._codec = codec
+        ends = codec.specials.ends
+        first_end = min(ends) if ends else 0
+        self.eos_token_id = codec.specials.eos if codec.specials.eos is not None else first_end
+        self.bos_token_id = codec.specials.bos
+        names = {index: name for name, index in codec.control.items()}
+        # The 0xFF in front tells llguidance that a token is special and matches no text.
+        self.tokens = [
+            b"\xff" + names[index].encode() if index in names else piece
+            for index, piece in enumerate(codec.pieces)
+        ]
+        self.special_token_ids = sorted(codec.control_ids)
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        clear = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        return self._codec.encode(clear, control=False)
+
+
+class Grammars:
+    """Compiles grammars for one vocabulary."""
+
+    def __init__(self, codec: TextCodec, rows: int) -> None:
+        wrapped = llguidance.TokenizerWrapper(_Vocabulary(codec))
+        self._tokenizer: Any = llguidance.LLTokenizer(wrapped, n_vocab=rows)
+        self._rows = rows
+        self._ends = sorted(codec.specials.ends)
+
+    def from_schema(self, schema: str) -> Matcher:
+        """A matcher for one JSON value of this schema, in its compact form."""
+        _check_length(schema)
+        try:
+            text = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT)
+        except ValueError as error:
+            raise _refused(str(error)) from error
+        return self._matcher(text)
+
+    def from_lark(self, lark: str) -> Matcher:
+        _check_length(lark)
+        return self._matcher(llguidance.LLMatcher.grammar_from_lark(lark))
+
+    def _matcher(self, text: str) -> Matcher:
+        made = llguidance.LLMatcher(self._tokenizer, text, log_level=0)
+        if made.is_error():
+            raise _refused(made.get_error())
+        return Matcher(made, self._rows)
+
+
+class Matcher:
+    """The state of one answer under its grammar."""
+
+    def __init__(self, matcher: Any, rows: int) -> None:
+        self._matcher, self._rows = matcher, rows
+
+    def forced(self) -> list[int]:
+        """Tokens that must come next, whatever the model thinks."""
+        found: list[int] = self._matcher.compute_ff_tokens()
+        return found
+
+    def allowed(self) -> torch.Tensor:
+        """One boolean per token."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        flags = np.unpackbits(bits, bitorder="little")[: self._rows]
+        self._check()
+        return torch.from_numpy(flags.view(np.bool_))
+
+    def take(self, token: int) -> None:
+        if not self._matcher.consume_token(token):
+            self._check()
+            raise InternalError("grammar_rejected", "The grammar refused a token it had allowed.")
+
+    def complete(self) -> bool:
+        """Nothing more can follow but the end."""
+        return bool(self._matcher.is_stopped())
+
+    def accepting(self) -> bool:
+        return bool(self._matcher.is_accepting())
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise _refused(self._matcher.get_error())
+
+
+def _check_length(text: str) -> None:
+    if len(text) > MAX_GRAMMAR_BYTES:
+        raise _refused(f"it is {len(text)} characters long, more than {MAX_GRAMMAR_BYTES}")
+
+
+def _refused(why: str) -> ConfigError:
+    return ConfigError(
+        "grammar_invalid",
+        "The answer's schema or grammar cannot be used.",
+        why.strip().splitlines()[0][:500] if why.strip() else "",
+        "Simplify the schema; unsupported keywords are named above.",
+    )
+
+
+def schema_text(schema: dict[str, Any]) -> str:
+    """A schema as text, the same for equal schemas whatever the order they were built in."""
+    return json.dumps(schema, ensure_ascii=False, separators=(",", ":"))

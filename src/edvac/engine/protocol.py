@@ -1,0 +1,251 @@
+"""What a client and the engine say to each other over their socket.
+
+A frame is a 4-byte big-endian length and that many bytes of msgpack: one tagged struct of the closed sets below. The
+length is checked before anything is allocated, and unknown types or fields are refused. The engine does not know
+chat: a client renders its template into segments and marks template text as control, data as not.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from edvac.core.errors import (
+    BudgetError,
+    ConfigError,
+    EdvacError,
+    InternalError,
+    ModelFileError,
+    OperandError,
+    ProcessorError,
+)
+
+VERSION: Final = 1
+MAX_FRAME: Final = 32 << 20
+_LENGTH: Final = struct.Struct(">I")
+
+RequestClass: TypeAlias = Literal["online", "offline", "speculative"]
+FinishReason: TypeAlias = Literal["stop", "length", "cancelled"]
+Setting: TypeAlias = Literal["fast", "reference"]
+HintKind: TypeAlias = Literal["open", "close", "tool_started", "tool_ended", "next_use", "drop"]
+
+
+class _Message(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True, omit_defaults=True
+):
+    """Root of everything that travels."""
+
+
+class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A piece of a prompt. Special tokens are recognised only where `control` is true.
+
+    `keep` asks that the prompt up to the end of this segment be kept on disk for later engines.
+    """
+
+    text: str
+    control: bool = False
+    keep: bool = False
+
+
+class Hello(_Message, frozen=True):
+    version: int = VERSION
+
+
+class Generate(_Message, frozen=True, kw_only=True):
+    """One completion. `program` and `slot` name the step it is for; `reader_class` bounds KV sharing."""
+
+    id: str
+    segments: list[Segment]
+    program: str = ""
+    slot: str = ""
+    cls: RequestClass = "online"
+    reader_class: str = ""
+    max_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    stop: list[str] = []
+    schema: str | None = None
+    lark: str | None = None
+    stream: bool = False
+
+
+class Cancel(_Message, frozen=True):
+    id: str
+
+
+class Hint(_Message, frozen=True, kw_only=True):
+    """What a program is about to do. Accepted always, acted on at best effort."""
+
+    kind: HintKind
+    program: str
+    detail: str = ""
+    after: float = 0.0
+    lease: float = 60.0
+
+
+class Stats(_Message, frozen=True):
+    pass
+
+
+class Shutdown(_Message, frozen=True):
+    """End once nothing is running."""
+
+
+class Ready(_Message, frozen=True, kw_only=True):
+    """The model is loaded; `sha256` names the weight file's content."""
+
+    version: int
+    model: str
+    sha256: str
+    architecture: str
+    context_length: int
+    chat_template: str | None
+    special_tokens: dict[str, str]
+    setting: Setting
+    pid: int
+    threads: int
+
+
+class Progress(_Message, frozen=True):
+    """`id` is None for loading; `stage` is one of load, queue, prefill."""
+
+    id: str | None
+    stage: str
+    done: int
+    total: int
+
+
+class Text(_Message, frozen=True):
+    id: str
+    text: str
+    tokens: int
+
+
+class Done(_Message, frozen=True, kw_only=True):
+    id: str
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    forced_tokens: int = 0
+    queue_ms: float = 0.0
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
+
+
+class Failed(_Message, frozen=True, kw_only=True):
+    """`id` is None where the failure is the connection's or the engine's, not one request's."""
+
+    id: str | None
+    code: str
+    what: str
+    why: str = ""
+    fix: str = ""
+    kind: str = "InternalError"
+
+
+class StatsReply(_Message, frozen=True, kw_only=True):
+    """Counters since start, and the state right now."""
+
+    running: int
+    waiting: int
+    kv_tokens: int
+    kv_bytes: int
+    kv_capacity_bytes: int
+    parked_prefixes: int
+    steps: int
+    prefill_tokens: int
+    cached_tokens: int
+    decode_tokens: int
+    forced_tokens: int
+    busy_seconds: float
+    prefill_tokens_per_second: float
+    decode_tokens_per_second: float
+    resident_bytes: int
+
+
+ToEngine: TypeAlias = Hello | Generate | Cancel | Hint | Stats | Shutdown
+FromEngine: TypeAlias = Ready | Progress | Text | Done | Failed | StatsReply
+
+_encoder = msgspec.msgpack.Encoder()
+_to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
+_from_engine: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
+
+_KINDS: Final[dict[str, type[EdvacError]]] = {
+    kind.__name__: kind
+    for kind in (
+        BudgetError,
+        ConfigError,
+        InternalError,
+        ModelFileError,
+        OperandError,
+        ProcessorError,
+    )
+}
+
+
+class FrameError(Exception):
+    """The other side sent what is not a message; the connection must be closed."""
+
+
+def encode(message: ToEngine | FromEngine) -> bytes:
+    """A message as a whole frame."""
+    body = _encoder.encode(message)
+    if len(body) > MAX_FRAME:
+        raise OperandError(
+            "operand_too_large",
+            f"The message is {len(body)} bytes long.",
+            f"One message to or from the engine holds at most {MAX_FRAME} bytes.",
+            "Give the step less data, or declare a paging rule for it.",
+        )
+    return _LENGTH.pack(len(body)) + body
+
+
+def frame_length(head: bytes) -> int:
+    """The length that four header bytes announce, if it is allowed."""
+    if len(head) != _LENGTH.size:
+        raise FrameError("a frame's header is cut short")
+    length = int(_LENGTH.unpack(head)[0])
+    if not 1 <= length <= MAX_FRAME:
+        raise FrameError(f"a frame announces {length} bytes; at most {MAX_FRAME} are allowed")
+    return length
+
+
+def decode_to_engine(body: bytes) -> ToEngine:
+    try:
+        return _to_engine.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FrameError(f"not a message to the engine: {error}") from error
+
+
+def decode_from_engine(body: bytes) -> FromEngine:
+    try:
+        return _from_engine.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FrameError(f"not a message from the engine: {error}") from error
+
+
+def failure(identity: str | None, error: EdvacError) -> Failed:
+    """An error as a message; its class travels as `kind`."""
+    kind = type(error).__name__
+    return Failed(
+        id=identity,
+        code=error.code,
+        what=error.what,
+        why=error.why,
+        fix=error.fix,
+        kind=kind if kind in _KINDS else "InternalError",
+    )
+
+
+def raised(message: Failed) -> EdvacError:
+    """The error that a message carries."""
+    kind = _KINDS.get(message.kind, InternalError)
+    return kind(message.code, message.what, message.why, message.fix)
