@@ -8,7 +8,8 @@ or models.
 
 from edvac.control.scoreboard import Scoreboard
 from edvac.control.step import Failure, Intent, Limits, Outcome, Result, Step, StepState, Usage
-from edvac.control.unit import ControlUnit, Record, Work
+from edvac.control.journal import Record, Replay
+from edvac.control.unit import ControlUnit, Work
 
 __all__ = [
     "ControlUnit",
@@ -17,6 +18,7 @@ __all__ = [
     "Limits",
     "Outcome",
     "Record",
+    "Replay",
     "Result",
     "Scoreboard",
     "Step",

@@ -181,7 +181,14 @@ class ControlUnit:
             self._to_check.extend(self._scoreboard.release(claim))
 
     def handled(self, failed: Failed) -> None:
+        """attempt() or ok() accepted a failure: it and the steps that only passed it on count no
+        longer."""
         self._unhandled.discard(failed.slot)
+        at = failed.origin
+        while at is not None and at in self.steps:
+            step = self.steps[at]
+            self._unhandled.discard(at)
+            at = step.failure.origin if step.state is StepState.BLOCKED and step.failure else None
 
     # -- inside -------------------------------------------------------------------------------
 
@@ -460,7 +467,8 @@ class ControlUnit:
                 "A value is pending that no step will deliver.",
                 "Please report this with the program.",
             )
-        self._work.closed = "partial" if self.failures() else "done"
+        whole = not self.failures() and not self._evaluator.unreached
+        self._work.closed = "done" if whole else "partial"
 
     @property
     def waits_for_person(self) -> bool:

@@ -1,0 +1,93 @@
+"""From messages to the segments of a prompt, by the chat template that the model's file brings.
+
+The template is rendered once with placeholders where the contents go; what lies between the
+placeholders is the template's own text, in which special tokens count. Contents are never parsed
+for special tokens, so a document that
+contains ``<|im_end|>`` ends nothing. The template itself comes from a file that may be hostile: it
+runs in a sandboxed environment without access to anything.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from edvac.core.errors import ModelFileError
+from edvac.engine.protocol import Segment
+from edvac.processor.port import Message
+
+MAX_TEMPLATE = 64 * 1024
+_PLACE = re.compile("\ue000(\\d+)\ue001")
+
+# For a model file that brings no template.
+_PLAIN = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def render(
+    template: str | None,
+    special: Mapping[str, str],
+    messages: tuple[Message, ...],
+    prefill: str = "",
+) -> list[Segment]:
+    """The prompt as segments: template text as control, contents as data.
+
+    Raises:
+        ModelFileError: the template cannot be rendered.
+    """
+    shape = tuple(message.role for message in messages)
+    found: list[Segment] = []
+    text = _outline(template or _PLAIN, tuple(sorted(special.items())), shape)
+    last = 0
+    for place in _PLACE.finditer(text):
+        if place.start() > last:
+            found.append(Segment(text[last : place.start()], control=True))
+        segments = messages[int(place.group(1))].segments
+        found += [Segment(s.text, keep=s.keep) for s in segments if s.text]
+        last = place.end()
+    if last < len(text):
+        found.append(Segment(text[last:], control=True))
+    if prefill:
+        found.append(Segment(prefill))
+    return found
+
+
+@functools.lru_cache(maxsize=256)
+def _outline(template: str, special: tuple[tuple[str, str], ...], roles: tuple[str, ...]) -> str:
+    """The template's own text with a numbered placeholder for each message's content."""
+    if len(template) > MAX_TEMPLATE:
+        raise _broken(f"it has {len(template)} characters")
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.globals["raise_exception"] = _refuse
+    names = {f"{name}_token": token for name, token in special}
+    messages = [
+        {"role": role, "content": f"\ue000{number}\ue001"} for number, role in enumerate(roles)
+    ]
+    try:
+        text = environment.from_string(template).render(
+            messages=messages, add_generation_prompt=True, tools=None, **names
+        )
+    except (jinja2.TemplateError, TypeError, ValueError, RecursionError) as problem:
+        raise _broken(str(problem)) from problem
+    if [int(number) for number in _PLACE.findall(text)] != list(range(len(roles))):
+        raise _broken("it does not keep the messages in order")
+    return text
+
+
+def _refuse(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _broken(why: str) -> ModelFileError:
+    return ModelFileError(
+        "chat_template_broken",
+        "the model's chat template cannot be used",
+        why[:300],
+        "Fetch the model again, or use another one.",
+    )

@@ -1,0 +1,96 @@
+"""The embedded engine as the processor: a client of the engine process."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+from edvac.core.errors import InternalError
+from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
+from edvac.engine.protocol import Generate, Progress, Ready, Text
+from edvac.processor.port import Answer, OnStage, OnText, Request
+
+CONCURRENCY = 16  # rows that a step of the engine gains from; more only wait
+
+
+class EmbeddedProcessor:
+    """Connects to the engine of this model, or starts it."""
+
+    def __init__(self, spec: EngineSpec, on_stage: OnStage | None = None) -> None:
+        self._spec = spec
+        self._on_stage = on_stage
+        self._client: EngineClient | None = None
+        self._names = itertools.count(1)
+        self.concurrency = CONCURRENCY
+        self.has_grammar = True
+        self.endpoint = "embedded engine"
+
+    @property
+    def identity(self) -> str:
+        ready = self._ready()
+        return f"{ready.model}@{ready.sha256[:16]}/{ready.setting}"
+
+    @property
+    def context_tokens(self) -> int:
+        return self._ready().context_length
+
+    async def open(self) -> None:
+        if self._client is None or self._client.closed:
+            self._client = await connect_or_start(self._spec, self._progress)
+
+    async def complete(self, request: Request, on_text: OnText | None = None) -> Answer:
+        from edvac.processor.chat import render
+
+        await self.open()
+        assert self._client is not None
+        ready = self._ready()
+        segments = render(
+            ready.chat_template, ready.special_tokens, request.messages, request.prefill
+        )
+        generate = Generate(
+            id=f"{request.run}.{next(self._names)}",
+            segments=segments,
+            program=request.run,
+            slot=request.slot,
+            reader_class=request.reader_class,
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            seed=request.seed,
+            stop=list(request.stop),
+            schema=json.dumps(request.schema) if request.schema is not None else None,
+            lark=request.lark,
+            stream=on_text is not None,
+        )
+
+        def text(piece: Text) -> None:
+            if on_text is not None:
+                on_text(piece.text, piece.tokens)
+
+        done = await self._client.generate(generate, text)
+        return Answer(
+            done.text,
+            done.finish_reason,
+            done.prompt_tokens,
+            done.cached_tokens,
+            done.completion_tokens,
+            tuple(segment.text for segment in segments),
+        )
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    def _ready(self) -> Ready:
+        if self._client is None:
+            raise InternalError("engine_not_open", "the engine was asked before it was opened")
+        return self._client.ready
+
+    def _progress(self, progress: Progress) -> None:
+        if self._on_stage is not None:
+            self._on_stage(
+                _STAGES.get(progress.stage, progress.stage), progress.done, progress.total
+            )
+
+
+_STAGES = {"load": "loading the model", "queue": "waiting for the engine", "prefill": "reading"}
