@@ -1,0 +1,103 @@
+"""Starts an engine process: ``python -m edvac.engine --model FILE --socket PATH --cache DIR``.
+
+It reads the command line, bounds the threads before torch is imported, and puts loader, engine and server together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from edvac.core.errors import EdvacError
+
+if TYPE_CHECKING:
+    from edvac.engine.engine import Engine
+    from edvac.engine.protocol import Ready
+
+_CONTEXT: Final = 8192
+_SLOTS: Final = 32
+_STEP_TOKENS: Final = 256
+
+
+def main() -> int:
+    """Run until nobody needs the engine; the result is the exit code."""
+    options = _parser().parse_args()
+    threads = options.threads or free_cores()
+    # Spinning workers would take the cores from whoever else works here.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    from edvac.engine.server import Server, private_socket
+
+    try:
+        with private_socket(options.socket) as served:
+            server = Server(_builder(options, threads), options.idle_seconds)
+            asyncio.run(server.run(served))
+            return server.exit_code
+    except EdvacError as error:
+        sys.stderr.write(f"{error.code}: {error}\n")
+        return error.exit_code
+
+
+def free_cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edvac.engine", description="Serve one model.")
+    parser.add_argument("--model", type=Path, required=True, help="a .gguf or .safetensors file")
+    parser.add_argument("--socket", type=Path, required=True, help="where to listen")
+    parser.add_argument("--cache", type=Path, required=True, help="directory for repacked weights")
+    parser.add_argument("--setting", choices=("fast", "reference"), default="fast")
+    parser.add_argument("--threads", type=int, default=0, help="0: all cores free to it")
+    parser.add_argument("--context", type=int, default=0, help="tokens per sequence")
+    parser.add_argument("--idle-seconds", type=float, default=600.0)
+    parser.add_argument("--kv-mb", type=int, default=0, help="memory for keys and values")
+    parser.add_argument("--slots", type=int, default=_SLOTS, help="sequences at a time")
+    parser.add_argument("--step-tokens", type=int, default=_STEP_TOKENS)
+    return parser
+
+
+def _builder(
+    options: argparse.Namespace, threads: int
+) -> Callable[[Callable[[int, int], None]], tuple[Engine, Ready]]:
+    def build(on_progress: Callable[[int, int], None]) -> tuple[Engine, Ready]:
+        from edvac.engine.assembly import Assembly, assemble
+
+        return assemble(
+            Assembly(
+                model=options.model,
+                cache=options.cache,
+                setting=options.setting,
+                threads=threads,
+                context=options.context or _CONTEXT,
+                kv_bytes=options.kv_mb << 20,
+                slots=options.slots,
+                step_tokens=max(options.step_tokens, options.slots),
+            ),
+            on_progress,
+            _in_background,
+        )
+
+    return build
+
+
+def _in_background(work: Callable[[], None]) -> None:
+    """Disk writes nobody waits for."""
+    threading.Thread(target=work, name="keep", daemon=False).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Puts an engine together from a model file and a memory budget.
+
+The one place that knows loader, engine and machine at once; everything below gets what it needs handed to it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from edvac.core.errors import ConfigError
+from edvac.core.seams import SystemClock
+from edvac.engine.digest import file_digest
+from edvac.engine.engine import Engine, EngineOptions
+from edvac.engine.loader import LoadOptions, load
+from edvac.engine.prefixes import KeptPrefixes
+from edvac.engine.protocol import VERSION, Ready, Setting
+from edvac.engine.scheduler import Limits
+from edvac.engine.tokenizer import TextCodec
+from edvac.engine.weights import ModelConfig, WeightSource
+
+_KV_SHARE: Final = 4  # KV memory is at most this fraction (1/n) of what the machine has
+_KV_MOST: Final = 4 << 30
+_PARKED_SHARE: Final = 3  # and this fraction of it holds finished prefixes
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """What to assemble; zero bytes of KV mean a quarter of the machine's memory, 4 GiB at most."""
+
+    model: Path
+    cache: Path
+    setting: Setting
+    threads: int
+    context: int
+    kv_bytes: int
+    slots: int
+    step_tokens: int
+
+
+def assemble(
+    wanted: Assembly,
+    on_progress: Callable[[int, int], None],
+    save: Callable[[Callable[[], None]], None],
+) -> tuple[Engine, Ready]:
+    """A loaded engine and what it says of itself."""
+    torch.set_num_threads(wanted.threads)
+    torch.set_grad_enabled(False)
+    reference = wanted.setting == "reference"
+    digest = file_digest(wanted.model)
+    options = LoadOptions(wanted.model, digest, wanted.cache, reference, on_progress)
+    decoder, source = load(options)
+    dtype = torch.float32 if reference else kv_type()
+    kv_bytes = wanted.kv_bytes or min(_KV_MOST, machine_bytes() // _KV_SHARE)
+    limits = _limits(wanted, source.config, kv_bytes - kv_bytes // _PARKED_SHARE, dtype)
+    engine = Engine(
+        decoder,
+        source.codec,
+        EngineOptions(limits, reference, dtype, kv_bytes // _PARKED_SHARE),
+        SystemClock(),
+        KeptPrefixes(wanted.cache, f"{digest} {wanted.setting} {dtype}"),
+        save=save,
+    )
+    return engine, _ready(source, wanted, digest, limits.context)
+
+
+def _limits(wanted: Assembly, config: ModelConfig, kv_bytes: int, dtype: torch.dtype) -> Limits:
+    token = 2 * config.layers * config.kv_heads * config.head_dim * dtype.itemsize
+    tokens = kv_bytes // token
+    if tokens < 64:
+        raise ConfigError(
+            "kv_too_small",
+            "The memory for keys and values is too small.",
+            f"It holds {tokens} tokens of this model.",
+            f"Allow at least {token * 2048 >> 20} MiB.",
+        )
+    context = min(wanted.context, config.context)
+    return Limits(wanted.slots, context, wanted.step_tokens, tokens)
+
+
+def _ready(source: WeightSource, wanted: Assembly, digest: str, context: int) -> Ready:
+    return Ready(
+        version=VERSION,
+        model=source.name,
+        sha256=digest,
+        architecture=source.config.architecture,
+        context_length=context,
+        chat_template=source.template,
+        special_tokens=special_names(source.codec),
+        setting=wanted.setting,
+        pid=os.getpid(),
+        threads=wanted.threads,
+    )
+
+
+def special_names(codec: TextCodec) -> dict[str, str]:
+    """The spelling of the tokens that chat templates refer to."""
+    names = {index: name for name, index in codec.control.items()}
+    roles = {"bos_token": codec.specials.bos, "eos_token": codec.specials.eos}
+    found = {role: names[at] for role, at in roles.items() if at is not None and at in names}
+    return found | {f"end_{index}": names[index] for index in codec.specials.ends if index in names}
+
+
+def kv_type() -> torch.dtype:
+    """Half precision where the processor computes in it, else float32.
+
+    Not bfloat16: Qwen2's keys carry biases of several hundred, and eight bits of mantissa lose what is beside them.
+    """
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return torch.float32
+    return torch.float16 if "avx512_fp16" in flags or "asimdhp" in flags else torch.float32
+
+
+def machine_bytes() -> int:
+    """Memory of the machine, or of the control group where that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        text = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return total
+    return min(total, int(text)) if text.isdigit() else total

@@ -1,0 +1,391 @@
+"""Talks to an engine process, and starts one where none is serving.
+
+Pure asyncio, no torch: cheap to import. A request ends with its answer or with one typed error, also when the engine
+dies in the middle. It knows frames and processes; chat templates and schemas are the caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from edvac.core.errors import EdvacError, ProcessorError
+from edvac.engine.protocol import (
+    VERSION,
+    Cancel,
+    Done,
+    Failed,
+    FrameError,
+    FromEngine,
+    Generate,
+    Hello,
+    Hint,
+    Progress,
+    Ready,
+    Setting,
+    Shutdown,
+    Stats,
+    StatsReply,
+    Text,
+    ToEngine,
+    decode_from_engine,
+    encode,
+    frame_length,
+    raised,
+)
+
+OnProgress = Callable[[Progress], None]
+OnText = Callable[[str], None]
+
+_POLL: Final = 0.05
+_LOG_TAIL: Final = 2000
+_MAX_SOCKET_PATH: Final = 100  # the kernel's limit is 107 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Which engine is wanted. Equal specs reach the same process.
+
+    Args:
+        model: the weight file.
+        setting: ``fast``, or ``reference`` for float32 and reproducible text.
+        threads, context, kv_mb: 0 leaves the choice to the engine.
+        idle_seconds: how long it stays after its last client.
+        runtime: directory of sockets and logs (mode 0700); by default the user's runtime directory.
+        cache: directory of repacked weights; by default the user's cache directory.
+    """
+
+    model: Path
+    setting: Setting = "fast"
+    threads: int = 0
+    context: int = 0
+    kv_mb: int = 0
+    idle_seconds: float = 600.0
+    start_seconds: float = 600.0
+    runtime: Path | None = None
+    cache: Path | None = None
+    extra: tuple[str, ...] = ()
+
+    def socket(self) -> Path:
+        key = f"{self.model.resolve()}\0{self.setting}\0{self.threads}\0{self.context}\0{self.kv_mb}"
+        name = hashlib.sha256((key + "\0".join(self.extra)).encode()).hexdigest()[:16]
+        return (self.runtime or default_runtime()) / f"{name}.sock"
+
+    def command(self) -> list[str]:
+        # -P: the working directory holds the user's files and must not be able to supply modules.
+        return [
+            *(sys.executable, "-P", "-m", "edvac.engine"),
+            *("--model", str(self.model.resolve())),
+            *("--socket", str(self.socket())),
+            *("--cache", str(self.cache or default_cache())),
+            *("--setting", self.setting),
+            *("--threads", str(self.threads)),
+            *("--context", str(self.context)),
+            *("--kv-mb", str(self.kv_mb)),
+            *("--idle-seconds", str(self.idle_seconds)),
+            *self.extra,
+        ]
+
+
+def default_runtime() -> Path:
+    """A private directory with a short name; sockets' paths may not be long."""
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base and len(base) < _MAX_SOCKET_PATH - 40:
+        return Path(base) / "edvac"
+    return Path(tempfile.gettempdir()) / f"edvac-{os.getuid()}"
+
+
+def default_cache() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("edvac")) / "engine"
+
+
+async def connect_or_start(spec: EngineSpec, on_progress: OnProgress | None = None) -> EngineClient:
+    """A client of the engine that `spec` describes, which is started if it is not running."""
+    async with asyncio.timeout(spec.start_seconds) as limit:
+        try:
+            while True:
+                streams, process = await _reach(spec)
+                client = EngineClient(*streams, log=log_path(spec))
+                try:
+                    await client.greet(on_progress)
+                except _EndingError:
+                    await client.close()  # caught the old process on its way out
+                    await asyncio.sleep(_POLL)
+                    continue
+                if process is not None:
+                    client.adopt(process)
+                return client
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise ProcessorError(
+                "engine_slow",
+                "The engine did not become ready.",
+                f"{spec.start_seconds:.0f} seconds passed. {log_tail(log_path(spec))}",
+                "Choose a smaller model, or allow more time.",
+            ) from error
+
+
+def log_path(spec: EngineSpec) -> Path:
+    return spec.socket().with_suffix(".log")
+
+
+def log_tail(path: Path) -> str:
+    """The last lines the engine wrote."""
+    try:
+        data = path.read_bytes()[-_LOG_TAIL:]
+    except OSError:
+        return ""
+    text = data.decode("utf-8", "replace").strip()
+    return f"The engine's log ends with:\n{text}" if text else ""
+
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def _connect(path: Path) -> Streams | None:
+    try:
+        return await asyncio.open_unix_connection(str(path))
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+
+
+async def _reach(spec: EngineSpec) -> tuple[Streams, subprocess.Popen[bytes] | None]:
+    path = spec.socket()
+    found = await _connect(path)
+    if found is not None:
+        return found, None
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    async with _start_lock(path):
+        found = await _connect(path)
+        if found is not None:
+            return found, None
+        process = _start(spec)
+        while True:
+            found = await _connect(path)
+            if found is not None:
+                return found, process
+            if process.poll() is not None:
+                raise _died("The engine could not start.", log_path(spec), process.returncode)
+            await asyncio.sleep(_POLL)
+
+
+@contextlib.asynccontextmanager
+async def _start_lock(path: Path) -> AsyncIterator[None]:
+    """Only one client at a time starts a process for one socket."""
+    handle = os.open(f"{path}.start", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(_POLL)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _start(spec: EngineSpec) -> subprocess.Popen[bytes]:
+    path = log_path(spec)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        return subprocess.Popen(
+            spec.command(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # the terminal's Ctrl-C is the client's business
+        )
+    finally:
+        os.close(log)
+
+
+def _died(what: str, log: Path, code: int | None = None) -> ProcessorError:
+    cause = "" if code is None else f"Its process ended with code {code}. "
+    return ProcessorError(
+        "engine_died", what, f"{cause}{log_tail(log)}".strip(), "Try again; a new one will start."
+    )
+
+
+class _EndingError(Exception):
+    """The process closed the connection before it said anything."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    answer: asyncio.Future[Done]
+    on_text: OnText | None
+    on_progress: OnProgress | None
+
+
+@dataclass(slots=True)
+class EngineClient:
+    """One connection. Any number of requests may be in flight on it."""
+
+    _reader: asyncio.StreamReader
+    _writer: asyncio.StreamWriter
+    log: Path
+    _ready: Ready | None = None
+    _pending: dict[str, _Pending] = field(default_factory=dict)
+    _stats: list[asyncio.Future[StatsReply]] = field(default_factory=list)
+    _task: asyncio.Task[None] | None = None
+    _gone: EdvacError | None = None
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def ready(self) -> Ready:
+        assert self._ready is not None, "connect_or_start waits for Ready"
+        return self._ready
+
+    def adopt(self, process: subprocess.Popen[bytes]) -> None:
+        """Remember the process we started, so that its end is collected and its code known."""
+        self._process = process
+
+    async def greet(self, on_progress: OnProgress | None = None) -> None:
+        """Say hello and wait until the model is loaded."""
+        try:
+            self._writer.write(encode(Hello(VERSION)))
+            silent = True
+            while self._ready is None:
+                try:
+                    message = await self._read()
+                except (asyncio.IncompleteReadError, ConnectionError) as error:
+                    if silent:
+                        raise _EndingError from error
+                    raise _died("The engine died while loading.", self.log) from error
+                silent = False
+                if isinstance(message, Failed):
+                    raise raised(message)
+                if isinstance(message, Progress) and on_progress is not None:
+                    on_progress(message)
+                if isinstance(message, Ready):
+                    self._ready = message
+        except BaseException:
+            self._writer.close()
+            raise
+        self._task = asyncio.create_task(self._listen())
+
+    async def generate(
+        self,
+        request: Generate,
+        on_text: OnText | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Done:
+        """The finished answer. Cancelling the task cancels the request in the engine."""
+        if self._gone is not None:
+            raise self._gone
+        if request.id in self._pending:
+            raise ValueError(f"the request {request.id!r} is running already")
+        if (on_text is not None or on_progress is not None) and not request.stream:
+            request = msgspec.structs.replace(request, stream=True)
+        pending = _Pending(asyncio.get_running_loop().create_future(), on_text, on_progress)
+        self._pending[request.id] = pending
+        try:
+            await self._send(request)
+            return await pending.answer
+        except asyncio.CancelledError:
+            self._writer.write(encode(Cancel(request.id)))
+            raise
+        finally:
+            self._pending.pop(request.id, None)
+
+    async def hint(self, hint: Hint) -> None:
+        await self._send(hint)
+
+    async def stats(self) -> StatsReply:
+        if self._gone is not None:
+            raise self._gone
+        waiter: asyncio.Future[StatsReply] = asyncio.get_running_loop().create_future()
+        self._stats.append(waiter)
+        await self._send(Stats())
+        return await waiter
+
+    async def shutdown(self) -> None:
+        """Ask the engine to end when nothing is running."""
+        await self._send(Shutdown())
+
+    async def close(self) -> None:
+        """Leave; the engine cancels what this client still had running."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
+        if self._process is not None:
+            self._process.poll()
+
+    async def __aenter__(self) -> EngineClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _send(self, message: ToEngine) -> None:
+        try:
+            self._writer.write(encode(message))
+            await self._writer.drain()
+        except ConnectionError as error:
+            raise self._gone or _died("The engine is gone.", self.log) from error
+
+    async def _read(self) -> FromEngine:
+        length = frame_length(await self._reader.readexactly(4))
+        return decode_from_engine(await self._reader.readexactly(length))
+
+    async def _listen(self) -> None:
+        error: EdvacError
+        try:
+            while True:
+                message = await self._read()
+                if isinstance(message, Failed) and message.id is None:
+                    error = raised(message)
+                    break
+                self._dispatch(message)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            code = self._process.poll() if self._process is not None else None
+            error = _died("The engine died.", self.log, code)
+        except FrameError as broken:
+            error = ProcessorError("protocol_error", "The engine sent nonsense.", str(broken))
+        self._gone = error
+        self._writer.close()
+        for pending in self._pending.values():
+            if not pending.answer.done():
+                pending.answer.set_exception(error)
+        for waiter in self._stats:
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    def _dispatch(self, message: FromEngine) -> None:
+        if isinstance(message, StatsReply):
+            if self._stats:
+                waiter = self._stats.pop(0)
+                if not waiter.done():
+                    waiter.set_result(message)
+            return
+        pending = self._pending.get(getattr(message, "id", None) or "")
+        if pending is None:
+            return
+        if isinstance(message, Text) and pending.on_text is not None:
+            pending.on_text(message.text)
+        elif isinstance(message, Progress) and pending.on_progress is not None:
+            pending.on_progress(message)
+        elif isinstance(message, Done) and not pending.answer.done():
+            pending.answer.set_result(message)
+        elif isinstance(message, Failed) and not pending.answer.done():
+            pending.answer.set_exception(raised(message))
