@@ -1,0 +1,235 @@
+"""A grammar for the next statement of a program, from what is in scope.
+
+Text of a Lark grammar as llguidance reads it. The first statement follows the grammar strictly:
+device functions that exist, records that are declared, instructions that are literals, nesting of
+at most four brackets. What comes after it
+is free, because only that tells where a block ends; the planner stops reading there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edvac.core.signature import REQUIRED, Catalogue, Param, Role, Signature
+
+DEPTH = 4  # brackets within brackets
+BLOCKS = 3  # blocks within blocks
+END = "```"  # what follows the last statement
+
+_TERMINALS = r"""
+STRING: /"[^"\\\n{}]{0,200}"/
+FSTRING: /f"([^"\\\n{}]|\{[a-z_][a-z0-9_.]*(\([a-z_][a-z0-9_.]*\))?(:[0-9,.a-z]{1,5})?\}){1,160}"/
+NUMBER: /-?[0-9]{1,9}(\.[0-9]{1,4})?/
+FIELD: /[a-z_][a-z0-9_]{0,30}/
+COMMENT: /  # [^\n]{1,80}/
+TAIL: /(.|\n)*/
+"""
+
+_METHODS = (
+    "strip",
+    "lower",
+    "upper",
+    "split",
+    "replace",
+    "startswith",
+    "endswith",
+    "join",
+    "items",
+    "keys",
+    "values",
+    "get",
+    "count",
+    "title",
+)
+
+
+def statement_grammar(
+    catalogue: Catalogue,
+    functions: Iterable[str],
+    records: Iterable[str],
+    reserved: Iterable[str],
+) -> str:
+    """The grammar.
+
+    Args:
+        functions: names of the pure library, dotted where they are.
+        records: record types declared so far.
+        reserved: names that may not be assigned: devices, library, builtins.
+    """
+    records = tuple(records)
+    lines = [
+        f'start: statement TAIL | "{END}" TAIL',
+        "statement: class_def | simple | " + " | ".join(_block_names(0)),
+        *_names(reserved),
+        *_classes(),
+        *_simple(),
+        *_blocks(),
+        *_expressions(catalogue, tuple(functions), records),
+    ]
+    return "\n".join(lines) + _TERMINALS
+
+
+def _names(reserved: Iterable[str]) -> list[str]:
+    taken = "|".join(sorted(set(reserved) | _KEYWORDS))
+    return [
+        rf"NEW: /[a-z][a-z0-9_]{{0,30}}/ & ~/({taken})/",
+        r"TYPE_NAME: /[A-Z][A-Za-z0-9]{1,30}/ & ~/(Decimal|Literal|Quoted|None|True|False)/",
+    ]
+
+
+_KEYWORDS = frozenset(
+    ["and", "as", "assert", "async", "await", "break", "class", "continue", "def", "del", "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is", "lambda", "nonlocal", "not", "or", "pass", "raise", "return", "try", "while", "with", "yield"]
+)
+
+
+def _classes() -> list[str]:
+    return [
+        r'class_def: "class " TYPE_NAME ":\n" field+',
+        r'field: "    " FIELD ": " type COMMENT? "\n"',
+        'type: base | base " | None"',
+        'base: "str" | "int" | "Decimal" | "bool" | "date" | "float" | choice | "list[" item "]"',
+        'item: "str" | "int" | "Decimal" | "date" | TYPE_NAME',
+        'choice: "Literal[" STRING (", " STRING){0,11} "]"',
+    ]
+
+
+def _simple() -> list[str]:
+    return [
+        r'simple: NEW " = " right "\n" | NEW ".append(" expr0 ")\n" | effect "\n"'
+        r' | NEW "[" expr1 "] = " right "\n" | NEW " += " expr0 "\n"',
+        'right: expr0 | "param(" (NUMBER | STRING) ")"',
+    ]
+
+
+def _block_names(level: int) -> list[str]:
+    return [f"for{level}", f"if{level}"] if level < BLOCKS else []
+
+
+def _blocks() -> list[str]:
+    lines = []
+    for level in range(BLOCKS):
+        indent = "    " * level
+        inner = "    " * (level + 1)
+        below = " | ".join(["simple", *_block_names(level + 1)])
+        lines.append(f'body{level}: ("{inner}" ({below}))+')
+        lines.append(f'for{level}: "for " NEW (", " NEW)? " in " expr0 ":\\n" body{level}')
+        lines.append(
+            f'if{level}: "if " expr0 ":\\n" body{level}'
+            f' ("{indent}elif " expr0 ":\\n" body{level}){{0,4}}'
+            f' ("{indent}else:\\n" body{level})?'
+        )
+    return lines
+
+
+def _expressions(
+    catalogue: Catalogue, functions: tuple[str, ...], records: tuple[str, ...]
+) -> list[str]:
+    lines = []
+    for depth in range(DEPTH):
+        lines += _expression_level(depth)
+        lines += _calls(depth, catalogue, functions, records)
+    writing = [s for s in catalogue.signatures.values() if s.effect not in ("pure", "read")]
+    lines.append("effect: " + " | ".join(_rule(s, 0) for s in writing))
+    return lines
+
+
+def _expression_level(depth: int) -> list[str]:
+    d, e = depth, f"expr{depth + 1}"
+    last = depth == DEPTH - 1
+    inner = (
+        []
+        if last
+        else [
+            f'"[" ({e} (", " {e}){{0,20}})? "]"',
+            f'"{{" (pair{d} (", " pair{d}){{0,20}})? "}}"',
+            f'"[" {e} " for " NEW (", " NEW)? " in " {e} (" if " {e})? "]"',
+            f'"(" {e} ")"',
+        ]
+    )
+    index = "" if last else f' | "[" {e} "]" | "[:" NUMBER "]"'
+    method = "|".join(_METHODS)
+    arguments = "" if last else f'({e} (", " {e}){{0,2}})?'
+    primary = " | ".join(
+        ["NEW", "NUMBER", "STRING", "FSTRING", '"None"', '"True"', '"False"', f"call{d}", *inner]
+    )
+    lines = [
+        f'expr{d}: either{d} (" if " either{d} " else " either{d})?',
+        f'either{d}: both{d} (" or " both{d}){{0,3}}',
+        f'both{d}: test{d} (" and " test{d}){{0,3}}',
+        f'test{d}: "not "? sum{d} (COMPARE sum{d} | " is None" | " is not None")?',
+        f"sum{d}: part{d} (OPERATOR part{d}){{0,4}}",
+        f"part{d}: primary{d} trailer{d}{{0,3}}",
+        f'trailer{d}: "." FIELD | "." METHOD{d} "(" {arguments} ")"{index}',
+        f"METHOD{d}: /{method}/",
+        f"primary{d}: {primary}",
+    ]
+    if not last:
+        lines.append(f'pair{d}: (STRING | NEW) ": " {e}')
+    if depth == 0:
+        lines.append(
+            'COMPARE: " == " | " != " | " <= " | " >= " | " < " | " > " | " in " | " not in "'
+        )
+        lines.append('OPERATOR: " + " | " - " | " * " | " / "')
+    return lines
+
+
+def _calls(
+    depth: int, catalogue: Catalogue, functions: tuple[str, ...], records: tuple[str, ...]
+) -> list[str]:
+    d = depth
+    if depth == DEPTH - 1:
+        return [f'call{d}: "len(" NEW ")" | "str(" NEW ")"']
+    steps = [s for s in catalogue.signatures.values() if s.device not in ("python", "shell")]
+    e = f"expr{d + 1}"
+    named = " | ".join(f'"{name}("' for name in functions)
+    lines = [
+        f"call{d}: " + " | ".join([f"step{d}", f"pure{d}", *([f"made{d}"] if records else [])]),
+        f"step{d}: " + " | ".join(_rule(s, d) for s in steps if _is_callable(s, records)),
+        f'pure{d}: ({named}) (arg{d} (", " arg{d}){{0,4}})? ")"',
+        f'arg{d}: {e} | FIELD "=" {e} | "lambda " NEW ": " {e}',
+    ]
+    for signature in steps:
+        if _is_callable(signature, records):
+            lines.append(f"{_rule(signature, d)}: {_step(signature, d, records)}")
+    if records:
+        made = " | ".join(f'"{name}("' for name in records)
+        lines.append(f'made{d}: ({made}) FIELD "=" {e} (", " FIELD "=" {e}){{0,20}} ")"')
+    return lines
+
+
+def _is_callable(signature: Signature, records: tuple[str, ...]) -> bool:
+    return bool(records) or not any(p.role is Role.TYPE for p in signature.params)
+
+
+def _rule(signature: Signature, depth: int) -> str:
+    return f"{signature.device}_{signature.function}{depth}"
+
+
+def _step(signature: Signature, depth: int, records: tuple[str, ...]) -> str:
+    parts = []
+    for place, param in enumerate(signature.params):
+        if param.keyword_only:
+            continue
+        mark = '", " ' if place else ""
+        text = f"{mark}{_operand(param, depth, records)}"
+        if param.variadic:
+            parts.append(f"({text}){{0,4}}")
+        elif param.default is REQUIRED:
+            parts.append(text)
+        else:
+            parts.append(f"({text})?")
+    return f'"{signature.op}(" ' + " ".join(parts) + ' ")"'
+
+
+def _operand(param: Param, depth: int, records: tuple[str, ...]) -> str:
+    match param.role:
+        case Role.TYPE:
+            names = " | ".join(f'"{name}" | "list[{name}]"' for name in records)
+            return f"({names})"
+        case Role.INSTRUCTION if param.name == "options":
+            return '"[" STRING (", " STRING){1,11} "]"'
+        case Role.INSTRUCTION:
+            return "STRING"
+        case Role.ADDRESS:
+            return f"(STRING | FSTRING | expr{depth + 1})"
+    return f"expr{depth + 1}"

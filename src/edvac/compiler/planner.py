@@ -1,0 +1,247 @@
+"""The planner: decodes a program statement by statement and verifies each before going on.
+
+A statement that the verifier refuses is sampled again, a little warmer each time; after a few
+refusals the statement before it is taken back as well. If that budget is spent the whole program is
+written once more with the last complaint
+in view (the repair loop), and then the planner gives up with the verifier's error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+
+from edvac.compiler import examples, grammar, prompt
+from edvac.core import event
+from edvac.core.errors import ProgramError
+from edvac.core.signature import Catalogue
+from edvac.processor import Answer, Processor, Request
+from edvac.program import Scope, library, parse, verify_prefix
+
+FENCE = "```python\n"
+MAX_STATEMENTS = 40
+TRIES = 4  # samples of one statement
+BACKTRACKS = 3  # statements taken back, in one round
+ROUNDS = 2  # whole programs
+STATEMENT_TOKENS = 400
+PROGRAM_TOKENS = 1200
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The program so far, by statement."""
+
+    statements: list[str]
+
+    @property
+    def text(self) -> str:
+        return "".join(self.statements)
+
+
+class Planner:
+    """Turns tasks into programs with one processor."""
+
+    def __init__(self, processor: Processor, catalogue: Catalogue, emit: event.Emit) -> None:
+        self._processor = processor
+        self._catalogue = catalogue
+        self._emit = emit
+
+    async def plan(self, task: str) -> str:
+        """A verified program for the task.
+
+        Raises:
+            ProgramError: no legal program came out; the error is the verifier's last one.
+        """
+        complaint = ""
+        failed: ProgramError | None = None
+        for attempt in range(ROUNDS):
+            write = self._by_statement if self._processor.has_grammar else self._whole
+            try:
+                text = await write(task, attempt, complaint)
+                parse(text, self._catalogue)
+                return text
+            except ProgramError as problem:
+                failed = problem
+                complaint = f"An earlier program was refused. {problem}"
+                self._emit(event.Note(text=f"the plan was refused and is written again: {problem}"))
+        assert failed is not None
+        raise ProgramError(
+            "plan_failed",
+            "the model wrote no legal program for this task",
+            str(failed),
+            "Say the task in smaller steps, use a larger model, or write the program yourself.",
+        )
+
+    # -- under a grammar ------------------------------------------------------------------------
+
+    async def _by_statement(self, task: str, attempt: int, complaint: str) -> str:
+        shots = examples.similar(task)
+        asked = prompt.messages(task, shots, self._catalogue, complaint)
+        draft = _Draft([])
+        backtracks = 0
+        tries = 0
+        failed: ProgramError | None = None
+        while len(draft.statements) < MAX_STATEMENTS:
+            scope = verify_prefix(draft.text, self._catalogue)
+            seed = _seed(task, attempt, len(draft.statements), tries + 10 * backtracks)
+            warmth = min(1.0, 0.3 * (tries + attempt + backtracks))
+            piece = await self._statement(asked, draft.text, scope, warmth, seed)
+            if piece == grammar.END:
+                if draft.statements:
+                    return draft.text
+                raise ProgramError("program_empty", "the model wrote an empty program")
+            try:
+                verify_prefix(draft.text + piece, self._catalogue)
+            except ProgramError as problem:
+                failed = problem
+                tries += 1
+                if tries >= TRIES:
+                    backtracks += 1
+                    if backtracks > BACKTRACKS or not draft.statements:
+                        raise failed from None
+                    draft.statements.pop()
+                    tries = 0
+                continue
+            self._show(draft.text, piece)
+            draft.statements.append(piece)
+            tries = 0
+        raise failed or ProgramError("program_too_long", f"over {MAX_STATEMENTS} statements")
+
+    def _show(self, before: str, piece: str) -> None:
+        number = before.count("\n")
+        for line in piece.rstrip("\n").split("\n"):
+            number += 1
+            self._emit(event.PlanLine(text=line, number=number))
+
+    async def _statement(
+        self,
+        asked: tuple[prompt.Message, ...],
+        before: str,
+        scope: Scope,
+        temperature: float,
+        seed: int,
+    ) -> str:
+        """Decode until the first statement is complete, then stop the engine."""
+        request = Request(
+            run="plan",
+            slot="plan",
+            messages=asked,
+            prefill=FENCE + before,
+            lark=self._grammar(scope),
+            max_tokens=STATEMENT_TOKENS,
+            temperature=temperature,
+            seed=seed,
+        )
+        heard: list[str] = []
+        complete = asyncio.Event()
+
+        def listen(text: str, _: int) -> None:
+            heard.append(text)
+            if first_statement("".join(heard)) is not None:
+                complete.set()
+
+        answer = await _until(self._processor.complete(request, listen), complete)
+        text = "".join(heard) if answer is None else answer.text
+        found = first_statement(text)
+        if found is None:
+            found = text if text.endswith("\n") else text + "\n"
+        return found
+
+    def _grammar(self, scope: Scope) -> str:
+        names = [doc.name for doc in library()]
+        reserved = {name.partition(".")[0] for name in names} | set(self._catalogue.devices)
+        return grammar.statement_grammar(self._catalogue, names, scope.records, reserved)
+
+    # -- without one ----------------------------------------------------------------------------
+
+    async def _whole(self, task: str, attempt: int, complaint: str) -> str:
+        asked = prompt.messages(task, examples.similar(task), self._catalogue, complaint)
+        answer = await self._processor.complete(
+            Request(
+                run="plan",
+                slot="plan",
+                messages=asked,
+                max_tokens=PROGRAM_TOKENS,
+                temperature=0.4 * attempt,
+                seed=_seed(task, attempt, 0, 0),
+            )
+        )
+        text = unfenced(answer.text)
+        if answer.finish == "length":
+            raise ProgramError("program_too_long", f"over {PROGRAM_TOKENS} tokens")
+        self._show("", text)
+        return text
+
+
+async def _until(call: object, complete: asyncio.Event) -> Answer | None:
+    """The answer, or None when `complete` was set first; then the call is cancelled."""
+    answering: asyncio.Task[Answer] = asyncio.ensure_future(call)  # type: ignore[arg-type]
+    waiting = asyncio.ensure_future(complete.wait())
+    try:
+        await asyncio.wait({answering, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if answering.done():
+            return answering.result()
+        answering.cancel()
+        await asyncio.gather(answering, return_exceptions=True)
+        return None
+    finally:
+        waiting.cancel()
+        answering.cancel()
+
+
+def first_statement(text: str) -> str | None:
+    """The first statement of a text that goes on, or None while it may not be complete.
+
+    A plain statement ends with its line; a block ends where a line begins at the margin.
+    """
+    if text.startswith(grammar.END):
+        return grammar.END
+    head, newline, rest = text.partition("\n")
+    if not newline:
+        return None
+    if not head.endswith(":"):
+        return head + newline
+    taken = [head]
+    while rest:
+        line, newline, after = rest.partition("\n")
+        if line and not line.startswith(" "):
+            if _continues(head, line):
+                taken.append(line)
+            elif _may_continue(head, line, bool(newline)):
+                return None
+            else:
+                return "\n".join(taken) + "\n"
+        elif not newline:
+            return None
+        elif line:
+            taken.append(line)
+        rest = after
+    return None
+
+
+def _continues(head: str, line: str) -> bool:
+    return head.startswith("if ") and line.startswith(("else:", "elif "))
+
+
+def _may_continue(head: str, line: str, whole: bool) -> bool:
+    """Could an unfinished line still become ``else:`` or ``elif``?"""
+    return (
+        not whole and head.startswith("if ") and any(w.startswith(line) for w in ("else:", "elif "))
+    )
+
+
+def unfenced(text: str) -> str:
+    """The program in an answer that may wrap it in a fence."""
+    if "```" not in text:
+        return text.strip() + "\n"
+    inside = text.split("```")[1]
+    return inside.removeprefix("python").strip("\n") + "\n"
+
+
+def _seed(task: str, *numbers: int) -> int:
+    mixed = hashlib.blake2b(f"{task}{numbers}".encode(), digest_size=4).digest()
+    return int.from_bytes(mixed, "big") >> 1
+
+
+__all__ = ["Planner", "first_statement", "unfenced"]

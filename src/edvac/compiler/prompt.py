@@ -1,0 +1,69 @@
+"""What the planner tells the model: the machine in short, example programs, the task.
+
+Laid out so that what never changes comes first: its keys and values are computed once and kept on
+disk.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from edvac.compiler.examples import Example
+from edvac.core.schema import show
+from edvac.core.signature import REQUIRED, Catalogue, Signature
+from edvac.processor import Message, Segment
+
+_HEAD = """\
+You write programs for a machine. A program is short Python: assignments, for, if, comprehensions, \
+f-strings, and class bodies with annotated fields (records). There is no import, open, print, try, \
+while or def.
+
+Steps (the only calls that read files, ask a model or write files):
+"""
+_TAIL = """
+Pure functions: csv.load(text), csv.dump(rows), json.loads(text), json.dumps(data),
+text.lines(text), \\ path.name(p), path.stem(p), path.suffix(p), date.parse(text), group(rows,
+by=["a"], total=sum_of("b"), \
+n=count()), sort_by(rows, "a", reverse=True), unique(xs), attempt(x, default), ok(x), len, sum, min,
+\\ max, sorted, round, str, int, Decimal, param(default).
+
+Rules:
+- Never name a variable like a device: files, doc, llm, csv, json, text, date, path.
+- One bad document must not end the run: attempt(llm.extract(doc.text(p), Record), None).
+- doc.text(p) reads a document of any kind; files.read(p) only plain UTF-8 text.
+- For several facts from one text use one record with llm.extract; for one of a few answers \
+llm.choose; for free text llm.write.
+- A field that may be missing has the type "T | None". Money is Decimal. Days are date.
+- Results are written with files.write(path, text); tables with csv.dump(list of dicts).
+- Instructions to the model are literal strings; data is passed as further arguments.
+"""
+
+
+@functools.cache
+def _constant(catalogue: Catalogue) -> str:
+    lines = [_line(found) for found in catalogue.signatures.values() if found.device != "shell"]
+    return _HEAD + "\n".join(lines) + "\n" + _TAIL
+
+
+def _line(signature: Signature) -> str:
+    parts = []
+    for param in signature.params:
+        name = f"*{param.name}" if param.variadic else param.name
+        parts.append(name if param.default is REQUIRED or param.variadic else f"{name}=…")
+    result = show(signature.result) if signature.result is not None else "T"
+    return f"- {signature.op}({', '.join(parts)}) -> {result}: {signature.doc}"
+
+
+def messages(
+    task: str, examples: tuple[Example, ...], catalogue: Catalogue, complaint: str = ""
+) -> tuple[Message, ...]:
+    """The planner's prompt."""
+    made = [Message("system", (Segment(_constant(catalogue), keep=True),))]
+    for example in examples:
+        made.append(Message("user", (Segment(f"Task: {example.task}"),)))
+        made.append(Message("assistant", (Segment(f"```python\n{example.program.strip()}\n```"),)))
+    parts = [Segment(f"Task: {task}")]
+    if complaint:
+        parts.append(Segment(f"\n\n{complaint}"))
+    made.append(Message("user", tuple(parts)))
+    return tuple(made)
