@@ -1,6 +1,7 @@
 """Starts an engine process: ``python -m edvac.engine --model FILE --socket PATH --cache DIR``.
 
-It reads the command line, bounds the threads before torch is imported, and puts loader, engine and server together.
+It reads the command line, bounds the threads before torch is imported, and puts loader, engine
+and server together.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One request while it runs: its text so far, its stops, its clockings.
 
-It turns tokens into text and decides when a stop string ends the answer. It knows neither the scheduler nor the
-model.
+It turns tokens into text and decides when a stop string ends the answer. It knows neither the
+scheduler nor the model.
 """
 
 from __future__ import annotations

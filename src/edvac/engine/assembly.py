@@ -1,6 +1,7 @@
 """Puts an engine together from a model file and a memory budget.
 
-The one place that knows loader, engine and machine at once; everything below gets what it needs handed to it.
+The one place that knows loader, engine and machine at once; everything below gets what it needs
+handed to it.
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ def special_names(codec: TextCodec) -> dict[str, str]:
 def kv_type() -> torch.dtype:
     """Half precision where the processor computes in it, else float32.
 
-    Not bfloat16: Qwen2's keys carry biases of several hundred, and eight bits of mantissa lose what is beside them.
+    Not bfloat16: Qwen2's keys carry biases of several hundred, and eight bits of mantissa lose
+    what is beside them.
     """
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")

@@ -1,9 +1,10 @@
 """KV memory in contiguous rows, and attention over it.
 
-Each running sequence owns one row (slot) of the arena: keys and values of a layer lie in one stripe per head, so
-attention reads plain views. The address space of every row is reserved at start but costs memory only where tokens
-have been written. Steps with few tokens per sequence are batched over neighbouring slots; long prefill chunks go one
-by one. It knows token counts, not tokens, and no request.
+Each running sequence owns one row (slot) of the arena: keys and values of a layer lie in one
+stripe per head, so attention reads plain views. The address space of every row is reserved at
+start but costs memory only where tokens have been written. Steps with few tokens per sequence are
+batched over neighbouring slots; long prefill chunks go one by one. It knows token counts, not
+tokens, and no request.
 """
 
 from __future__ import annotations
@@ -37,9 +38,7 @@ class Span:
 class Arena:
     """Keys and values of all running sequences."""
 
-    def __init__(
-        self, config: ModelConfig, slots: int, capacity: int, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, config: ModelConfig, slots: int, capacity: int, dtype: torch.dtype) -> None:
         self.slots, self.capacity, self.dtype = slots, capacity, dtype
         shape = (2, config.layers, slots, config.kv_heads, capacity, config.head_dim)
         items = 1
@@ -129,7 +128,7 @@ class AttentionPlan:
 
 
 def _causal(span: Span) -> torch.Tensor | None:
-    """The mask of a prefill chunk; None where it starts the sequence and plain causality will do."""
+    """The mask of a prefill chunk; None where plain causality will do."""
     if span.start == 0:
         return None
     allowed = torch.ones(span.count, span.end, dtype=torch.bool).tril_(span.start)

@@ -1,7 +1,8 @@
 """Talks to an engine process, and starts one where none is serving.
 
-Pure asyncio, no torch: cheap to import. A request ends with its answer or with one typed error, also when the engine
-dies in the middle. It knows frames and processes; chat templates and schemas are the caller's.
+Pure asyncio, no torch: cheap to import. A request ends with its answer or with one typed error,
+also when the engine dies in the middle. It knows frames and processes; chat templates and schemas
+are the caller's.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ class EngineSpec:
     extra: tuple[str, ...] = ()
 
     def socket(self) -> Path:
-        key = f"{self.model.resolve()}\0{self.setting}\0{self.threads}\0{self.context}\0{self.kv_mb}"
+        key = (
+            f"{self.model.resolve()}\0{self.setting}\0{self.threads}\0{self.context}\0{self.kv_mb}"
+        )
         name = hashlib.sha256((key + "\0".join(self.extra)).encode()).hexdigest()[:16]
         return (self.runtime or default_runtime()) / f"{name}.sock"
 

@@ -1,7 +1,8 @@
 """The SHA-256 of a large file, remembered beside it.
 
-Hashing a gigabyte costs seconds, so the answer is noted with the size and time of the file it belongs to; a note that
-does not fit the file is ignored. It does not decide which hash is the right one.
+Hashing a gigabyte costs seconds, so the answer is noted with the size and time of the file it
+belongs to; a note that does not fit the file is ignored. It does not decide which hash is the
+right one.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def remembered(path: Path) -> str | None:
 
 
 def remember(path: Path, sha256: str) -> None:
-    """Note a hash just computed. A directory that cannot be written to costs time later, no more."""
+    """Note a hash just computed. Where that is impossible, it costs time later."""
     stat = path.stat()
     note = VerifiedNote(stat.st_size, stat.st_mtime_ns, sha256)
     temporary = note_path(path).with_suffix(f".{os.getpid()}.tmp")

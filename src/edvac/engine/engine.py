@@ -1,7 +1,7 @@
 """The engine without its shell: requests in, messages out, one step at a time.
 
-It owns scheduler, KV memory and decoder, and runs in whatever thread calls `step`. It knows neither sockets nor
-clients; a request's `id` is whatever the caller made unique.
+It owns scheduler, KV memory and decoder, and runs in whatever thread calls `step`. It knows
+neither sockets nor clients; a request's `id` is whatever the caller made unique.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Reads GGUF model files (versions 2 and 3) without trusting a byte of them.
 
-It parses the header into plain metadata and a checked table of tensors over a read-only mapping. Every count and
-length is compared with a fixed cap and with the bytes that are left *before* anything is allocated, so a hostile
-file costs microseconds and a typed error. It does not know what the metadata means, nor how blocks are decoded
-(`edvac.engine.quants`).
+It parses the header into plain metadata and a checked table of tensors over a read-only mapping.
+Every count and length is compared with a fixed cap and with the bytes that are left *before*
+anything is allocated, so a hostile file costs microseconds and a typed error. It does not know
+what the metadata means, nor how blocks are decoded (`edvac.engine.quants`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Grammars over tokens: which may come next, and which must.
 
-A wrapper around llguidance that turns JSON schemas (written without spare white space) and Lark grammars into masks,
-forced tokens and typed errors. It knows no logits and no requests.
+A wrapper around llguidance that turns JSON schemas (written without spare white space) and Lark
+grammars into masks, forced tokens and typed errors. It knows no logits and no requests.
 """
 
 from __future__ import annotations

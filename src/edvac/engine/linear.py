@@ -1,8 +1,10 @@
-"""Matrix products: int8 rows against int8 weights on the fast setting, float32 tiles on the reference one.
+"""Matrix products: int8 rows against int8 weights on the fast setting, float32 tiles on the
+reference one.
 
-Measured on the CPUs at hand (docs/benchmarks): oneDNN's 8-bit product beats bfloat16, float32 and the eager 4-bit
-product at every number of rows but one, so one weight format serves prefill and decode. Sums are exact integers,
-hence a row's result does not depend on the rows that it is computed with. It knows nothing of layers or caches.
+Measured on the CPUs at hand (docs/benchmarks): oneDNN's 8-bit product beats bfloat16, float32 and
+the eager 4-bit product at every number of rows but one, so one weight format serves prefill and
+decode. Sums are exact integers, hence a row's result does not depend on the rows that it is
+computed with. It knows nothing of layers or caches.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """From a model file to a ready decoder, by way of a cache of repacked weights.
 
-The first load decodes the file and writes 8-bit weights, fused per layer, beside a note that says what they were made
-from; later loads map that file. A cache that is cut short, stale or altered in its header is rebuilt, never used. It
-knows layouts and names, not how products are computed.
+The first load decodes the file and writes 8-bit weights, fused per layer, beside a note that says
+what they were made from; later loads map that file. A cache that is cut short, stale or altered
+in its header is rebuilt, never used. It knows layouts and names, not how products are computed.
 """
 
 from __future__ import annotations
@@ -60,10 +60,8 @@ def load(options: LoadOptions) -> tuple[Decoder, WeightSource]:
     """The decoder and the source it came from (tokeniser, template, name)."""
     source = open_weights(options.path)
     _check_shapes(source, options.path)
-    if options.reference:
-        products = _float_products(source)
-    else:
-        products = _int8_products(source, options)
+    reference = options.reference
+    products = _float_products(source) if reference else _int8_products(source, options)
     return _assemble(source, products, options), source
 
 

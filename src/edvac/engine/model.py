@@ -1,8 +1,8 @@
 """The decoder itself: Qwen2, Qwen3, Llama and SmolLM2 are one network with three switches.
 
-It maps a flat batch of token rows, each with its place in a sequence, to logits for the rows that sample. Attention
-and KV memory are `edvac.engine.attention`'s; where weights come from, and which request a row belongs to, is unknown
-here.
+It maps a flat batch of token rows, each with its place in a sequence, to logits for the rows that
+sample. Attention and KV memory are `edvac.engine.attention`'s; where weights come from, and which
+request a row belongs to, is unknown here.
 """
 
 from __future__ import annotations
@@ -88,9 +88,7 @@ def frequencies(config: ModelConfig, factors: torch.Tensor | None) -> torch.Tens
     return found if factors is None else found / factors.double()
 
 
-def _rotation(
-    positions: torch.Tensor, rates: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _rotation(positions: torch.Tensor, rates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     angles = positions.double()[:, None] * rates
     return angles.cos().float()[:, None, :], angles.sin().float()[:, None, :]
 

@@ -1,8 +1,8 @@
 """Keys and values that outlive their request: prefixes parked in memory, and kept ones on disk.
 
-Entries are found by token ids and only inside one reader class; the least recently used go first when the budget is
-spent. A kept prefix is a file named by what it holds, checksummed, and dropped when it does not match. It knows no
-requests and no attention.
+Entries are found by token ids and only inside one reader class; the least recently used go first
+when the budget is spent. A kept prefix is a file named by what it holds, checksummed, and dropped
+when it does not match. It knows no requests and no attention.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Parked:
 
     @property
     def size(self) -> int:
-        return self.block.numel() * self.block.element_size()
+        return int(self.block.numel()) * int(self.block.element_size())
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ class ParkedPrefixes:
 
 
 class KeptPrefixes:
-    """The disk tier, for prompts that start many engines' work. `model` names weights and precision."""
+    """The disk tier, for shared prompts. `model` names weights and precision."""
 
     def __init__(self, directory: Path, model: str, budget: int = 512 << 20) -> None:
         self._directory, self._model, self._budget = directory, model, budget

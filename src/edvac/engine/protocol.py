@@ -1,8 +1,9 @@
 """What a client and the engine say to each other over their socket.
 
-A frame is a 4-byte big-endian length and that many bytes of msgpack: one tagged struct of the closed sets below. The
-length is checked before anything is allocated, and unknown types or fields are refused. The engine does not know
-chat: a client renders its template into segments and marks template text as control, data as not.
+A frame is a 4-byte big-endian length and that many bytes of msgpack: one tagged struct of the
+closed sets below. The length is checked before anything is allocated, and unknown types or fields
+are refused. The engine does not know chat: a client renders its template into segments and marks
+template text as control, data as not.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Hello(_Message, frozen=True):
 
 
 class Generate(_Message, frozen=True, kw_only=True):
-    """One completion. `program` and `slot` name the step it is for; `reader_class` bounds KV sharing."""
+    """One completion, for step `slot` of `program`; `reader_class` bounds KV sharing."""
 
     id: str
     segments: list[Segment]

@@ -1,7 +1,8 @@
 """Decodes GGML's quantised blocks into float32, whole tensors or single rows at a time.
 
-Plain array arithmetic on bytes; it knows nothing of files, names or models. A super-block of the K family holds 256
-numbers; the 4- and 5-bit members pack eight 6-bit scales and eight 6-bit minima into 12 bytes.
+Plain array arithmetic on bytes; it knows nothing of files, names or models. A super-block of the
+K family holds 256 numbers; the 4- and 5-bit members pack eight 6-bit scales and eight 6-bit
+minima into 12 bytes.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def rows(raw: memoryview, kind: BlockType, width: int, which: list[int]) -> Floa
     size = width // kind.items * kind.size
     table = np.frombuffer(raw, dtype=np.uint8).reshape(-1, size)
     picked = np.ascontiguousarray(table[np.asarray(which, np.int64)])
-    return dequantise(memoryview(picked.reshape(-1)), kind, (len(which), width))
+    return dequantise(picked.reshape(-1).data, kind, (len(which), width))
 
 
 def _widen(data: Bytes) -> Floats:
@@ -65,7 +66,8 @@ def _nibbles(packed: Bytes) -> Bytes:
 
 def _fifth_bits(blocks: Bytes, at: int) -> Bytes:
     """Bit i of the 32-bit field at `at` is the fifth bit of number i."""
-    return np.unpackbits(blocks[:, at : at + 4], axis=1, bitorder="little") << 4
+    bits: Bytes = np.unpackbits(blocks[:, at : at + 4], axis=1, bitorder="little")
+    return bits * np.uint8(16)
 
 
 def _q8_0(blocks: Bytes) -> Floats:
@@ -93,8 +95,8 @@ def _q5_1(blocks: Bytes) -> Floats:
 def _k_scales(packed: Bytes) -> tuple[Floats, Floats]:
     """Eight scales and eight minima of 6 bits each from 12 bytes.
 
-    The first four of each stand in the low 6 bits of bytes 0-3 and 4-7; the last four have their low 4 bits in
-    bytes 8-11 and borrow their top 2 bits from the top of bytes 0-7.
+    The first four of each stand in the low 6 bits of bytes 0-3 and 4-7; the last four have their
+    low 4 bits in bytes 8-11 and borrow their top 2 bits from the top of bytes 0-7.
     """
     first, second, third = packed[:, 0:4], packed[:, 4:8], packed[:, 8:12]
     scales = np.concatenate([first & 63, (third & 15) | (first >> 6 << 4)], axis=1)
@@ -133,7 +135,8 @@ def _q6_k(blocks: Bytes) -> Floats:
     high2 = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> shifts & 3
     numbers = (low4 | high2 << 4).astype(np.float32) - 32
     scales = np.ascontiguousarray(blocks[:, 192:208]).view(np.int8) * _half(blocks, 208)
-    return (numbers.reshape(-1, 16, 16) * scales[:, :, None]).reshape(-1, 256).astype(np.float32)
+    found: Floats = numbers.reshape(-1, 16, 16) * scales[:, :, None]
+    return found.reshape(-1, 256)
 
 
 _DECODERS: Final[dict[str, Callable[[Bytes], Floats]]] = {

@@ -1,7 +1,8 @@
 """Chooses the next token from one row of logits.
 
-The choice depends only on the row, the request's settings and (seed, position): never on what else was in the batch.
-It knows neither text nor grammar; forbidden tokens arrive as minus infinity.
+The choice depends only on the row, the request's settings and (seed, position): never on what
+else was in the batch. It knows neither text nor grammar; forbidden tokens arrive as minus
+infinity.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Decides what each step computes. No I/O, no tensors: jobs and counts in, a plan out, time from an injected clock.
+"""Decides what each step computes. No I/O, no tensors: jobs and counts in, a plan out, time from
+an injected clock.
 
-One unified step: running answers first, then prompts already begun, then new ones, all under one token budget. New
-ones come in program order: online before offline before speculative, then by the first arrival of their program,
-then by their own. A prompt whose beginning is just being computed for another waits for it instead of computing it
-twice; keys and values are shared only inside one reader class. It knows token ids but never what they say.
+One unified step: running answers first, then prompts already begun, then new ones, all under one
+token budget. New ones come in program order: online before offline before speculative, then by
+the first arrival of their program, then by their own. A prompt whose beginning is just being
+computed for another waits for it instead of computing it twice; keys and values are shared only
+inside one reader class. It knows token ids but never what they say.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ _RANK: Final = {"online": 0, "offline": 1, "speculative": 2}
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of the machine: rows of KV memory, tokens per row, per step and in all, and the queue."""
+    """Bounds: rows of KV memory, tokens per row, per step and in all, and the queue."""
 
     slots: int = 32
     context: int = 4096
@@ -73,7 +75,7 @@ class PrefixStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A job that starts now: its first `cached` tokens come from another's slot, or are parked (-1)."""
+    """A job that starts now; its first `cached` tokens are in a slot, or parked (-1)."""
 
     job: Job
     source_slot: int

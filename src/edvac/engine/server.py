@@ -1,8 +1,9 @@
 """The engine's shell: a private socket in front of one step thread.
 
-One thread runs asyncio and speaks to clients; one owns the engine and computes. Work crosses over in a queue, answers
-come back through the loop. The process ends some time after its last client, or drains on SIGTERM. It knows
-connections and frames; what a request means is `edvac.engine.engine`'s.
+One thread runs asyncio and speaks to clients; one owns the engine and computes. Work crosses over
+in a queue, answers come back through the loop. The process ends some time after its last client,
+or drains on SIGTERM. It knows connections and frames; what a request means is
+`edvac.engine.engine`'s.
 """
 
 from __future__ import annotations
@@ -238,7 +239,9 @@ class Server:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the client is gone, which is how every conversation ends
         except FrameError as error:
-            refused = ConfigError("protocol_error", "The engine got a malformed message.", str(error))
+            refused = ConfigError(
+                "protocol_error", "The engine got a malformed message.", str(error)
+            )
             self._send(client, failure(None, refused))
         finally:
             self._gone(client)

@@ -1,8 +1,10 @@
-"""Text to token ids and back, for byte-level BPE vocabularies from GGUF metadata or a tokenizer.json.
+"""Text to token ids and back, for byte-level BPE vocabularies from GGUF metadata or a
+tokenizer.json.
 
-Special tokens are kept out of the merging tokeniser altogether: they are found only in text that the caller marks as
-control (template text). Data that spells out ``<|im_end|>`` becomes ordinary tokens, so a document can never close
-the user's turn. It knows nothing of chat templates; that is the client's business.
+Special tokens are kept out of the merging tokeniser altogether: they are found only in text that
+the caller marks as control (template text). Data that spells out ``<|im_end|>`` becomes ordinary
+tokens, so a document can never close the user's turn. It knows nothing of chat templates; that is
+the client's business.
 """
 
 from __future__ import annotations
@@ -159,7 +161,7 @@ def _core(
 
 
 def from_json(path: Path, eos: list[int], bos: int | None, size: int) -> TextCodec:
-    """The codec of a tokenizer.json beside safetensors weights; `size` is the model's vocabulary."""
+    """The codec of a tokenizer.json; `size` is the model's vocabulary."""
     if path.stat().st_size > MAX_JSON_BYTES:
         raise _malformed(path, "it is larger than any tokeniser")
     try:
@@ -186,7 +188,7 @@ def from_json(path: Path, eos: list[int], bos: int | None, size: int) -> TextCod
 
 
 def _pieces(tokens: list[str], control: dict[str, int]) -> list[bytes]:
-    """The bytes of each token. A special token has none: it must not show up in an answer's text."""
+    """The bytes of each token. A special token has none: answers must not show it."""
     alphabet = byte_alphabet()
     hidden = set(control.values())
     return [

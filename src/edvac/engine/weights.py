@@ -1,8 +1,9 @@
 """One view of a model's weights, whatever file they come from.
 
-A `WeightSource` answers with float32 tensors under GGUF's names (``blk.0.attn_q.weight``), rotary halves laid out one
-after the other, and with single embedding rows. It knows the two containers (GGUF, safetensors) and the names of the
-four architectures; it does not know how the numbers are used.
+A `WeightSource` answers with float32 tensors under GGUF's names (``blk.0.attn_q.weight``), rotary
+halves laid out one after the other, and with single embedding rows. It knows the two containers
+(GGUF, safetensors) and the names of the four architectures; it does not know how the numbers are
+used.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import numpy as np
 import safetensors
 import torch
 
-from edvac.core.errors import ModelFileError
 from edvac.engine.gguf import GGUFFile, Meta, bad, open_gguf
 from edvac.engine.quants import dequantise, rows
 from edvac.engine.tokenizer import TextCodec, from_gguf, from_json
@@ -189,8 +189,9 @@ class SafetensorsSource:
         )
         self.template = _template(path)
         self.name = path.parent.name
-        self._file: Any = safetensors.safe_open(str(path), framework="pt")
-        self._names = set(self._file.keys())
+        opened: Any = safetensors.safe_open(str(path), framework="pt")
+        self._file = opened
+        self._names = set(opened.keys())
 
     def has(self, name: str) -> bool:
         return _hf_name(name) in self._names
