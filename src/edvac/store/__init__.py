@@ -6,6 +6,7 @@ of models or of what programs mean.
 
 from edvac.store.memory import MemoryStore
 from edvac.store.model import (
+    DURABILITY_POINTS,
     KINDS,
     STATES,
     ApplyEntry,
@@ -28,6 +29,7 @@ from edvac.store.protocol import StoreProtocol
 from edvac.store.store import Store
 
 __all__ = [
+    "DURABILITY_POINTS",
     "KINDS",
     "STATES",
     "ApplyEntry",

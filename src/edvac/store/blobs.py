@@ -16,7 +16,7 @@ from typing import BinaryIO, NoReturn
 
 from edvac.core.errors import DamageError, InternalError, StoreError
 from edvac.core.seams import Entropy, durability_point
-from edvac.store.chain import REF_BYTES
+from edvac.store.chain import REF_BYTES, is_ref
 from edvac.store.database import io_failed
 from edvac.store.files import Files
 from edvac.store.owner import Owners
@@ -97,7 +97,7 @@ class Blobs:
         Raises:
             DamageError: it is not a blob reference.
         """
-        if len(ref) != REF_BYTES * 2 or not set(ref) <= set("0123456789abcdef"):
+        if not is_ref(ref):
             raise DamageError(
                 "blob_reference_malformed",
                 f"{ref[:60]!r} is not a blob reference",

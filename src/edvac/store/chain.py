@@ -19,6 +19,7 @@ LABEL_BYTES = 8
 MARK_BYTES = 8
 SEQ_BITS = 32
 
+_HEX = frozenset("0123456789abcdef")
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -73,6 +74,10 @@ def mark(run: str, seq: int, entry: FileVersion) -> bytes:
         entry.deleted,
     )
     return hashlib.blake2b(_encode(fields), digest_size=MARK_BYTES).digest()
+
+
+def is_ref(text: str) -> bool:
+    return len(text) == REF_BYTES * 2 and _HEX.issuperset(text)
 
 
 def pack(refs: tuple[str, ...]) -> bytes:

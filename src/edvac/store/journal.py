@@ -22,6 +22,7 @@ from edvac.store.chain import (
     Row,
     damaged_record,
     first_link,
+    is_ref,
     link,
     mark,
     pack,
@@ -55,7 +56,8 @@ def check_records(records: Sequence[NewRecord]) -> None:
     """Assertions at the boundary, shared by every store.
 
     Raises:
-        InternalError: an empty batch, an unknown kind, or a label under another's key.
+        InternalError: an empty batch, an unknown kind, a label under another's key, or a malformed
+            reference.
     """
     if not records:
         raise InternalError("append_empty", "a batch without records was appended")
@@ -65,6 +67,9 @@ def check_records(records: Sequence[NewRecord]) -> None:
         for key, label in record.labels.items():
             if label_key(label) != key:
                 raise InternalError("label_key_wrong", f"{key!r} is not the key of {label!r}")
+        for ref in (*record.blobs, *record.segments):
+            if not is_ref(ref):
+                raise InternalError("reference_malformed", f"{ref!r} names no blob or segment")
 
 
 Staged: TypeAlias = tuple[NewRecord, str | None]  # with the blob of a large payload

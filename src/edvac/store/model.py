@@ -34,6 +34,39 @@ ApplyState: TypeAlias = Literal["planned", "applied", "undone"]
 ApplyPhase: TypeAlias = Literal["begun", "finished", "undone"]
 
 
+# Where a crash is interesting; sorted, and tested to be complete.
+DURABILITY_POINTS: tuple[str, ...] = (
+    "store.append.after_commit",
+    "store.append.before_commit",
+    "store.apply.before_commit",
+    "store.apply.begun",
+    "store.apply.finished",
+    "store.blob.after_dirsync",
+    "store.blob.after_rename",
+    "store.blob.before_dirsync",
+    "store.blob.before_rename",
+    "store.checkpoint.after",
+    "store.checkpoint.before",
+    "store.commit.after",
+    "store.commit.before",
+    "store.create.after_commit",
+    "store.create.before_commit",
+    "store.gc.before_commit",
+    "store.lease.after",
+    "store.lease.before_commit",
+    "store.open.before_marker",
+    "store.open.before_schema",
+    "store.post.after_commit",
+    "store.post.before_commit",
+    "store.recover.after",
+    "store.recover.before",
+    "store.release.before_commit",
+    "store.remove.before_commit",
+    "store.state.after_commit",
+    "store.state.before_commit",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class RunInfo:
     """One run as a list shows it. `create_run` reads the first six fields; the store keeps the

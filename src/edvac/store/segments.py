@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable
 
 from edvac.core.errors import DamageError, InternalError
-from edvac.store.chain import content_digest
+from edvac.store.chain import content_digest, is_ref
 from edvac.store.part import Part
 from edvac.store.schema import Execute
 
@@ -43,9 +43,8 @@ class SegmentPart(Part):
         self._db.guard()
         data = self._pending.get(hash_)
         if data is None:
-            rows = self._db.rows(
-                "SELECT packed FROM segment WHERE hash = ?", (bytes.fromhex(hash_),)
-            )
+            key = bytes.fromhex(hash_) if is_ref(hash_) else b""
+            rows = self._db.rows("SELECT packed FROM segment WHERE hash = ?", (key,))
             data = unpack_segment(hash_, rows[0][0] if rows else None)
         return data.decode()
 
