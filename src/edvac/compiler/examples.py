@@ -42,7 +42,10 @@ def similar(task: str, count: int = 3) -> tuple[Example, ...]:
     weight = {word: math.log(1 + len(examples) / times) for word, times in seen.items()}
     wanted = _bag(task)
     scored = sorted(
-        ((_cosine(wanted, bag, weight), example.name) for bag, example in zip(bags, examples)),
+        (
+            (_cosine(wanted, bag, weight), example.name)
+            for bag, example in zip(bags, examples, strict=True)
+        ),
         reverse=True,
     )
     by_name = {example.name: example for example in examples}

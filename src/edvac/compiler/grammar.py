@@ -8,6 +8,7 @@ is free, because only that tells where a block ends; the planner stops reading t
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Iterable
 
 from edvac.core.signature import REQUIRED, Catalogue, Param, Role, Signature
@@ -77,9 +78,7 @@ def _names(reserved: Iterable[str]) -> list[str]:
     ]
 
 
-_KEYWORDS = frozenset(
-    ["and", "as", "assert", "async", "await", "break", "class", "continue", "def", "del", "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is", "lambda", "nonlocal", "not", "or", "pass", "raise", "return", "try", "while", "with", "yield"]
-)
+_KEYWORDS = frozenset(keyword.kwlist) - {"None", "True", "False"}
 
 
 def _classes() -> list[str]:

@@ -21,7 +21,7 @@ from edvac.core.value import Failed, Instance, Mapping, Scalar, Sequence, Value,
 
 TEXT_CAP = 20_000  # characters in one string that a model may return
 LIST_CAP = 500  # items in one list that a model may return
-NOT_STATED = "not stated"  # what a model may answer for `T | None` besides null
+_ABSENT = frozenset({"", "null", "none", "not stated"})  # what models write for `T | None`
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ def decode(data: Any, kind: Type, label: Label, source: str | None = None, at: s
         case Plain() | Choice():
             return Scalar(_atom(data, kind, at), capped)
         case Maybe():
-            if data is None or (data == NOT_STATED and kind.item != STR) or data == NOT_STATED:
+            if data is None or (isinstance(data, str) and data.strip().lower() in _ABSENT):
                 return Scalar(None, capped)
             return decode(data, kind.item, label, source, at)
         case ListOf():

@@ -57,22 +57,19 @@ def model_path(name: str) -> Path:
     Raises:
         ConfigError: no such model, or it has not been fetched.
     """
-    from edvac.engine import catalogue, pull
+    from edvac.engine import catalogue
 
-    path = Path(name)
-    if path.suffix in (".gguf", ".safetensors") or "/" in name:
-        if not path.exists():
-            raise ConfigError(
-                "model_missing", f"there is no model file {name!r}", "", "See `edvac model ls`."
-            )
-        return path
-    entry = catalogue.find(name)
-    found = pull.locate(entry)
-    if found is None:
+    found = catalogue.resolve(name)
+    if found is not None:
+        return found
+    if "/" in name or name.endswith((".gguf", ".safetensors")):
         raise ConfigError(
-            "model_missing",
-            f"the model {entry.name} is not on this machine",
-            "",
-            f"Fetch it with `edvac model pull {entry.name}`.",
+            "model_missing", f"there is no model file {name!r}", "", "See `edvac model ls`."
         )
-    return found
+    entry = catalogue.find(name)
+    raise ConfigError(
+        "model_missing",
+        f"the model {entry.name} is not on this machine",
+        "",
+        f"Fetch it with `edvac model pull {entry.name}`.",
+    )

@@ -7,7 +7,7 @@ import json
 
 from edvac.core.errors import InternalError
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
-from edvac.engine.protocol import Generate, Progress, Ready, Text
+from edvac.engine.protocol import Generate, Progress, Ready
 from edvac.processor.port import Answer, OnStage, OnText, Request
 
 CONCURRENCY = 16  # rows that a step of the engine gains from; more only wait
@@ -35,7 +35,7 @@ class EmbeddedProcessor:
         return self._ready().context_length
 
     async def open(self) -> None:
-        if self._client is None or self._client.closed:
+        if self._client is None:
             self._client = await connect_or_start(self._spec, self._progress)
 
     async def complete(self, request: Request, on_text: OnText | None = None) -> Answer:
@@ -62,11 +62,11 @@ class EmbeddedProcessor:
             stream=on_text is not None,
         )
 
-        def text(piece: Text) -> None:
+        def text(piece: str) -> None:
             if on_text is not None:
-                on_text(piece.text, piece.tokens)
+                on_text(piece, 1)
 
-        done = await self._client.generate(generate, text)
+        done = await self._client.generate(generate, text if on_text is not None else None)
         return Answer(
             done.text,
             done.finish_reason,

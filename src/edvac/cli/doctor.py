@@ -1,0 +1,144 @@
+"""`doctor`: what this machine can do, and whether the workspace is whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from edvac.cli import ui
+from edvac.core.errors import EXIT_DAMAGED
+
+SYNCS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at; `state` is ok, note or bad."""
+
+    name: str
+    state: str
+    found: str
+    fix: str = ""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def doctor(as_json: bool) -> int:
+    """Look at this machine and this workspace."""
+    findings = [
+        _processor(),
+        _memory(),
+        _disk(),
+        _syncs(),
+        _isolation(),
+        _engine(),
+        _model(),
+        *_workspace(),
+    ]
+    bad = any(finding.state == "bad" for finding in findings)
+    if as_json:
+        ui.out_json({"healthy": not bad, "findings": [asdict(finding) for finding in findings]})
+    else:
+        for finding in findings:
+            ui.out(f"{finding.state:4}  {finding.name:11} {finding.found}")
+            if finding.fix:
+                ui.out(f"{'':17} {finding.fix}")
+    return EXIT_DAMAGED if bad else 0
+
+
+def _processor() -> Finding:
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        flags = ""
+    wanted = ("avx2", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "avx_vnni")
+    shown = [flag for flag in wanted if f" {flag} " in flags.replace("\n", " ")]
+    cores = len(os.sched_getaffinity(0))
+    return Finding("processor", "ok", f"{cores} cores; {', '.join(shown) or 'no vector flags'}")
+
+
+def _memory() -> Finding:
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    total = pages * size
+    few = total < 6e9
+    fix = "The 1.5B model wants about 4 GB; take qwen2.5-coder:0.5b." if few else ""
+    return Finding("memory", "note" if few else "ok", ui.megabytes(total), fix)
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(ui.workspace()).free
+    few = free < 2e9
+    fix = "Runs need little, but models need gigabytes." if few else ""
+    return Finding("disk", "note" if few else "ok", f"{ui.megabytes(free)} free here", fix)
+
+
+def _syncs() -> Finding:
+    """How long the disk takes to make a small write durable: the price of one step."""
+    took = []
+    try:
+        with tempfile.NamedTemporaryFile(dir=ui.workspace()) as file:
+            for _ in range(SYNCS):
+                start = time.perf_counter()
+                file.write(b"x" * 512)
+                file.flush()
+                os.fsync(file.fileno())
+                took.append(time.perf_counter() - start)
+    except OSError as problem:
+        return Finding(
+            "sync", "bad", f"this directory cannot be written: {problem.strerror}", "Use another."
+        )
+    return Finding("sync", "ok", f"{statistics.median(took) * 1e3:.2f} ms (median of {SYNCS})")
+
+
+def _isolation() -> Finding:
+    from edvac.sandbox import probe
+
+    isolation = probe()
+    if isolation.available:
+        return Finding("sandbox", "ok", "bubblewrap works; python and shell steps can run")
+    return Finding("sandbox", "note", isolation.why, isolation.fix)
+
+
+def _engine() -> Finding:
+    import importlib.util
+
+    missing = [
+        name for name in ("torch", "llguidance", "tokenizers") if not importlib.util.find_spec(name)
+    ]
+    if missing:
+        fix = "Install the extra: pip install 'edvac[engine]'; or use an endpoint (--model URL#MODEL)."
+        return Finding("engine", "note", f"not installed: {', '.join(missing)}", fix)
+    return Finding("engine", "ok", "torch and what it needs are installed")
+
+
+def _model() -> Finding:
+    from edvac.engine import pull
+
+    found = pull.installed()
+    if not found:
+        return Finding("model", "note", "no model is here", "Fetch one: edvac model pull")
+    return Finding("model", "ok", ", ".join(one.entry.name for one in found))
+
+
+def _workspace() -> list[Finding]:
+    from edvac.store import Store
+
+    workspace = ui.workspace()
+    if not (workspace / ".edvac" / "store.db").exists():
+        return [Finding("workspace", "ok", f"{workspace} (nothing has been run here yet)")]
+    with Store(workspace) as store:
+        problems = store.verify()
+        runs = len(store.runs(limit=100_000))
+    if not problems:
+        return [Finding("workspace", "ok", f"{workspace}: {runs} runs, every record verified")]
+    return [
+        Finding("workspace", "bad", f"{one.where}: {one.what} [{one.code}]", "See docs/how-to.")
+        for one in problems[:20]
+    ]

@@ -1,0 +1,131 @@
+"""`model`: the model files on this machine."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from edvac.cli import ui
+from edvac.core.errors import EXIT_DAMAGED, ConfigError
+
+if TYPE_CHECKING:
+    from edvac.engine.pull import PullPlan, PullProgress
+
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+
+
+@click.group()
+def model() -> None:
+    """List, fetch, verify and remove models."""
+
+
+@model.command("ls")
+@JSON
+def list_models(as_json: bool) -> None:
+    """List the catalogue, and which of it is here."""
+    from edvac.engine import catalogue, pull
+
+    here = {found.entry.name: found for found in pull.installed()}
+    rows = [
+        {
+            "name": entry.name,
+            "size": entry.size,
+            "licence": entry.licence,
+            "installed": entry.name in here,
+            "path": str(here[entry.name].path) if entry.name in here else None,
+        }
+        for entry in catalogue.CATALOGUE
+    ]
+    if as_json:
+        ui.out_json({"models": rows, "directory": str(catalogue.models_dir())})
+        return
+    for row in rows:
+        mark = "here" if row["installed"] else "-"
+        ui.out(f"{row['name']:22} {ui.megabytes(row['size']):>12}  {row['licence']:12} {mark}")
+
+
+@model.command("pull")
+@click.argument("name", default="")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--from", "origin", type=click.Path(exists=True), help="A file that you have.")
+@JSON
+def pull_model(name: str, yes: bool, origin: str | None, as_json: bool) -> None:
+    """Fetch NAME (default: the default model), verified; goes on where it was cut off."""
+    from pathlib import Path
+
+    from edvac.engine import pull
+    from edvac.machine.settings import DEFAULT_MODEL
+
+    plan = pull.plan_pull(name or DEFAULT_MODEL, Path(origin) if origin else None)
+    if plan.kind != "installed":
+        for line in describe(plan):
+            ui.err(line)
+        if not yes and not as_json:
+            if not ui.is_terminal():
+                raise ConfigError("approval_needed", "nobody is there to agree", "", "Use --yes.")
+            click.confirm("Fetch it?", default=True, abort=True, err=True)
+    path = pull.pull(plan, Meter().show)
+    if as_json:
+        ui.out_json({"name": plan.entry.name, "path": str(path), "size": plan.size})
+    else:
+        ui.out(f"{plan.entry.name} is here: {path}")
+
+
+def describe(plan: PullPlan) -> list[str]:
+    """What a pull will do, before it does it."""
+    return [
+        f"{plan.entry.name}: {ui.megabytes(plan.size)}, licence {plan.entry.licence}",
+        f"  from       {plan.source}",
+        f"  download   {ui.megabytes(plan.fetch_bytes)}",
+        f"  to         {plan.target}",
+        f"  free disk  {ui.megabytes(plan.free_bytes)}",
+    ]
+
+
+class Meter:
+    """Progress of a long transfer: one line that changes on a terminal, a line a tenth elsewhere."""
+
+    def __init__(self) -> None:
+        self._last = ("", -1)
+
+    def show(self, progress: PullProgress) -> None:
+        tenth = progress.done * 10 // max(1, progress.total)
+        if sys.stderr.isatty():
+            done, total = ui.megabytes(progress.done), ui.megabytes(progress.total)
+            end = "\n" if progress.done >= progress.total else ""
+            click.echo(f"\r{progress.stage} {done} of {total}   {end}", err=True, nl=False)
+        elif (progress.stage, tenth) != self._last:
+            self._last = (progress.stage, tenth)
+            ui.err(f"{progress.stage} {tenth * 10} %")
+
+
+@model.command("rm")
+@click.argument("name")
+@JSON
+def remove_model(name: str, as_json: bool) -> None:
+    """Remove NAME from this machine."""
+    from edvac.engine import pull
+
+    gone = pull.remove(name)
+    if as_json:
+        ui.out_json({"name": name, "removed": gone})
+    else:
+        ui.out(f"{name} is removed" if gone else f"{name} was not here")
+
+
+@model.command("verify")
+@click.argument("name", default="")
+@JSON
+def verify_model(name: str, as_json: bool) -> int:
+    """Compare NAME's file with its pinned SHA-256."""
+    from edvac.engine import pull
+    from edvac.machine.settings import DEFAULT_MODEL
+
+    good = pull.verify(name or DEFAULT_MODEL, on_progress=Meter().show)
+    if as_json:
+        ui.out_json({"name": name or DEFAULT_MODEL, "verified": good})
+    else:
+        ui.out("the file is what it should be" if good else "the file is damaged: pull it again")
+    return 0 if good else EXIT_DAMAGED
