@@ -9,9 +9,11 @@ from edvac.program.fuel import Fuel
 from edvac.program.host import Host, Order, StepCall, Unreached
 from edvac.program.library import FunctionDoc, library
 from edvac.program.program import Function, Outline, ParamInfo, Program, Use
-from edvac.program.verify import parse
+from edvac.program.scope import Scope
+from edvac.program.verify import Diagnostic, check, parse, verify_prefix
 
 __all__ = [
+    "Diagnostic",
     "Evaluator",
     "Fuel",
     "Function",
@@ -21,9 +23,12 @@ __all__ = [
     "Outline",
     "ParamInfo",
     "Program",
+    "Scope",
     "StepCall",
     "Unreached",
     "Use",
+    "check",
     "library",
     "parse",
+    "verify_prefix",
 ]

@@ -88,7 +88,7 @@ def _tuple(work: Work, value: Value = MISSING, /) -> Value:
     "The elements from the last to the first.",
     mode=Mode.SHAPE,
     result=same_items,
-    iterator=True,
+    iterator="stream",
 )
 def _reversed(work: Work, value: Value, /) -> Value:
     items = elements(value)
@@ -100,7 +100,7 @@ def _reversed(work: Work, value: Value, /) -> Value:
     "enumerate",
     "Pairs of a counter and an element.",
     mode=Mode.SHAPE,
-    iterator=True,
+    iterator="stream",
     consumes=True,
     result=lambda args: ListOf(TupleOf((INT, item_type(args[0]) if args else ANY))),
 )
@@ -119,7 +119,7 @@ def _enumerate(work: Work, value: Value, start: Value = MISSING) -> Value:
     "zip",
     "Tuples of elements at the same place, as many as the shortest has.",
     mode=Mode.SHAPE,
-    iterator=True,
+    iterator="stream",
     consumes=True,
     result=lambda args: ListOf(TupleOf(tuple(map(item_type, args)))),
 )
@@ -132,7 +132,7 @@ def _zip(work: Work, *values: Value) -> Value:
 @_put(
     "range",
     "Whole numbers from start up to, not including, stop.",
-    iterator=True,
+    iterator="view",
     result=ListOf(INT),
 )
 def _range(work: Work, start: int, stop: int = MISSING, step: int = MISSING, /) -> Any:
@@ -230,7 +230,7 @@ def _sorted(work: Work, values: Value, /, *, key: Any = None, reverse: Any = MIS
     "map",
     "What the function makes of each element.",
     mode=Mode.VALUE,
-    iterator=True,
+    iterator="stream",
     calls=("function",),
     consumes=True,
     result=ListOf(ANY),
@@ -244,7 +244,7 @@ def _map(work: Work, function: Any, /, *values: Value) -> Value:
     "filter",
     "The elements for which the function is true.",
     mode=Mode.VALUE,
-    iterator=True,
+    iterator="stream",
     calls=("function",),
     consumes=True,
     result=lambda args: ListOf(ANY),

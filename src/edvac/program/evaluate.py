@@ -217,7 +217,8 @@ class Evaluator:
         elif isinstance(target, ast.Name):
             old = self._on.value(target, frame)
             made = self._on.value(stmt.value, frame)
-            made = self._mutations.augmented(type(stmt.op), old, made, line)
+            shared = stmt in self.program.guarded
+            made = self._mutations.augmented(type(stmt.op), old, made, line, shared=shared)
             self._bind(target, made, frame)
 
     # -- decisions

@@ -395,9 +395,12 @@ class Expressions:
                 captured = self._captured(read, frame)
                 return Closure(list(function.params), node.id, captured, frame)
             case ast.Name() | ast.Attribute() if (dotted(node) or "") in FUNCTIONS:
-                if node.id not in frame.names if isinstance(node, ast.Name) else True:
+                if not (isinstance(node, ast.Name) and self._bound(node.id, frame)):
                     return Closure([], dotted(node) or "", {}, frame)
         return self.value(node, frame)
+
+    def _bound(self, name: str, frame: Frame) -> bool:
+        return name in frame.names or name in self.top.names
 
     def _captured(self, read: frozenset[str], frame: Frame) -> dict[str, Operand]:
         """What a closure reads, through the functions that it calls as well."""

@@ -64,7 +64,7 @@ def _get(work: Work, self: Value, key: Value, default: Operand = MISSING, /) -> 
     "dict.keys",
     "The keys.",
     mode=Mode.SHAPE,
-    iterator=True,
+    iterator="view",
     result=lambda args: ListOf(item_type(args[0])),
 )
 def _keys(work: Work, self: Value, /) -> Value:
@@ -75,7 +75,7 @@ def _keys(work: Work, self: Value, /) -> Value:
     "dict.values",
     "The values.",
     mode=Mode.SHAPE,
-    iterator=True,
+    iterator="view",
     result=lambda args: ListOf(_values_type(args[0])),
 )
 def _values(work: Work, self: Value, /) -> Value:
@@ -87,7 +87,7 @@ def _values(work: Work, self: Value, /) -> Value:
     "dict.items",
     "Pairs of key and value.",
     mode=Mode.SHAPE,
-    iterator=True,
+    iterator="view",
     result=lambda args: ListOf(TupleOf((item_type(args[0]), _values_type(args[0])))),
 )
 def _items(work: Work, self: Value, /) -> Value:

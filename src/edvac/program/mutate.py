@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from edvac.core.errors import OperandError
 from edvac.core.label import PROGRAM, Label, combine
 from edvac.core.value import Cell, Failed, Mapping, Operand, Scalar, Sequence, Value, settle
 from edvac.program.apply import Blocked
@@ -52,15 +53,31 @@ class Mutations:
         def made(old: Operand) -> Operand:
             if _absent(old):
                 raise KeyError(python(way[-1].key))
-            return self.augmented(kind, old, by, stmt.lineno)
+            shared = stmt in self._on.program.guarded
+            return self.augmented(kind, old, by, stmt.lineno, shared=shared)
 
         self._change(target, way, made, frame)
 
-    def augmented(self, kind: type[ast.operator], old: Operand, by: Operand, line: int) -> Operand:
+    def augmented(
+        self,
+        kind: type[ast.operator],
+        old: Operand,
+        by: Operand,
+        line: int,
+        *,
+        shared: bool = False,
+    ) -> Operand:
         """``old OP= by``: like the operator, but ``+=`` extends a list by anything."""
 
         def extended(values: list[Any], label: Label) -> Operand:
             a, b = values
+            if shared and (isinstance(a, Mapping) or (isinstance(a, Sequence) and not a.fixed)):
+                raise OperandError(
+                    "container_shared",
+                    "a list that may be reached by another name is changed",
+                    "",
+                    "Write xs = xs + [...], which makes a new list.",
+                )
             if kind is ast.Add and isinstance(a, Sequence) and not a.fixed:
                 return self._on.call_native(CHANGES["list.extend"], [a, b], {}, line)
             return self._on.operate(kind, a, b, line)

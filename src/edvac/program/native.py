@@ -68,6 +68,7 @@ class Native:
         calls: parameters that take a lambda or a function.
         lazy: parameters handed over as they are, pending or failed, because they are only stored.
         consumes: may be given an iterator (`zip`, a generator expression), used once.
+        iterator: in Python the result is not a list but a "view" of something or a "stream".
     """
 
     name: str
@@ -78,7 +79,7 @@ class Native:
     calls: frozenset[str] = frozenset()
     lazy: frozenset[str] = frozenset()
     consumes: bool = False
-    iterator: bool = False
+    iterator: str = ""
     shape: inspect.Signature = field(default_factory=inspect.Signature)
 
     def result_type(self, args: Sequence[Type]) -> Type:

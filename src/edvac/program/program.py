@@ -83,6 +83,7 @@ class Program:
     catalogue: Catalogue
     sites: dict[ast.Call, Site]
     access: tuple[Use, ...]
+    guarded: frozenset[ast.AugAssign] = frozenset()  # may not turn out to change a list
 
     @property
     def digest(self) -> str:

@@ -10,7 +10,19 @@ from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 MUTATORS = frozenset(
-    ["append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "update", "setdefault", "popitem"]
+    [
+        "append",
+        "extend",
+        "insert",
+        "remove",
+        "pop",
+        "clear",
+        "sort",
+        "reverse",
+        "update",
+        "setdefault",
+        "popitem",
+    ]
 )
 RETURNED = "$return"  # the name that holds a function's result; no program can write it
 

@@ -1,13 +1,462 @@
-"""Is a program legal? (grows)"""
+"""Is a program legal? Rules about syntax, then names and types, then aliases, statement by statement.
+
+`parse` raises the first error, `check` collects all errors and warnings, `verify_prefix` serves a
+planner that is still writing. Knows nothing of policies.
+"""
 
 from __future__ import annotations
 
-from edvac.core.signature import Catalogue
+import ast
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from edvac.core.errors import ProgramError
+from edvac.core.schema import ANY, NONE, ListOf, Plain, Type, show
+from edvac.core.signature import WILD, Catalogue, Effect
+from edvac.program.alias import Aliases
+from edvac.program.annotate import ATOMS, GENERIC, read_type
 from edvac.program.assemble import assemble
-from edvac.program.program import Program
-from edvac.program.source import read_source
+from edvac.program.basics import BASICS, item_type
+from edvac.program.checker import Checker, fail
+from edvac.program.infer import clashes, joined, widened
+from edvac.program.library import CHANGES, NAMESPACES
+from edvac.program.limits import CALL_NESTING
+from edvac.program.program import Function, Program
+from edvac.program.rules import broken
+from edvac.program.scope import Scope
+from edvac.program.source import Source, read_source
+from edvac.program.tree import RETURNED, assigned, calls, dotted, mutation, root, targets
+
+Report = Callable[[ProgramError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One finding of `check`."""
+
+    severity: str  # error, warning
+    code: str
+    what: str
+    why: str
+    fix: str
+    line: int
+    column: int
 
 
 def parse(text: str, catalogue: Catalogue, *, name: str = "program.edv") -> Program:
-    """The verified program that a text writes."""
-    return assemble(read_source(text), catalogue, name)
+    """The verified program that a text writes.
+
+    Raises:
+        ProgramError: the first thing that is not legal.
+    """
+
+    def stop(error: ProgramError) -> None:
+        raise error
+
+    return _verified(text, catalogue, name, stop)[0]
+
+
+def check(text: str, catalogue: Catalogue, *, name: str = "program.edv") -> list[Diagnostic]:
+    """Every error, and warnings where there are no errors, by line."""
+    errors: list[ProgramError] = []
+    found: list[Diagnostic] = []
+    try:
+        program, _ = _verified(text, catalogue, name, errors.append)
+        if not errors:
+            found.extend(_warnings(program))
+    except ProgramError as error:
+        if not any(str(error) == str(known) for known in errors):
+            errors.append(error)
+    found.extend(_diagnostic("error", error) for error in errors)
+    return sorted(found, key=lambda one: (one.line, one.column))
+
+
+def verify_prefix(text: str, catalogue: Catalogue) -> Scope:
+    """Names and types after an incomplete program, all of whose lines must be complete.
+
+    Raises:
+        ProgramError: a line is not legal.
+    """
+
+    def stop(error: ProgramError) -> None:
+        raise error
+
+    return _verified(text, catalogue, "program.edv", stop)[1]
+
+
+def _verified(text: str, catalogue: Catalogue, name: str, report: Report) -> tuple[Program, Scope]:
+    source = read_source(text)
+    broken_lines = False
+    for error in broken(source.tree):
+        broken_lines = True
+        report(error)
+    if broken_lines:
+        raise ProgramError("program_refused", "the program has errors")
+    _shadows(source, catalogue)
+    program = assemble(source, catalogue, name)
+    verifier = _Verifier(program, source, report)
+    verifier.run()
+    return replace(program, guarded=frozenset(verifier.aliases.open)), verifier.scope
+
+
+def _shadows(source: Source, catalogue: Catalogue) -> None:
+    """No name may hide a device, a builtin, a namespace or a type."""
+    taken = {**dict.fromkeys(BASICS, "a builtin"), **dict.fromkeys(ATOMS, "a type")}
+    taken |= dict.fromkeys(GENERIC, "a type") | dict.fromkeys(NAMESPACES, "a part of the library")
+    taken |= dict.fromkeys(catalogue.devices, "a device") | {"run": "the run itself"}
+    defined: dict[str, str] = {}
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            kind = "a record" if isinstance(node, ast.ClassDef) else "a function"
+            if node.name in taken or node.name in defined:
+                _hidden(node, node.name, taken.get(node.name) or defined[node.name])
+            defined[node.name] = kind
+    taken |= defined
+    for node in ast.walk(source.tree):
+        for name in _bound_by(node):
+            if name in taken:
+                _hidden(node, name, taken[name])
+
+
+def _hidden(node: ast.AST, name: str, kind: str) -> None:
+    fail(
+        node,
+        "name_taken",
+        f"{name} is {kind}",
+        "A name means one thing in a program.",
+        f"Choose another name, for example {name}_1 or my_{name}.",
+    )
+
+
+def _bound_by(node: ast.AST) -> Iterator[str]:
+    match node:
+        case ast.Assign():
+            for target in node.targets:
+                yield from _plain(target)
+        case ast.AnnAssign() | ast.AugAssign() | ast.For():
+            yield from _plain(node.target)
+        case ast.comprehension():
+            yield from _plain(node.target)
+        case ast.FunctionDef():
+            yield from (arg.arg for arg in [*node.args.args, *node.args.kwonlyargs])
+        case ast.Lambda():
+            yield from (arg.arg for arg in node.args.args)
+
+
+def _plain(target: ast.expr) -> Iterator[str]:
+    return targets(target) if not isinstance(target, ast.Subscript) else iter(())
+
+
+class _Verifier:
+    """Walks the statements of one program."""
+
+    def __init__(self, program: Program, source: Source, report: Report) -> None:
+        self._program = program
+        self._source = source
+        self._report = report
+        self._checker = Checker()
+        self._depth: dict[str, int] = {}
+        self._outside = frozenset(program.catalogue.devices) | NAMESPACES
+        self.scope = Scope(program.catalogue, records=program.records)
+        self.aliases = Aliases(program.catalogue, self._checker.types)
+
+    def run(self) -> None:
+        """Verify everything, definitions where they stand."""
+        counts = Counter(
+            name
+            for stmt in self._source.tree.body
+            if not isinstance(stmt, ast.FunctionDef | ast.ClassDef)
+            for node in ast.walk(stmt)
+            if isinstance(node, ast.stmt) and not isinstance(node, ast.If)
+            for name in assigned([node], self._outside)
+        )
+        lowered = iter(self._program.statements)
+        states: dict[str, int] = {}
+        for stmt in self._source.tree.body:
+            if isinstance(stmt, ast.ClassDef):
+                continue
+            if isinstance(stmt, ast.FunctionDef):
+                self._guarded(stmt, lambda: self._define(stmt, counts))
+                continue
+            here = next(lowered)
+            self._guarded(here, lambda: self._top(here, states))
+
+    def _top(self, stmt: ast.stmt, states: dict[str, int]) -> None:
+        self._statement(stmt, self.scope, top=True)
+        self.aliases.block([stmt], states)
+
+    def _guarded(self, stmt: ast.stmt, run: Callable[[], None]) -> None:
+        """Report an error of the statement and go on as if it had bound `any`."""
+        try:
+            run()
+        except ProgramError as error:
+            self._report(error)
+            for name in assigned([stmt], self._outside):
+                self.scope.bind(name, ANY)
+
+    def _define(self, node: ast.FunctionDef, counts: Counter[str]) -> None:
+        function = self._program.functions[node.name]
+        local = set(function.params) | set(assigned(function.body, self._outside))
+        seen = {
+            name: kind
+            for name, kind in self.scope.names.items()
+            if counts[name] == 1 and name not in local
+        }
+        inner = replace(self.scope, names=seen, uncertain={}, function=function.name)
+        for param in function.params:
+            inner.bind(param, function.types.get(param, ANY))
+        inner.bind(RETURNED, NONE)
+        self._block(function.body, inner)
+        result = inner.names.get(RETURNED, ANY)
+        if function.result is not None:
+            if clashes(result, function.result):
+                what = f"{node.name} gives a {show(widened(result))}, not a {show(function.result)}"
+                fail(node, "operand_unfit", what)
+            result = function.result
+        self.aliases.function(function)
+        self._bound_depth(node, function)
+        self.scope.functions[node.name] = function
+        self.scope.results[node.name] = widened(result)
+
+    def _bound_depth(self, node: ast.FunctionDef, function: Function) -> None:
+        deepest = _depth(node)
+        called = [dotted(call.func) or "" for call in calls(node)]
+        deepest += max((self._depth.get(name, 0) for name in called), default=0)
+        if deepest > CALL_NESTING:
+            fail(
+                node,
+                "program_too_deep",
+                "functions call each other too deeply",
+                "",
+                "Put the parts of the work into statements at top level.",
+            )
+        self._depth[function.name] = deepest
+
+    # -- statements
+
+    def _block(self, block: tuple[ast.stmt, ...] | list[ast.stmt], scope: Scope) -> None:
+        for stmt in block:
+            self._statement(stmt, scope)
+
+    def _statement(self, stmt: ast.stmt, scope: Scope, *, top: bool = False) -> None:
+        match stmt:
+            case ast.Assign():
+                self._assign(stmt, scope, top=top)
+            case ast.AnnAssign():
+                self._annotated(stmt, scope)
+            case ast.AugAssign():
+                old = self._checker.type(_loaded(stmt.target), scope)
+                self._checker.types[stmt.target] = widened(old)
+                by = self._checker.type(stmt.value, scope, consumed="view")
+                lists = isinstance(widened(old), ListOf) and isinstance(stmt.op, ast.Add)
+                kind = old if lists else self._checker.operated(stmt, stmt.op, old, by)
+                if isinstance(stmt.target, ast.Name):
+                    scope.bind(stmt.target.id, widened(kind))
+            case ast.Expr():
+                self._expression(stmt, scope)
+            case ast.If():
+                self._checker.type(stmt.test, scope)
+                arms = scope.fork(), scope.fork()
+                self._block(stmt.body, arms[0])
+                self._block(stmt.orelse, arms[1])
+                scope.meet(arms[0], arms[1], stmt.lineno)
+            case ast.For():
+                self._loop(stmt, scope)
+            case ast.Return():
+                if not scope.function:
+                    fail(
+                        stmt,
+                        "return_outside",
+                        "`return` stands outside a function",
+                        "",
+                        "Use if and else; the program ends after its last line.",
+                    )
+                kind = NONE if stmt.value is None else self._checker.type(stmt.value, scope)
+                scope.bind(RETURNED, widened(kind))
+            case ast.Pass():
+                return
+            case ast.Continue():
+                fail(stmt, "continue_outside", "`continue` stands outside a loop")
+            case _:
+                fail(stmt, "syntax_unsupported", "this statement is not part of the language")
+
+    def _assign(self, stmt: ast.Assign, scope: Scope, *, top: bool) -> None:
+        if _is_param(stmt.value):
+            if not top or len(stmt.targets) > 1 or not isinstance(stmt.targets[0], ast.Name):
+                fail(
+                    stmt,
+                    "param_place",
+                    "a parameter stands alone at top level",
+                    "",
+                    "Write `name = param(default)` at the left margin.",
+                )
+            name = stmt.targets[0].id
+            if name in scope.names or name in scope.uncertain:
+                fail(
+                    stmt,
+                    "param_place",
+                    f"{name} is bound twice",
+                    "",
+                    "A parameter has one value; give one of them another name.",
+                )
+            scope.bind(name, self._program.params[name].type)
+            return
+        kind = self._change(stmt.value, scope)
+        if kind is None:
+            kind = self._checker.type(stmt.value, scope)
+        for target in stmt.targets:
+            if isinstance(target, ast.Subscript):
+                self._element(target, kind, scope)
+            else:
+                self._checker.bind(target, kind, scope)
+
+    def _element(self, target: ast.Subscript, kind: Type, scope: Scope) -> None:
+        if root(target) is None:
+            fail(target, "target_unfit", "only an element of a name can be assigned")
+        holder = widened(self._checker.type(target.value, scope))
+        self._checker.type(target.slice, scope)
+        if holder in (Plain("str"), Plain("int")) or type(holder).__name__ in ("TupleOf", "Record"):
+            fail(
+                target, "target_unfit", f"a {show(holder)} does not change", "", "Build a new one."
+            )
+
+    def _annotated(self, stmt: ast.AnnAssign, scope: Scope) -> None:
+        wanted = read_type(stmt.annotation, scope.records)
+        if stmt.value is None:
+            fail(
+                stmt,
+                "target_unfit",
+                "the name is given a type and no value",
+                "",
+                "Assign a value on the same line.",
+            )
+        kind = self._checker.type(stmt.value, scope)
+        if clashes(kind, wanted):
+            fail(stmt, "operand_unfit", f"a {show(widened(kind))} is not a {show(wanted)}")
+        self._checker.bind(stmt.target, wanted, scope)
+
+    def _expression(self, stmt: ast.Expr, scope: Scope) -> None:
+        node = stmt.value
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return  # a docstring
+        if self._change(node, scope) is not None:
+            return
+        self._checker.type(node, scope)
+        function = scope.functions
+        if not any(
+            dotted(call.func) in scope.catalogue.signatures or dotted(call.func) in function
+            for call in calls(node)
+        ):
+            fail(
+                stmt,
+                "statement_idle",
+                "this line computes a value and forgets it",
+                "Pure code has no other effect than its value.",
+                "Assign it to a name, or delete the line.",
+            )
+
+    def _change(self, node: ast.expr, scope: Scope) -> Type | None:
+        """The type of what ``xs.append(v)`` gives; None where the expression changes nothing."""
+        func = mutation(node)
+        if func is None or not isinstance(node, ast.Call):
+            return None
+        name = root(func.value)
+        if name in self._outside or name not in scope.names:
+            return None
+        holder = widened(self._checker.type(func.value, scope))
+        kinds = {"ListOf": "list", "DictOf": "dict"}
+        kind = kinds.get(type(holder).__name__, "")
+        if not kind and holder != ANY:
+            fail(
+                node,
+                "method_unknown",
+                f"a {show(holder)} has no method {func.attr}",
+                "It does not change.",
+                "Build a new value.",
+            )
+        found = CHANGES.get(f"{kind}.{func.attr}") or CHANGES.get(f"list.{func.attr}")
+        found = found or CHANGES.get(f"dict.{func.attr}")
+        if found is None or (kind and f"{kind}.{func.attr}" not in CHANGES):
+            fail(node, "method_unknown", f"a {kind or 'value'} has no method {func.attr}")
+        for arg in [*node.args, *(word.value for word in node.keywords)]:
+            if isinstance(arg, ast.Lambda):
+                self._checker.callback(arg, scope, item_type(holder))
+            else:
+                self._checker.type(arg, scope, consumed="stream" if found.consumes else "")
+        self._arity(node, found.shape)
+        if func.attr == "pop":
+            return holder.item if isinstance(holder, ListOf) else ANY
+        return NONE if func.attr != "setdefault" else ANY
+
+    def _arity(self, node: ast.Call, shape: object) -> None:
+        import inspect
+
+        assert isinstance(shape, inspect.Signature)
+        try:
+            words = {str(word.arg): None for word in node.keywords}
+            shape.bind(None, *[None] * len(node.args), **words)
+        except TypeError as problem:
+            fail(node, "operand_count", str(problem))
+
+    def _loop(self, stmt: ast.For, scope: Scope) -> None:
+        kind = self._checker.iterable(stmt.iter, scope)
+        before = scope.fork()
+        start = scope.fork()
+        for _ in range(4):
+            body = start.fork()
+            self._checker.bind(stmt.target, item_type(kind), body)
+            self._block(stmt.body, body)
+            merged = {
+                name: joined(old, body.names.get(name, ANY)) for name, old in start.names.items()
+            }
+            if merged == start.names:
+                break
+            start.names = merged
+        scope.names = start.names
+        scope.meet(before, body, stmt.lineno)
+        scope.names = {name: start.names[name] for name in scope.names}
+
+
+def _depth(node: ast.AST) -> int:
+    deepest = 0
+    todo = [(node, 0)]
+    while todo:
+        here, depth = todo.pop()
+        deepest = max(deepest, depth)
+        todo.extend((child, depth + 1) for child in ast.iter_child_nodes(here))
+    return deepest
+
+
+def _loaded(target: ast.expr) -> ast.expr:
+    return target
+
+
+def _is_param(node: ast.expr) -> bool:
+    return (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "param"
+    )
+
+
+def _warnings(program: Program) -> Iterator[Diagnostic]:
+    """Patterns so wide that they put steps in a row."""
+    writes = [use for use in program.access if use.access.writes]
+    for use in program.access:
+        wide = WILD in use.access.writes or (WILD in use.access.reads and writes)
+        if wide and use.effect is not Effect.EXTERNAL:
+            kind = "writes" if WILD in use.access.writes else "reads"
+            yield Diagnostic(
+                "warning",
+                "pattern_wide",
+                f"{use.op} {kind} a path that is not known before the run",
+                "Until it is, it may be any path, so steps that touch files wait for each other.",
+                'Begin the path with a literal, like f"out/{name}.md", or bind it to a name once.',
+                use.line,
+                1,
+            )
+
+
+def _diagnostic(severity: str, error: ProgramError) -> Diagnostic:
+    return Diagnostic(
+        severity, error.code, error.what, error.why, error.fix, error.line or 1, error.column or 1
+    )
