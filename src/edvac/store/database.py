@@ -93,6 +93,12 @@ def io_failed(what: str, why: str) -> StoreError:
     )
 
 
+def _not_text(what: str) -> DamageError:
+    return DamageError(
+        "store_damaged", f"the store is damaged, seen while {what}", "A text is no text.", _DOCTOR
+    )
+
+
 class Database:
     """A connection that belongs to the thread that opened it."""
 
@@ -121,6 +127,9 @@ class Database:
         except apsw.Error as error:
             self._drop()
             raise explain(error, "opening the store") from error
+        except UnicodeDecodeError as error:
+            self._drop()
+            raise _not_text("opening the store") from error
         except OSError as error:
             self._drop()
             raise io_failed("opening the store", error.strerror or str(error)) from error
@@ -205,6 +214,9 @@ class Database:
             execute("COMMIT")
         except apsw.Error as error:
             self._fail(error, what)
+        except UnicodeDecodeError as error:
+            self._roll_back()
+            raise _not_text(what) from error
         except BaseException:
             self._roll_back()
             raise
@@ -222,6 +234,9 @@ class Database:
             execute("COMMIT")
         except apsw.Error as error:
             self._fail(error, what)
+        except UnicodeDecodeError as error:
+            self._roll_back()
+            raise _not_text(what) from error
         except BaseException:
             self._roll_back()
             raise
@@ -233,6 +248,8 @@ class Database:
             found: Rows = execute(sql, values).fetchall()
         except apsw.Error as error:
             self._fail(error, "reading the store")
+        except UnicodeDecodeError as error:
+            raise _not_text("reading the store") from error
         return found
 
     def checkpoint(self, truncate: bool = False) -> None:

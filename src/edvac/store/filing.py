@@ -26,7 +26,7 @@ _COLUMNS = "SELECT path, version, slot, blob, size, digest, label, deleted, seq,
 
 _ROUND = "number = ? AND round = ?"
 _LATEST = sealed(
-    "SELECT round, root, phase, SOUND FROM apply"
+    "SELECT round, root, phase, files, SOUND FROM apply"
     " WHERE number = ? AND phase <> 'undone' ORDER BY round DESC LIMIT 1",
     "apply",
 )
@@ -190,8 +190,8 @@ class FilePart(Part):
                 raise apply_unfinished(run)
             round_ = 1 if latest is None else latest[0] + 1
             execute(
-                "INSERT INTO apply (number, round, root, phase) VALUES (?,?,?,'begun')",
-                (number, round_, root),
+                "INSERT INTO apply (number, round, root, files, phase) VALUES (?,?,?,?,'begun')",
+                (number, round_, root, len(entries)),
             )
             for e in entries:
                 values = (number, round_, e.path, e.before, e.after, e.mode, e.state)
@@ -228,8 +228,15 @@ class FilePart(Part):
         rows = sound("apply", self._db.rows(_LATEST, (number,)))
         if not rows:
             return None
-        round_, root, phase = rows[0]
+        round_, root, phase, count = rows[0]
         entries = sound("applied", self._db.rows(_ENTRIES, (number, round_)))
+        if len(entries) != count:
+            raise DamageError(
+                "apply_damaged",
+                f"the record of applying run {run} has lost files",
+                f"{len(entries)} of {count} are there.",
+                "Run `edvac doctor`; compare the directory with a backup before anything else.",
+            )
         return ApplyPlan(run, round_, root, phase, tuple(ApplyEntry(*row) for row in entries))
 
     def _mark(self, run: str, paths: Sequence[str], state: str) -> None:

@@ -7,6 +7,7 @@ nothing of what a payload means.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeAlias
 
@@ -283,18 +284,22 @@ class JournalPart(SegmentPart, Part):
 
 
 def restore_label(key: str, form: bytes | None) -> Label:
-    try:
-        label = Label.restore(None if form is None else msgspec.msgpack.decode(form))
-    except msgspec.DecodeError:
-        label = None
-    if label is None or label_key(label) != key:
+    """The label, if its stored form hashes to its key (see `label_key`); checked before decoding.
+
+    Raises:
+        DamageError: it is missing or not what was stored.
+    """
+    if (
+        not isinstance(form, bytes)
+        or hashlib.blake2b(form, digest_size=LABEL_BYTES).hexdigest() != key
+    ):
         raise DamageError(
             "label_damaged",
             f"label {key} is not what was stored",
             "Labels say where data came from; without one nothing may be done with it.",
             "Run `edvac doctor` to verify the workspace.",
         )
-    return label
+    return Label.restore(msgspec.msgpack.decode(form))
 
 
 def as_record(run: str, row: Row, hash_: bytes, payload: bytes) -> Record:

@@ -27,7 +27,7 @@ from edvac.store.lease import Holder, is_live
 from edvac.store.model import Problem, Swept
 from edvac.store.owner import Process
 from edvac.store.schema import FORMAT, MIGRATIONS, Execute
-from edvac.store.seal import BROKEN, TABLES
+from edvac.store.seal import BROKEN, TABLES, sealed, sound
 from edvac.store.segments import unpack_segment
 
 GRACE_S = 3600.0
@@ -40,6 +40,10 @@ _USED_BLOBS = (
     "SELECT lower(hex(ref)) FROM record WHERE ref NOTNULL"
     " UNION SELECT blob FROM file WHERE blob NOTNULL"
     " UNION SELECT before FROM applied WHERE before NOTNULL"
+)
+_HELD = sealed(
+    "SELECT owner, process, epoch, expires, seen, acquired, SOUND FROM head WHERE owner NOTNULL",
+    "head",
 )
 _SCHEMA = "SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
 
@@ -110,6 +114,9 @@ class MaintenancePart(JournalPart, FilePart):
     def _verify_segments(self) -> Iterator[Problem]:
         known: set[str] = set()
         for key, packed in self._db.rows("SELECT hash, packed FROM segment"):
+            if not isinstance(key, bytes):
+                yield Problem("segment_damaged", "table segment", "a row has no hash")
+                continue
             known.add(key.hex())
             try:
                 unpack_segment(key.hex(), packed)
@@ -188,8 +195,8 @@ class MaintenancePart(JournalPart, FilePart):
     def _cutoff(self, execute: Execute, grace_s: float) -> float:
         now = self._clock.wall()
         cutoff = now - grace_s
-        sql = "SELECT owner, process, epoch, expires, seen, acquired FROM head WHERE owner NOTNULL"
-        for owner, process, epoch, expires, seen, acquired in execute(sql).fetchall():
+        rows = sound("head", execute(_HELD).fetchall())
+        for owner, process, epoch, expires, seen, acquired in rows:
             holder = Holder(
                 owner, Process.restore(process) if process else None, epoch, expires, seen
             )
@@ -200,6 +207,10 @@ class MaintenancePart(JournalPart, FilePart):
     def _used(self, column: str, size: int) -> set[str]:
         found: set[str] = set()
         for (packed,) in self._db.rows(_USED[column]):
+            if not isinstance(packed, bytes):
+                raise DamageError(
+                    "store_damaged", "the store is damaged", f"A record has no {column}."
+                )
             found.update(unpack(packed, size))
         return found
 

@@ -91,6 +91,7 @@ CREATE TABLE apply (
   round INTEGER NOT NULL,
   root TEXT NOT NULL,
   phase TEXT NOT NULL,
+  files INTEGER NOT NULL,
   mark BLOB NOT NULL DEFAULT x'',
   PRIMARY KEY (number, round)
 ) WITHOUT ROWID;

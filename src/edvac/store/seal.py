@@ -19,7 +19,7 @@ _COLUMNS = {
     "run": "number, id, created, state, task, program, title, closed, seconds, counts",
     "head": "number, last, hash, epoch, owner, process, acquired, expires, seen",
     "reuse": "key, number, seq",
-    "apply": "number, round, root, phase",
+    "apply": "number, round, root, phase, files",
     "applied": "number, round, path, before, after, mode, state",
     "inbox": "id, number, kind, payload, posted, taken",
     "permission": "id, shape, scope, expires, created",

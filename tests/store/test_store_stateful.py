@@ -1,0 +1,200 @@
+"""Any sequence of calls: the real store and the one in dicts stay alike, also across reopenings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crash_harness import OneOwner, discard, dump, labels, scratch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from edvac.core.errors import EdvacError
+from edvac.core.label import Label
+from edvac.core.seams import ManualClock
+from edvac.store import (
+    KINDS,
+    STATES,
+    ApplyEntry,
+    FileVersion,
+    Grant,
+    MemoryStore,
+    NewRecord,
+    RunInfo,
+    Store,
+)
+
+RUNS = st.sampled_from(["a", "ab", "b"])
+PATHS = st.sampled_from(["x", "d/y", "d/z.csv"])
+PAYLOADS = st.one_of(st.binary(max_size=40), st.integers(65_530, 65_550).map(bytes))
+LABELS = st.builds(Label.of, st.lists(st.sampled_from("uvw"), max_size=2))
+
+
+class Machine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = scratch()
+        self.clock = ManualClock()
+        self.owners = OneOwner()
+        self.oracle = MemoryStore(clock=self.clock, owners=self.owners)
+        self.store = self.open()
+        self.leases: dict[str, list[Any]] = {}
+
+    def open(self) -> Store:
+        return Store(self.root, clock=self.clock, owners=self.owners)
+
+    def both(self, call: Any) -> Any:
+        """The same call on both: the same answer, or the same error."""
+        answers: list[Any] = []
+        for store in (self.store, self.oracle):
+            try:
+                answers.append(call(store))
+            except EdvacError as error:
+                answers.append((type(error), error.code, error.what))
+        assert answers[0] == answers[1]
+        return answers[0]
+
+    def teardown(self) -> None:
+        assert dump(self.store) == dump(self.oracle)
+        assert self.store.verify() == []
+        self.store.close()
+        discard(self.root)
+
+    @rule()
+    def reopen(self) -> None:
+        self.store.close()
+        self.store = self.open()
+        assert dump(self.store) == dump(self.oracle)
+
+    @rule(seconds=st.floats(-500, 500))
+    def pass_time(self, seconds: float) -> None:
+        self.clock.jump(seconds)
+
+    @rule(run=RUNS)
+    def create(self, run: str) -> None:
+        self.both(lambda store: store.create_run(RunInfo(run, self.clock.wall(), task=run)))
+
+    @rule(run=RUNS, owner=st.sampled_from(["me", "you"]), ttl=st.floats(0, 300))
+    def acquire(self, run: str, owner: str, ttl: float) -> None:
+        now = self.clock.wall()
+        lease = self.both(lambda store: store.acquire(run, owner, ttl, now))
+        if not isinstance(lease, tuple):
+            self.leases.setdefault(run, []).append(lease)
+
+    def lease(self, run: str, back: int) -> Any:
+        held = self.leases.get(run)
+        return held[max(0, len(held) - 1 - back)] if held else None
+
+    @rule(run=RUNS, back=st.integers(0, 1))
+    def release(self, run: str, back: int) -> None:
+        lease = self.lease(run, back)
+        if lease is not None:
+            self.both(lambda store: store.release(lease))
+
+    @rule(run=RUNS, back=st.integers(0, 1), ttl=st.floats(0, 300))
+    def renew(self, run: str, back: int, ttl: float) -> None:
+        lease, now = self.lease(run, back), self.clock.wall()
+        if lease is not None:
+            self.both(lambda store: store.renew(lease, ttl, now))
+
+    @rule(
+        run=RUNS,
+        back=st.sampled_from([0, 0, 0, 1]),
+        items=st.lists(
+            st.tuples(st.sampled_from(KINDS), PAYLOADS, LABELS, st.integers(0, 8)),
+            min_size=1,
+            max_size=4,
+        ),
+        files=st.lists(st.tuples(PATHS, st.integers(1, 6), st.none() | PAYLOADS), max_size=2),
+    )
+    def append(self, run: str, back: int, items: list[Any], files: list[Any]) -> None:
+        lease = self.lease(run, back)
+        if lease is None:
+            return
+
+        def call(store: Any) -> int:
+            records = [
+                NewRecord(
+                    f"slot-{number}",
+                    kind,
+                    payload,
+                    labels(label),
+                    (store.put_blob(payload[:5]),) if number == 7 else (),
+                    (store.put_segment("s" * number),) if number % 2 else (),
+                    f"key-{number}" if number < 6 else None,
+                )
+                for kind, payload, label, number in items
+            ]
+            versions = [
+                FileVersion(path, version, "s", data, deleted=data is None)
+                for path, version, data in files
+            ]
+            return int(store.append(lease, records, versions))
+
+        self.both(call)
+
+    @rule(run=RUNS, state=st.sampled_from(STATES), seconds=st.none() | st.floats(0, 9))
+    def set_state(self, run: str, state: Any, seconds: float | None) -> None:
+        lease = self.lease(run, 0)
+        if lease is not None:
+            self.both(lambda store: store.set_state(lease, state, seconds=seconds, closed=seconds))
+
+    @rule(run=RUNS)
+    def remove(self, run: str) -> None:
+        if self.both(lambda store: store.remove_run(run)) is None:
+            self.leases.pop(run, None)
+
+    @rule(run=RUNS, kind=st.sampled_from(["kill", "answer"]), payload=st.binary(max_size=9))
+    def post(self, run: str, kind: Any, payload: bytes) -> None:
+        self.both(lambda store: store.post(run, kind, payload))
+
+    @rule(run=RUNS, message=st.integers(1, 6))
+    def ack(self, run: str, message: int) -> None:
+        self.both(lambda store: store.ack(run, message))
+
+    @rule(name=st.sampled_from("pq"), expires=st.none() | st.floats(0, 9))
+    def grant(self, name: str, expires: float | None) -> None:
+        self.both(lambda store: store.grant(Grant(name, "{}", "run", expires, 1.0)))
+
+    @rule(name=st.sampled_from("pq"))
+    def revoke(self, name: str) -> None:
+        self.both(lambda store: store.revoke(name))
+
+    @rule(run=RUNS, paths=st.sets(PATHS, min_size=1))
+    def begin_apply(self, run: str, paths: set[str]) -> None:
+        self.both(
+            lambda store: store.begin_apply(
+                run, "/", [ApplyEntry(path, store.put_blob(b"old"), "d") for path in paths]
+            )
+        )
+
+    @rule(run=RUNS, path=st.none() | PATHS, how=st.sampled_from(["mark", "finish", "undo"]))
+    def go_on_applying(self, run: str, path: str | None, how: str) -> None:
+        if how == "mark":
+            self.both(lambda store: store.mark_applied(run, path or "x"))
+        elif how == "finish":
+            self.both(lambda store: store.finish_apply(run))
+        else:
+            self.both(lambda store: store.mark_undone(run, path))
+
+    @rule(prefix=st.none() | st.sampled_from(["", "a", "b", "x"]))
+    def find(self, prefix: str | None) -> None:
+        self.both(lambda store: store.find_run(prefix))
+
+    @rule()
+    def collect(self) -> None:
+        self.store.gc(grace_s=0.0)  # must not change what is readable
+        assert dump(self.store) == dump(self.oracle)
+
+    @invariant()
+    def lists_agree(self) -> None:
+        assert self.store.runs() == self.oracle.runs()
+
+
+TestStateful = Machine.TestCase
+TestStateful.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
