@@ -20,11 +20,12 @@ import safetensors.torch
 import torch
 
 from edvac.core.errors import ModelFileError
-from edvac.engine.linear import FloatProduct, Int8Product, Product, quantise_weight
+from edvac.engine.linear import FloatProduct, Int8Product, Packed, Product, Side, quantise_weight
 from edvac.engine.model import Decoder, Layer, frequencies
 from edvac.engine.weights import ModelConfig, WeightSource, open_weights
 
 FORMAT: Final = 1  # of the cache; raise it when layout or rounding changes
+_HEAD_ROWS: Final = 18_992  # an eighth of Qwen's vocabulary
 _PARTS: Final = ("qkv", "out", "gate_up", "down")
 _MEMBERS: Final = {
     "qkv": ("attn_q", "attn_k", "attn_v"),
@@ -41,6 +42,7 @@ class CacheNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     format: int
     source: str
+    layouts: list[str]
     size: int
     header: str
 
@@ -132,17 +134,54 @@ def _float_products(source: WeightSource) -> _Products:
 
 def _int8_products(source: WeightSource, options: LoadOptions) -> _Products:
     path = cache_path(options)
-    if not _cache_good(path, options.digest):
-        _write_cache(source, path, options)
+    templates = {
+        shape: Packed(torch.zeros(shape, dtype=torch.int8)) for shape in _shapes(source.config)
+    }
+    layouts = sorted(template.layout() for template in templates.values())
+    if not _cache_good(path, options.digest, layouts):
+        _write_cache(source, path, options, layouts)
     file: Any = safetensors.safe_open(str(path), framework="pt")
 
-    def product(key: str, bias: torch.Tensor | None) -> Product:
-        return Int8Product(file.get_tensor(f"{key}.codes"), file.get_tensor(f"{key}.scales"), bias)
+    def product(key: str, shape: tuple[int, int], bias: torch.Tensor | None) -> Product:
+        packed = templates[shape].filled(file.get_tensor(f"{key}.packed"))
+        return Int8Product(packed, file.get_tensor(f"{key}.scales").clone(), bias)
 
-    return _Products(
-        lambda number, part: product(f"{number}.{part}", _fused_bias(source, number, part)),
-        lambda: product("head", None),
-    )
+    def layer(number: int, part: str) -> Product:
+        shape = _part_shape(source.config, part)
+        return product(f"{number}.{part}", shape, _fused_bias(source, number, part))
+
+    def head() -> Product:
+        cuts = _head_cuts(source.config)
+        return Side(
+            [
+                product(f"head{index}", (end - start, source.config.hidden), None)
+                for index, (start, end) in enumerate(cuts)
+            ]
+        )
+
+    return _Products(layer, head)
+
+
+def _part_shape(config: ModelConfig, part: str) -> tuple[int, int]:
+    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    shapes = {
+        "qkv": (queries + 2 * keys, config.hidden),
+        "out": (config.hidden, queries),
+        "gate_up": (2 * config.feed_forward, config.hidden),
+        "down": (config.hidden, config.feed_forward),
+    }
+    return shapes[part]
+
+
+def _head_cuts(config: ModelConfig) -> list[tuple[int, int]]:
+    """The head in pieces of a size that is quick to lay out."""
+    starts = range(0, config.vocabulary, _HEAD_ROWS)
+    return [(start, min(start + _HEAD_ROWS, config.vocabulary)) for start in starts]
+
+
+def _shapes(config: ModelConfig) -> set[tuple[int, int]]:
+    head = {(end - start, config.hidden) for start, end in _head_cuts(config)}
+    return head | {_part_shape(config, part) for part in _PARTS}
 
 
 def cache_path(options: LoadOptions) -> Path:
@@ -160,12 +199,13 @@ def _header_digest(path: Path) -> str:
         return hashlib.sha256(file.read(min(length, 32 << 20))).hexdigest()
 
 
-def _cache_good(path: Path, digest: str) -> bool:
+def _cache_good(path: Path, digest: str, layouts: list[str]) -> bool:
     try:
         note = msgspec.json.decode(_note_path(path).read_bytes(), type=CacheNote)
         return (
             note.format == FORMAT
             and note.source == digest
+            and note.layouts == layouts
             and note.size == path.stat().st_size
             and note.header == _header_digest(path)
         )
@@ -179,15 +219,19 @@ def _quantised(source: WeightSource, options: LoadOptions) -> Iterator[tuple[str
         options.on_progress(number, total)
         for part in _PARTS:
             codes, scales = quantise_weight(_fused(source, number, part))
-            yield f"{number}.{part}.codes", codes
+            yield f"{number}.{part}.packed", Packed(codes).bytes()
             yield f"{number}.{part}.scales", scales
     options.on_progress(source.config.layers, total)
-    codes, scales = quantise_weight(_head_weight(source))
-    yield "head.codes", codes
-    yield "head.scales", scales
+    weight = _head_weight(source)
+    for index, (start, end) in enumerate(_head_cuts(source.config)):
+        codes, scales = quantise_weight(weight[start:end])
+        yield f"head{index}.packed", Packed(codes).bytes()
+        yield f"head{index}.scales", scales
 
 
-def _write_cache(source: WeightSource, path: Path, options: LoadOptions) -> None:
+def _write_cache(
+    source: WeightSource, path: Path, options: LoadOptions, layouts: list[str]
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _note_path(path).unlink(missing_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
@@ -196,7 +240,7 @@ def _write_cache(source: WeightSource, path: Path, options: LoadOptions) -> None
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-        note = CacheNote(FORMAT, options.digest, path.stat().st_size, _header_digest(path))
+        note = CacheNote(FORMAT, options.digest, layouts, path.stat().st_size, _header_digest(path))
         write_synced(_note_path(path), msgspec.json.encode(note))
     except OSError as error:
         temporary.unlink(missing_ok=True)
