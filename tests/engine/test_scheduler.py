@@ -1,0 +1,147 @@
+"""The scheduler keeps its promises on any mix of requests."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edvac.core.errors import OperandError, ProcessorError
+from edvac.core.seams import ManualClock
+from edvac.engine.scheduler import Job, Limits, Scheduler, common_prefix
+
+
+class NoPrefixes:
+    def match(self, reader_class: str, tokens: list[int]) -> int:
+        return 0
+
+
+def job(name: str, tokens: list[int], answer: int = 4, **more: str) -> Job:
+    return Job(
+        id=name,
+        program=more.get("program", "p"),
+        cls=more.get("cls", "online"),
+        reader_class=more.get("reader_class", ""),
+        tokens=list(tokens),
+        max_tokens=answer,
+    )
+
+
+def run(scheduler: Scheduler, most: int = 10_000) -> list[str]:
+    """Answer everything with made-up tokens; the result is the order of admission."""
+    order: list[str] = []
+    for _ in range(most):
+        plan = scheduler.plan()
+        if not plan.chunks:
+            assert not scheduler.running and not scheduler.waiting
+            return order
+        order += [admission.job.id for admission in plan.admissions]
+        assert 0 < plan.rows <= scheduler.limits.step_tokens
+        slots = [one.slot for one in scheduler.running]
+        assert len(set(slots)) == len(slots) <= scheduler.limits.slots
+        assert sum(one.reserved for one in scheduler.running) <= scheduler.limits.kv_tokens
+        answering = [one for one in scheduler.running if not one.prefilling]
+        assert {c.job.id for c in plan.chunks} >= {one.id for one in answering}
+        scheduler.commit(plan)
+        for chunk in plan.chunks:
+            one = chunk.job
+            assert one.computed <= len(one.tokens)
+            if chunk.samples:
+                one.tokens.append(1)
+                if len(one.tokens) - one.prompt >= one.max_tokens:
+                    scheduler.finish(one)
+    raise AssertionError("the scheduler did not come to an end")
+
+
+requests = st.lists(
+    st.tuples(
+        st.integers(1, 60),
+        st.integers(1, 6),
+        st.sampled_from("ab"),
+        st.sampled_from(["online", "offline", "speculative"]),
+        st.booleans(),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(requests, st.integers(1, 6), st.integers(0, 40))
+def test_everything_ends_within_the_limits(asked: list, slots: int, extra: int) -> None:  # type: ignore[type-arg]
+    limits = Limits(slots, context=80, step_tokens=slots + extra, kv_tokens=150)
+    scheduler = Scheduler(limits, ManualClock(), NoPrefixes())
+    for index, (length, answer, program, cls, shared) in enumerate(asked):
+        start = 0 if shared else 1000 * index
+        tokens = list(range(start, start + length))
+        scheduler.add(job(str(index), tokens, answer, program=program, cls=cls))
+    assert len(run(scheduler)) == len(asked)
+
+
+def test_programs_go_in_order_of_their_first_arrival() -> None:
+    scheduler = Scheduler(Limits(1, step_tokens=64), ManualClock(), NoPrefixes())
+    for name, program, cls in (
+        ("a1", "a", "online"),
+        ("b1", "b", "online"),
+        ("o1", "o", "offline"),
+        ("a2", "a", "online"),
+    ):
+        scheduler.add(job(name, [ord(name[0]) * 100 + int(name[1])], program=program, cls=cls))
+    assert run(scheduler) == ["a1", "a2", "b1", "o1"]
+
+
+def test_low_classes_are_not_starved() -> None:
+    clock = ManualClock()
+    scheduler = Scheduler(Limits(1, step_tokens=64), clock, NoPrefixes())
+    scheduler.add(job("o", [1], program="o", cls="offline"))
+    clock.advance(61)
+    scheduler.add(job("a", [2], program="a"))
+    assert run(scheduler) == ["o", "a"]
+
+
+def test_a_shared_prefix_is_computed_once() -> None:
+    scheduler = Scheduler(Limits(4, step_tokens=64), ManualClock(), NoPrefixes())
+    shared = list(range(40))
+    for index in range(3):
+        scheduler.add(job(str(index), [*shared, 1000 + index] * 1))
+    first = scheduler.plan()
+    assert [admission.job.id for admission in first.admissions] == ["0"]
+    scheduler.commit(first)
+    second = scheduler.plan()
+    assert [(a.job.id, a.cached, a.source_slot) for a in second.admissions] == [
+        ("1", 40, 0),
+        ("2", 40, 0),
+    ]
+
+
+def test_reader_classes_share_nothing() -> None:
+    scheduler = Scheduler(Limits(4, step_tokens=128), ManualClock(), NoPrefixes())
+    shared = list(range(40))
+    scheduler.add(job("0", [*shared, 1], reader_class="a"))
+    scheduler.add(job("1", [*shared, 2], reader_class="b"))
+    plan = scheduler.plan()
+    assert [admission.cached for admission in plan.admissions] == [0, 0]
+
+
+def test_a_prompt_seen_before_still_computes_its_last_token() -> None:
+    scheduler = Scheduler(Limits(2, step_tokens=64), ManualClock(), NoPrefixes())
+    scheduler.add(job("0", list(range(40))))
+    scheduler.commit(scheduler.plan())
+    scheduler.add(job("1", list(range(40))))
+    assert [admission.cached for admission in scheduler.plan().admissions] == [39]
+
+
+def test_what_cannot_run_is_refused() -> None:
+    scheduler = Scheduler(Limits(1, context=8, step_tokens=8, queue=1), ManualClock(), NoPrefixes())
+    with pytest.raises(OperandError, match="8 are there"):
+        scheduler.add(job("big", list(range(9))))
+    scheduler.add(job("a", [1]))
+    with pytest.raises(ProcessorError, match="full"):
+        scheduler.add(job("b", [1]))
+
+
+@given(st.lists(st.integers(0, 1)), st.lists(st.integers(0, 1)))
+def test_common_prefix(one: list[int], other: list[int]) -> None:
+    size = 0
+    while size < min(len(one), len(other)) and one[size] == other[size]:
+        size += 1
+    assert common_prefix(one, other) == size

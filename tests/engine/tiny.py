@@ -1,0 +1,127 @@
+"""A model small enough to run whole engines in tests: two layers of noise and a vocabulary of bytes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from edvac.engine.tokenizer import byte_alphabet
+
+WIDTH, FEED, HEADS, KV_HEADS, HEAD_DIM, LAYERS = 64, 96, 4, 2, 16, 2
+SPECIALS = ["<|end|>", "<|user|>", "<|assistant|>"]
+MERGES = [("h", "e"), ("l", "l"), ("he", "ll"), ("Ġ", "t"), ("Ġt", "he")]
+
+
+def vocabulary() -> list[str]:
+    letters = sorted(byte_alphabet(), key=lambda char: byte_alphabet()[char])
+    return [*letters, *("".join(pair) for pair in MERGES), *SPECIALS]
+
+
+def text(value: str | bytes) -> bytes:
+    raw = value.encode() if isinstance(value, str) else value
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def key(name: str, kind: int, body: bytes) -> bytes:
+    return text(name) + struct.pack("<I", kind) + body
+
+
+def metadata(architecture: str) -> list[bytes]:
+    def number(name: str, value: int) -> bytes:
+        return key(f"{architecture}.{name}", 4, struct.pack("<I", value))
+
+    def real(name: str, value: float) -> bytes:
+        return key(f"{architecture}.{name}", 6, struct.pack("<f", value))
+
+    def strings(name: str, values: list[str]) -> bytes:
+        body = struct.pack("<IQ", 8, len(values)) + b"".join(map(text, values))
+        return key(name, 9, body)
+
+    tokens = vocabulary()
+    kinds = [3 if token in SPECIALS else 1 for token in tokens]
+    return [
+        key("general.architecture", 8, text(architecture)),
+        key("general.name", 8, text("tiny")),
+        number("block_count", LAYERS),
+        number("context_length", 512),
+        number("embedding_length", WIDTH),
+        number("feed_forward_length", FEED),
+        number("attention.head_count", HEADS),
+        number("attention.head_count_kv", KV_HEADS),
+        number("attention.key_length", HEAD_DIM),
+        real("rope.freq_base", 10000.0),
+        real("attention.layer_norm_rms_epsilon", 1e-5),
+        key("tokenizer.ggml.model", 8, text("gpt2")),
+        key("tokenizer.ggml.pre", 8, text("qwen2")),
+        strings("tokenizer.ggml.tokens", tokens),
+        strings("tokenizer.ggml.merges", [" ".join(pair) for pair in MERGES]),
+        key("tokenizer.ggml.token_type", 9, struct.pack(f"<IQ{len(kinds)}i", 5, len(kinds), *kinds)),
+        key("tokenizer.ggml.eos_token_id", 4, struct.pack("<I", tokens.index("<|end|>"))),
+        key("tokenizer.chat_template", 8, text("{{ messages }}")),
+    ]
+
+
+def tensors(architecture: str, seed: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+
+    def noise(*shape: int) -> np.ndarray:
+        return (random.standard_normal(shape) * 0.3).astype("<f4")
+
+    found = {"token_embd.weight": noise(len(vocabulary()), WIDTH)}
+    found["output_norm.weight"] = 1 + noise(WIDTH)
+    for number in range(LAYERS):
+        at = f"blk.{number}"
+        found |= {
+            f"{at}.attn_norm.weight": 1 + noise(WIDTH),
+            f"{at}.ffn_norm.weight": 1 + noise(WIDTH),
+            f"{at}.attn_q.weight": noise(HEADS * HEAD_DIM, WIDTH),
+            f"{at}.attn_k.weight": noise(KV_HEADS * HEAD_DIM, WIDTH),
+            f"{at}.attn_v.weight": noise(KV_HEADS * HEAD_DIM, WIDTH),
+            f"{at}.attn_output.weight": noise(WIDTH, HEADS * HEAD_DIM),
+            f"{at}.ffn_gate.weight": noise(FEED, WIDTH),
+            f"{at}.ffn_up.weight": noise(FEED, WIDTH),
+            f"{at}.ffn_down.weight": noise(WIDTH, FEED),
+        }
+        if architecture == "qwen2":
+            for name, rows in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)):
+                found[f"{at}.attn_{name}.bias"] = noise(rows * HEAD_DIM)
+        if architecture == "qwen3":
+            found[f"{at}.attn_q_norm.weight"] = 1 + noise(HEAD_DIM)
+            found[f"{at}.attn_k_norm.weight"] = 1 + noise(HEAD_DIM)
+    return found
+
+
+def head(name: str, dims: tuple[int, ...], kind: int, offset: int) -> bytes:
+    return (
+        text(name)
+        + struct.pack("<I", len(dims))
+        + struct.pack(f"<{len(dims)}Q", *dims)
+        + struct.pack("<IQ", kind, offset)
+    )
+
+
+def write_tiny(path: Path, architecture: str = "qwen2", seed: int = 1) -> Path:
+    keys = metadata(architecture)
+    heads, body = b"", b""
+    found = tensors(architecture, seed)
+    for name, tensor in found.items():
+        heads += head(name, tuple(reversed(tensor.shape)), 0, len(body))
+        body += tensor.tobytes()
+        body += bytes(-len(body) % 32)
+    start = b"GGUF" + struct.pack("<IQQ", 3, len(found), len(keys)) + b"".join(keys) + heads
+    path.write_bytes(start + bytes(-len(start) % 32) + body)
+    return path
+
+
+def gguf(
+    keys: list[bytes], heads: list[bytes], body: bytes = b"", version: int = 3
+) -> bytes:
+    start = b"GGUF" + struct.pack("<IQQ", version, len(heads), len(keys))
+    start += b"".join(keys) + b"".join(heads)
+    return start + bytes(-len(start) % 32) + body
+
+
+Maker = Callable[[], bytes]
