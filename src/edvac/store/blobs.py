@@ -210,22 +210,22 @@ class Blobs:
             except OSError as error:  # the giver's trouble, not this disk's
                 raise _SourceError from error
 
+        placed = False
         try:
             size = self._files.write_new(temporary, hashed())
             found = state.hexdigest()
             if ref is not None and found != ref:
                 raise InternalError("blob_changed", "bytes changed while they were stored")
             self._place(temporary, found)
+            placed = True
         except OSError as error:
             self._doubted.add(state.hexdigest())
-            self._clean(temporary)
             self._fail(error, "storing a blob")
         except _SourceError as error:
-            self._clean(temporary)
             raise error.__cause__ or error from None
-        except BaseException:
-            self._clean(temporary)
-            raise
+        finally:
+            if not placed:
+                self._clean(temporary)
         return found, size
 
     def _place(self, temporary: Path, ref: str) -> None:

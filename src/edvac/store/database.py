@@ -207,19 +207,20 @@ class Database:
     def write(self, what: str) -> Iterator[Execute]:
         """One durable transaction: all of it or nothing, durable when the block has ended."""
         execute = self.ready()
+        done = False
         try:
             execute("BEGIN IMMEDIATE")
             yield execute
             durability_point("store.commit.before")
             execute("COMMIT")
+            done = True
         except apsw.Error as error:
             self._fail(error, what)
         except UnicodeDecodeError as error:
-            self._roll_back()
             raise _not_text(what) from error
-        except BaseException:
-            self._roll_back()
-            raise
+        finally:
+            if not done:
+                self._roll_back()
         durability_point("store.commit.after")
         if self._log_pages >= CHECKPOINT_PAGES:
             self.checkpoint()
@@ -228,18 +229,19 @@ class Database:
     def read(self, what: str) -> Iterator[Execute]:
         """Several reads of one state of the database."""
         execute = self.ready()
+        done = False
         try:
             execute("BEGIN")
             yield execute
             execute("COMMIT")
+            done = True
         except apsw.Error as error:
             self._fail(error, what)
         except UnicodeDecodeError as error:
-            self._roll_back()
             raise _not_text(what) from error
-        except BaseException:
-            self._roll_back()
-            raise
+        finally:
+            if not done:
+                self._roll_back()
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> Rows:
         """One read."""
@@ -280,8 +282,6 @@ class Database:
     def _fail(self, error: apsw.Error, what: str) -> NoReturn:
         if isinstance(error, apsw.IOError):
             self.suspect()
-        else:
-            self._roll_back()
         raise explain(error, what) from error
 
     def _roll_back(self) -> None:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from edvac.core.errors import DamageError, EdvacError, StoreError
-from edvac.core.seams import Clock, Entropy, SystemClock, SystemEntropy, durability_point
+from edvac.core.seams import Clock, SystemClock, SystemEntropy, durability_point
 from edvac.store.blobs import Blobs, explain_os
 from edvac.store.chain import row_id
 from edvac.store.database import Database
@@ -35,7 +35,7 @@ class Store(RunPart, MaintenancePart, NotePart):
 
     Args:
         workspace: an existing directory; ``.edvac`` in it is made where it is missing.
-        clock, entropy, files, owners, vfs: the seams.
+        clock, files, owners, vfs: the seams.
 
     Raises:
         StoreError: it cannot be opened or is of a newer format.
@@ -49,14 +49,14 @@ class Store(RunPart, MaintenancePart, NotePart):
         clock: Clock | None = None,
         files: Files | None = None,
         owners: Owners | None = None,
-        entropy: Entropy | None = None,
         vfs: str | None = None,
     ) -> None:
         self.workspace = workspace
         self._clock = clock or SystemClock()
         self._owners = owners or SystemOwners()
         self._files = files or SystemFiles()
-        self._entropy = entropy or SystemEntropy()
+        # Only names of temporary files, which nothing depends on.
+        self._entropy = SystemEntropy()
         self._numbers: dict[str, int] = {}
         self._acknowledged: dict[str, tuple[int, bytes]] = {}
         self._doubtful: dict[str, tuple[int, bytes]] = {}
