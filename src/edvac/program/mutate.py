@@ -121,7 +121,13 @@ class Mutations:
         return taken[0] if taken else Scalar(None, PROGRAM)
 
     def _half(self, pair: Operand, at: int, line: int) -> Operand:
-        return self._on.apply.shallow([pair], line, lambda values, _: values[0].items[at])
+        """What the call gives, raised by the shape that decided it, or the new container."""
+
+        def half(values: list[Any], label: Label) -> Operand:
+            found: Operand = values[0].items[at]
+            return found if at else self._on.flow.raised(found, label)
+
+        return self._on.apply.shallow([pair], line, half)
 
     def _way(self, node: ast.expr, frame: Frame) -> list[_Step]:
         """The keys from the name to the place, evaluated in Python's order."""
