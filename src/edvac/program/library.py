@@ -5,18 +5,26 @@ The verifier, the evaluator, the planner's grammar and the documentation read th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edvac.core.schema import show
 from edvac.program.basics import BASICS
 from edvac.program.formats import FORMATS
 from edvac.program.lists import CHANGES, READS
 from edvac.program.native import Native, Registry
+from edvac.program.places import PLACES
+from edvac.program.regex import REGEX
 from edvac.program.tables import TABLES
 from edvac.program.textual import STRINGS, TEXT
 
-FUNCTIONS: dict[str, Native] = {**BASICS, **TEXT, **TABLES, **FORMATS}
-METHODS: dict[str, Native] = {**READS, **STRINGS}
+_PLACED = {name: one for name, one in PLACES.items() if ":" not in name}
+_OWNED = {
+    name.replace(":", "."): replace(one, name=name.replace(":", "."))
+    for name, one in PLACES.items()
+    if ":" in name
+}
+FUNCTIONS: dict[str, Native] = {**BASICS, **TEXT, **TABLES, **FORMATS, **REGEX, **_PLACED}
+METHODS: dict[str, Native] = {**READS, **STRINGS, **_OWNED}
 NAMESPACES = frozenset(name.partition(".")[0] for name in FUNCTIONS if "." in name)
 
 __all__ = ["CHANGES", "FUNCTIONS", "METHODS", "NAMESPACES", "FunctionDoc", "Registry", "library"]
