@@ -1,0 +1,52 @@
+# Every task of this project. `make` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-$(shell cat requirements/lock.txt pyproject.toml | cksum | cut -d' ' -f1)
+
+.PHONY: help setup run test check lint types lock crash bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY)  ## make the environment: the lock, then torch by version, then edvac itself
+
+$(READY): requirements/lock.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing locked packages (about 150 MB), then torch (about 200 MB on CPU builds)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lock.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@rm -f $(VENV)/.ready-*
+	@touch $@
+
+run: setup  ## the main job on the sample inbox, with the embedded model
+	@$(BIN)/edvac model pull --yes
+	@$(BIN)/python examples/run_inbox.py
+
+test: setup  ## the default test suite (under 10 minutes)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: lint types  ## style and types
+
+lint: setup
+	@$(BIN)/ruff check src tests examples
+	@$(BIN)/ruff format --check src tests examples
+
+types: setup
+	@$(BIN)/mypy
+
+crash: setup  ## the long crash harness: 500 kills, 20,000 crash images (about 15 minutes)
+	@EDVAC_KILLS=500 EDVAC_CRASH_IMAGES=20000 $(BIN)/python -m pytest tests/crash tests/store/test_crash_images.py --timeout 3600
+
+bench: setup  ## measure edvac beside its peers; results go to docs/benchmarks
+	@$(BIN)/edvac bench run
+
+lock: setup  ## renew requirements/lock.txt
+	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip compile --quiet pyproject.toml requirements/torch-needs.in --extra engine --group dev \
+	  --override requirements/without-torch.txt --generate-hashes --no-emit-index-url --no-header \
+	  --no-annotate -o requirements/lock.txt
+
+clean:  ## remove the environment and caches
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
