@@ -11,15 +11,15 @@ from __future__ import annotations
 import keyword
 from collections.abc import Iterable
 
-from edvac.core.signature import REQUIRED, Catalogue, Param, Role, Signature
+from edvac.core.signature import REQUIRED, Catalogue, Effect, Param, Role, Signature
 
-DEPTH = 4  # brackets within brackets
+DEPTH = 5  # brackets within brackets
 BLOCKS = 3  # blocks within blocks
 END = "```"  # what follows the last statement
 
 _TERMINALS = r"""
-STRING: /"[^"\\\n{}]{0,200}"/
-FSTRING: /f"([^"\\\n{}]|\{[a-z_][a-z0-9_.]*(\([a-z_][a-z0-9_.]*\))?(:[0-9,.a-z]{1,5})?\}){1,160}"/
+STRING: /"([^"\\\n{}]|\\[nt"]){0,200}"/
+FSTRING: /f"([^"\\\n{}]|\\[nt]|\{[a-z_][a-z0-9_.]*(\([a-z_][a-z0-9_.]*\))?(:[0-9,.a-z]{1,5})?\}){1,160}"/
 NUMBER: /-?[0-9]{1,9}(\.[0-9]{1,4})?/
 FIELD: /[a-z_][a-z0-9_]{0,30}/
 COMMENT: /  # [^\n]{1,80}/
@@ -127,7 +127,7 @@ def _expressions(
     for depth in range(DEPTH):
         lines += _expression_level(depth)
         lines += _calls(depth, catalogue, functions, records)
-    writing = [s for s in catalogue.signatures.values() if s.effect not in ("pure", "read")]
+    writing = [s for s in _steps(catalogue) if s.effect in (Effect.WRITE, Effect.EXTERNAL)]
     lines.append("effect: " + " | ".join(_rule(s, 0) for s in writing))
     return lines
 
@@ -178,7 +178,7 @@ def _calls(
     d = depth
     if depth == DEPTH - 1:
         return [f'call{d}: "len(" NEW ")" | "str(" NEW ")"']
-    steps = [s for s in catalogue.signatures.values() if s.device not in ("python", "shell")]
+    steps = _steps(catalogue)
     e = f"expr{d + 1}"
     named = " | ".join(f'"{name}("' for name in functions)
     lines = [
@@ -194,6 +194,12 @@ def _calls(
         made = " | ".join(f'"{name}("' for name in records)
         lines.append(f'made{d}: ({made}) FIELD "=" {e} (", " FIELD "=" {e}){{0,20}} ")"')
     return lines
+
+
+def _steps(catalogue: Catalogue) -> list[Signature]:
+    """What a plan may call; code in a program is written by people, not by a small model."""
+    found = catalogue.signatures.values()
+    return [s for s in found if not any(p.role is Role.CODE for p in s.params)]
 
 
 def _is_callable(signature: Signature, records: tuple[str, ...]) -> bool:

@@ -6,8 +6,6 @@ disk.
 
 from __future__ import annotations
 
-import functools
-
 from edvac.compiler.examples import Example
 from edvac.core.schema import show
 from edvac.core.signature import REQUIRED, Catalogue, Signature
@@ -39,7 +37,6 @@ llm.choose; for free text llm.write.
 """
 
 
-@functools.cache
 def _constant(catalogue: Catalogue) -> str:
     lines = [_line(found) for found in catalogue.signatures.values() if found.device != "shell"]
     return _HEAD + "\n".join(lines) + "\n" + _TAIL

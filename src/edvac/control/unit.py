@@ -358,7 +358,7 @@ class ControlUnit:
         for note in result.notes:
             self._emit(event.Note(text=f"{step.call.address}: {note}"))
         for written in result.files:
-            self._emit(event.FileWritten(path=written.path, size=len(written.content or b'')))
+            self._emit(event.FileWritten(path=written.path, size=len(written.content or b"")))
         self._emit(
             event.StepFinished(
                 slot=step.slot,

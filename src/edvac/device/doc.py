@@ -93,9 +93,7 @@ class Parser:
                 process.stdin.write(struct.pack(">II", len(encoded), len(data)) + encoded + data)
                 await process.stdin.drain()
                 (size,) = struct.unpack(">I", await process.stdout.readexactly(4))
-                found: dict[str, Any] = json.loads(
-                    await process.stdout.readexactly(size)
-                )
+                found: dict[str, Any] = json.loads(await process.stdout.readexactly(size))
             except (OSError, asyncio.IncompleteReadError) as problem:
                 await self.close()
                 raise ProcessorError(
