@@ -1,4 +1,4 @@
-"""A model small enough to run whole engines in tests: two layers of noise and a vocabulary of bytes."""
+"""A model small enough for whole engines in tests: two layers of noise, a vocabulary of bytes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def metadata(architecture: str) -> list[bytes]:
         key("tokenizer.ggml.pre", 8, text("qwen2")),
         strings("tokenizer.ggml.tokens", tokens),
         strings("tokenizer.ggml.merges", [" ".join(pair) for pair in MERGES]),
-        key("tokenizer.ggml.token_type", 9, struct.pack(f"<IQ{len(kinds)}i", 5, len(kinds), *kinds)),
+        key(
+            "tokenizer.ggml.token_type", 9, struct.pack(f"<IQ{len(kinds)}i", 5, len(kinds), *kinds)
+        ),
         key("tokenizer.ggml.eos_token_id", 4, struct.pack("<I", tokens.index("<|end|>"))),
         key("tokenizer.chat_template", 8, text("{{ messages }}")),
     ]
@@ -116,9 +118,7 @@ def write_tiny(path: Path, architecture: str = "qwen2", seed: int = 1) -> Path:
     return path
 
 
-def gguf(
-    keys: list[bytes], heads: list[bytes], body: bytes = b"", version: int = 3
-) -> bytes:
+def gguf(keys: list[bytes], heads: list[bytes], body: bytes = b"", version: int = 3) -> bytes:
     start = b"GGUF" + struct.pack("<IQQ", version, len(heads), len(keys))
     start += b"".join(keys) + b"".join(heads)
     return start + bytes(-len(start) % 32) + body

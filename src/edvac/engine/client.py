@@ -12,7 +12,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -167,7 +166,7 @@ async def _connect(path: Path) -> Streams | None:
         return None
 
 
-async def _reach(spec: EngineSpec) -> tuple[Streams, subprocess.Popen[bytes] | None]:
+async def _reach(spec: EngineSpec) -> tuple[Streams, _Process | None]:
     path = spec.socket()
     found = await _connect(path)
     if found is not None:
@@ -177,13 +176,14 @@ async def _reach(spec: EngineSpec) -> tuple[Streams, subprocess.Popen[bytes] | N
         found = await _connect(path)
         if found is not None:
             return found, None
-        process = _start(spec)
+        process = _Process(spec)
         while True:
             found = await _connect(path)
             if found is not None:
                 return found, process
-            if process.poll() is not None:
-                raise _died("The engine could not start.", log_path(spec), process.returncode)
+            code = process.poll()
+            if code is not None:
+                raise _died("The engine could not start.", log_path(spec), code)
             await asyncio.sleep(_POLL)
 
 
@@ -203,19 +203,35 @@ async def _start_lock(path: Path) -> AsyncIterator[None]:
         os.close(handle)
 
 
-def _start(spec: EngineSpec) -> subprocess.Popen[bytes]:
-    path = log_path(spec)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        return subprocess.Popen(
-            spec.command(),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # the terminal's Ctrl-C is the client's business
+class _Process:
+    """The engine process we started. Unlike a `Popen`, it may outlive us without a warning."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        command = spec.command()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        self._code: int | None = None
+        self._pid = os.posix_spawn(
+            command[0],
+            command,
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, str(log_path(spec)), flags, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,  # the terminal's Ctrl-C is the client's business
         )
-    finally:
-        os.close(log)
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs; collects the process once it has ended."""
+        if self._code is None:
+            try:
+                pid, status = os.waitpid(self._pid, os.WNOHANG)
+            except ChildProcessError:  # somebody else collected it
+                return self._code
+            if pid:
+                self._code = os.waitstatus_to_exitcode(status)
+        return self._code
 
 
 def _died(what: str, log: Path, code: int | None = None) -> ProcessorError:
@@ -248,14 +264,14 @@ class EngineClient:
     _stats: list[asyncio.Future[StatsReply]] = field(default_factory=list)
     _task: asyncio.Task[None] | None = None
     _gone: EdvacError | None = None
-    _process: subprocess.Popen[bytes] | None = None
+    _process: _Process | None = None
 
     @property
     def ready(self) -> Ready:
         assert self._ready is not None, "connect_or_start waits for Ready"
         return self._ready
 
-    def adopt(self, process: subprocess.Popen[bytes]) -> None:
+    def adopt(self, process: _Process) -> None:
         """Remember the process we started, so that its end is collected and its code known."""
         self._process = process
 

@@ -1,0 +1,217 @@
+"""The engine as a process: started once, shared, private, and mortal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edvac.core.errors import ConfigError, ModelFileError, OperandError, ProcessorError
+from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
+from edvac.engine.protocol import Generate, Hello, Hint, Progress, Segment, encode
+
+BASE = Generate(id="a", segments=[Segment("tell me ")], max_tokens=10)
+
+
+def ask(name: str, **more: object) -> Generate:
+    return msgspec.structs.replace(BASE, id=name, **more)
+
+
+@pytest.fixture
+def spec(tiny: Path, tmp_path: Path) -> EngineSpec:
+    runtime = tmp_path / "run"
+    runtime.mkdir(mode=0o700)
+    return EngineSpec(
+        tiny,
+        setting="reference",
+        threads=1,
+        kv_mb=64,
+        idle_seconds=1.0,
+        start_seconds=25,
+        runtime=runtime,
+        cache=tmp_path / "cache",
+    )
+
+
+@contextlib.asynccontextmanager
+async def engine(spec: EngineSpec) -> AsyncIterator[EngineClient]:
+    client = await connect_or_start(spec)
+    try:
+        yield client
+    finally:
+        await client.close()
+        await gone(client.ready.pid)
+
+
+async def gone(pid: int) -> None:
+    for _ in range(200):
+        try:
+            if await asyncio.to_thread(os.waitpid, pid, os.WNOHANG) != (0, 0):
+                return
+        except ChildProcessError:
+            return
+        await asyncio.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    raise AssertionError("the engine did not end")
+
+
+def test_life_of_an_engine(spec: EngineSpec) -> None:
+    async def scene() -> None:
+        loading: list[Progress] = []
+        client = await connect_or_start(spec, loading.append)
+        assert client.ready.setting == "reference"
+        assert client.ready.context_length == 512
+        assert client.ready.chat_template == "{{ messages }}"
+        assert client.ready.special_tokens["eos_token"] == "<|end|>"
+        assert all(progress.stage == "load" for progress in loading)
+        mode = stat.S_IMODE(spec.socket().stat().st_mode)
+        assert mode == 0o600
+
+        other = await connect_or_start(spec)
+        assert other.ready.pid == client.ready.pid
+        pieces: list[str] = []
+        one, two = await asyncio.gather(
+            client.generate(ask("same"), pieces.append), other.generate(ask("same"))
+        )
+        assert one.text == two.text == "".join(pieces)
+        await client.hint(Hint(kind="open", program="p"))
+        stats = await client.stats()
+        assert stats.running == 0 and stats.steps > 0 and stats.resident_bytes > 0
+
+        with pytest.raises(OperandError):
+            await client.generate(ask("big", segments=[Segment("x" * 2000)]))
+        with pytest.raises(ConfigError):
+            await client.generate(ask("bad", schema='{"type":"nonsense"}'))
+        await other.close()
+
+        task = asyncio.create_task(client.generate(ask("long", max_tokens=450)))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for _ in range(100):
+            if (await client.stats()).running == 0:
+                break
+        else:
+            raise AssertionError("the cancelled request goes on")
+        await client.close()
+        await gone(client.ready.pid)
+        assert not spec.socket().exists()
+
+    asyncio.run(scene())
+
+
+def test_death_is_a_typed_error_and_the_next_one_starts(spec: EngineSpec) -> None:
+    async def scene() -> None:
+        client = await connect_or_start(spec)
+        tasks = [
+            asyncio.create_task(client.generate(ask(str(n), max_tokens=450))) for n in range(3)
+        ]
+        await asyncio.sleep(0.2)
+        os.kill(client.ready.pid, signal.SIGKILL)
+        for task in tasks:
+            with pytest.raises(ProcessorError) as caught:
+                await task
+            assert caught.value.code == "engine_died"
+            assert caught.value.retryable
+        with pytest.raises(ProcessorError):
+            await client.generate(ask("late"))
+        await client.close()
+        async with engine(spec) as again:
+            assert (await again.generate(ask("a"))).completion_tokens > 0
+
+    asyncio.run(scene())
+
+
+def test_a_client_that_leaves_cancels_its_requests_and_sigterm_drains(spec: EngineSpec) -> None:
+    async def scene() -> None:
+        async with engine(spec) as client:
+            leaver = await connect_or_start(spec)
+            lost = asyncio.create_task(leaver.generate(ask("x", max_tokens=450)))
+            await asyncio.sleep(0.1)
+            lost.cancel()
+            await leaver.close()
+            running = asyncio.create_task(client.generate(ask("y", max_tokens=60)))
+            await asyncio.sleep(0.05)
+            os.kill(client.ready.pid, signal.SIGTERM)
+            assert (await running).finish_reason in ("stop", "length")
+
+    asyncio.run(scene())
+
+
+def test_malformed_frames_end_the_connection_only(spec: EngineSpec) -> None:
+    async def scene() -> None:
+        async with engine(spec) as client:
+            hello = encode(Hello())
+            for noise in (
+                b"\xff\xff\xff\xff",
+                b"\x00\x00\x00\x04abcd",
+                encode(ask("a")),  # before Hello
+                encode(Hello(99)),
+                hello + b"\x00\x00\x00\x00",
+            ):
+                reader, writer = await asyncio.open_unix_connection(str(spec.socket()))
+                writer.write(noise)
+                answer = await asyncio.wait_for(reader.read(), 5)
+                assert b"protocol_error" in answer
+                writer.close()
+                await writer.wait_closed()
+            assert (await client.generate(ask("a"))).text
+
+    asyncio.run(scene())
+
+
+def test_a_broken_model_says_so(spec: EngineSpec, tmp_path: Path) -> None:
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(b"GGUF" + bytes(40))
+    broken = EngineSpec(path, runtime=spec.runtime, cache=spec.cache, start_seconds=25)
+
+    async def scene() -> None:
+        with pytest.raises(ModelFileError) as caught:
+            await connect_or_start(broken)
+        assert "version" in caught.value.why
+
+    asyncio.run(scene())
+
+
+def test_an_engine_that_cannot_start_shows_its_log(spec: EngineSpec) -> None:
+    wrong = EngineSpec(spec.model, runtime=spec.runtime, cache=spec.cache, extra=("--nonsense",))
+
+    async def scene() -> None:
+        with pytest.raises(ProcessorError) as caught:
+            await connect_or_start(wrong)
+        assert "--nonsense" in caught.value.why
+
+    asyncio.run(scene())
+
+
+def test_an_open_directory_is_refused(spec: EngineSpec) -> None:
+    assert spec.runtime is not None
+    spec.runtime.chmod(0o755)
+
+    async def scene() -> None:
+        with pytest.raises(ProcessorError) as caught:
+            await connect_or_start(spec)
+        assert "not private" in caught.value.why
+
+    asyncio.run(scene())
+
+
+def test_a_served_socket_is_not_taken_over(spec: EngineSpec) -> None:
+    from edvac.engine.server import private_socket
+
+    path = spec.socket()
+    with private_socket(path):
+        with pytest.raises(ProcessorError, match="serves"), private_socket(path):
+            pass
+        probe = socket.socket(socket.AF_UNIX)
+        probe.connect(str(path))
+        probe.close()
