@@ -1,4 +1,4 @@
-"""Is a program legal? Rules about syntax, then names and types, then aliases, statement by statement.
+"""Is a program legal? Syntax, then names and types, then aliases, statement by statement.
 
 `parse` raises the first error, `check` collects all errors and warnings, `verify_prefix` serves a
 planner that is still writing. Knows nothing of policies.
@@ -7,6 +7,7 @@ planner that is still writing. Knows nothing of policies.
 from __future__ import annotations
 
 import ast
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -93,11 +94,48 @@ def _verified(text: str, catalogue: Catalogue, name: str, report: Report) -> tup
         report(error)
     if broken_lines:
         raise ProgramError("program_refused", "the program has errors")
+    _misplaced(source.tree.body)
     _shadows(source, catalogue)
     program = assemble(source, catalogue, name)
     verifier = _Verifier(program, source, report)
     verifier.run()
     return replace(program, guarded=frozenset(verifier.aliases.open)), verifier.scope
+
+
+def _misplaced(block: list[ast.stmt], *, loop: bool = False, function: bool = False) -> None:
+    """`return` stands in a function and not in a loop, `continue` in a loop."""
+    for stmt in block:
+        match stmt:
+            case ast.FunctionDef():
+                _misplaced(stmt.body, function=True)
+            case ast.For():
+                _misplaced(stmt.body, loop=True, function=function)
+            case ast.If():
+                _misplaced([*stmt.body, *stmt.orelse], loop=loop, function=function)
+            case ast.Return() if loop and function:
+                fail(
+                    stmt,
+                    "return_in_loop",
+                    "`return` stands in a loop",
+                    "The iterations of a loop run at the same time.",
+                    "Choose the element first, [x for x in xs if ...], and return after the loop.",
+                )
+            case ast.Return() if not function:
+                fail(
+                    stmt,
+                    "return_outside",
+                    "`return` stands outside a function",
+                    "",
+                    "Use if and else; the program ends after its last line.",
+                )
+            case ast.Continue() if not loop:
+                fail(
+                    stmt,
+                    "continue_outside",
+                    "`continue` stands outside a loop",
+                    "",
+                    "Use if and else.",
+                )
 
 
 def _shadows(source: Source, catalogue: Catalogue) -> None:
@@ -113,8 +151,10 @@ def _shadows(source: Source, catalogue: Catalogue) -> None:
                 _hidden(node, node.name, taken.get(node.name) or defined[node.name])
             defined[node.name] = kind
     taken |= defined
+    classes = [node for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef)]
+    fields = {id(part) for node in classes for part in node.body}  # attributes hide nothing
     for node in ast.walk(source.tree):
-        for name in _bound_by(node):
+        for name in _bound_by(node) if id(node) not in fields else ():
             if name in taken:
                 _hidden(node, name, taken[name])
 
@@ -177,10 +217,10 @@ class _Verifier:
             if isinstance(stmt, ast.ClassDef):
                 continue
             if isinstance(stmt, ast.FunctionDef):
-                self._guarded(stmt, lambda: self._define(stmt, counts))
+                self._guarded(stmt, functools.partial(self._define, stmt, counts))
                 continue
             here = next(lowered)
-            self._guarded(here, lambda: self._top(here, states))
+            self._guarded(here, functools.partial(self._top, here, states))
 
     def _top(self, stmt: ast.stmt, states: dict[str, int]) -> None:
         self._statement(stmt, self.scope, top=True)
@@ -264,20 +304,10 @@ class _Verifier:
             case ast.For():
                 self._loop(stmt, scope)
             case ast.Return():
-                if not scope.function:
-                    fail(
-                        stmt,
-                        "return_outside",
-                        "`return` stands outside a function",
-                        "",
-                        "Use if and else; the program ends after its last line.",
-                    )
                 kind = NONE if stmt.value is None else self._checker.type(stmt.value, scope)
                 scope.bind(RETURNED, widened(kind))
             case ast.Pass():
                 return
-            case ast.Continue():
-                fail(stmt, "continue_outside", "`continue` stands outside a loop")
             case _:
                 fail(stmt, "syntax_unsupported", "this statement is not part of the language")
 
