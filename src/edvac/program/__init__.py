@@ -8,8 +8,10 @@ from edvac.program.evaluate import Evaluator
 from edvac.program.fuel import Fuel
 from edvac.program.host import Host, Order, StepCall, Unreached
 from edvac.program.library import FunctionDoc, library
+from edvac.program.printer import format_program
 from edvac.program.program import Function, Outline, ParamInfo, Program, Use
 from edvac.program.scope import Scope
+from edvac.program.stubs import stubs
 from edvac.program.verify import Diagnostic, check, parse, verify_prefix
 
 __all__ = [
@@ -28,7 +30,9 @@ __all__ = [
     "Unreached",
     "Use",
     "check",
+    "format_program",
     "library",
     "parse",
+    "stubs",
     "verify_prefix",
 ]

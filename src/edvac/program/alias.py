@@ -48,6 +48,7 @@ class Aliases:
     def function(self, function: Function) -> None:
         """Follow a function's body; what it returns is known to callers from then on."""
         states = dict.fromkeys(function.params, SHARED)
+        self._params = frozenset(function.params)
         self._return = OWNED
         self._passed = False
         self.block(function.body, states)
@@ -82,12 +83,20 @@ class Aliases:
             case ast.For():
                 self._loop(stmt, states)
             case ast.Return() if stmt.value is not None:
-                status, escapes = self._flow(stmt.value, states)
-                self._return = max(self._return, SHARED if escapes else status)
-                self._passed |= bool(escapes)
+                self._returned(stmt.value, states)
+
+    def _returned(self, value: ast.expr, states: States) -> None:
+        """What leaves a function: a local container that nothing else reaches stays owned."""
+        status, escapes = self._flow(value, states)
+        if isinstance(value, ast.Name) and escapes:
+            status = states.get(value.id, SHARED)
+        outer = [name for name, _ in escapes if name in self._params or states.get(name, SHARED)]
+        self._return = max(self._return, status)
+        self._passed |= bool(outer)
 
     def _assign(self, places: list[ast.expr], value: ast.expr, states: States) -> None:
-        if mutation(value) is not None and root(mutation(value).value) in states:  # type: ignore[union-attr]
+        func = mutation(value)
+        if func is not None and (root(func.value) or "") in states:
             status = self._change(value, states)
         else:
             status, escapes = self._flow(value, states)
@@ -177,7 +186,7 @@ class Aliases:
         )
 
     def _loop(self, stmt: ast.For, states: States) -> None:
-        status, escapes = self._flow(stmt.iter, states)
+        _, escapes = self._flow(stmt.iter, states)
         if self._parts_mutable(stmt.iter):
             self._escape([(name, SHALLOW) for name, _ in escapes], states)
         looped = self._looped

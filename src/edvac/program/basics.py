@@ -162,7 +162,7 @@ def _sum(work: Work, values: Any, /, start: Any = 0) -> Any:
 
 
 def _extreme(work: Work, values: tuple[Value, ...], key: Any, default: Any, best: Any) -> Value:
-    items = elements(values[0]) if len(values) == 1 else list(values)
+    items: list[Any] = elements(values[0]) if len(values) == 1 else list(values)
     if not items:
         if default is MISSING:
             raise ValueError("there is no smallest or largest element of nothing")
@@ -171,8 +171,7 @@ def _extreme(work: Work, values: tuple[Value, ...], key: Any, default: Any, best
         raise TypeError("`default` is for one list of elements")
     rank = [python(key(one) if key is not None else one) for one in items]
     at = best(range(len(items)), key=rank.__getitem__)
-    found: Value = items[at]  # type: ignore[assignment]
-    return steered(found, work.label)
+    return steered(items[at], work.label)
 
 
 @_put(

@@ -43,6 +43,7 @@ ELSEWHERE = {
     "slice": "Write xs[a:b].",
     "pow": "Write a ** b.",
 }
+TAKES_NUMBERS = frozenset({"min", "max", "dict", "enumerate", "sum", "map", "filter"})
 METHODS_ELSEWHERE = {
     "format": 'Write an f-string: f"{x:.2f}".',
     "encode": "Texts are texts here; files.write encodes them.",
@@ -210,15 +211,15 @@ class CallChecker:
                 )
             types[param.name] = found
             return
-        if param is not None and param.role is Role.CODE:
-            if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
-                _fail(
-                    node,
-                    "code_unfit",
-                    f"{param.name} of {signature.op} is not a literal text",
-                    "Code is written in the program, so that it can be read before it runs.",
-                    "Write the code as a text here; hand data in by name.",
-                )
+        code = param is not None and param.role is Role.CODE
+        if code and not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+            _fail(
+                node,
+                "code_unfit",
+                f"an operand of {signature.op} is not a literal text",
+                "Code is written in the program, so that it can be read before it runs.",
+                "Write the code as a text here; hand data in by name.",
+            )
         kind = self._on.type(node, scope)
         if param is not None and clashes(kind, param.type):
             self._clash(node, kind, param, signature)
@@ -313,7 +314,7 @@ class CallChecker:
             _fail(
                 node, "operand_count", f"{found.name}: {problem}", found.doc, f"Write {found.text}."
             )
-        item = ANY
+        item: Type = ANY
         for at, arg in enumerate(node.args, len(given)):
             name = params[min(at, len(params) - 1)].name
             if name in found.calls:
@@ -337,12 +338,10 @@ class CallChecker:
             "stream" if found.consumes else "view" if found.name in {"len", "reversed"} else ""
         )
         kind = self._on.type(node, scope, consumed=consumed)
-        loops = found.consumes and found.name not in {"min", "max", "dict", "str.join"}
+        loops = found.consumes and found.name not in TAKES_NUMBERS
         if loops and widened(kind) in (Plain("int"), Plain("float"), Plain("Decimal")):
-            if found.name not in {"enumerate", "sum", "map", "filter"}:
-                _fail(
-                    node, "operand_unfit", f"{found.name} needs a list, not a {show(widened(kind))}"
-                )
+            what = f"{found.name} needs a list, not a {show(widened(kind))}"
+            _fail(node, "operand_unfit", what)
         return kind
 
     def _method(self, node: ast.Call, func: ast.Attribute, scope: Scope) -> Type:

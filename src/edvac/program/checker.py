@@ -83,7 +83,7 @@ class Checker:
         kind = "stream" if isinstance(node, ast.GeneratorExp) else ""
         if isinstance(node, ast.Call):
             kind = self._calls.iterator(node, scope)
-        if kind and consumed != "stream" and consumed != kind:
+        if kind and consumed not in ("stream", kind):
             what = f"{ast.unparse(node)[:40]} is an iterator and not a list"
             fail(
                 node,

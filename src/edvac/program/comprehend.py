@@ -53,7 +53,7 @@ class Comprehensions:
 
         def build(values: list[Any], label: Label) -> Operand:
             pairs = [tuple(pair.items) for pair in values[0].items]
-            return self._on.mapping(pairs, label, node.lineno)  # type: ignore[arg-type]
+            return self._on.mapping(pairs, label, node.lineno)
 
         return self._on.apply.shallow([made], node.lineno, build)
 

@@ -43,7 +43,7 @@ from edvac.program.mutate import Mutations
 from edvac.program.operate import ARITHMETIC
 from edvac.program.patterns import known_patterns
 from edvac.program.program import Program
-from edvac.program.tree import assigned, definite, mutation, root
+from edvac.program.tree import assigned, definite, dotted, mutation, root
 
 Run = Callable[[Value, Frame], None]
 
@@ -73,7 +73,7 @@ class Evaluator:
         self._outside = frozenset(program.catalogue.devices) | NAMESPACES
         facts = Facts(program.catalogue, program.functions, known_patterns(program, params))
         apply = Apply(self._flow, fuel, self._fuel_label, host.handled)
-        on = Expressions(program, host, self._flow, apply, facts, self._top)
+        on = Expressions(program, host, self._flow, apply, facts, top=self._top)
         self._on = on
         on.constants["run.date"] = Scalar(run_date, PROGRAM)
         on.run_body = self._run
@@ -161,12 +161,11 @@ class Evaluator:
 
     def _assign(self, stmt: ast.Assign, frame: Frame) -> None:
         target, node = stmt.targets[0], stmt.value
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id == "param" and isinstance(target, ast.Name):
-                given = self._params.get(target.id)
-                made = self._on.value(node.args[0], frame) if given is None else given
-                frame.names[target.id] = made
-                return
+        param = isinstance(node, ast.Call) and dotted(node.func) == "param"
+        if param and isinstance(target, ast.Name):
+            info = self.program.params[target.id]
+            frame.names[target.id] = self._params.get(target.id, info.default)
+            return
         if self._mutates(node, frame, target):
             return
         made = self._on.value(node, frame)

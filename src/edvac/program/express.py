@@ -62,6 +62,7 @@ class Expressions:
         flow: Flow,
         apply: Apply,
         facts: Facts,
+        *,
         top: Frame,
     ) -> None:
         self.program = program
@@ -90,14 +91,17 @@ class Expressions:
             ast.Attribute: self._attribute,
             ast.JoinedStr: self._joined,
             ast.Call: self._call,
-            ast.ListComp: lambda node, frame: self.comprehend(node, frame),
-            ast.GeneratorExp: lambda node, frame: self.comprehend(node, frame),
-            ast.DictComp: lambda node, frame: self.comprehend(node, frame),
+            ast.ListComp: self._comprehension,
+            ast.GeneratorExp: self._comprehension,
+            ast.DictComp: self._comprehension,
         }
 
     def value(self, node: ast.expr, frame: Frame) -> Operand:
         """The operand that an expression stands for."""
         return self._kinds[type(node)](node, frame)
+
+    def _comprehension(self, node: ast.expr, frame: Frame) -> Operand:
+        return self.comprehend(node, frame)
 
     # -- decisions
 
@@ -191,10 +195,10 @@ class Expressions:
             if isinstance(a, Scalar) and isinstance(b, Scalar):
                 made = binary(kind, a.data, b.data, self.apply.fuel, line)
                 return self.apply.lifted(made, label, line)
-            if kind is ast.Add and isinstance(a, Sequence) and isinstance(b, Sequence):
-                if a.fixed is b.fixed:
-                    self.apply.fuel.make(16 * (len(a.items) + len(b.items)), line)
-                    return Sequence(a.items + b.items, label, fixed=a.fixed)
+            lists = isinstance(a, Sequence) and isinstance(b, Sequence)
+            if kind is ast.Add and lists and a.fixed is b.fixed:
+                self.apply.fuel.make(16 * (len(a.items) + len(b.items)), line)
+                return Sequence(a.items + b.items, label, fixed=a.fixed)
             if kind is ast.Mult:
                 return self._repeated(a, b, label, line)
             if kind is ast.BitOr and isinstance(a, Mapping) and isinstance(b, Mapping):

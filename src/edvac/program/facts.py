@@ -104,7 +104,7 @@ class Facts:
         """A glob that every value of this path expression matches."""
         match node:
             case ast.Constant(value=str()):
-                return node.value
+                return str(node.value)
             case ast.Name():
                 return self.patterns.get(node.id, WILD)
             case ast.JoinedStr():

@@ -30,7 +30,7 @@ DEPTH = 60  # of JSON; the parser recurses
 def _csv_load(work: Work, text: str, delimiter: str = ",") -> list[dict[str, str]]:
     work.make(len(text) * 4)
     rows = _rows(text, delimiter)
-    head = next(rows, [])
+    head: list[str] = next(rows, [])
     if len(set(head)) < len(head):
         raise ValueError(f"the header names a column twice: {', '.join(head)[:80]}")
     made = []
@@ -56,7 +56,8 @@ def _rows(text: str, delimiter: str) -> Any:
     result=ListOf(DictOf(STR)),
 )
 def _dict_reader(work: Work, lines: list[str], /) -> list[dict[str, str]]:
-    return _csv_load(work, "\n".join(line.rstrip("\r\n") for line in lines))
+    made: list[dict[str, str]] = _csv_load(work, "\n".join(one.rstrip("\r\n") for one in lines))
+    return made
 
 
 @_put(

@@ -86,7 +86,7 @@ def clashes(kind: Type, wanted: Type) -> bool:
     kind = widened(kind)
     if kind in NUMBERS and wanted in NUMBERS:
         return (wanted == INT and kind in (FLOAT, DECIMAL)) or wanted == BOOL
-    return kind != ANY and kind != wanted
+    return kind not in (ANY, wanted)
 
 
 def compatible_numbers(left: Type, right: Type) -> Type | None:

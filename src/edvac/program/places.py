@@ -24,12 +24,17 @@ PLACES = Registry()
 _put = PLACES.add
 MONTHS = {
     name: number
-    for number, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)
+    for number, name in enumerate(
+        ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], 1
+    )
 }
 
 
-@_put("date.parse", "A date of text: 2026-03-04, 4 March 2026, March 4, 2026; for 04/03/2026 "
-      "say day_first.", result=DATE)
+@_put(
+    "date.parse",
+    "A date of text: 2026-03-04, 4 March 2026, March 4, 2026; for 04/03/2026 say day_first.",
+    result=DATE,
+)
 def _parse(work: Work, text: str, day_first: bool | None = None) -> dt.date:
     bare = text.strip()
     found = re.fullmatch(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})", bare[:20])
@@ -39,9 +44,12 @@ def _parse(work: Work, text: str, day_first: bool | None = None) -> dt.date:
     if found:
         first, second, year = int(found[1]), int(found[2]), int(found[3])
         if day_first is None and first <= 12 and second <= 12 and first != second:
-            raise OperandError("date_ambiguous", f"{shown(bare)} may be two dates",
-                               "Day and month cannot be told apart.",
-                               "Write date.parse(text, day_first=True) or False.")
+            raise OperandError(
+                "date_ambiguous",
+                f"{shown(bare)} may be two dates",
+                "Day and month cannot be told apart.",
+                "Write date.parse(text, day_first=True) or False.",
+            )
         day, month = (first, second) if day_first or first > 12 else (second, first)
         return dt.date(year, month, day)
     return _named(bare)
@@ -54,8 +62,12 @@ def _named(text: str) -> dt.date:
     years = [number for number in numbers if number > 31]
     days = [number for number in numbers if number <= 31]
     if len(months) != 1 or len(years) != 1 or len(days) != 1:
-        raise OperandError("date_unreadable", f"{shown(text)} is not a date that can be read", "",
-                           "Write it as 2026-03-04.")
+        raise OperandError(
+            "date_unreadable",
+            f"{shown(text)} is not a date that can be read",
+            "",
+            "Write it as 2026-03-04.",
+        )
     return dt.date(years[0], months[0], days[0])
 
 
@@ -69,8 +81,11 @@ def _of(work: Work, year: int, month: int, day: int, /) -> dt.date:
     return dt.date(year, month, day)
 
 
-@_put("date.add", "The date some days, months or years later; the last day of a month stays "
-      "inside it.", result=DATE)
+@_put(
+    "date.add",
+    "The date some days, months or years later; the last day of a month stays inside it.",
+    result=DATE,
+)
 def _add(work: Work, day: dt.date, days: int = 0, months: int = 0, years: int = 0) -> dt.date:
     at = day.year * 12 + day.month - 1 + months + years * 12
     year, month = divmod(at, 12)
@@ -83,8 +98,11 @@ def _days(work: Work, start: dt.date, end: dt.date, /) -> int:
     return (end - start).days
 
 
-for _name, _doc in {"isoformat": "As 2026-03-04.", "weekday": "0 is Monday.",
-                    "isoweekday": "1 is Monday."}.items():
+for _name, _doc in {
+    "isoformat": "As 2026-03-04.",
+    "weekday": "0 is Monday.",
+    "isoweekday": "1 is Monday.",
+}.items():
 
     def _method(work: Work, self: dt.date, /, name: str = _name) -> Any:
         return getattr(self, name)()
@@ -94,19 +112,39 @@ for _name, _doc in {"isoformat": "As 2026-03-04.", "weekday": "0 is Monday.",
 
 @_put("date:strftime", "The date in a form like %d.%m.%Y.", result=STR)
 def _strftime(work: Work, self: dt.date, form: str, /) -> str:
-    known = {"Y": f"{self.year:04}", "m": f"{self.month:02}", "d": f"{self.day:02}",
-             "y": f"{self.year % 100:02}", "j": f"{self.timetuple().tm_yday:03}", "%": "%",
-             "B": _MONTH_NAMES[self.month - 1], "b": _MONTH_NAMES[self.month - 1][:3],
-             "A": _DAY_NAMES[self.weekday()], "a": _DAY_NAMES[self.weekday()][:3]}
+    known = {
+        "Y": f"{self.year:04}",
+        "m": f"{self.month:02}",
+        "d": f"{self.day:02}",
+        "y": f"{self.year % 100:02}",
+        "j": f"{self.timetuple().tm_yday:03}",
+        "%": "%",
+        "B": _MONTH_NAMES[self.month - 1],
+        "b": _MONTH_NAMES[self.month - 1][:3],
+        "A": _DAY_NAMES[self.weekday()],
+        "a": _DAY_NAMES[self.weekday()][:3],
+    }
     made = re.sub(r"%(.)", lambda sign: known.get(sign[1], ""), form[:200])
     if any(sign not in known for sign in re.findall(r"%(.)", form[:200])):
         raise ValueError("this form has a part that is not known; use %Y %m %d %y %j %B %b %A %a")
     return made
 
 
-_MONTH_NAMES = ("January February March April May June July August September October November "
-                "December").split()
-_DAY_NAMES = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+_MONTH_NAMES = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
+_DAY_NAMES = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 
 
 # -- paths
@@ -119,9 +157,12 @@ def inside(path: str) -> str:
         OperandError: a part is ``..``, the path is absolute or holds a NUL.
     """
     if path.startswith("/") or "\0" in path or ".." in path.split("/"):
-        raise OperandError("path_escapes", f"{shown(path)} leads out of the folder",
-                           "A path here stays inside the roots that were granted.",
-                           "Use a path without a leading / and without `..`.")
+        raise OperandError(
+            "path_escapes",
+            f"{shown(path)} leads out of the folder",
+            "A path here stays inside the roots that were granted.",
+            "Use a path without a leading / and without `..`.",
+        )
     return posixpath.normpath(path) if path else path
 
 
@@ -133,10 +174,14 @@ def _put_path(name: str, doc: str, run: Callable[[str], str]) -> None:
 
 
 _put_path("name", "Last part of a path.", posixpath.basename)
-_put_path("stem", "Last part without its suffix.",
-          lambda path: posixpath.splitext(posixpath.basename(path))[0])
-_put_path("suffix", "Suffix of the last part, with its point.",
-          lambda path: posixpath.splitext(path)[1])
+_put_path(
+    "stem",
+    "Last part without its suffix.",
+    lambda path: posixpath.splitext(posixpath.basename(path))[0],
+)
+_put_path(
+    "suffix", "Suffix of the last part, with its point.", lambda path: posixpath.splitext(path)[1]
+)
 _put_path("parent", "Path without its last part.", posixpath.dirname)
 
 
@@ -148,7 +193,7 @@ def _join(work: Work, *parts: str) -> str:
 @_put("path.with_suffix", "The path with another suffix.", result=STR)
 def _with_suffix(work: Work, path: str, suffix: str, /) -> str:
     if suffix and not re.fullmatch(r"\.[\w.-]+", suffix[:50]):
-        raise ValueError(f"{shown(suffix)} is not a suffix; write for example \".md\"")
+        raise ValueError(f'{shown(suffix)} is not a suffix; write for example ".md"')
     return posixpath.splitext(inside(path))[0] + suffix
 
 

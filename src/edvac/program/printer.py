@@ -37,24 +37,27 @@ def format_program(text: str) -> str:
 
 def _layout(text: str) -> str:
     lines: list[str] = []
-    level = blanks = 0
+    columns = [0]  # of the blocks that are open, as the author indented them
+    blanks = 0
+    opens = False  # did the last statement open a block?
     current: list[tokenize.TokenInfo] = []
     brackets = _Brackets()
     for token in tokenize.generate_tokens(io.StringIO(_plain_newlines(text)).readline):
         if token.type == tokenize.INDENT:
-            level += 1
+            columns.append(len(token.string.expandtabs()))
         elif token.type == tokenize.DEDENT:
-            level -= 1
-            _outdent_comments(lines, token, level)
+            columns.pop()
         elif token.type in (tokenize.NEWLINE, tokenize.NL):
             if current:
+                level = _level(current[0], columns, opens, inside=bool(brackets.open))
                 depth = level + brackets.hanging(current)
                 lines.append("    " * depth + brackets.line(current))
                 blanks = 0
-            elif not brackets.open:
+            elif not brackets.open and blanks < 2 and lines:
                 blanks += 1
-                if blanks <= 2 and lines:
-                    lines.append("")
+                lines.append("")
+            if token.type == tokenize.NEWLINE:
+                opens = any(one.string == ":" for one in current[-2:])
             current = []
         elif token.type not in SKIPPED:
             current.append(token)
@@ -63,14 +66,20 @@ def _layout(text: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def _level(first: tokenize.TokenInfo, columns: list[int], opens: bool, *, inside: bool) -> int:
+    """The level of a line. The tokenizer sees a comment before the block that it opens or closes,
+    so a comment's level is read from where it stands."""
+    if inside or first.type != tokenize.COMMENT:
+        return len(columns) - 1
+    column = len(first.line[: first.start[1]].expandtabs())
+    if column > columns[-1]:
+        return len(columns) - 1 + opens
+    return max(at for at, one in enumerate(columns) if one <= column)
+
+
 def _plain_newlines(text: str) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", " ")
     return text if text.endswith("\n") else text + "\n"
-
-
-def _outdent_comments(lines: list[str], token: tokenize.TokenInfo, level: int) -> None:
-    """Nothing to do: the tokenizer puts comments before the dedent that they follow, and they stay
-    at the level of the block that they close."""
 
 
 class _Brackets:
@@ -125,20 +134,16 @@ class _Brackets:
             return " " if left == "." and _is_word(before) else ""
         if right in TIGHT_BEFORE and token.type == tokenize.OP:
             return " " if right == "." and before.type == tokenize.NUMBER else ""
+        if "=" in (left, right) and self.open and self.open[-1] == "(" and not self._lambdas:
+            return ""
         if right in ("(", "[") and token.type == tokenize.OP:
             called = left in CLOSING or (
                 before.type in (tokenize.NAME, tokenize.STRING) and not keyword.iskeyword(left)
             )
             return "" if called or left in ("True", "False", "None") else " "
-        if left == ":" and self.open and self.open[-1] == "[" and not self._lambdas:
-            return ""
-        if "=" in (left, right) and self.open and self.open[-1] == "(" and not self._lambdas:
-            return ""
-        if "=" in (left, right) and self._lambdas:
-            return ""
-        if "**" in (left, right) or left == "*" or right == "*":
-            return " "
-        return " "
+        sliced = left == ":" and bool(self.open) and self.open[-1] == "["
+        tight = (sliced and not self._lambdas) or ("=" in (left, right) and bool(self._lambdas))
+        return "" if tight else " "
 
 
 def _is_word(token: tokenize.TokenInfo) -> bool:

@@ -49,9 +49,9 @@ def _weigh(pattern: str) -> tuple[int, bool]:
     closed: bool | None = None  # the group just closed, with the same meaning
     atom = ""
     while at < len(pattern):
-        token = _token(pattern, at)
-        at += len(token)
-        if token == "(":
+        piece = _token(pattern, at)
+        at += len(piece)
+        if piece == "(":
             groups.append(False)
             if pattern.startswith("?P=", at) or pattern.startswith("?(", at):
                 raise _refused("it refers back")
@@ -61,17 +61,17 @@ def _weigh(pattern: str) -> tuple[int, bool]:
             at += opened.end() if opened else 0
             closed, atom = None, ""
             continue
-        if token == ")":
+        if piece == ")":
             closed = groups.pop() if groups else None
             if groups and closed:
                 groups[-1] = True
             atom = ")"
             continue
-        if token == "|" and groups:
+        if piece == "|" and groups:
             groups[-1] = True
-        bounds = _bounds(token)
+        bounds = _bounds(piece)
         if bounds is None:
-            closed, atom = None, token
+            closed, atom = None, piece
             continue
         if bounds[1] is not None and bounds[1] > REPEATED:
             raise _refused("it counts too far")
@@ -106,15 +106,15 @@ def _token(pattern: str, at: int) -> str:
     return sign
 
 
-def _bounds(token: str) -> tuple[int, int | None] | None:
-    """Least and most times that a repetition token repeats; None for any other token."""
-    match token:
+def _bounds(piece: str) -> tuple[int, int | None] | None:
+    """Least and most times that a repetition piece repeats; None for any other piece."""
+    match piece:
         case "*" | "+":
             return 0, None
         case "?":
             return 0, 1
-    found = re.fullmatch(r"\{(\d*)(,?)(\d*)\}", token)
-    if found is None or token in ("{}", "{,}"):
+    found = re.fullmatch(r"\{(\d*)(,?)(\d*)\}", piece)
+    if found is None or piece in ("{}", "{,}"):
         return None
     low = int(found[1] or 0)
     return (low, low) if not found[2] else (low, int(found[3]) if found[3] else None)

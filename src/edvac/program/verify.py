@@ -394,7 +394,7 @@ class _Verifier:
         name = root(func.value)
         if name in self._outside or name not in scope.names:
             return None
-        holder = widened(self._checker.type(func.value, scope))
+        holder = self._changed(func.value, scope)
         kinds = {"ListOf": "list", "DictOf": "dict"}
         kind = kinds.get(type(holder).__name__, "")
         if not kind and holder != ANY:
@@ -418,6 +418,15 @@ class _Verifier:
         if func.attr == "pop":
             return holder.item if isinstance(holder, ListOf) else ANY
         return NONE if func.attr != "setdefault" else ANY
+
+    def _changed(self, node: ast.expr, scope: Scope) -> Type:
+        """The type of what a method changes; ``d.setdefault(k, [])`` may stand before it."""
+        if isinstance(node, ast.Call) and mutation(node) is not None:
+            for arg in node.args:
+                self._checker.type(arg, scope)
+            self._change(node, scope)
+            return ANY
+        return widened(self._checker.type(node, scope))
 
     def _arity(self, node: ast.Call, shape: object) -> None:
         import inspect
