@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from program_kit import run
 
 from edvac.program import StepCall
+from edvac.program.data import python
 
 LOOP = """
 paths = files.list("in/*")
@@ -25,14 +26,21 @@ pairs = [llm.write("pair", p, n) for p, n in zip(paths, notes)]
 """
 
 
-def slots(text: str, paths: list[str], seed: int | None = 0) -> dict[str, int]:
-    """Slot to the number of the element that it works on, by operand."""
+def steps(text: str, paths: list[str], seed: int | None = 0) -> list[StepCall]:
+    """The steps of a run over these paths."""
 
     def answer(call: StepCall, args: dict[str, Any]) -> Any:
         return paths if call.op == "files.list" else f"{call.op}({list(args.values())})"
 
-    _, host = run(text, answer, seed=seed)
-    return {call.slot: call.line for call in host.calls}
+    return run(text, answer, seed=seed)[1].calls
+
+
+def slots(text: str, paths: list[str], seed: int | None = 0) -> dict[str, str]:
+    """Each slot with what it stands for: the operation and its operands."""
+    return {
+        call.slot: f"{call.op} {[python(one) for one in call.args.values()]}"
+        for call in steps(text, paths, seed)
+    }
 
 
 @given(st.lists(st.sampled_from("abcdef"), max_size=6), st.randoms(use_true_random=False))
@@ -40,7 +48,7 @@ def slots(text: str, paths: list[str], seed: int | None = 0) -> dict[str, int]:
 def test_permuting_elements_keeps_slots(paths: list[str], chance: random.Random) -> None:
     mixed = list(paths)
     chance.shuffle(mixed)
-    assert slots(LOOP, paths).keys() == slots(LOOP, mixed).keys()
+    assert slots(LOOP, paths) == slots(LOOP, mixed)
 
 
 @given(st.lists(st.sampled_from("abcdef"), max_size=5), st.sampled_from("abcxyz"), st.data())
@@ -50,7 +58,7 @@ def test_inserting_an_element_keeps_the_others(
 ) -> None:
     at = data.draw(st.integers(0, len(paths)))
     before, after = slots(LOOP, paths), slots(LOOP, [*paths[:at], new, *paths[at:]])
-    assert before.keys() <= after.keys()
+    assert before.items() <= after.items()
 
 
 @pytest.mark.parametrize(
@@ -68,13 +76,13 @@ def test_inserting_an_element_keeps_the_others(
 )
 def test_layout_and_other_lines_do_not_matter(edit: Any) -> None:
     paths = ["a", "b", "a"]
-    assert slots(LOOP, paths).keys() <= slots(edit(LOOP), paths).keys()
+    assert slots(LOOP, paths).items() <= slots(edit(LOOP), paths).items()
 
 
 def test_editing_a_line_changes_its_own_steps() -> None:
-    before, after = slots(LOOP, ["a", "b"]), slots(LOOP.replace("sum up", "sum"), ["a", "b"])
-    gone = {before[slot] for slot in before.keys() - after.keys()}
-    # The loops over `notes` and over pairs of them run over other elements then, so they change.
+    kept = slots(LOOP.replace("sum up", "sum"), ["a", "b"])
+    gone = {call.line for call in steps(LOOP, ["a", "b"]) if call.slot not in kept}
+    # The loops over `notes` and over pairs with them run over other elements then, so they change.
     assert gone == {3, 5, 10}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from edvac.core.schema import Quoted, Type, show
 from edvac.core.signature import REQUIRED, Catalogue, Param, Role, Signature
+from edvac.program.basics import BASICS
 from edvac.program.library import FUNCTIONS, NAMESPACES
 from edvac.program.native import Native
 
@@ -28,37 +29,7 @@ class Quoted(Generic[T]):
 class run:
     date: date
 '''
-PYTHON = frozenset(
-    [
-        "abs",
-        "all",
-        "any",
-        "bool",
-        "chr",
-        "dict",
-        "divmod",
-        "enumerate",
-        "filter",
-        "float",
-        "int",
-        "len",
-        "list",
-        "map",
-        "max",
-        "min",
-        "ord",
-        "range",
-        "repr",
-        "reversed",
-        "round",
-        "sorted",
-        "str",
-        "sum",
-        "tuple",
-        "zip",
-        "Decimal",
-    ]
-)
+PYTHON = BASICS.keys() - {"attempt", "ok", "param"}  # what an editor knows already
 
 
 def stubs(catalogue: Catalogue) -> str:
