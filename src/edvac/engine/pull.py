@@ -98,7 +98,15 @@ def pull(plan: PullPlan, on_progress: OnProgress | None = None) -> Path:
     if plan.origin is not None:
         partial.discard()
         _copy(plan.origin, partial.path, plan.entry, report)
-        _finish(plan.entry, partial, plan.target, report)
+        try:
+            _finish(plan.entry, partial, plan.target, report)
+        except SourceError as error:
+            raise ModelFileError(
+                "model_damaged",
+                f"The file {plan.origin} is not the model {plan.entry.name}.",
+                str(error),
+                "Give another file, or let edvac fetch the model.",
+            ) from error
         return plan.target
     problems: list[str] = []
     for fetch in _fetchers(plan.entry, partial, report):
