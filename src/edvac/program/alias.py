@@ -141,7 +141,9 @@ class Aliases:
                 self._allow(target, name, deep=inside, states=states)
             self.open.add(stmt)
         if escapes:
-            self._escape([(one, SHALLOW) for one, _ in escapes], states)
+            if isinstance(stmt.value, ast.Name):
+                escapes = [(one, SHALLOW) for one, _ in escapes]
+            self._escape(escapes, states)
             states[name] = max(states.get(name, SHARED), SHALLOW)
 
     def _change(self, node: ast.expr, states: States) -> int:
@@ -154,12 +156,20 @@ class Aliases:
         self._allow(node, name, deep=not isinstance(func.value, ast.Name), states=states)
         inner = func.value
         args = list(node.args) if func.attr in STORES else []
-        if isinstance(inner, ast.Call):
-            args.extend(inner.args[1:])
+        if isinstance(inner, ast.Call) and len(inner.args) > 1:
+            status, escapes = self._flow(inner.args[1], states)
+            if status != OWNED or escapes:
+                given = ast.unparse(inner.args[1])[:40]
+                raise _refused(
+                    node,
+                    f"{given} is put into {name} and changed there",
+                    "Containers are values here; Python would show the change through both names.",
+                    f"Write {name}.setdefault(key, []) or a copy: list({given}).",
+                )
         before = states.get(name, SHARED)
         for arg in args:
             status, escapes = self._flow(arg, states)
-            if func.attr in ("extend", "update"):
+            if func.attr in ("extend", "update") and isinstance(arg, ast.Name):
                 escapes = [(one, SHALLOW) for one, _ in escapes]
                 status = SHALLOW if escapes else status
             self._escape(escapes, states)

@@ -117,7 +117,7 @@ class Evaluator:
     @property
     def unreached(self) -> tuple[Unreached, ...]:
         """Calls that were never made because what decides them failed."""
-        return tuple(sorted(self._on.unreached, key=lambda one: one.order))
+        return tuple(sorted(self._on.unreached, key=lambda one: (one.order, one.line)))
 
     def bindings(self) -> dict[str, Operand]:
         """The program's names as they are now."""

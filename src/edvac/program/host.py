@@ -47,7 +47,8 @@ class StepCall:
 
 @dataclass(frozen=True, slots=True)
 class Unreached:
-    """Calls that were never made because what decides them failed."""
+    """Something that was never done, though no name need show it: calls whose decision failed, or
+    (with no `ops`) a change that was refused when its types became known."""
 
     failed: Failed
     ops: tuple[str, ...]

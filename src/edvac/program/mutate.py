@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from edvac.core.errors import OperandError
 from edvac.core.label import PROGRAM, Label, combine
 from edvac.core.value import Cell, Failed, Mapping, Operand, Scalar, Sequence, Value, settle
 from edvac.program.apply import Blocked
@@ -20,6 +19,7 @@ from edvac.program.containers import Pending, reached, stored
 from edvac.program.data import python
 from edvac.program.express import Expressions, kind_name
 from edvac.program.frame import Frame
+from edvac.program.host import Unreached
 from edvac.program.library import CHANGES
 
 Made = Callable[[Operand], Operand]
@@ -72,17 +72,20 @@ class Mutations:
         def extended(values: list[Any], label: Label) -> Operand:
             a, b = values
             if shared and (isinstance(a, Mapping) or (isinstance(a, Sequence) and not a.fixed)):
-                raise OperandError(
-                    "container_shared",
-                    "a list that may be reached by another name is changed",
-                    "",
-                    "Write xs = xs + [...], which makes a new list.",
-                )
+                return self._refused(label, line)
             if kind is ast.Add and isinstance(a, Sequence) and not a.fixed:
                 return self._on.call_native(CHANGES["list.extend"], [a, b], {}, line)
             return self._on.operate(kind, a, b, line)
 
         return self._on.apply.shallow([old, by], line, extended)
+
+    def _refused(self, label: Label, line: int) -> Failed:
+        """`verify` could not know that this is a list. Python would change it for every name that
+        reaches it, so the failure is kept even if this name gets another value."""
+        what = f"line {line}: `+=` would change a list that may be reached by another name. "
+        failed = Failed("", "container_shared", what + "Write xs = xs + [...].", label)
+        self._on.unreached.append(Unreached(failed, (), (), line))
+        return failed
 
     def call(self, node: ast.Call, func: ast.Attribute, frame: Frame) -> Operand:
         """``xs.append(v)``; the value that the call has in Python."""

@@ -130,6 +130,14 @@ def _atom(data: Any) -> Any:
     return data
 
 
+@_put("row_of", "A dict of the given fields and then those of a record.", result=DictOf(ANY))
+def _row_of(work: Work, record: Any, /, **more: Any) -> dict[str, Any]:
+    fields = record.fields if isinstance(record, RecordView) else record
+    if not isinstance(fields, dict):
+        raise OperandError("row_unfit", f"a row is {shown(record)}", "Rows are records or dicts.")
+    return {**more, **fields}
+
+
 @_put("total", "Sum of the elements, or of a field of the rows.", consumes=True)
 def _total(work: Work, rows: list[Any], field: str | None = None, /) -> Any:
     return total_of(work, rows if field is None else [field_of(row, field) for row in rows])
