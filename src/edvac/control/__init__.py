@@ -6,9 +6,9 @@ Its core does no input or output: it is told what happened (`ControlUnit.finishe
 or models.
 """
 
+from edvac.control.journal import Record, Replay
 from edvac.control.scoreboard import Scoreboard
 from edvac.control.step import Failure, Intent, Limits, Outcome, Result, Step, StepState, Usage
-from edvac.control.journal import Record, Replay
 from edvac.control.unit import ControlUnit, Work
 
 __all__ = [

@@ -1,10 +1,16 @@
-"""What a step touches once its operands are known: the exact form of the pattern claimed before."""
+"""What a step touches: the pattern claimed from the program's text, and the exact form of it once
+the operands are known.
+
+Paths are compared in one normal form, so ``./a.txt`` and ``a.txt`` are one file. Knows nothing of
+devices: what a path means is their business.
+"""
 
 from __future__ import annotations
 
+import fnmatch
 import posixpath
 
-from edvac.core.signature import Access, Effect, Signature
+from edvac.core.signature import WILD, Access, Effect, Signature
 from edvac.core.value import Value, plain
 
 
@@ -17,11 +23,47 @@ def exact_access(signature: Signature, operands: dict[str, Value]) -> Access:
     )
 
 
+def claimed_access(static: Access) -> Access:
+    """A pattern from the program's text in the form that exact paths are compared with."""
+    return Access(
+        tuple(map(_pattern, static.reads)), tuple(map(_pattern, static.writes)), static.external
+    )
+
+
+def unforeseen(claimed: Access, exact: Access) -> str | None:
+    """A path outside the pattern that the program's text announced, such as a name with ``..``.
+
+    Other steps have relied on the pattern and a person has approved it, so such a call is refused.
+    """
+    for patterns, paths in ((claimed.reads, exact.reads), (claimed.writes, exact.writes)):
+        for path in paths:
+            if not any(_covers(pattern, path) for pattern in patterns):
+                return path
+    return None
+
+
 def _paths(names: tuple[str, ...], operands: dict[str, Value]) -> tuple[str, ...]:
     found: list[str] = []
     for name in names:
         data = plain(operands[name]) if name in operands else None
-        for path in data if isinstance(data, list) else [data]:
+        for path in data if isinstance(data, list | tuple) else [data]:
             if isinstance(path, str) and path:
-                found.append(posixpath.normpath(path))
-    return tuple(found)
+                found.append(_pattern(path))
+    return tuple(dict.fromkeys(found))
+
+
+def _pattern(path: str) -> str:
+    """``a/**/b`` also matches ``a/b``, which no plain glob says: it is widened to ``a/*b``."""
+    if path == WILD:
+        return WILD
+    made = posixpath.normpath(path)
+    if ".." in made.split("/") or ("*" in path and ".." in path.split("/")):
+        return WILD  # what an unknown part before `..` leaves is not known either
+    return made.replace("**/", "*") if "**/" in made else made
+
+
+def _covers(pattern: str, path: str) -> bool:
+    if pattern in (WILD, path):
+        return True
+    # A bracket may be part of a file's name: it is then no class of characters.
+    return fnmatch.fnmatchcase(path.replace("[", "?"), pattern.replace("[", "?"))

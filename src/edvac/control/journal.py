@@ -6,9 +6,9 @@ A `Record` is data; how it is stored is the store's business. The kinds are the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from edvac.control.step import Failure, Result, Usage, WrittenFile
 from edvac.core.signature import Effect
@@ -18,17 +18,21 @@ if TYPE_CHECKING:
     from edvac.control.step import Intent, Step
 
 
+RecordKind: TypeAlias = Literal[
+    "opened", "program", "intent", "outcome", "blocked", "approved", "closed"
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One journal record of a step.
+    """One journal record of a step, or of a run's beginning or end.
 
     Attributes:
-        kind: intent, outcome, blocked or approved.
         body: small plain data (address, op, digest of the operands, error, usage, timing).
         value: what the step returned, labelled; a `Failed` for a failure.
     """
 
-    kind: str
+    kind: RecordKind
     slot: str
     body: Mapping[str, Any]
     value: Value | None = None
@@ -38,7 +42,7 @@ class Record:
 
     @staticmethod
     def intent(intent: Intent) -> Record:
-        body = {"at": intent.call.address, "op": intent.call.op, "digest": intent.operand_digest}
+        body = {"at": intent.call.address, "op": intent.call.op, "digest": intent.digest}
         external = intent.call.signature.effect is Effect.EXTERNAL
         return Record(
             "intent",
@@ -47,8 +51,9 @@ class Record:
         )
 
     @staticmethod
-    def approved(slot: str, address: str, verdict: str) -> Record:
-        return Record("approved", slot, {"at": address, "verdict": verdict})
+    def approved(step: Step, verdict: str) -> Record:
+        body = {"at": step.call.address, "verdict": verdict, "digest": step.digest}
+        return Record("approved", step.slot, body)
 
     @staticmethod
     def result(step: Step, value: Value, result: Result) -> Record:
@@ -87,7 +92,7 @@ def _head(step: Step, seconds: float) -> dict[str, Any]:
         "at": step.call.address,
         "op": step.call.op,
         "line": step.call.line,
-        "digest": step.operand_digest,
+        "digest": step.digest,
         "seconds": round(seconds, 3),
         "attempts": step.attempt,
         "tokens": [usage.prompt, usage.cached, usage.completion] if any_tokens(usage) else None,
@@ -115,11 +120,38 @@ class Replay:
 
     Attributes:
         outcomes: by slot; the last one counts.
-        unknown: slots of external or human steps whose intent is durable and whose outcome is not.
-        approved: slots to which a person has said yes.
+        unknown: slots of external steps of which nobody knows whether they took effect: the intent
+            is durable and the outcome is not, or the outcome was given up.
+        approved: slots to which a person has said yes, with the digest of the operands shown.
+        blocked: slots whose being blocked is in the journal already.
+        edited: outcomes were forgotten on purpose, so others may rest on operands that differ now.
     """
 
     outcomes: Mapping[str, StoredOutcome] = field(default_factory=dict)
     unknown: frozenset[str] = frozenset()
-    approved: frozenset[str] = frozenset()
+    approved: Mapping[str, str] = field(default_factory=dict)
+    blocked: frozenset[str] = frozenset()
     usage: Usage = field(default_factory=Usage)
+    edited: bool = False
+
+    def forgetting(self, slots: Iterable[str]) -> Replay:
+        """The same without these outcomes, for a retry. What was given up without knowing whether
+        it took effect is unknown again."""
+        gone = {slot: self.outcomes[slot].value for slot in slots if slot in self.outcomes}
+        doubtful = {
+            slot
+            for slot, value in gone.items()
+            if isinstance(value, Failed) and value.code in DOUBTFUL
+        }
+        kept = {slot: known for slot, known in self.outcomes.items() if slot not in gone}
+        return replace(
+            self,
+            outcomes=kept,
+            unknown=self.unknown | doubtful,
+            blocked=frozenset(),
+            edited=True,
+        )
+
+
+# Failures after which an external effect may have happened all the same.
+DOUBTFUL = frozenset({"step_timeout", "denied_by_person"})

@@ -1,9 +1,10 @@
 """Hazards: which step must wait for which earlier step or undecided region of the program.
 
 A *claim* is what an unfinished step, or a region whose steps are not known yet, may read and write.
-A step may issue when no claim that comes earlier in the program conflicts with its own access (RAW,
-WAR, WAW on paths; external effects
-in order). Claims that touch nothing are not kept, so programs of pure model steps pay nothing.
+A step may issue when no claim that comes earlier in the program conflicts with its own access: RAW,
+WAR and WAW on paths; external effects in order. Claims that touch nothing are not kept, so programs
+of pure model steps pay nothing; claims on plain paths are found by their path, so a thousand writes
+of different files do not look at each other.
 
 Source of the technique: the CDC 6600 scoreboard (Thornton 1964), with glob patterns in place of
 registers.
@@ -14,10 +15,10 @@ from __future__ import annotations
 import bisect
 import heapq
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from edvac.core.signature import Access
+from edvac.core.signature import Access, overlap
 
 Order = tuple[int, ...]
 
@@ -33,28 +34,31 @@ class Claim:
 
 
 class Scoreboard:
-    """Claims in program order, those that write apart from those that only read."""
+    """Claims in program order, by what they touch."""
 
     def __init__(self) -> None:
-        self._writing: list[Claim] = []
-        self._reading: list[Claim] = []
+        self._writes = _Paths(lambda claim: claim.access.writes)
+        self._reads = _Paths(lambda claim: claim.access.reads)
+        self._external: list[Claim] = []
+        self._size = 0
 
     def claim(self, order: Order, access: Access) -> Claim | None:
         """Enter a claim; None when the access is empty and nothing could wait for it."""
         if access.empty:
             return None
         made = Claim(order, access)
-        bisect.insort(self._side(access), made)
+        self._add(made)
         return made
 
     def narrow(self, claim: Claim, access: Access) -> list[str]:
         """Replace a pattern by what is now known; returns the slots that waited for the wider
         one."""
+        if access == claim.access:
+            return []
         self._remove(claim)
         woken, claim.waiters = claim.waiters, []
         claim.access = access
-        if not access.empty:
-            bisect.insort(self._side(access), claim)
+        self._add(claim)
         return woken
 
     def release(self, claim: Claim) -> list[str]:
@@ -63,39 +67,128 @@ class Scoreboard:
         return claim.waiters
 
     def hazard(self, order: Order, access: Access) -> Claim | None:
-        """The earliest claim that a step at `order` must wait for."""
+        """An earlier claim that a step at `order` must wait for: of those on patterns the latest,
+        because steps mostly become ready in order and are then looked at only once."""
         if access.empty:
             return None
-        for earlier in self._before(order, self._writing):
-            if earlier.access.conflicts(access):
-                return earlier
-        if access.writes:
-            for earlier in self._before(order, self._reading):
-                if earlier.access.conflicts(access):
-                    return earlier
+        if access.external:
+            found = _last_before(order, self._external)
+            if found is not None:
+                return found
+        for path in access.reads:
+            found = self._writes.meeting(order, path)
+            if found is not None:
+                return found
+        for path in access.writes:
+            found = self._writes.meeting(order, path) or self._reads.meeting(order, path)
+            if found is not None:
+                return found
         return None
 
     def __len__(self) -> int:
-        return len(self._writing) + len(self._reading)
+        return self._size
 
-    def _side(self, access: Access) -> list[Claim]:
-        return self._writing if access.writes or access.external else self._reading
-
-    @staticmethod
-    def _before(order: Order, claims: list[Claim]) -> Iterator[Claim]:
-        for found in claims:
-            if found.order >= order:
-                return
-            yield found
+    def _add(self, claim: Claim) -> None:
+        self._size += 1
+        self._writes.add(claim)
+        self._reads.add(claim)
+        if claim.access.external:
+            bisect.insort(self._external, claim)
 
     def _remove(self, claim: Claim) -> None:
-        side = self._side(claim.access)
-        place = bisect.bisect_left(side, claim)
-        while place < len(side) and side[place].order == claim.order:
-            if side[place] is claim:
-                del side[place]
-                return
-            place += 1
+        self._size -= 1
+        self._writes.remove(claim)
+        self._reads.remove(claim)
+        if claim.access.external:
+            _take_out(self._external, claim)
+
+
+class _Paths:
+    """Claims by the paths that they read, or by those that they write."""
+
+    def __init__(self, paths: Callable[[Claim], tuple[str, ...]]) -> None:
+        self._of = paths
+        self._at: dict[str, list[Claim]] = {}  # claims on exactly this path
+        self._below: dict[str, list[Claim]] = {}  # claims on a path inside this directory
+        self._patterns: list[Claim] = []
+
+    def add(self, claim: Claim) -> None:
+        for path in self._of(claim):
+            if is_pattern(path):
+                bisect.insort(self._patterns, claim)
+                continue
+            bisect.insort(self._at.setdefault(path, []), claim)
+            for directory in _parents(path):
+                bisect.insort(self._below.setdefault(directory, []), claim)
+
+    def remove(self, claim: Claim) -> None:
+        for path in self._of(claim):
+            if is_pattern(path):
+                _take_out(self._patterns, claim)
+                continue
+            _take_from(self._at, path, claim)
+            for directory in _parents(path):
+                _take_from(self._below, directory, claim)
+
+    def meeting(self, order: Order, path: str) -> Claim | None:
+        """A claim before `order` on a path that may be the same as `path`, or hold it, or lie in
+        it."""
+        for claim in _before(order, self._patterns):
+            if any(overlap(other, path) for other in self._of(claim)):
+                return claim
+        if is_pattern(path):
+            return self._meeting_pattern(order, path)
+        found = _last_before(order, self._at.get(path, ()))
+        found = found or _last_before(order, self._below.get(path, ()))
+        for directory in _parents(path) if found is None else ():
+            found = found or _last_before(order, self._at.get(directory, ()))
+        return found
+
+    def _meeting_pattern(self, order: Order, pattern: str) -> Claim | None:
+        for path, claims in self._at.items():
+            found = _last_before(order, claims)
+            if found is not None and overlap(path, pattern):
+                return found
+        return None
+
+
+def is_pattern(path: str) -> bool:
+    return "*" in path or "?" in path or "[" in path
+
+
+def _parents(path: str) -> Iterator[str]:
+    place = path.rfind("/")
+    while place > 0:
+        yield path[:place]
+        place = path.rfind("/", 0, place)
+
+
+def _before(order: Order, claims: list[Claim]) -> Iterator[Claim]:
+    """Claims before `order`, the latest first."""
+    for place in range(bisect.bisect_left(claims, order, key=_order) - 1, -1, -1):
+        yield claims[place]
+
+
+def _last_before(order: Order, claims: list[Claim] | tuple[()]) -> Claim | None:
+    place = bisect.bisect_left(claims, order, key=_order)
+    return claims[place - 1] if place else None
+
+
+def _order(claim: Claim) -> Order:
+    return claim.order
+
+
+def _take_from(table: dict[str, list[Claim]], key: str, claim: Claim) -> None:
+    _take_out(table[key], claim)
+    if not table[key]:
+        del table[key]
+
+
+def _take_out(claims: list[Claim], claim: Claim) -> None:
+    place = bisect.bisect_left(claims, claim)
+    while claims[place] is not claim:
+        place += 1
+    del claims[place]
 
 
 class OpenOrders:

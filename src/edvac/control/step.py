@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from edvac.core.errors import EdvacError, ModelOutputError, TransientError
 from edvac.core.label import Label, combine
-from edvac.core.signature import NO_ACCESS, Access
+from edvac.core.signature import NO_ACCESS, Access, Effect
 from edvac.core.value import Cell, Failed, Value, digest, total_label
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ class Intent:
     """What `execute` is asked to do: one attempt at one step, operands complete.
 
     Attributes:
+        digest: identity of the operands, whatever their labels.
         attempt: counts from 1; part of a model step's seed, so that a repair is not the same again.
         complaint: what was wrong with the previous answer.
     """
@@ -123,6 +124,7 @@ class Intent:
     call: StepCall
     operands: dict[str, Value]
     access: Access
+    digest: str = ""
     attempt: int = 1
     complaint: str = ""
     timeout_s: float = 600.0
@@ -130,10 +132,6 @@ class Intent:
     @property
     def slot(self) -> str:
         return self.call.slot
-
-    @property
-    def operand_digest(self) -> str:
-        return operand_digest(self.operands)
 
 
 def operand_digest(operands: dict[str, Value]) -> str:
@@ -150,9 +148,10 @@ class Limits:
 
     Attributes:
         tokens: of model steps altogether (prompt without cached, plus completion); 0 is no limit.
-        at_once: how many steps of a device may run at the same time, by device; `default` for
-        others. attempts: of a step with a transient error, `repairs` of one whose answer did not
-        fit.
+        at_once: how many steps of a device may run at the same time, by device;
+            `default_at_once` for others.
+        attempts: of a step with a transient error; `repairs` of one whose answer did not fit.
+        backoff_s: wait before the second attempt; doubled before each further one.
     """
 
     tokens: int = 0
@@ -171,6 +170,7 @@ class Step:
     cell: Cell
     state: StepState = StepState.WAITING
     values: dict[str, Value] = field(default_factory=dict)  # the operands, once complete
+    digest: str = ""  # of the operands, once complete
     access: Access = NO_ACCESS
     attempt: int = 0
     repairs: int = 0
@@ -193,5 +193,5 @@ class Step:
         return combine([total_label(value) for value in self.values.values()])
 
     @property
-    def operand_digest(self) -> str:
-        return operand_digest(self.values)
+    def external(self) -> bool:
+        return self.call.signature.effect is Effect.EXTERNAL

@@ -2,25 +2,37 @@
 
 Call `start`, then whatever happens (`finished`, `tick`, `answer`, `cancel`); each returns a `Work`:
 records to make durable first, then intents to execute, executions to abort, questions to ask and
-the time of the next `tick`. Nothing
-that depends on an outcome may leave the process before the outcome's record is durable; the driver
-keeps to that by committing `Work.records` before it acts on the rest.
+the time of the next `tick`. Nothing that depends on an outcome may leave the process before the
+outcome's record is durable; the driver keeps to that by committing `Work.records` before it acts on
+the rest.
 
 After a crash the same program, parameters and journalled outcomes are handed to a new unit: steps
-whose outcome is known resolve at once and are not executed again.
+whose outcome is known resolve without being executed, once their operands are seen to be the ones
+that the outcome was computed from.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from edvac.control.access import exact_access
+from edvac.control import notices
+from edvac.control.access import claimed_access, exact_access, unforeseen
 from edvac.control.journal import Record, Replay, StoredOutcome
-from edvac.control.scoreboard import Claim, OpenOrders, Scoreboard
-from edvac.control.step import Failure, Intent, Limits, Outcome, Result, Step, StepState
+from edvac.control.notices import preview
+from edvac.control.scoreboard import Claim, OpenOrders, Order, Scoreboard
+from edvac.control.step import (
+    Failure,
+    Intent,
+    Limits,
+    Outcome,
+    Result,
+    Step,
+    StepState,
+    operand_digest,
+)
 from edvac.core import event
 from edvac.core.errors import InternalError
 from edvac.core.signature import Access, Effect
@@ -32,13 +44,14 @@ from edvac.core.value import (
     first_failure,
     infused,
     open_cells,
-    plain,
     steered,
 )
 from edvac.guard import Ask, Deny, Policy, Verdict, decide
 from edvac.program import Evaluator, StepCall
+from edvac.program.host import Unreached
 
 EvaluatorOf = Callable[["ControlUnit"], Evaluator]
+ABORTED = "aborted"  # code of a failure that says only that the execution was told to stop
 
 
 @dataclass(slots=True)
@@ -51,7 +64,7 @@ class Work:
     questions: list[event.Question] = field(default_factory=list)
     events: list[event.Event] = field(default_factory=list)
     wake_at: float | None = None  # clock time of the next tick; None when no timer runs
-    closed: str = ""  # done, partial or cancelled, once nothing is left to do
+    closed: str = ""  # done, partial or the reason of `cancel`, once nothing is left to do
 
 
 class ControlUnit:
@@ -69,23 +82,27 @@ class ControlUnit:
         self._policy = policy
         self._scoreboard = Scoreboard()
         self._claims: dict[str, Claim] = {}
-        self._regions: dict[int, Claim] = {}
+        self._regions: dict[int, Claim | None] = {}
+        self._region_orders: dict[int, Order] = {}
+        self._region_count = 0
         self._open = OpenOrders()
-        self._region_orders: dict[int, tuple[int, ...]] = {}
         self._resolutions: deque[tuple[str, Value]] = deque()
         self._to_check: deque[str] = deque()
-        self._ready: dict[str, list[tuple[tuple[int, ...], str]]] = {}
-        self._running: dict[str, int] = {}
+        self._ready: dict[str, list[tuple[Order, str]]] = {}
+        self._running: Counter[str] = Counter()  # by device and by op
+        self._issued: dict[str, Step] = {}
+        self._held: set[str] = set()
         self._timers: list[tuple[float, str]] = []
         self._in_order: list[str] = []  # external steps that wait for everything earlier
-        self._region_count = 0
-        self._unhandled: set[str] = set()
+        self._unhandled: dict[str, Step] = {}
+        self._doubtful = set(replay.unknown)
         self._stopping = ""
         self._now = 0.0
         self._work = Work()
         self.steps: dict[str, Step] = {}
         self.usage = replay.usage
         self.reused = 0
+        self.replayed = 0
         self._evaluator = evaluator(self)
 
     # -- what happens -------------------------------------------------------------------------
@@ -99,10 +116,11 @@ class ControlUnit:
         """Executions came back. Outcomes of steps that are no longer running are ignored."""
         self._now = now
         for slot, outcome in outcomes:
-            step = self.steps.get(slot)
-            if step is None or step.state is not StepState.ISSUED:
+            step = self._issued.pop(slot, None)
+            if step is None:
                 continue
             self._running[step.call.signature.device] -= 1
+            self._running[step.call.op] -= 1
             if isinstance(outcome, Result):
                 self._retire(step, outcome)
             else:
@@ -122,10 +140,10 @@ class ControlUnit:
     def answer(self, slot: str, yes: bool, now: float) -> Work:
         """A person answered a question of the guard or about an unknown outcome."""
         self._now = now
-        step = self.steps.get(slot)
-        if step is not None and step.state is StepState.HELD:
-            verdict = "yes" if yes else "no"
-            self._work.records.append(Record.approved(slot, step.call.address, verdict))
+        if slot in self._held:
+            step = self.steps[slot]
+            self._held.discard(slot)
+            self._work.records.append(Record.approved(step, "yes" if yes else "no"))
             if yes:
                 step.approved = True
                 step.state = StepState.READY
@@ -139,9 +157,7 @@ class ControlUnit:
         """Abort what runs, issue nothing more. What is finished stays finished."""
         self._now = now
         self._stopping = reason
-        for step in self.steps.values():
-            if step.state is StepState.ISSUED:
-                self._work.aborts.append(step.slot)
+        self._work.aborts.extend(self._issued)
         return self._pump()
 
     # -- the evaluator's host -----------------------------------------------------------------
@@ -153,29 +169,24 @@ class ControlUnit:
         step = Step(call, Cell(call.slot))
         self.steps[call.slot] = step
         self._open.add(call.order)
-        known = self._replay.outcomes.get(call.slot)
-        if known is not None:
-            self._adopt(step, known)
-            return step.cell
-        claim = self._scoreboard.claim(call.order, call.static)
+        claim = self._scoreboard.claim(call.order, claimed_access(call.static))
         if claim is not None:
             self._claims[call.slot] = claim
-        self._emit(event.StepWaiting(slot=call.slot, address=call.address, op=call.op))
+        if call.slot not in self._replay.outcomes:
+            self._emit(event.StepWaiting(slot=call.slot, address=call.address, op=call.op))
         self._await_operands(step)
         return step.cell
 
-    def open_region(self, order: tuple[int, ...], access: Access) -> int:
+    def open_region(self, order: Order, access: Access) -> int:
         self._region_count += 1
         token = self._region_count
         self._region_orders[token] = order
         self._open.add(order)
-        claim = self._scoreboard.claim(order, access)
-        if claim is not None:
-            self._regions[token] = claim
+        self._regions[token] = self._scoreboard.claim(order, claimed_access(access))
         return token
 
     def close_region(self, token: int) -> None:
-        claim = self._regions.pop(token, None)
+        claim = self._regions.pop(token)
         self._open.remove(self._region_orders.pop(token))
         if claim is not None:
             self._to_check.extend(self._scoreboard.release(claim))
@@ -183,17 +194,31 @@ class ControlUnit:
     def handled(self, failed: Failed) -> None:
         """attempt() or ok() accepted a failure: it and the steps that only passed it on count no
         longer."""
-        self._unhandled.discard(failed.slot)
+        self._unhandled.pop(failed.slot, None)
         at = failed.origin
         while at is not None and at in self.steps:
             step = self.steps[at]
-            self._unhandled.discard(at)
+            self._unhandled.pop(at, None)
             at = step.failure.origin if step.state is StepState.BLOCKED and step.failure else None
 
     # -- inside -------------------------------------------------------------------------------
 
     def _pump(self) -> Work:
         """Run until nothing more can be done without the outside."""
+        while True:
+            self._settle()
+            if self._stopping:
+                break
+            self._try_external()
+            self._issue()
+            if not self._resolutions and not self._to_check and not self._give_up_external():
+                break
+        self._close_if_over()
+        work, self._work = self._work, Work()
+        work.wake_at = self._timers[0][0] if self._timers else None
+        return work
+
+    def _settle(self) -> None:
         while self._resolutions or self._to_check:
             while self._resolutions:
                 self._evaluator.resolve(*self._resolutions.popleft())
@@ -203,13 +228,6 @@ class ControlUnit:
                     self._await_operands(step)
                 elif step.state is StepState.READY:
                     self._try(step)
-        if not self._stopping:
-            self._try_external()
-            self._issue()
-        self._close_if_over()
-        work, self._work = self._work, Work()
-        work.wake_at = self._timers[0][0] if self._timers else None
-        return work
 
     def _await_operands(self, step: Step) -> None:
         pending = [cell for operand in step.call.args.values() for cell in open_cells(operand)]
@@ -230,8 +248,21 @@ class ControlUnit:
             if failure is not None:
                 self._block(step, failure)
                 return
-        step.state = StepState.READY
+        step.digest = operand_digest(step.values)
+        known = self._replay.outcomes.get(step.slot)
+        if known is None or not self._adopt(step, known):
+            self._make_ready(step)
+
+    def _make_ready(self, step: Step) -> None:
+        """The operands are complete: what the step touches is now known exactly."""
         step.access = exact_access(step.call.signature, step.values)
+        stray = unforeseen(claimed_access(step.call.static), step.access)
+        if stray is not None:
+            what = f"{stray!r} is not a path that line {step.call.line} says it may touch"
+            fix = "Keep `..` out of the parts that paths are made of."
+            self._fail(step, Failure("path_unforeseen", what, "", fix))
+            return
+        step.state = StepState.READY
         claim = self._claims.get(step.slot)
         if claim is not None:
             self._to_check.extend(self._scoreboard.narrow(claim, step.access))
@@ -244,28 +275,30 @@ class ControlUnit:
             if isinstance(verdict, Deny):
                 self._fail(step, Failure.of(verdict.error))
                 return
-            asked = isinstance(verdict, Ask) and step.slot not in self._replay.approved
-            if asked or step.slot in self._replay.unknown:
-                self._hold(step, verdict)
+            agreed = self._replay.approved.get(step.slot) == step.digest
+            doubtful = step.external and step.slot in self._doubtful
+            if doubtful or (isinstance(verdict, Ask) and not agreed):
+                self._hold(step, verdict, doubtful=doubtful)
                 return
             step.approved = True
         hazard = self._scoreboard.hazard(step.order, step.access)
         if hazard is not None:
             hazard.waiters.append(step.slot)
-        elif step.call.signature.effect is Effect.EXTERNAL:
+        elif step.external:
             self._in_order.append(step.slot)
         else:
             self._queue(step)
 
-    def _hold(self, step: Step, verdict: Verdict) -> None:
+    def _hold(self, step: Step, verdict: Verdict, *, doubtful: bool) -> None:
         step.state = StepState.HELD
+        self._held.add(step.slot)
         text = verdict.text if isinstance(verdict, Ask) else ""
-        if step.slot in self._replay.unknown:
-            text = (
-                f"{step.call.address} ({step.call.op}) had begun when the run was cut off, and "
-                "nobody knows whether it took effect. Do it (again)?"
-            )
         address = step.call.address
+        if doubtful:
+            text = (
+                f"{address} ({step.call.op}) was begun before, and nobody knows whether it took "
+                "effect. Do it (again)?"
+            )
         question = event.Question(slot=step.slot, address=address, text=text, options=["yes", "no"])
         self._work.questions.append(question)
         self._emit(question)
@@ -275,21 +308,29 @@ class ControlUnit:
         waiting, self._in_order = self._in_order, []
         for slot in waiting:
             step = self.steps[slot]
-            if self._open.earliest() < step.order:
+            if self._open.earliest() < step.order or self._earlier_unhandled(step.order):
                 self._in_order.append(slot)
-                continue
-            failed = self._earlier_unhandled(step.order)
-            if failed is None:
-                self._queue(step)
             else:
-                self._block(step, failed)
+                self._queue(step)
 
-    def _earlier_unhandled(self, order: tuple[int, ...]) -> Failed | None:
-        for slot in self._unhandled:
-            step = self.steps[slot]
-            if step.order < order:
-                return step.failure
-        return None
+    def _give_up_external(self) -> bool:
+        """Block the first external step that waits for a failure which nothing will handle any
+        more. While anything moves, a later attempt() may still accept it; so whether the step runs
+        does not depend on which of the two comes first."""
+        moving = self._issued or self._held or self._timers or any(self._ready.values())
+        if moving or not self._in_order:
+            return False
+        step = min((self.steps[slot] for slot in self._in_order), key=lambda step: step.order)
+        failed = self._earlier_unhandled(step.order)
+        if failed is None:
+            return False
+        self._in_order.remove(step.slot)
+        self._block(step, failed)
+        return True
+
+    def _earlier_unhandled(self, order: Order) -> Failed | None:
+        earlier = [step for step in self._unhandled.values() if step.order < order]
+        return min(earlier, key=lambda step: step.order).failure if earlier else None
 
     def _queue(self, step: Step) -> None:
         ready = self._ready.setdefault(step.call.signature.device, [])
@@ -297,19 +338,22 @@ class ControlUnit:
 
     def _issue(self) -> None:
         for device, ready in self._ready.items():
-            room = self._room(device)
-            while ready and room > 0:
-                step = self.steps[heapq.heappop(ready)[1]]
+            at_limit: list[tuple[Order, str]] = []
+            while ready and self._running[device] < self._room(device):
+                first = heapq.heappop(ready)
+                step = self.steps[first[1]]
+                limit = step.call.signature.limit
                 if step.state is not StepState.READY:
                     continue
-                if self._budget_spent(step):
-                    continue
-                self._start(step)
-                room -= 1
+                if limit and self._running[step.call.op] >= limit:
+                    at_limit.append(first)
+                elif not self._budget_spent(step):
+                    self._start(step)
+            for left in at_limit:
+                heapq.heappush(ready, left)
 
     def _room(self, device: str) -> int:
-        limit = self._limits.at_once.get(device, self._limits.default_at_once)
-        return limit - self._running.get(device, 0)
+        return self._limits.at_once.get(device, self._limits.default_at_once)
 
     def _budget_spent(self, step: Step) -> bool:
         used = self.usage.prompt - self.usage.cached + self.usage.completion
@@ -324,11 +368,14 @@ class ControlUnit:
         signature = step.call.signature
         step.state = StepState.ISSUED
         step.attempt += 1
-        self._running[signature.device] = self._running.get(signature.device, 0) + 1
+        self._issued[step.slot] = step
+        self._running[signature.device] += 1
+        self._running[signature.op] += 1
         intent = Intent(
             step.call,
             step.values,
             step.access,
+            step.digest,
             step.attempt,
             step.complaint,
             signature.timeout_s,
@@ -336,12 +383,7 @@ class ControlUnit:
         if signature.effect in (Effect.WRITE, Effect.EXTERNAL) or signature.person:
             self._work.records.append(Record.intent(intent))
         self._work.intents.append(intent)
-        address = step.call.address
-        self._emit(
-            event.StepStarted(
-                slot=step.slot, address=address, op=step.call.op, attempt=step.attempt
-            )
-        )
+        self._emit(notices.started(step))
 
     # -- retire -------------------------------------------------------------------------------
 
@@ -351,38 +393,21 @@ class ControlUnit:
         self.usage = self.usage + result.usage
         self.reused += result.reused
         self._work.records.append(Record.result(step, value, result))
-        self._emit_finished(step, value, result)
+        self._work.events.extend(notices.finished(step, value, result))
         self._end(step, StepState.DONE, value)
-
-    def _emit_finished(self, step: Step, value: Value, result: Result) -> None:
-        for note in result.notes:
-            self._emit(event.Note(text=f"{step.call.address}: {note}"))
-        for written in result.files:
-            self._emit(event.FileWritten(path=written.path, size=len(written.content or b"")))
-        self._emit(
-            event.StepFinished(
-                slot=step.slot,
-                address=step.call.address,
-                op=step.call.op,
-                seconds=result.seconds,
-                preview=preview(value),
-                reused=result.reused,
-                prompt_tokens=result.usage.prompt,
-                cached_tokens=result.usage.cached,
-                completion_tokens=result.usage.completion,
-            )
-        )
 
     def _fail_or_retry(self, step: Step, failure: Failure) -> None:
         step.usage = step.usage + failure.usage
         self.usage = self.usage + failure.usage
         wait = 0.0
-        if self._stopping:
-            step.state = StepState.READY
+        again = failure.retry and step.attempt < self._limits.attempts
+        repair = failure.repair and step.repairs < self._limits.repairs
+        if self._stopping and (again or repair or failure.code == ABORTED):
+            step.state = StepState.READY  # nothing is recorded: the next resume tries again
             return
-        if failure.retry and step.attempt < self._limits.attempts:
+        if again:
             wait = self._limits.backoff_s * 2 ** (step.attempt - 1)
-        elif failure.repair and step.repairs < self._limits.repairs:
+        elif repair:
             step.repairs += 1
             step.complaint = failure.what
         else:
@@ -390,64 +415,49 @@ class ControlUnit:
             return
         step.state = StepState.RETRYING
         heapq.heappush(self._timers, (self._now + wait, step.slot))
-        self._emit(
-            event.StepRetried(
-                slot=step.slot,
-                address=step.call.address,
-                attempt=step.attempt,
-                code=failure.code,
-                what=failure.what,
-                wait_s=wait,
-            )
-        )
+        self._emit(notices.retried(step, failure, wait))
 
     def _fail(self, step: Step, failure: Failure) -> None:
         label = step.operand_label.steer(step.call.branch)
         failed = Failed(step.slot, failure.code, failure.what, label)
         self._work.records.append(Record.failure(step, failed, failure))
-        self._unhandled.add(step.slot)
-        self._emit(
-            event.StepFailed(
-                slot=step.slot,
-                address=step.call.address,
-                op=step.call.op,
-                code=failure.code,
-                what=failure.what,
-                fix=failure.fix,
-            )
-        )
+        self._emit(notices.failed(step, failure))
         self._end(step, StepState.FAILED, failed)
 
     def _block(self, step: Step, cause: Failed) -> None:
-        self._work.records.append(Record.blocked(step, cause))
-        self._unhandled.add(step.slot)
-        upstream = self.steps.get(cause.slot)
-        self._emit(
-            event.StepFailed(
-                slot=step.slot,
-                address=step.call.address,
-                op=step.call.op,
-                code=cause.code,
-                what=cause.what,
-                blocked_by=upstream.call.address if upstream else "the program",
-            )
-        )
+        if step.slot not in self._replay.blocked:
+            self._work.records.append(Record.blocked(step, cause))
+        self._emit(notices.blocked(step, cause, self.steps.get(cause.slot)))
         self._end(step, StepState.BLOCKED, cause)
 
-    def _adopt(self, step: Step, known: StoredOutcome) -> None:
-        """Replay: the outcome is in the journal; nothing is executed, recorded or claimed."""
-        value = known.value
-        state = StepState.DONE
-        if isinstance(value, Failed):
-            state = StepState.FAILED
-            self._unhandled.add(step.slot)
-        self._end(step, state, value)
+    def _adopt(self, step: Step, known: StoredOutcome) -> bool:
+        """Replay: the outcome is in the journal and nothing is executed. False where a retry has
+        changed the operands, so that the step has to be done again.
+
+        Raises:
+            InternalError: the operands are not those of the outcome, though nothing was retried.
+        """
+        if known.digest != step.digest:
+            if not self._replay.edited:
+                raise InternalError(
+                    "replay_diverged",
+                    f"{step.call.address} was computed from other operands than it has now",
+                    "The same journal must give the same operands.",
+                    "Run `edvac doctor`, and please report this with the program.",
+                )
+            self._doubtful.add(step.slot)  # an external effect is not repeated unasked
+            return False
+        self.replayed += 1
+        failed = isinstance(known.value, Failed)
+        self._end(step, StepState.FAILED if failed else StepState.DONE, known.value)
+        return True
 
     def _end(self, step: Step, state: StepState, value: Value) -> None:
         step.state = state
         self._open.remove(step.order)
         if isinstance(value, Failed):
             step.failure = value
+            self._unhandled[step.slot] = step
         claim = self._claims.pop(step.slot, None)
         if claim is not None:
             self._to_check.extend(self._scoreboard.release(claim))
@@ -455,7 +465,7 @@ class ControlUnit:
 
     def _close_if_over(self) -> None:
         if self._stopping:
-            if not any(self._running.values()):
+            if not self._issued:
                 self._work.closed = self._stopping
             return
         if self._open:
@@ -467,37 +477,52 @@ class ControlUnit:
                 "A value is pending that no step will deliver.",
                 "Please report this with the program.",
             )
-        whole = not self.failures() and not self._evaluator.unreached
-        self._work.closed = "done" if whole else "partial"
+        self._work.closed = "partial" if self._unhandled or self.unreached else "done"
+
+    # -- what others may look at ----------------------------------------------------------------
 
     @property
-    def waits_for_person(self) -> bool:
-        """Nothing runs or will run before a question is answered."""
-        return (
-            not any(self._running.values())
-            and not self._timers
-            and any(step.state is StepState.HELD for step in self.steps.values())
-        )
+    def awaited(self) -> str:
+        """What keeps the run from going on, when only a person does: ``approval`` of a held step,
+        an ``answer`` to a question of the program, ``both``, or nothing."""
+        asked = [step for step in self._issued.values() if step.call.signature.person]
+        if len(asked) < len(self._issued) or self._timers:
+            return ""
+        if asked:
+            return "both" if self._held else "answer"
+        return "approval" if self._held else ""
+
+    def is_held(self, slot: str) -> bool:
+        return slot in self._held
+
+    def asked(self, slot: str) -> Step | None:
+        """The step, if it is a question to a person that is open now."""
+        step = self._issued.get(slot)
+        return step if step is not None and step.call.signature.person else None
 
     def failures(self) -> list[Step]:
-        """Steps that failed or were blocked, and that no attempt() or ok() accepted, in order."""
-        found = [self.steps[slot] for slot in self._unhandled]
-        return sorted(found, key=lambda step: step.order)
+        """Steps that failed or were blocked, and that no attempt() or ok() accepted, in order. The
+        cause of a blocked one is listed even where it was accepted somewhere else."""
+        found = dict(self._unhandled)
+        for step in self._unhandled.values():
+            cause = self.steps.get(step.failure.slot) if step.failure else None
+            if cause is not None:
+                found[cause.slot] = cause
+        return sorted(found.values(), key=lambda step: step.order)
+
+    @property
+    def handled_count(self) -> int:
+        """Steps that failed or were blocked and whose failure the program accepted."""
+        bad = [s for s in self.steps.values() if s.state in (StepState.FAILED, StepState.BLOCKED)]
+        return sum(step.slot not in self._unhandled for step in bad)
+
+    @property
+    def unreached(self) -> tuple[Unreached, ...]:
+        """Calls that were never made because what decides them failed."""
+        return self._evaluator.unreached
 
     def _emit(self, happened: event.Event) -> None:
         self._work.events.append(happened)
 
 
-def preview(value: Value, width: int = 100) -> str:
-    """A short line that shows a value to a person."""
-    shown = plain(value) if first_failure(value) is None else "failed"
-    match shown:
-        case str():
-            text = " ".join(shown.split())
-        case dict():
-            text = ", ".join(f"{key}={item}" for key, item in shown.items())
-        case list():
-            text = f"{len(shown)} items"
-        case _:
-            text = str(shown)
-    return text if len(text) <= width else text[: width - 1] + "…"
+__all__ = ["ABORTED", "ControlUnit", "EvaluatorOf", "Work", "preview"]

@@ -6,31 +6,58 @@ One asyncio loop per run. Only here do tasks get made. Knows nothing of what a s
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import msgspec
 
-from edvac.control import ControlUnit, Failure, Intent, Outcome, Work
+from edvac.control import ControlUnit, Failure, Intent, Outcome, Result, Work
+from edvac.control.unit import ABORTED
 from edvac.core import event
 from edvac.core.errors import Interrupted
+from edvac.core.label import USER
 from edvac.core.seams import Clock, durability_point
+from edvac.core.value import Scalar, plain
 from edvac.machine.ledger import Ledger
 from edvac.store import Lease, Message, Store
 
 LEASE_S = 30.0
 INBOX_S = 0.5  # how soon a kill or an answer from another process is noticed
 
+DURABILITY_POINTS = ("driver.after_commit", "driver.before_commit")
+
 Execute = Callable[[Intent], Awaitable[Outcome]]
 Answer = Callable[[event.Question], Awaitable[bool | None]]
 
 
-class Driver:
-    """Runs one control unit to its end.
+@dataclass(frozen=True, slots=True)
+class Front:
+    """What a run sees of its surroundings.
 
-    Args:
-        answer: asks the person at the terminal; None when there is none, then answers may still
-            come through the run's inbox.
+    Attributes:
+        answer: asks the person at the terminal for an approval; None when there is none, then
+            answers may still come through the run's inbox.
+        asks: can somebody at the terminal answer the questions of the program?
     """
+
+    clock: Clock
+    emit: event.Emit
+    answer: Answer | None = None
+    asks: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """An answer from the inbox; it is taken out when what it led to is durable."""
+
+    message: int
+    slot: str
+    answer: bool | str
+
+
+class Driver:
+    """Runs one control unit to its end."""
 
     def __init__(
         self,
@@ -38,21 +65,20 @@ class Driver:
         ledger: Ledger,
         lease: Lease,
         execute: Execute,
-        clock: Clock,
-        emit: event.Emit,
-        answer: Answer | None = None,
+        front: Front,
     ) -> None:
         self._unit = unit
         self._ledger = ledger
         self._lease = lease
         self._execute = execute
-        self._clock = clock
-        self._emit = emit
-        self._answer = answer
+        self._front = front
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
-        self._outcomes: asyncio.Queue[tuple[str, Outcome]] = asyncio.Queue()
-        self._answers: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
+        self._one_question = asyncio.Lock()
+        self._outcomes: deque[tuple[str, Outcome]] = deque()
+        self._answers: deque[tuple[str, bool]] = deque()
+        self._letters: list[_Letter] = []
+        self._read: list[int] = []  # messages to take out after the next commit
         self._wake = asyncio.Event()
         self._stop = ""
         self._renew_at = 0.0
@@ -64,31 +90,52 @@ class Driver:
         self._stop = self._stop or reason
         self._wake.set()
 
-    async def run(self) -> str:
-        """Drive to the end; returns done, partial, cancelled, interrupted or waiting.
+    async def run(self, opened: Callable[[], None] = lambda: None) -> str:
+        """Drive to the end; returns done, partial, cancelled, interrupted or waiting. `opened` is
+        called once it is known what was already there.
 
         Raises:
             LeaseError, StoreError: the journal could not be written; nothing unacknowledged counts.
         """
         try:
-            work = self._unit.start(self._clock.now())
+            await self._housekeep(self._front.clock.now())
+            if self._stop == "cancelled":
+                self._stop = ""  # a kill meant for an owner that is gone
+            work = self._unit.start(self._front.clock.now())
+            opened()
             while True:
                 await self._act(work)
                 if work.closed:
                     return work.closed
-                if self._unit.waits_for_person and self._answer is None and not self._stop:
+                if self._waits_in_vain():
                     return "waiting"
                 work = await self._next(work.wake_at)
         finally:
             await self._end_tasks()
+
+    def _waits_in_vain(self) -> bool:
+        """Only a person can help, and none can be reached from here."""
+        if self._stop or self._outcomes or self._answers or self._next_letter() is not None:
+            return False
+        can = {"approval": self._front.answer is not None, "answer": self._front.asks}
+        match self._unit.awaited:
+            case "":
+                return False
+            case "both":
+                return not any(can.values())
+            case kind:
+                return not can[kind]
 
     async def _act(self, work: Work) -> None:
         if work.records:
             durability_point("driver.before_commit")
             await self._ledger.commit(self._lease, work.records)
             durability_point("driver.after_commit")
+        if self._read:
+            done, self._read = self._read, []
+            await self._ledger.call(lambda store: self._take_out(store, done))
         for happened in work.events:
-            self._emit(msgspec.structs.replace(happened, run=self._lease.run))
+            self._front.emit(msgspec.structs.replace(happened, run=self._lease.run))
         for slot in work.aborts:
             task = self._tasks.get(slot)
             if task is not None:
@@ -96,49 +143,59 @@ class Driver:
         for intent in work.intents:
             self._tasks[intent.slot] = asyncio.create_task(self._one(intent))
         for question in work.questions:
-            if self._answer is not None:
+            if self._front.answer is not None:
                 self._asking[question.slot] = asyncio.create_task(self._ask(question))
 
     async def _one(self, intent: Intent) -> None:
         try:
             outcome = await self._execute(intent)
         except asyncio.CancelledError:
-            outcome = Failure("aborted", f"{intent.call.op} was stopped")
-        await self._outcomes.put((intent.slot, outcome))
-        self._wake.set()
+            outcome = Failure(ABORTED, f"{intent.call.op} was stopped")
+        finally:
+            self._wake.set()  # also where it raised: `_next` then raises it again
+        self._outcomes.append((intent.slot, outcome))
 
     async def _ask(self, question: event.Question) -> None:
-        assert self._answer is not None
-        answer = await self._answer(question)
+        """One question at a time: two prompts on one terminal cannot be read."""
+        assert self._front.answer is not None
+        async with self._one_question:
+            if not self._unit.is_held(question.slot):
+                return  # answered through the inbox meanwhile
+            answer = await self._front.answer(question)
         if answer is None:
             self.stop("waiting")
         else:
-            await self._answers.put((question.slot, answer))
+            self._answers.append((question.slot, answer))
             self._wake.set()
 
     async def _next(self, wake_at: float | None) -> Work:
         """Wait until something happens and tell the unit."""
         while True:
             self._wake.clear()
-            now = self._clock.now()
+            now = self._front.clock.now()
             await self._housekeep(now)
             if self._stop:
                 return self._stopped(now)
-            if not self._answers.empty():
-                slot, yes = self._answers.get_nowait()
-                return self._unit.answer(slot, yes, now)
-            if not self._outcomes.empty():
+            letter = self._next_letter()
+            if letter is not None:
+                return self._heed(letter, now)
+            if self._answers:
+                return self._unit.answer(*self._answers.popleft(), now)
+            if self._outcomes:
                 return self._unit.finished(self._drain(), now)
             if wake_at is not None and wake_at <= now:
                 return self._unit.tick(now)
-            for task in self._tasks.values():
-                if task.done() and not task.cancelled() and task.exception() is not None:
-                    task.result()
+            self._raise_broken()
             await self._sleep(wake_at, now)
 
     def _stopped(self, now: float) -> Work:
         reason, self._stop = self._stop, ""
         return self._unit.cancel(now, reason)
+
+    def _raise_broken(self) -> None:
+        for task in [*self._tasks.values(), *self._asking.values()]:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                task.result()
 
     async def _sleep(self, wake_at: float | None, now: float) -> None:
         until = min(self._renew_at, self._inbox_at, wake_at if wake_at is not None else 1e18)
@@ -149,37 +206,68 @@ class Driver:
             return
 
     def _drain(self) -> list[tuple[str, Outcome]]:
-        found = []
-        while not self._outcomes.empty():
-            slot, outcome = self._outcomes.get_nowait()
+        found, self._outcomes = list(self._outcomes), deque()
+        for slot, _ in found:
             self._tasks.pop(slot, None)
-            found.append((slot, outcome))
         return found
+
+    # -- the lease and the inbox ----------------------------------------------------------------
 
     async def _housekeep(self, now: float) -> None:
-        if now >= self._renew_at:
-            self._lease = await self._ledger.call(
-                lambda store: store.renew(self._lease, LEASE_S, self._clock.wall())
-            )
-            self._renew_at = now + LEASE_S / 3
-        if now >= self._inbox_at:
-            for message in await self._ledger.call(self._read_inbox):
-                self._heed(message)
-            self._inbox_at = now + INBOX_S
-
-    def _read_inbox(self, store: Store) -> list[Message]:
-        found = store.inbox(self._lease.run, self._seen)
-        for message in found:
+        if now < self._renew_at and now < self._inbox_at:
+            return
+        renew = now >= self._renew_at
+        for message in await self._ledger.call(lambda store: self._visit(store, renew)):
             self._seen = message.id
-            store.ack(self._lease.run, message.id)
+            self._sort(message)
+        self._inbox_at = now + INBOX_S
+        if renew:
+            self._renew_at = now + LEASE_S / 3
+
+    def _visit(self, store: Store, renew: bool) -> list[Message]:
+        if renew:
+            self._lease = store.renew(self._lease, LEASE_S, self._front.clock.wall())
+        found = store.inbox(self._lease.run, self._seen)
+        self._take_out(store, [message.id for message in found if message.kind != "answer"])
         return found
 
-    def _heed(self, message: Message) -> None:
+    def _take_out(self, store: Store, messages: list[int]) -> None:
+        for message in messages:
+            store.ack(self._lease.run, message)
+
+    def _sort(self, message: Message) -> None:
         if message.kind == "kill":
             self.stop("cancelled")
         elif message.kind == "answer":
-            slot, yes = msgspec.msgpack.decode(message.payload, type=tuple[str, bool])
-            self._answers.put_nowait((slot, yes))
+            slot, answer = msgspec.msgpack.decode(message.payload, type=tuple[str, bool | str])
+            self._letters.append(_Letter(message.id, slot, answer))
+
+    def _next_letter(self) -> _Letter | None:
+        """The first answer whose question is open; others wait, for a step not reached yet."""
+        for letter in self._letters:
+            if isinstance(letter.answer, bool):
+                if self._unit.is_held(letter.slot):
+                    return letter
+            elif self._unit.asked(letter.slot) is not None:
+                return letter
+        return None
+
+    def _heed(self, letter: _Letter, now: float) -> Work:
+        self._letters.remove(letter)
+        self._read.append(letter.message)
+        if isinstance(letter.answer, bool):
+            return self._unit.answer(letter.slot, letter.answer, now)
+        step = self._unit.asked(letter.slot)
+        assert step is not None
+        options = plain(step.values["options"]) if "options" in step.values else []
+        if options and letter.answer not in options:
+            text = f"{step.call.address}: {letter.answer!r} is none of {', '.join(options)}"
+            self._front.emit(event.Note(run=self._lease.run, text=text, level="warning"))
+            return self._unit.tick(now)
+        task = self._tasks.pop(letter.slot, None)
+        if task is not None:
+            task.cancel()
+        return self._unit.finished([(letter.slot, Result(Scalar(letter.answer, USER)))], now)
 
     async def _end_tasks(self) -> None:
         left = [*self._tasks.values(), *self._asking.values()]

@@ -119,7 +119,7 @@ class Executor:
             return ""
         if signature.device in NOT_REUSED_BELOW:
             return ""
-        parts = [signature.op, intent.operand_digest, repr(intent.call.result)]
+        parts = [signature.op, intent.digest, repr(intent.call.result)]
         if signature.device == "llm":
             parts += [self._processor.identity, str(TEMPLATE_VERSION)]
         else:

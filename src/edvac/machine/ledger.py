@@ -21,7 +21,7 @@ from edvac.control.step import WrittenFile
 from edvac.core.codec import Decoder, Encoder, label_key
 from edvac.core.errors import EdvacError
 from edvac.core.label import Label
-from edvac.core.value import Failed, Value
+from edvac.core.value import Value
 from edvac.store import FileVersion, Lease, NewRecord, Store
 from edvac.store import Record as StoredRecord
 
@@ -33,8 +33,11 @@ class Ledger:
 
     def __init__(self, open_store: Callable[[], Store]) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="edvac-store")
-        self._store: Store = self._thread.submit(open_store).result()
-        self._versions: dict[tuple[str, str], int] = {}
+        try:
+            self._store: Store = self._thread.submit(open_store).result()
+        except EdvacError:
+            self._thread.shutdown()
+            raise
 
     async def call(self, function: Callable[[Store], T]) -> T:
         """`function(store)` on the store's thread."""
@@ -45,8 +48,10 @@ class Ledger:
         return self._thread.submit(function, self._store).result()
 
     def close(self) -> None:
-        self._thread.submit(self._store.close).result()
-        self._thread.shutdown()
+        try:
+            self._thread.submit(self._store.close).result()
+        finally:
+            self._thread.shutdown()
 
     async def commit(self, lease: Lease, records: Sequence[Record]) -> None:
         """Make a batch durable, with the files and labels that it names.
@@ -57,33 +62,33 @@ class Ledger:
         """
         await self.call(lambda store: self._commit(store, lease, records))
 
-    def _commit(self, store: Store, lease: Lease, records: Sequence[Record]) -> None:
-        made: list[NewRecord] = []
-        files: list[FileVersion] = []
-        for record in records:
-            files += [self._version(store, lease.run, record.slot, new) for new in record.files]
-            made.append(encode(store, record))
-        try:
-            store.append(lease, made, files)
-        except EdvacError:
-            self._versions.clear()
-            raise
+    @staticmethod
+    def _commit(store: Store, lease: Lease, records: Sequence[Record]) -> None:
+        versions: dict[str, int] = {}  # of this batch only: others may have written before it
+        files = [
+            _version(store, lease.run, record.slot, new, versions)
+            for record in records
+            for new in record.files
+        ]
+        store.append(lease, [encode(store, record) for record in records], files)
 
-    def _version(self, store: Store, run: str, slot: str, written: WrittenFile) -> FileVersion:
-        key = (run, written.path)
-        if key not in self._versions:
-            latest = store.file_latest(run, written.path)
-            self._versions[key] = latest.version if latest else 0
-        self._versions[key] += 1
-        return FileVersion(
-            written.path,
-            self._versions[key],
-            slot,
-            content=written.content,
-            size=len(written.content or b""),
-            label=label_key(written.label),
-            deleted=written.content is None,
-        )
+
+def _version(
+    store: Store, run: str, slot: str, written: WrittenFile, versions: dict[str, int]
+) -> FileVersion:
+    if written.path not in versions:
+        latest = store.file_latest(run, written.path)
+        versions[written.path] = latest.version if latest else 0
+    versions[written.path] += 1
+    return FileVersion(
+        written.path,
+        versions[written.path],
+        slot,
+        content=written.content,
+        size=len(written.content or b""),
+        label=label_key(written.label),
+        deleted=written.content is None,
+    )
 
 
 def encode(store: Store, record: Record) -> NewRecord:
@@ -137,13 +142,16 @@ class History:
     program: str = ""
     entries: list[Entry] = field(default_factory=list)
 
-    def replay(self, *, retry: bool = False) -> Replay:
-        """What a control unit needs to go on; with `retry`, failed steps are forgotten."""
+    def replay(self) -> Replay:
+        """What a control unit needs to go on."""
         outcomes: dict[str, StoredOutcome] = {}
         begun: set[str] = set()  # external effects whose outcome is not known
-        approved: set[str] = set()
+        approved: dict[str, str] = {}
+        blocked: set[str] = set()
         usage = Usage()
         for entry in self.entries:
+            digest = str(entry.body.get("digest", ""))
+            blocked.discard(entry.slot)
             match entry.kind:
                 case "intent":
                     outcomes.pop(entry.slot, None)
@@ -152,15 +160,14 @@ class History:
                 case "outcome" if entry.value is not None:
                     begun.discard(entry.slot)
                     usage = usage + _usage(entry)
-                    outcomes[entry.slot] = StoredOutcome(
-                        entry.value, str(entry.body.get("digest", ""))
-                    )
+                    outcomes[entry.slot] = StoredOutcome(entry.value, digest)
+                case "blocked":
+                    blocked.add(entry.slot)
                 case "approved" if entry.body.get("verdict") == "yes":
-                    approved.add(entry.slot)
-        if retry:
-            failed = {s for s, known in outcomes.items() if isinstance(known.value, Failed)}
-            outcomes = {s: known for s, known in outcomes.items() if s not in failed}
-        return Replay(outcomes, frozenset(begun), frozenset(approved), usage)
+                    approved[entry.slot] = digest
+                case "approved":
+                    approved.pop(entry.slot, None)
+        return Replay(outcomes, frozenset(begun), approved, frozenset(blocked), usage)
 
 
 def _usage(entry: Entry) -> Usage:

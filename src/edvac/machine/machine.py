@@ -19,6 +19,7 @@ from edvac.core.errors import ConfigError, UsageError
 from edvac.core.label import USER
 from edvac.core.schema import show
 from edvac.core.seams import Clock, Entropy, SystemClock, SystemEntropy, iso_date
+from edvac.core.signature import Catalogue
 from edvac.core.value import Value, lift
 from edvac.device import (
     CATALOGUE,
@@ -30,12 +31,13 @@ from edvac.device import (
     Processes,
     Roots,
 )
-from edvac.machine.driver import LEASE_S, Answer, Driver
+from edvac.machine.driver import LEASE_S, Answer, Driver, Front
 from edvac.machine.executor import Execution, Executor
 from edvac.machine.ledger import History, Ledger, encode, read_history
 from edvac.machine.overlay import Overlay
 from edvac.processor import Processor
 from edvac.program import Evaluator, Fuel, Program, parse
+from edvac.program.host import Unreached
 from edvac.store import Lease, RunInfo, Store
 
 
@@ -71,6 +73,7 @@ class Report:
     counts: dict[str, int]
     failures: tuple[Step, ...]
     spent: bool  # a budget ran out
+    unreached: tuple[Unreached, ...] = ()  # calls never made: what decides them failed
 
 
 @dataclass(slots=True)
@@ -84,7 +87,12 @@ class Terminal:
 
 
 class Machine:
-    """One open workspace. Use it as a context manager, from one event loop."""
+    """One open workspace. Use it as a context manager, from one event loop.
+
+    Args:
+        at_once: model steps in flight; 0 lets the processor decide.
+        devices: further devices by name, beside the ones that come with edvac.
+    """
 
     def __init__(
         self,
@@ -94,9 +102,12 @@ class Machine:
         clock: Clock | None = None,
         entropy: Entropy | None = None,
         at_once: int = 0,
+        devices: Mapping[str, Device] | None = None,
     ) -> None:
         self.workspace = workspace
         self.processor = processor
+        self.devices = dict(devices or {})
+        self.catalogue = _catalogue(self.devices)
         self.clock = clock or SystemClock()
         self.entropy = entropy or SystemEntropy()
         self._at_once = at_once
@@ -118,7 +129,7 @@ class Machine:
             ProgramError: the program is not legal; nothing was stored.
             ConfigError: an input directory or a setting is wrong; nothing was stored.
         """
-        program = parse(job.program, CATALOGUE)
+        program = parse(job.program, self.catalogue)
         program_parameters(program, job.settings)
         Roots(dict(job.roots)).close()
         run = await self.ledger.call(lambda store: self._create(store, job, program))
@@ -145,7 +156,7 @@ class Machine:
         store.create_run(
             RunInfo(run, wall, task=job.task, program=program.digest, title=_title(job))
         )
-        lease = store.acquire(run, _owner(), LEASE_S, wall)
+        lease = store.acquire(run, self._owner(), LEASE_S, wall)
         opened = {
             "task": job.task,
             "settings": dict(job.settings),
@@ -166,31 +177,51 @@ class Machine:
         self, run: str, terminal: Terminal, *, resumed: bool, retry: bool = False
     ) -> Report:
         wall, start = self.clock.wall(), self.clock.now()
-        lease = await self.ledger.call(lambda store: store.acquire(run, _owner(), LEASE_S, wall))
-        history = await self.ledger.call(lambda store: read_history(store, run))
-        session = _Session(self, run, history, terminal)
+        owner = self._owner()
+        lease = await self.ledger.call(lambda store: store.acquire(run, owner, LEASE_S, wall))
         try:
-            await self.processor.open()
-            unit = session.unit(history.replay(retry=retry), self._at_once)
-            terminal.emit(
-                event.RunOpened(
-                    run=run,
-                    task=history.opened["task"],
-                    program=history.program,
-                    resumed=resumed,
-                    replayed=len(history.replay(retry=retry).outcomes),
+            if resumed:
+                await self.ledger.call(lambda store: store.set_state(lease, "open"))
+            history = await self.ledger.call(lambda store: read_history(store, run))
+            session = _Session(self, run, history, terminal)
+            try:
+                await self.processor.open()
+                unit = session.unit(self._replay(session, history, retry=retry), self._at_once)
+                driver = session.driver(unit, lease)
+                terminal.on_driver(driver)
+                state = await driver.run(
+                    lambda: terminal.emit(
+                        event.RunOpened(
+                            run=run,
+                            task=history.opened["task"],
+                            program=history.program,
+                            resumed=resumed,
+                            replayed=unit.replayed,
+                        )
+                    )
                 )
-            )
-            driver = session.driver(unit, lease)
-            terminal.on_driver(driver)
-            state = await driver.run()
-            report = _report(run, state, self.clock.now() - start, unit)
-            await self._record_end(lease, report)
-            terminal.emit(_closed(report, unit, self.processor.endpoint))
+                report = _report(run, state, self.clock.now() - start, unit)
+                await self._record_end(lease, report)
+                terminal.emit(_closed(report, unit, self.processor.endpoint))
+            finally:
+                await session.close()
         finally:
-            await session.close()
             await self.ledger.call(lambda store: store.release(lease))
         return report
+
+    def _replay(self, session: _Session, history: History, *, retry: bool) -> Replay:
+        """What the journal knows. For a retry, a unit that executes nothing finds out first which
+        failures nobody handled: only those are forgotten."""
+        replay = history.replay()
+        if not retry:
+            return replay
+        unit = session.unit(replay, self._at_once)
+        unit.start(self.clock.now())
+        return replay.forgetting(step.slot for step in unit.failures())
+
+    def _owner(self) -> str:
+        """A name for one owner: two drives of one run in one process must not both own it."""
+        return f"pid {os.getpid()} {self.entropy.token(4)}"
 
     async def _record_end(self, lease: Lease, report: Report) -> None:
         """Close the journal; an interrupted or waiting run stays open, so that it can go on."""
@@ -218,13 +249,15 @@ class Machine:
         return self.ledger.call_now(lambda store: read_history(store, run))
 
     def kill(self, run: str) -> bool:
-        """Ask the owner to stop; True when there is a live one."""
+        """Ask the owner to stop; True when there seems to be one. A later resume ignores it."""
         info = self.find(run)
         self.ledger.call_now(lambda store: store.post(info.id, "kill"))
         return info.owner is not None
 
-    def answer(self, run: str, slot: str, yes: bool) -> None:
-        payload = msgspec.msgpack.encode((slot, yes))
+    def answer(self, run: str, slot: str, answer: bool | str) -> None:
+        """Answer an open question: yes or no to an approval, a text to `human.ask`. A run that is
+        not driven now reads it when it is resumed."""
+        payload = msgspec.msgpack.encode((slot, answer))
         self.ledger.call_now(lambda store: store.post(run, "answer", payload))
 
 
@@ -237,7 +270,7 @@ class _Session:
         self._run = run
         self._opened = opened
         self._terminal = terminal
-        self._program = parse(history.program, CATALOGUE)
+        self._program = parse(history.program, machine.catalogue)
         self._roots = Roots({name: Path(path) for name, path in opened["roots"].items()})
         files = Files(self._roots, Overlay(machine.ledger, run))
         self._documents = Documents(files)
@@ -245,6 +278,7 @@ class _Session:
         processes = Processes(files, self._roots)
         self.devices |= {"python": processes, "shell": processes}
         self.devices["human"] = Human(terminal.ask or _nobody)
+        self.devices |= machine.devices
 
     def unit(self, replay: Replay, at_once: int) -> ControlUnit:
         settings = program_parameters(self._program, self._opened["settings"])
@@ -268,15 +302,9 @@ class _Session:
         executor = Executor(
             self.devices, machine.processor, machine.ledger, machine.clock, execution
         )
-        return Driver(
-            unit,
-            machine.ledger,
-            lease,
-            executor.execute,
-            machine.clock,
-            self._terminal.emit,
-            self._terminal.answer,
-        )
+        terminal = self._terminal
+        front = Front(machine.clock, terminal.emit, terminal.answer, terminal.ask is not None)
+        return Driver(unit, machine.ledger, lease, executor.execute, front)
 
     async def close(self) -> None:
         await self._documents.close()
@@ -334,8 +362,12 @@ def _title(job: Job) -> str:
     return line[:80]
 
 
-def _owner() -> str:
-    return f"pid {os.getpid()}"
+def _catalogue(devices: Mapping[str, Device]) -> Catalogue:
+    taken = sorted(set(devices) & set(CATALOGUE.devices))
+    if taken:
+        raise ConfigError("device_taken", f"there is a device {taken[0]!r} already")
+    found = [CATALOGUE.signatures.values(), *(device.signatures for device in devices.values())]
+    return Catalogue.of(signature for group in found for signature in group)
 
 
 def _report(run: str, state: str, seconds: float, unit: ControlUnit) -> Report:
@@ -345,10 +377,13 @@ def _report(run: str, state: str, seconds: float, unit: ControlUnit) -> Report:
         "failed": states.count(StepState.FAILED),
         "blocked": states.count(StepState.BLOCKED),
         "reused": unit.reused,
+        "replayed": unit.replayed,
+        "handled": unit.handled_count,
+        "unreached": len(unit.unreached),
     }
     failures = tuple(unit.failures())
     spent = any(s.failure and s.failure.code == "budget_spent" for s in failures)
-    return Report(run, state, seconds, counts, failures, spent)
+    return Report(run, state, seconds, counts, failures, spent, unit.unreached)
 
 
 def _closed(report: Report, unit: ControlUnit, endpoint: str) -> event.RunClosed:
@@ -356,7 +391,7 @@ def _closed(report: Report, unit: ControlUnit, endpoint: str) -> event.RunClosed
         run=report.run,
         state=report.state,
         seconds=report.seconds,
-        **report.counts,
+        **{name: report.counts[name] for name in ("finished", "failed", "blocked", "reused")},
         prompt_tokens=unit.usage.prompt,
         cached_tokens=unit.usage.cached,
         completion_tokens=unit.usage.completion,
