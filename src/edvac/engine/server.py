@@ -25,7 +25,7 @@ from typing import Final
 
 import msgspec
 
-from edvac.core.errors import ConfigError, EdvacError, InternalError, ProcessorError
+from edvac.core.errors import ConfigError, EdvacError, ProcessorError
 from edvac.engine.engine import Engine
 from edvac.engine.protocol import (
     VERSION,
@@ -332,7 +332,3 @@ def resident_bytes() -> int:
     except OSError:
         return 0
     return int(fields[1]) * _PAGE
-
-
-def unexpected(error: BaseException) -> EdvacError:
-    return InternalError("engine_fault", "The engine failed.", f"{type(error).__name__}: {error}")

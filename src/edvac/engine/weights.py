@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import numpy as np
 import safetensors
 import torch
 
@@ -291,9 +290,3 @@ def _hf_name(name: str) -> str:
     if len(parts) == 4 and parts[0] == "blk" and parts[2] in _HF_NAMES:
         return f"model.layers.{parts[1]}.{_HF_NAMES[parts[2]]}.{parts[3]}"
     return name
-
-
-def as_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
-    """The tensor's memory as an array, without a copy."""
-    found: np.ndarray[Any, Any] = tensor.numpy()
-    return found
