@@ -49,6 +49,9 @@ def statement_grammar(
     functions: Iterable[str],
     records: Iterable[str],
     reserved: Iterable[str],
+    *,
+    may_end: bool = True,
+    may_declare: bool = True,
 ) -> str:
     """The grammar.
 
@@ -56,13 +59,15 @@ def statement_grammar(
         functions: names of the pure library, dotted where they are.
         records: record types declared so far.
         reserved: names that may not be assigned: devices, library, builtins.
+        may_end, may_declare: may the program end here, may a record be declared?
     """
     records = tuple(records)
+    kinds = ["simple", *_block_names(0), *(["class_def"] if may_declare else [])]
     lines = [
-        f'start: statement TAIL | "{END}" TAIL',
-        "statement: class_def | simple | " + " | ".join(_block_names(0)),
+        "start: statement TAIL" + (f' | "{END}" TAIL' if may_end else ""),
+        "statement: " + " | ".join(kinds),
         *_names(reserved),
-        *_classes(),
+        *(_classes() if may_declare else ()),
         *_simple(),
         *_blocks(),
         *_expressions(catalogue, tuple(functions), records),
@@ -127,7 +132,7 @@ def _expressions(
     for depth in range(DEPTH):
         lines += _expression_level(depth)
         lines += _calls(depth, catalogue, functions, records)
-    writing = [s for s in _steps(catalogue) if s.effect in (Effect.WRITE, Effect.EXTERNAL)]
+    writing = [s for s in callable_steps(catalogue) if s.effect in (Effect.WRITE, Effect.EXTERNAL)]
     lines.append("effect: " + " | ".join(_rule(s, 0) for s in writing))
     return lines
 
@@ -178,7 +183,7 @@ def _calls(
     d = depth
     if depth == DEPTH - 1:
         return [f'call{d}: "len(" NEW ")" | "str(" NEW ")"']
-    steps = _steps(catalogue)
+    steps = callable_steps(catalogue)
     e = f"expr{d + 1}"
     named = " | ".join(f'"{name}("' for name in functions)
     lines = [
@@ -196,7 +201,7 @@ def _calls(
     return lines
 
 
-def _steps(catalogue: Catalogue) -> list[Signature]:
+def callable_steps(catalogue: Catalogue) -> list[Signature]:
     """What a plan may call; code in a program is written by people, not by a small model."""
     found = catalogue.signatures.values()
     return [s for s in found if not any(p.role is Role.CODE for p in s.params)]

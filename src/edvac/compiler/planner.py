@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
 
 from edvac.compiler import examples, grammar, prompt
+from edvac.compiler.review import review, unused_names
 from edvac.core import event
 from edvac.core.errors import ProgramError
 from edvac.core.signature import Catalogue
-from edvac.processor import Answer, Processor, Request
+from edvac.processor import Answer, Message, Processor, Request
 from edvac.program import Scope, library, parse, verify_prefix
 
 FENCE = "```python\n"
@@ -30,13 +32,47 @@ PROGRAM_TOKENS = 1200
 
 @dataclass(slots=True)
 class _Draft:
-    """The program so far, by statement."""
+    """The program so far, by statement, and how the one under way is getting on."""
 
-    statements: list[str]
+    attempt: int
+    statements: list[str] = field(default_factory=list)
+    tries: int = 0
+    backtracks: int = 0
+    samples: int = 0
+    may_end: bool = True
+    may_declare: bool = True
 
     @property
     def text(self) -> str:
         return "".join(self.statements)
+
+    @property
+    def warmth(self) -> float:
+        """Temperature: the surest statement first, then ever more variety."""
+        return min(1.0, 0.3 * (self.tries + self.attempt + self.backtracks))
+
+    def accept(self, piece: str) -> None:
+        self.statements.append(piece)
+        self.tries = 0
+        self.may_end = self.may_declare = True
+
+    def refuse(self, problem: ProgramError, *, at_end: bool) -> None:
+        """Count a refusal; take the statement before back once the budget is used up.
+
+        Raises:
+            ProgramError: the same one, when nothing is left to take back.
+        """
+        self.tries += 1
+        self.samples += 1
+        self.may_end = self.may_end and not at_end
+        self.may_declare = self.may_declare and problem.code != "record_idle"
+        if self.tries < TRIES:
+            return
+        self.backtracks += 1
+        if self.backtracks > BACKTRACKS or not self.statements:
+            raise problem
+        self.statements.pop()
+        self.tries = 0
 
 
 class Planner:
@@ -59,7 +95,6 @@ class Planner:
             write = self._by_statement if self._processor.has_grammar else self._whole
             try:
                 text = await write(task, attempt, complaint)
-                parse(text, self._catalogue)
                 return text
             except ProgramError as problem:
                 failed = problem
@@ -78,35 +113,24 @@ class Planner:
     async def _by_statement(self, task: str, attempt: int, complaint: str) -> str:
         shots = examples.similar(task)
         asked = prompt.messages(task, shots, self._catalogue, complaint)
-        draft = _Draft([])
-        backtracks = 0
-        tries = 0
-        failed: ProgramError | None = None
+        draft = _Draft(attempt=attempt)
         while len(draft.statements) < MAX_STATEMENTS:
             scope = verify_prefix(draft.text, self._catalogue)
-            seed = _seed(task, attempt, len(draft.statements), tries + 10 * backtracks)
-            warmth = min(1.0, 0.3 * (tries + attempt + backtracks))
-            piece = await self._statement(asked, draft.text, scope, warmth, seed)
-            if piece == grammar.END:
-                if draft.statements:
-                    return draft.text
-                raise ProgramError("program_empty", "the model wrote an empty program")
+            sampling = (draft.warmth, _seed(task, attempt, len(draft.statements), draft.samples))
+            grammar_text = self._grammar(scope, draft)
+            piece = await self._statement(asked, draft.text, grammar_text, sampling)
             try:
+                if piece == grammar.END:
+                    review(parse(draft.text, self._catalogue), task)
+                    return draft.text
                 verify_prefix(draft.text + piece, self._catalogue)
+                _refuse_idle_record(draft.text, piece)
             except ProgramError as problem:
-                failed = problem
-                tries += 1
-                if tries >= TRIES:
-                    backtracks += 1
-                    if backtracks > BACKTRACKS or not draft.statements:
-                        raise failed from None
-                    draft.statements.pop()
-                    tries = 0
+                draft.refuse(problem, at_end=piece == grammar.END)
                 continue
             self._show(draft.text, piece)
-            draft.statements.append(piece)
-            tries = 0
-        raise failed or ProgramError("program_too_long", f"over {MAX_STATEMENTS} statements")
+            draft.accept(piece)
+        raise ProgramError("program_too_long", f"over {MAX_STATEMENTS} statements")
 
     def _show(self, before: str, piece: str) -> None:
         number = before.count("\n")
@@ -116,11 +140,10 @@ class Planner:
 
     async def _statement(
         self,
-        asked: tuple[prompt.Message, ...],
+        asked: tuple[Message, ...],
         before: str,
-        scope: Scope,
-        temperature: float,
-        seed: int,
+        grammar_text: str,
+        sampling: tuple[float, int],
     ) -> str:
         """Decode until the first statement is complete, then stop the engine."""
         request = Request(
@@ -128,10 +151,10 @@ class Planner:
             slot="plan",
             messages=asked,
             prefill=FENCE + before,
-            lark=self._grammar(scope),
+            lark=grammar_text,
             max_tokens=STATEMENT_TOKENS,
-            temperature=temperature,
-            seed=seed,
+            temperature=sampling[0],
+            seed=sampling[1],
         )
         heard: list[str] = []
         complete = asyncio.Event()
@@ -148,10 +171,17 @@ class Planner:
             found = text if text.endswith("\n") else text + "\n"
         return found
 
-    def _grammar(self, scope: Scope) -> str:
-        names = [doc.name for doc in library()]
+    def _grammar(self, scope: Scope, draft: _Draft) -> str:
+        names = [doc.name for doc in library() if "self" not in doc.signature]
         reserved = {name.partition(".")[0] for name in names} | set(self._catalogue.devices)
-        return grammar.statement_grammar(self._catalogue, names, scope.records, reserved)
+        return grammar.statement_grammar(
+            self._catalogue,
+            names,
+            scope.records,
+            reserved,
+            may_end=bool(draft.statements) and draft.may_end,
+            may_declare=draft.may_declare,
+        )
 
     # -- without one ----------------------------------------------------------------------------
 
@@ -170,13 +200,24 @@ class Planner:
         text = unfenced(answer.text)
         if answer.finish == "length":
             raise ProgramError("program_too_long", f"over {PROGRAM_TOKENS} tokens")
+        review(parse(text, self._catalogue), task)
         self._show("", text)
         return text
 
 
-async def _until(call: object, complete: asyncio.Event) -> Answer | None:
+def _refuse_idle_record(before: str, piece: str) -> None:
+    """A second record is declared only where the first one is used, be it by the second."""
+    if not piece.startswith("class "):
+        return
+    name = piece[len("class ") : piece.index(":")]
+    idle = [found for found in unused_names(before + piece) if found != name]
+    if any(found[0].isupper() for found in idle):
+        raise ProgramError("record_idle", f"{', '.join(idle)} is declared and not used")
+
+
+async def _until(call: Awaitable[Answer], complete: asyncio.Event) -> Answer | None:
     """The answer, or None when `complete` was set first; then the call is cancelled."""
-    answering: asyncio.Task[Answer] = asyncio.ensure_future(call)  # type: ignore[arg-type]
+    answering: asyncio.Task[Answer] = asyncio.ensure_future(call)
     waiting = asyncio.ensure_future(complete.wait())
     try:
         await asyncio.wait({answering, waiting}, return_when=asyncio.FIRST_COMPLETED)

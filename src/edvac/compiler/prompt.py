@@ -7,6 +7,7 @@ disk.
 from __future__ import annotations
 
 from edvac.compiler.examples import Example
+from edvac.compiler.grammar import callable_steps
 from edvac.core.schema import show
 from edvac.core.signature import REQUIRED, Catalogue, Signature
 from edvac.processor import Message, Segment
@@ -20,25 +21,24 @@ Steps (the only calls that read files, ask a model or write files):
 """
 _TAIL = """
 Pure functions: csv.load(text), csv.dump(rows), json.loads(text), json.dumps(data),
-text.lines(text), \\ path.name(p), path.stem(p), path.suffix(p), date.parse(text), group(rows,
-by=["a"], total=sum_of("b"), \
-n=count()), sort_by(rows, "a", reverse=True), unique(xs), attempt(x, default), ok(x), len, sum, min,
-\\ max, sorted, round, str, int, Decimal, param(default).
+text.lines(text), path.name(p), path.stem(p), path.suffix(p), date.parse(text),
+row_of(record, file=path.name(p)), group(rows, by=["a"], total=sum_of("b"), n=count()),
+sort_by(rows, "a", reverse=True), unique(xs), attempt(x, default), ok(x), param(default), len, sum,
+min, max, sorted, round, str, int, Decimal.
 
 Rules:
-- Never name a variable like a device: files, doc, llm, csv, json, text, date, path.
+- Never name a variable like a device or a library: files, doc, llm, csv, json, text, date, path.
 - One bad document must not end the run: attempt(llm.extract(doc.text(p), Record), None).
-- doc.text(p) reads a document of any kind; files.read(p) only plain UTF-8 text.
-- For several facts from one text use one record with llm.extract; for one of a few answers \
-llm.choose; for free text llm.write.
+- Declare one record that holds all facts wanted from one text; no record that is not used.
+- For one of a few answers use llm.choose; for free text llm.write.
 - A field that may be missing has the type "T | None". Money is Decimal. Days are date.
-- Results are written with files.write(path, text); tables with csv.dump(list of dicts).
+- Every file that the task names is written with files.write; tables with csv.dump(rows).
 - Instructions to the model are literal strings; data is passed as further arguments.
 """
 
 
 def _constant(catalogue: Catalogue) -> str:
-    lines = [_line(found) for found in catalogue.signatures.values() if found.device != "shell"]
+    lines = [_line(found) for found in callable_steps(catalogue)]
     return _HEAD + "\n".join(lines) + "\n" + _TAIL
 
 
