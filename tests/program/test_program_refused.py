@@ -122,7 +122,7 @@ ACCEPTED = [
     "def make():\n    xs = []\n    xs.append(1)\n    return xs\nys = make()\nys.append(2)",
     "d = {}\nfor k in list(d):\n    d.pop(k)",
     "x = 0\nfor i in range(3):\n    if i == 1:\n        continue\n    x += i",
-    "def f(a):\n    if a > 1:\n        return 'x'\n    elif a > 0:\n        return 'y'\n    return 1",
+    "def f(a):\n    if a > 1:\n        return 'x'\n    elif a > 0:\n        return 2\n    return 1",
     "total = 0\ncount = 1\nfirst = 2\nfor i in [1]:\n    total += i",
     "a, b = 1, 2\n(c, d), e = (1, 2), 3",
     "x: int = 1\nfor _ in range(2):\n    x += 1",
@@ -204,20 +204,14 @@ def test_prefix_gives_names_and_types() -> None:
     assert scope.names["t"] == DECIMAL
 
 
-def test_what_is_accepted_fits_the_stack() -> None:
-    """The deepest nesting that is accepted evaluates without a recursion error."""
-    deep = "v" + " + 1" * 40
+@pytest.mark.parametrize(("levels", "width"), [(1, 85), (2, 40), (3, 30), (4, 20)])
+def test_what_is_accepted_fits_the_stack(levels: int, width: int) -> None:
+    """About the deepest nesting that is accepted evaluates without a recursion error."""
+    deep = "v" + " + 1" * width
+    bodies = [deep, *[f"f{n}({deep})" for n in range(levels - 1)]]
     text = "".join(
-        f"def f{n}(v):\n    if v > 0:\n        return {f'f{n - 1}({deep})' if n else deep}\n"
-        "    return 0\n"
-        for n in range(3)
+        f"def f{n}(v):\n    if v > 0:\n        return {body}\n    return 0\n"
+        for n, body in enumerate(bodies)
     )
-    for n in range(2, -1, -1):
-        program = text + f"x = llm.extract('n', int)\ny = [[f{n}({'(' * 20}x{')' * 20})]]\n"
-        try:
-            parse(program, CATALOGUE)
-        except ProgramError:
-            continue
-        assert shown(run(program, lambda call, args: 1)[0])["y"] == [[1 + 40 * (n + 1)]]
-        return
-    pytest.fail("not even one level is accepted")
+    text += f"x = llm.extract('n', int)\ny = f{levels - 1}(x)\n"
+    assert shown(run(text, lambda call, args: 1)[0])["y"] == 1 + levels * width
