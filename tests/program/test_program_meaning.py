@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from program_kit import BAD, CATALOGUE, TODAY, UNTRUSTED, NaiveHost, run, scalar, shown
+from program_kit import CATALOGUE, TODAY, UNTRUSTED, NaiveHost, run, scalar, shown
 
 from edvac.core.label import PROGRAM, PUBLIC, USER
 from edvac.core.schema import INT, Choice, ListOf, Record
@@ -252,6 +252,3 @@ def test_library_stubs_and_formatter() -> None:
 
 def test_run_date_is_given() -> None:
     assert shown(run("d = run.date\ny = d.year\n", echo)[0]) == {"d": TODAY, "y": 2026}
-
-
-__all__ = ["BAD"]

@@ -7,14 +7,13 @@ import random
 from decimal import Decimal
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from program_gen import Generator
 from program_kit import CATALOGUE, run, shown
 
 from edvac.core.errors import ProgramError
-from edvac.program import Program, parse
+from edvac.program import parse
 
 
 def never(*_: Any) -> Any:
@@ -74,6 +73,3 @@ def test_random_programs_agree_with_python(chance: random.Random) -> None:
 def test_most_random_programs_are_legal() -> None:
     legal = sum(agree(Generator(random.Random(seed)).program()) for seed in range(200))
     assert legal > 80
-
-
-__all__ = ["Program", "pytest"]

@@ -15,7 +15,6 @@ from test_program_oracle import agree
 from test_program_order import assert_noninterference, legal, summary, world
 from test_program_slots import LOOP, slots
 
-from edvac.core.value import Failed
 from edvac.program import alias, comprehend, evaluate, express, frame, fuel, mutate
 from edvac.program.data import Survey
 
@@ -118,6 +117,3 @@ def test_planted_bugs_are_caught(bug: str, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("harness", [interferes, disordered, differs_from_python, renames, burns])
 def test_nothing_is_caught_without_a_bug(harness: Callable[[], None]) -> None:
     harness()
-
-
-__all__ = ["Failed", "blind"]
