@@ -159,7 +159,7 @@ def _kind_text(kind: Type) -> str:
         case Plain("str"):
             return "text"
         case Plain("Decimal" | "float"):
-            return "number"
+            return 'number in quotes, such as "12.50"'
         case Plain("int"):
             return "whole number"
         case Plain("bool"):

@@ -2,14 +2,14 @@
 
 Apply is crash-safe: the plan and the content that it replaces are durable before the first file
 changes, each file is replaced atomically, and running it again goes on where it stopped. Nothing is
-overwritten that changed since the run
-looked, unless forced.
+overwritten that changed since the plan was made, unless forced. A run that wrote more after it was
+applied is applied in a further round, and `undo` takes the rounds back one by one. Directories that
+apply made stay.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,18 @@ from edvac.core.errors import StoreError, UsageError
 from edvac.core.seams import durability_point
 from edvac.device.roots import fingerprint
 from edvac.machine.overlay import newest
-from edvac.store import ApplyEntry, FileVersion, Store
+from edvac.machine.target import Present, look, put, sweep
+from edvac.store import ApplyEntry, ApplyPlan, FileVersion, Store
 
 MAX_DIFF = 2 * 1024 * 1024  # bytes of a file shown as a text diff
+NEW_FILE = 0  # mode of an entry whose file apply makes: then the umask decides
+
+DURABILITY_POINTS = (
+    "apply.after_file",
+    "apply.before_file",
+    "undo.after_file",
+    "undo.before_file",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +45,7 @@ def changes(store: Store, run: str, target: Path) -> list[Change]:
     """What `apply` would do to `target`, with unified diffs of texts."""
     found = []
     for version in newest(store.file_versions(run)):
-        before = _content(target / version.path)
+        before = _content(target, version.path)
         if version.deleted:
             if before is not None:
                 found.append(Change(version.path, "removed", 0, ""))
@@ -56,74 +65,102 @@ def apply(store: Store, run: str, target: Path, *, force: bool = False) -> list[
         UsageError: a file in the way was not made by this run, and `force` is not given.
     """
     plan = store.applied(run)
-    if plan is None or plan.phase == "undone":
+    if plan is None or plan.phase != "begun":
         entries = _plan(store, run, target, force=force)
         if not entries:
             return []
         store.begin_apply(run, str(target.resolve()), entries)
         plan = store.applied(run)
     assert plan is not None
-    if plan.phase == "finished":
-        return []
-    root = Path(plan.root)
+    if Path(plan.root) != target.resolve():
+        raise UsageError(
+            "apply_unfinished",
+            f"run {run} is half applied to {plan.root!r}",
+            "An apply that was cut off has to be finished or undone first.",
+            f"Repeat it with --output {plan.root}, or run `edvac undo {run}`.",
+        )
     done = []
     for entry in plan.entries:
-        if entry.state == "planned":
-            durability_point("apply.before_file")
-            _put(root, entry.path, _wanted(store, run, entry))
-            durability_point("apply.after_file")
-            store.mark_applied(run, entry.path)
+        if entry.state != "applied":
+            _carry_out(store, plan, entry, force=force)
         done.append(entry.path)
     store.finish_apply(run)
     return done
 
 
 def undo(store: Store, run: str, *, force: bool = False) -> list[str]:
-    """Put back what `apply` replaced; returns the paths restored.
+    """Put back what the last `apply` replaced, finished or cut off; returns the paths restored.
 
     Raises:
         UsageError: nothing was applied, or a file has changed since and `force` is not given.
     """
     plan = store.applied(run)
-    if plan is None or plan.phase == "undone":
+    if plan is None:
         raise UsageError(
             "nothing_applied", f"run {run} has not been applied", "", "See `edvac diff`."
         )
     root = Path(plan.root)
+    taken = [entry for entry in reversed(plan.entries) if entry.state != "undone"]
+    # All are looked at before the first is changed, so that a refusal leaves the whole as it is.
+    now = {entry.path: _restorable(store, root, entry, force=force) for entry in taken}
     done = []
-    for entry in reversed(plan.entries):
-        if entry.state != "applied":
-            continue
-        now = _content(root / entry.path)
+    for entry in taken:
         before = store.get_blob(entry.before) if entry.before is not None else None
-        is_ours = (fingerprint(now) if now is not None else None) == entry.after
-        if not is_ours and now != before and not force:
-            raise _changed(entry.path, "it has changed since it was applied")
-        _put(root, entry.path, before)
+        if now[entry.path] != before:
+            durability_point("undo.before_file")
+            put(root, entry.path, before, entry.mode or None)
+            durability_point("undo.after_file")
+            done.append(entry.path)
+        sweep(root, entry.path)
         store.mark_undone(run, entry.path)
-        done.append(entry.path)
     store.mark_undone(run)
     return done
+
+
+def _carry_out(store: Store, plan: ApplyPlan, entry: ApplyEntry, *, force: bool) -> None:
+    """One planned file; a cut-off apply may have changed it already."""
+    root = Path(plan.root)
+    now = _content(root, entry.path)
+    before = store.get_blob(entry.before) if entry.before is not None else None
+    is_done = _digest(now) == entry.after
+    if not is_done and now != before and not force:
+        raise _changed(entry.path, "it has changed since the run was to be applied")
+    if not is_done:
+        durability_point("apply.before_file")
+        put(root, entry.path, _wanted(store, plan.run, entry), entry.mode or None)
+        durability_point("apply.after_file")
+    sweep(root, entry.path)
+    store.mark_applied(plan.run, entry.path)
+
+
+def _restorable(store: Store, root: Path, entry: ApplyEntry, *, force: bool) -> bytes | None:
+    """The file as it is now, if putting back what was there before loses nothing."""
+    now = _content(root, entry.path)
+    before = store.get_blob(entry.before) if entry.before is not None else None
+    if _digest(now) != entry.after and now != before and not force:
+        raise _changed(entry.path, "it has changed since it was applied")
+    return now
 
 
 def _plan(store: Store, run: str, target: Path, *, force: bool) -> list[ApplyEntry]:
     entries = []
     for version in newest(store.file_versions(run)):
-        before = _content(target / version.path)
+        found = look(target, version.path) if target.is_dir() else None
         after = None if version.deleted else version.digest
-        if (fingerprint(before) if before is not None else None) == after:
+        if (fingerprint(found.content) if found is not None else None) == after:
             continue
-        if before is not None and not force and not _ours(store, target, version, before):
+        if found is not None and not force and not _ours(store, target, version, found):
             raise _changed(version.path, "a different file is already there")
-        blob = store.put_blob(before) if before is not None else None
-        entries.append(ApplyEntry(version.path, blob, after))
+        blob = store.put_blob(found.content) if found is not None else None
+        mode = found.mode if found is not None else NEW_FILE
+        entries.append(ApplyEntry(version.path, blob, after, mode))
     return entries
 
 
-def _ours(store: Store, target: Path, version: FileVersion, before: bytes) -> bool:
+def _ours(store: Store, target: Path, version: FileVersion, found: Present) -> bool:
     """Was the file that is there now put there by an earlier run, and untouched since?"""
     root = str(target.resolve())
-    wanted = fingerprint(before)
+    wanted = fingerprint(found.content)
     for info in store.runs(limit=1000):
         plan = store.applied(info.id)
         if plan is None or plan.root != root:
@@ -134,54 +171,22 @@ def _ours(store: Store, target: Path, version: FileVersion, before: bytes) -> bo
 
 
 def _wanted(store: Store, run: str, entry: ApplyEntry) -> bytes | None:
-    return None if entry.after is None else store.read_file(run, entry.path)
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
+    """What the plan promised, though the run may have written newer versions since."""
+    if entry.after is None:
         return None
-    except OSError as problem:
-        raise StoreError(
-            "target_unreadable", f"{str(path)!r} cannot be read", problem.strerror or "", ""
-        ) from problem
+    for version in reversed(store.file_versions(run)):
+        if version.path == entry.path and version.digest == entry.after:
+            return store.read_file(run, entry.path, version.version)
+    raise StoreError("version_missing", f"the version of {entry.path!r} to apply is gone")
 
 
-def _put(root: Path, path: str, content: bytes | None) -> None:
-    """Replace or remove one file, atomically and durably."""
-    target = root / path
-    try:
-        if content is None:
-            target.unlink(missing_ok=True)
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not target.parent.resolve().is_relative_to(root.resolve()):
-                raise _changed(path, "its directory is a link that leads out of the target")
-            temporary = target.with_name(f".{target.name}.edvac")
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        _sync_directory(target.parent)
-    except OSError as problem:
-        raise StoreError(
-            "apply_failed",
-            f"{str(target)!r} could not be written",
-            problem.strerror or str(problem),
-            "Make room or grant access, then run `edvac apply` again: it goes on where it stopped.",
-        ) from problem
+def _content(root: Path, path: str) -> bytes | None:
+    found = look(root, path)
+    return found.content if found is not None else None
 
 
-def _sync_directory(path: Path) -> None:
-    if not path.exists():
-        return
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _digest(content: bytes | None) -> str | None:
+    return fingerprint(content) if content is not None else None
 
 
 def _changed(path: str, why: str) -> UsageError:

@@ -148,6 +148,13 @@ class Machine:
         if info.state == "done" or (info.state == "partial" and not retry):
             fix = "" if info.state == "done" else "Run it with --retry to try what failed again."
             raise UsageError("nothing_to_resume", f"run {info.id} is {info.state}", "", fix)
+        if not info.last_seq:
+            raise UsageError(
+                "run_not_begun",
+                f"run {info.id} was cut off before its program was stored",
+                "Nothing of it has been executed.",
+                "Start it again with `edvac run`.",
+            )
         return await self._drive(info.id, terminal or Terminal(), resumed=True, retry=retry)
 
     def _create(self, store: Store, job: Job, program: Program) -> str:

@@ -1,0 +1,146 @@
+"""Bugs to plant in the child: a harness that does not find them proves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from edvac.core.value import Failed
+from edvac.machine import delivery
+from edvac.machine.driver import Driver
+from edvac.machine.ledger import History, Ledger, _version, encode
+from edvac.program import stepping
+from edvac.store import NewRecord
+
+
+def act_before_commit() -> None:
+    """Executions begin before the records of the same work are durable."""
+    act = Driver._act
+
+    async def early(self: Driver, work: Any) -> None:
+        import asyncio
+
+        for intent in work.intents:
+            self._tasks[intent.slot] = asyncio.create_task(self._one(intent))
+        await asyncio.sleep(0.003)
+        work.intents.clear()
+        await act(self, work)
+
+    Driver._act = early  # type: ignore[method-assign]
+
+
+def _replayed(change: Callable[[Any], Any]) -> None:
+    replay = History.replay
+    History.replay = lambda self: change(replay(self))  # type: ignore[method-assign]
+
+
+def forget_outcomes() -> None:
+    _replayed(lambda known: replace(known, outcomes={}))
+
+
+def forget_some_outcomes() -> None:
+    def change(known: Any) -> Any:
+        kept = {s: o for s, o in known.outcomes.items() if isinstance(o.value, Failed) or s > "2"}
+        return replace(known, outcomes=kept)
+
+    _replayed(change)
+
+
+def ignore_unknown() -> None:
+    _replayed(lambda known: replace(known, unknown=frozenset()))
+
+
+def no_intents() -> None:
+    commit = Ledger._commit
+
+    def kept(store: Any, lease: Any, records: Any) -> None:
+        left = [record for record in records if record.kind != "intent"]
+        if left:
+            commit(store, lease, left)
+
+    Ledger._commit = staticmethod(kept)  # type: ignore[method-assign]
+
+
+def files_after_outcome() -> None:
+    """Written files in a transaction of their own, after that of the outcome."""
+
+    def apart(store: Any, lease: Any, records: Any) -> None:
+        store.append(lease, [encode(store, record) for record in records])
+        files = [
+            _version(store, lease.run, record.slot, new, {})
+            for record in records
+            for new in record.files
+        ]
+        for file in files:
+            store.append(lease, [NewRecord("", "extended", b"\x80")], [file])
+
+    Ledger._commit = staticmethod(apart)  # type: ignore[method-assign]
+
+
+def slots_by_count() -> None:
+    """A slot that depends on the order in which steps are reached."""
+    count = [0]
+
+    class Counted:
+        def __init__(self, text: str) -> None:
+            self._text = text
+
+        def hex(self) -> str:
+            return self._text
+
+    def mixed(path: Any, key: Any) -> Any:
+        count[0] += 1
+        return Counted(f"{count[0]:032x}")
+
+    stepping.mix = mixed  # type: ignore[assignment]
+
+
+def no_before_image() -> None:
+    plan = delivery._plan
+    delivery._plan = lambda *a, **k: [  # type: ignore[assignment]
+        replace(entry, before=None) for entry in plan(*a, **k)
+    ]
+
+
+def marked_before_written() -> None:
+    carry = delivery._carry_out
+
+    def early(store: Any, plan: Any, entry: Any, *, force: bool) -> None:
+        store.mark_applied(plan.run, entry.path)
+        carry(store, plan, entry, force=force)
+
+    delivery._carry_out = early  # type: ignore[assignment]
+
+
+def put_in_place() -> None:
+    """Files are written where they are, in two pieces."""
+    from edvac.core.seams import durability_point
+
+    def put(root: Any, path: str, content: bytes | None, mode: int | None = None) -> None:
+        target = root / path
+        if content is None:
+            target.unlink(missing_ok=True)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        half = len(content) // 2
+        target.write_bytes(content[:half])
+        durability_point("apply.after_file")
+        target.write_bytes(content)
+
+    delivery.put = put
+
+
+RUN_PLANTS = (
+    "act_before_commit",
+    "forget_outcomes",
+    "forget_some_outcomes",
+    "ignore_unknown",
+    "no_intents",
+    "files_after_outcome",
+    "slots_by_count",
+)
+APPLY_PLANTS = ("no_before_image", "marked_before_written", "put_in_place")
+PLANTS: dict[str, Callable[[], None]] = {
+    name: globals()[name] for name in (*RUN_PLANTS, *APPLY_PLANTS)
+}
