@@ -37,7 +37,7 @@ def similar(task: str, count: int = 3) -> tuple[Example, ...]:
     Cosine of words weighted by rarity (TF-IDF); the same task always gives the same examples.
     """
     examples = library()
-    bags = [_bag(f"{example.task} {example.task} {example.program}") for example in examples]
+    bags = [_bag(example.task) for example in examples]
     seen = Counter(word for bag in bags for word in bag)
     weight = {word: math.log(1 + len(examples) / times) for word, times in seen.items()}
     wanted = _bag(task)

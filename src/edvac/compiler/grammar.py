@@ -19,7 +19,9 @@ END = "```"  # what follows the last statement
 
 _TERMINALS = r"""
 STRING: /"([^"\\\n{}]|\\[nt"]){0,200}"/
-FSTRING: /f"([^"\\\n{}]|\\[nt]|\{[a-z_][a-z0-9_.]*(\([a-z_][a-z0-9_.]*\))?(:[0-9,.a-z]{1,5})?\}){1,160}"/
+FSTRING: "f\"" (TEXT_PART | "{" HOLE "}"){1,12} "\""
+TEXT_PART: /([^"\\\n{}]|\\[nt]){1,80}/
+HOLE: /[a-z_][a-z0-9_.]*(\([a-z_][a-z0-9_.]*\))?(:[0-9,.a-z]{1,5})?/
 NUMBER: /-?[0-9]{1,9}(\.[0-9]{1,4})?/
 FIELD: /[a-z_][a-z0-9_]{0,30}/
 COMMENT: /  # [^\n]{1,80}/

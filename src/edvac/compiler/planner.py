@@ -14,6 +14,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 from edvac.compiler import examples, grammar, prompt
+from edvac.compiler.rehearsal import rehearse
 from edvac.compiler.review import review, unused_names
 from edvac.core import event
 from edvac.core.errors import ProgramError
@@ -124,6 +125,7 @@ class Planner:
                     review(parse(draft.text, self._catalogue), task)
                     return draft.text
                 verify_prefix(draft.text + piece, self._catalogue)
+                rehearse(parse(draft.text + piece, self._catalogue))
                 _refuse_idle_record(draft.text, piece)
             except ProgramError as problem:
                 draft.refuse(problem, at_end=piece == grammar.END)
@@ -200,7 +202,9 @@ class Planner:
         text = unfenced(answer.text)
         if answer.finish == "length":
             raise ProgramError("program_too_long", f"over {PROGRAM_TOKENS} tokens")
-        review(parse(text, self._catalogue), task)
+        program = parse(text, self._catalogue)
+        rehearse(program)
+        review(program, task)
         self._show("", text)
         return text
 

@@ -94,6 +94,7 @@ Type: TypeAlias = Plain | Choice | ListOf | DictOf | TupleOf | Maybe | Quoted | 
 ANY, NONE, BOOL, INT = Plain("any"), Plain("None"), Plain("bool"), Plain("int")
 FLOAT, DECIMAL, STR, DATE = Plain("float"), Plain("Decimal"), Plain("str"), Plain("date")
 
+_NUMBER_PATTERN = r"^-?[0-9]{1,15}(\.[0-9]{1,6})?$"
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -152,7 +153,8 @@ def json_schema(kind: Type) -> dict[str, Any]:
         case Plain("int"):
             return {"type": "integer"}
         case Plain("float" | "Decimal"):
-            return {"type": "number"}
+            # As text of bounded length: a free JSON number lets a small model write digits for ever.
+            return {"type": "string", "pattern": _NUMBER_PATTERN}
         case Plain("date"):
             return {"type": "string", "format": "date"}
         case Plain():
@@ -281,8 +283,8 @@ def _atom(data: Any, kind: Plain | Choice, at: str) -> Any:
             return data
         case "int" if number and data == int(data):
             return int(data)
-        case "float" if number and math.isfinite(data):
-            return float(data)
+        case "float" if number or isinstance(data, str):
+            return float(_decimal(data, at))
         case "Decimal" if number or isinstance(data, str):
             return _decimal(data, at)
         case "date":

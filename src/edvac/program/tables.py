@@ -47,7 +47,7 @@ def _aggregate(kind: str) -> Callable[..., Any]:
 
 
 for _kind, _doc in {
-    "sum_of": "In group(): the sum of a field.",
+    "sum_of": "In group(): the sum of a field; None counts as nothing.",
     "min_of": "In group(): the smallest value of a field.",
     "max_of": "In group(): the largest value of a field.",
     "mean_of": "In group(): the mean of a field.",
@@ -82,6 +82,10 @@ def _computed(work: Work, found: RecordView, rows: list[Any]) -> Any:
     if kind == "count":
         return len(rows)
     values = [field_of(row, name) for row in rows]
+    if kind in ("sum_of", "min_of", "max_of", "mean_of"):
+        values = [one for one in values if one is not None]  # as SQL does: None is no number
+        if not values:
+            return None
     match kind:
         case "sum_of":
             return total_of(work, values)
@@ -135,7 +139,7 @@ def _row_of(work: Work, record: Any, /, **more: Any) -> dict[str, Any]:
     fields = record.fields if isinstance(record, RecordView) else record
     if not isinstance(fields, dict):
         raise OperandError("row_unfit", f"a row is {shown(record)}", "Rows are records or dicts.")
-    return {**more, **fields}
+    return {**more, **{name: part for name, part in fields.items() if name not in more}}
 
 
 @_put("total", "Sum of the elements, or of a field of the rows.", consumes=True)

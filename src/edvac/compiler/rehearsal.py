@@ -1,0 +1,153 @@
+"""A dry run on made-up values: finds the faults that types alone do not show.
+
+Every step of the program is answered at once with a value of its type; answers come in turn full
+and with every optional field absent. What pure code makes of them must not fail: an unguarded
+comparison with None, a column that
+does not exist, a record read like a dict. Nothing is read, written or asked of a model.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import deque
+from decimal import Decimal
+from typing import Any
+
+from edvac.core.errors import ProgramError
+from edvac.core.label import PUBLIC
+from edvac.core.schema import (
+    Choice,
+    DictOf,
+    ListOf,
+    Maybe,
+    Plain,
+    Quoted,
+    Record,
+    TupleOf,
+    Type,
+)
+from edvac.core.signature import Access
+from edvac.core.value import (
+    Cell,
+    Failed,
+    Instance,
+    Operand,
+    Value,
+    completed,
+    first_failure,
+    lift,
+    open_cells,
+    plain,
+    settle,
+)
+from edvac.program import Evaluator, Fuel, Program, StepCall
+
+MAX_STEPS = 400
+_DATE = dt.date(2026, 1, 15)
+_TEXT = "name,amount\nfirst line of a text,10\nsecond line of a text,20\n"
+
+
+def rehearse(program: Program) -> None:
+    """Run it on made-up values.
+
+    Raises:
+        ProgramError: `plan_fails`, with the line and what went wrong there.
+    """
+    stage = _Stage(program)
+    stage.run()
+    if stage.fault is not None:
+        raise ProgramError(
+            "plan_fails",
+            stage.fault.what,
+            "It fails on values that the steps may return, such as None for an optional field.",
+            "Guard it, for example with `is not None`.",
+        )
+
+
+class _Stage:
+    """The host of a rehearsal."""
+
+    def __init__(self, program: Program) -> None:
+        self.fault: Failed | None = None
+        self._calls: deque[tuple[StepCall, Cell]] = deque()
+        self._count = 0
+        self._evaluator = Evaluator(program, self, {}, _DATE, Fuel())
+
+    def run(self) -> None:
+        self._evaluator.start()
+        waiting: list[tuple[StepCall, Cell]] = []
+        while self._calls and self.fault is None and self._count < MAX_STEPS:
+            call, cell = self._calls.popleft()
+            if any(open_cells(operand) for operand in call.args.values()):
+                waiting.append((call, cell))
+            else:
+                self._look(call.args.values())
+                self._count += 1
+                self._evaluator.resolve(call.slot, _answer(call, self._count))
+                self._calls.extend(waiting)
+                waiting = []
+        self._look(self._evaluator.bindings().values())
+
+    def step(self, call: StepCall) -> Cell:
+        cell = Cell(call.slot)
+        self._calls.append((call, cell))
+        return cell
+
+    def open_region(self, order: tuple[int, ...], access: Access) -> int:
+        return 0
+
+    def close_region(self, token: int) -> None:
+        return
+
+    def handled(self, failed: Failed) -> None:
+        return
+
+    def _look(self, operands: Any) -> None:
+        for operand in operands:
+            here: Operand = settle(operand)
+            if isinstance(here, Cell) or open_cells(here):
+                continue
+            found = first_failure(here)
+            self.fault = self.fault or found
+
+
+def _answer(call: StepCall, number: int) -> Value:
+    if call.op == "files.list":
+        return lift([f"folder/{name}.txt" for name in ("one", "two", "three", "four")], PUBLIC)
+    if call.op == "llm.choose":
+        options = plain(completed(call.args["options"]))
+        return lift(options[number % len(options)] if options else "", PUBLIC)
+    return _value(call.result, number)
+
+
+def _value(kind: Type, number: int) -> Value:
+    """A value of a type; odd numbers leave out what may be left out."""
+    match kind:
+        case Record():
+            fields = {part.name: _value(part.type, number) for part in kind.fields}
+            return Instance(kind.name, fields, PUBLIC)
+        case Quoted():
+            quoted = {"value": _value(kind.item, number), "quote": lift("text", PUBLIC)}
+            return Instance("Quoted", quoted, PUBLIC)
+        case Maybe():
+            return lift(None, PUBLIC) if number % 2 else _value(kind.item, number)
+        case Choice():
+            return lift(kind.options[number % len(kind.options)], PUBLIC)
+        case ListOf():
+            return lift([_value(kind.item, number + place) for place in range(2)], PUBLIC)
+        case TupleOf():
+            return lift(tuple(_value(item, number) for item in kind.items), PUBLIC)
+        case DictOf():
+            return lift({"key": _value(kind.item, number)}, PUBLIC)
+        case Plain():
+            return lift(_ATOMS.get(kind.name, _TEXT), PUBLIC)
+
+
+_ATOMS: dict[str, Any] = {
+    "None": None,
+    "bool": True,
+    "int": 3,
+    "float": 2.5,
+    "Decimal": Decimal("12.50"),
+    "date": _DATE,
+}
