@@ -71,7 +71,7 @@ class Evaluator:
         self._flow = Flow()
         self._top = Frame({}, Orders())
         self._outside = frozenset(program.catalogue.devices) | NAMESPACES
-        facts = Facts(program.catalogue, program.functions, known_patterns(program, params))
+        facts = self._facts_of(program)
         apply = Apply(self._flow, fuel, self._fuel_label, host.handled)
         on = Expressions(program, host, self._flow, apply, facts, top=self._top)
         self._on = on
@@ -80,6 +80,10 @@ class Evaluator:
         on.comprehend = Comprehensions(on, self._bind).evaluate
         self._mutations = Mutations(on)
         self._started = False
+
+    def _facts_of(self, program: Program) -> Facts:
+        patterns = known_patterns(program, self._params)
+        return Facts(program.catalogue, program.functions, patterns)
 
     # -- the control unit's side
 
@@ -90,6 +94,21 @@ class Evaluator:
         self._started = True
         with decimal.localcontext(ARITHMETIC):
             self._run(self.program.statements, self._top)
+            self._flow.drain()
+
+    def extend(self, program: Program) -> None:
+        """Go on with a longer text of the same program: a planner has written more of it.
+
+        Raises:
+            InternalError: the longer text does not begin with the one evaluated so far.
+        """
+        if not program.text.startswith(self.program.text):
+            raise InternalError("program_replaced", "a program was extended by another one")
+        met = len(self.program.statements)
+        self.program = replace(program, sites=self.program.sites | program.sites)
+        self._on.extend(self.program, self._facts_of(self.program))
+        with decimal.localcontext(ARITHMETIC):
+            self._run(self.program.statements[met:], self._top)
             self._flow.drain()
 
     def resolve(self, slot: str, value: Value) -> None:

@@ -96,6 +96,12 @@ class Expressions:
             ast.DictComp: self._comprehension,
         }
 
+    def extend(self, program: Program, facts: Facts) -> None:
+        """Read from a longer text of the same program from now on."""
+        self.program = program
+        self.facts = facts
+        self.steps.extend(program, facts)
+
     def value(self, node: ast.expr, frame: Frame) -> Operand:
         """The operand that an expression stands for."""
         return self._kinds[type(node)](node, frame)

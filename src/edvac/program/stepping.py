@@ -37,6 +37,11 @@ class Steps:
         self.announced: dict[str, Cell] = {}
         self.cells: dict[str, Cell] = {}
 
+    def extend(self, program: Program, facts: Facts) -> None:
+        """Find the sites and effects of later statements in a longer text."""
+        self._program = program
+        self._facts = facts
+
     def make(
         self,
         node: ast.Call,
