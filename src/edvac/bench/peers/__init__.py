@@ -1,0 +1,1 @@
+"""Scripts that run a peer in its own environment and print one JSON object."""
