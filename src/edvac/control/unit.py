@@ -325,8 +325,16 @@ class ControlUnit:
         if failed is None:
             return False
         self._in_order.remove(step.slot)
-        self._block(step, failed)
+        self._block(step, self._withheld(step, failed))
         return True
+
+    def _withheld(self, step: Step, failed: Failed) -> Failed:
+        """A failure of its own: who accepts it has not accepted the one that it is due to."""
+        cause = self.steps.get(failed.slot)
+        name = cause.call.address if cause else "a line"
+        what = f"not done, because {name} failed before it and nothing handles that"
+        label = step.operand_label.steer(step.call.branch).steer(failed.label)
+        return Failed(step.slot, "earlier_failed", what, label)
 
     def _earlier_unhandled(self, order: Order) -> Failed | None:
         earlier = [step for step in self._unhandled.values() if step.order < order]

@@ -1,0 +1,220 @@
+"""Directed tests of the control unit's core: what random programs meet too seldom."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import sim
+from sim import LIMITS, Simulation, World, parsed
+
+from edvac.control import ControlUnit, Failure, Limits, Result
+from edvac.control.journal import Replay, StoredOutcome
+from edvac.control.scoreboard import Scoreboard
+from edvac.control.step import Usage
+from edvac.core.errors import InternalError
+from edvac.core.label import PROGRAM
+from edvac.core.signature import Access
+from edvac.core.value import lift
+from edvac.guard import Ask
+from edvac.program import Evaluator, Fuel
+
+
+def unit_of(text: str, replay: Replay | None = None, limits: Limits = LIMITS) -> ControlUnit:
+    program = parsed(text)
+    return ControlUnit(
+        lambda host: Evaluator(program, host, {}, sim.TODAY, Fuel()), replay or Replay(), limits
+    )
+
+
+def ok(text: str = "x", **more: Any) -> Result:
+    return Result(lift(text, PROGRAM), **more)
+
+
+def by_address(unit: ControlUnit) -> dict[str, Any]:
+    return {step.call.address: step for step in unit.steps.values()}
+
+
+def test_an_external_effect_waits_for_a_failure_that_a_later_line_may_still_accept() -> None:
+    """Whether it runs must not depend on which outcome comes first."""
+    text = (
+        'x = llm.write("x")\nz = llm.write("z")\nmail.send("me", "hello")\n'
+        'y = attempt(x + z, "none")\n'
+    )
+    for first in ("x", "z"):
+        unit = unit_of(text)
+        unit.start(0)
+        steps = by_address(unit)
+        outcomes = {"x": Failure("broken", ""), "z": ok()}
+        second = "z" if first == "x" else "x"
+        work = unit.finished([(steps[first].slot, outcomes[first])], 1)
+        assert not [i for i in work.intents if i.call.op == "mail.send"]
+        work = unit.finished([(steps[second].slot, outcomes[second])], 2)
+        assert [i.call.op for i in work.intents] == ["mail.send"]
+        work = unit.finished([(work.intents[0].slot, ok())], 3)
+        assert work.closed == "done" and unit.handled_count == 1
+
+
+def test_an_external_effect_behind_an_unhandled_failure_is_withheld_and_says_why() -> None:
+    unit = unit_of('x = llm.write("x")\nattempt(mail.send("me", "hello"), "no")\n')
+    intents = unit.start(0).intents
+    work = unit.finished([(intents[0].slot, Failure("broken", ""))], 1)
+    assert work.closed == "partial", "accepting the mail's failure does not accept that of x"
+    assert [step.call.address for step in unit.failures()] == ["x"]
+    mail = next(step for step in unit.steps.values() if step.external)
+    assert mail.failure is not None and mail.failure.code == "earlier_failed"
+
+
+def test_the_last_step_out_of_budget_ends_the_run() -> None:
+    unit = unit_of('x = llm.write("x")\ny = llm.write("y", x)\n', limits=Limits(tokens=5))
+    intents = unit.start(0).intents
+    work = unit.finished([(intents[0].slot, ok(usage=Usage(4, 0, 1)))], 1)
+    assert work.closed == "partial" and not work.intents
+    assert [step.failure.code for step in unit.failures() if step.failure] == ["budget_spent"]
+
+
+def test_no_model_step_is_issued_once_the_budget_is_spent() -> None:
+    text = "xs = []\nfor k in range(40):\n    xs.append(attempt(llm.write(str(k)), ''))\n"
+    world = World()
+    limits = Limits(tokens=60, at_once={"llm": 2}, attempts=3)
+    life = Simulation(parsed(text), world, 1, random.Random(1), limits=limits)
+    life.run()
+    used = life.unit.usage
+    assert 60 <= used.prompt - used.cached + used.completion <= 60 + 2 * 4
+    assert len(world.executed) < 40
+
+
+def test_a_calls_not_reached_make_the_run_partial_and_are_listed() -> None:
+    unit = unit_of(
+        'q = llm.choose("q", ["y", "n"])\nif q == "y":\n    files.write("f0", "x")\n'
+        'r = attempt(q, "")\n'
+    )
+    intents = unit.start(0).intents
+    work = unit.finished([(intents[0].slot, Failure("broken", ""))], 1)
+    assert work.closed == "partial"
+    assert [one.ops for one in unit.unreached] == [("files.write",)]
+
+
+def test_a_replay_with_other_operands_is_refused() -> None:
+    text = 'x = llm.write("x")\ny = llm.write("y", x)\n'
+    unit = unit_of(text)
+    unit.start(0)
+    slots = {address: step.slot for address, step in by_address(unit).items()}
+    value = lift("v", PROGRAM)
+    digest = by_address(unit)["x"].digest
+    known = {slots["x"]: StoredOutcome(value, digest), slots["y"]: StoredOutcome(value, "other")}
+    with pytest.raises(InternalError) as caught:
+        unit_of(text, Replay(known)).start(0)
+    assert caught.value.code == "replay_diverged"
+
+
+def test_after_a_retry_what_rests_on_other_operands_is_done_again_but_mails_are_asked() -> None:
+    text = (
+        'x = attempt(llm.write("x"), "none")\nfiles.write("f0", x)\n'
+        'm = attempt(mail.send("me", x), "unsent")\n'
+    )
+    world = World()
+    program = parsed(text)
+    life = Simulation(program, world, 1, random.Random(3))
+    first = unit_of(text)
+    x = first.start(0).intents[0]
+    work = first.finished([(x.slot, Failure("broken", ""))], 1)
+    records = list(work.records)
+    while not work.closed:
+        work = first.finished([(i.slot, ok("done")) for i in work.intents], 2)
+        records += work.records
+    world.records = records
+    replay = world.replay().forgetting([x.slot])
+    again = unit_of(text, replay)
+    work = again.start(0)
+    assert [i.slot for i in work.intents] == [x.slot]
+    work = again.finished([(x.slot, ok("better"))], 1)
+    assert [i.call.op for i in work.intents] == ["files.write"]
+    assert [q.address for q in work.questions] and "begun before" in work.questions[0].text
+    del life
+
+
+def test_a_path_outside_the_announced_pattern_is_refused() -> None:
+    unit = unit_of('x = llm.write("x")\nfiles.write(f"f{x}", "text")\n')
+    x = unit.start(0).intents[0]
+    work = unit.finished([(x.slot, ok("1/../../other"))], 1)
+    assert work.closed == "partial"
+    assert [s.failure.code for s in unit.failures() if s.failure] == ["path_unforeseen"]
+
+
+def test_two_spellings_of_a_path_are_one_file() -> None:
+    unit = unit_of('files.write("./f0", "new")\nx = files.read("f0")\n')
+    assert [i.call.op for i in unit.start(0).intents] == ["files.write"]
+
+
+def test_a_pattern_across_directories_meets_a_file_directly_below() -> None:
+    board = Scoreboard()
+    from edvac.control.access import claimed_access
+
+    board.claim((1,), claimed_access(Access(reads=("in/**/x",))))
+    assert board.hazard((2,), claimed_access(Access(writes=("in/x",)))) is not None
+    assert board.hazard((2,), claimed_access(Access(writes=("out/x",)))) is None
+
+
+def test_the_scoreboard_says_what_the_plain_rule_says() -> None:
+    """Against a list of all claims, compared one by one."""
+    paths = ["a", "a/b", "a/b/c", "a/*", "ab", "x/y", "x/*", "**", "x"]
+    chance = random.Random(5)
+    for _ in range(400):
+        board, claims = Scoreboard(), []
+        for order in range(1, 8):
+            access = Access(
+                tuple(chance.sample(paths, chance.randint(0, 2))),
+                tuple(chance.sample(paths, chance.randint(0, 2))),
+                chance.random() < 0.2,
+            )
+            made = board.claim((order,), access)
+            if made is not None:
+                claims.append(made)
+        for claim in chance.sample(claims, len(claims) // 2):
+            board.release(claim)
+            claims.remove(claim)
+        for order in range(1, 9):
+            access = Access(
+                tuple(chance.sample(paths, 1)), tuple(chance.sample(paths, chance.randint(0, 1)))
+            )
+            wanted = [c for c in claims if c.order < (order,) and c.access.conflicts(access)]
+            found = board.hazard((order,), access)
+            assert (found is not None) == bool(wanted)
+            assert found is None or found in wanted
+        assert len(board) == len(claims)
+
+
+def test_a_failure_that_arrives_while_stopping_is_kept_unless_it_may_be_tried_again() -> None:
+    text = 'x = llm.write("x")\ny = llm.write("y")\nz = llm.write("z")\n'
+    unit = unit_of(text)
+    x, y, z = unit.start(0).intents
+    unit.cancel(1, "interrupted")
+    work = unit.finished(
+        [
+            (x.slot, Failure("broken", "")),
+            (y.slot, Failure("away", "", retry=True)),
+            (z.slot, Failure("aborted", "")),
+        ],
+        2,
+    )
+    assert work.closed == "interrupted"
+    assert [record.slot for record in work.records] == [x.slot]
+
+
+def test_answers_bind_to_what_was_shown() -> None:
+    """A yes to one text does not allow another."""
+    text = 'm = mail.send("me", "hello")\n'
+    unit = unit_of(text)
+    slot = unit.start(0).intents[0].slot
+    digest = unit.steps[slot].digest
+    for shown, expected in ((digest, 1), ("another", 0)):
+        program = parsed(text)
+        asking = ControlUnit(
+            lambda host, p=program: Evaluator(p, host, {}, sim.TODAY, Fuel()),  # type: ignore[misc]
+            Replay(approved={slot: shown}),
+            LIMITS,
+            policy=lambda call, values: Ask("Do it?"),
+        )
+        assert len(asking.start(0).intents) == expected
