@@ -181,9 +181,7 @@ def test_every_module_says_what_it_does() -> None:
 
 
 def tracked() -> list[str]:
-    done = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     return [name for name in done.stdout.split("\n") if name]
 
 

@@ -153,7 +153,7 @@ def json_schema(kind: Type) -> dict[str, Any]:
         case Plain("int"):
             return {"type": "integer"}
         case Plain("float" | "Decimal"):
-            # As text of bounded length: a free JSON number lets a small model write digits for ever.
+            # As text of bounded length: in a free number a small model writes digits for ever.
             return {"type": "string", "pattern": _NUMBER_PATTERN}
         case Plain("date"):
             return {"type": "string", "format": "date"}

@@ -116,7 +116,7 @@ def _deny_address(call: StepCall, name: str, strangers: set[str]) -> Deny:
         PolicyError(
             "untrusted_address",
             f"{call.address}: `{name}` of {call.op} would be made of untrusted data",
-            f"It contains data from {_some(strangers)}, who could then choose which file is written.",
+            f"It contains data from {_some(strangers)}, who could then choose the file.",
             "Make the path of fixed text and of the input's own name (path.stem(p)).",
             line=call.line,
         )

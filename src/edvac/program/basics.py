@@ -32,7 +32,16 @@ from edvac.program.operate import binary, bound_written, too_large
 
 BASICS = Registry()
 _put = BASICS.add
-MISSING: Any = object()
+
+
+class _Missing:
+    """The default of a parameter that may be left out; shown as … in signatures."""
+
+    def __repr__(self) -> str:
+        return "…"
+
+
+MISSING: Any = _Missing()
 
 
 def item_type(kind: Type) -> Type:
@@ -249,8 +258,8 @@ def _map(work: Work, function: Any, /, *values: Value) -> Value:
     result=lambda args: ListOf(ANY),
 )
 def _filter(work: Work, function: Any, values: Value, /) -> Value:
-    test = _key(function)
-    kept = [one for one in elements(values) if truth(test(one) if test else one)]  # type: ignore[arg-type]
+    test = _key(function) or (lambda one: one)
+    kept = [one for one in elements(values) if truth(test(one))]
     return Sequence(tuple(kept), work.label)
 
 

@@ -1,0 +1,207 @@
+"""Writes the reference pages that follow from the code.
+
+Commands, errors, settings, devices and the pure library.
+
+``python docs/generate.py`` writes them; a test compares them with what is checked in.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import click
+
+from edvac.cli.main import COMMANDS, cli
+from edvac.core import errors
+from edvac.core.schema import show
+from edvac.core.signature import REQUIRED, Signature
+from edvac.device import CATALOGUE
+from edvac.machine.settings import Settings
+from edvac.program import library
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "docs" / "reference"
+SOURCE = ROOT / "src" / "edvac"
+NOTE = "<!-- written by docs/generate.py; do not edit -->\n"
+
+
+def commands() -> str:
+    lines = [NOTE, "# Commands", ""]
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        lines += _command(["edvac", name], command)
+    return "\n".join(lines)
+
+
+def _command(path: list[str], command: click.Command) -> list[str]:
+    context = click.Context(command, info_name=" ".join(path), max_content_width=100)
+    text = command.get_help(context)
+    lines = [f"## {' '.join(path)}", "", "```text", text.rstrip(), "```", ""]
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            lines += _command([*path, name], below)
+    return lines
+
+
+def error_codes() -> dict[str, tuple[str, str]]:
+    """Every code that the source raises, with the class and the sentence it is raised with."""
+    classes = {
+        name
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, errors.EdvacError)
+    }
+    found: dict[str, tuple[str, str]] = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for code, kind, what in _raised(node, classes):
+                found.setdefault(code, (kind, what))
+    return dict(sorted(found.items()))
+
+
+def _raised(node: ast.AST, classes: set[str]) -> Iterator[tuple[str, str, str]]:
+    if not isinstance(node, ast.Call) or len(node.args) < 1:
+        return
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
+    codes = [a for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+    if name not in classes or not codes:
+        return
+    what = node.args[1] if len(node.args) > 1 else None
+    yield str(codes[0].value), name, _sentence(what)
+
+
+def _sentence(node: ast.expr | None) -> str:
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(
+                str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts
+            )
+    return ""
+
+
+def errors_page() -> str:
+    exits: dict[str, int] = {}
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and issubclass(kind, errors.EdvacError):
+            exits[name] = kind.exit_code
+    lines = [
+        NOTE,
+        "# Errors",
+        "",
+        "An error says what happened, why, and what to do. Its code is stable; its class fixes the",
+        "exit code of a command that ends with it. The sentence below is how it begins; … stands",
+        "for names and numbers.",
+        "",
+        "| exit code | meaning |",
+        "|---:|---|",
+        "| 0 | done |",
+        "| 1 | the task failed, in part or as a whole |",
+        "| 2 | usage: something was asked that cannot be meant |",
+        "| 3 | transient: try again |",
+        "| 4 | needs approval, or was denied |",
+        "| 5 | a budget is spent |",
+        "| 6 | the store is damaged |",
+        "| 130 | interrupted |",
+        "",
+        "| code | class | exit | what |",
+        "|---|---|---:|---|",
+    ]
+    for code, (kind, what) in error_codes().items():
+        shown = what.replace("|", "\\|").replace("\n", " ")
+        lines.append(f"| `{code}` | {kind} | {exits[kind]} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def settings() -> str:
+    about: dict[str, str] = {}
+    key = ""
+    for line in (Settings.__doc__ or "").split("Attributes:")[1].split("\n"):
+        name, mark, rest = line.strip().partition(": ")
+        if mark and name.isidentifier():
+            key, about[name] = name, rest
+        elif key and line.strip():
+            about[key] += " " + line.strip()
+    lines = [
+        NOTE,
+        "# Settings",
+        "",
+        "A flag counts before the environment, that before `edvac.toml` in the workspace, and that",
+        "before `config.toml` in the user's configuration directory. `edvac config` shows each value with",
+        "its origin. An unknown key is an error.",
+        "",
+        "| setting | environment | default | meaning |",
+        "|---|---|---|---|",
+    ]
+    for one in fields(Settings):
+        lines.append(
+            f"| `{one.name}` | `EDVAC_{one.name.upper()}` | `{one.default!r}` | "
+            f"{about.get(one.name, '')} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def devices() -> str:
+    lines = [NOTE, "# Devices", "", "Every call of a device is a step.", ""]
+    for device in CATALOGUE.devices:
+        lines += [f"## {device}", ""]
+        for signature in CATALOGUE.functions(device):
+            lines += [
+                f"`{_call(signature)}`",
+                "",
+                f"{signature.doc} Effect: {signature.effect}.",
+                "",
+            ]
+    return "\n".join(lines)
+
+
+def _call(signature: Signature) -> str:
+    parts = []
+    for param in signature.params:
+        text = f"*{param.name}" if param.variadic else f"{param.name}: {show(param.type)}"
+        if param.default is not REQUIRED and not param.variadic:
+            text += f" = {param.default!r}"
+        parts.append(text)
+    result = show(signature.result) if signature.result is not None else "T"
+    return f"{signature.op}({', '.join(parts)}) -> {result}"
+
+
+def functions() -> str:
+    lines = [
+        NOTE,
+        "# Pure library",
+        "",
+        "Part of the language: no import. Nothing here touches the world or takes a step.",
+        "",
+        "| function | result | |",
+        "|---|---|---|",
+    ]
+    for doc in library():
+        signature = doc.signature.replace("|", "\\|")
+        lines.append(f"| `{signature}` | {doc.result.replace('|', chr(92) + '|')} | {doc.doc} |")
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {
+    "commands.md": commands,
+    "errors.md": errors_page,
+    "settings.md": settings,
+    "devices.md": devices,
+    "library.md": functions,
+}
+
+
+def main() -> None:
+    REFERENCE.mkdir(parents=True, exist_ok=True)
+    for name, make in PAGES.items():
+        (REFERENCE / name).write_text(make(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Documentation is tested: generated pages are current, links lead somewhere, programs are legal."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from edvac.cli.main import COMMANDS
+from edvac.device import CATALOGUE
+from edvac.program import parse
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+GENERATE = load(ROOT / "docs" / "generate.py")
+
+
+@pytest.mark.parametrize("name", GENERATE.PAGES)
+def test_generated_pages_are_current(name: str) -> None:
+    found = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
+    assert found == GENERATE.PAGES[name](), "run: python docs/generate.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    bad = [
+        link
+        for link in re.findall(r"\]\(([^)#\s]+)", text)
+        if "://" not in link and not (page.parent / link).exists()
+    ]
+    assert not bad
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_programs_in_pages_are_legal(page: Path) -> None:
+    for text in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S):
+        parse(text, CATALOGUE)
+
+
+def test_every_command_in_a_page_exists() -> None:
+    used = set()
+    for page in PAGES:
+        used |= set(
+            re.findall(r"(?:`|^|bin/)edvac ([a-z]+)\b", page.read_text(encoding="utf-8"), re.M)
+        )
+    commands = {word for word in used if word in COMMANDS}
+    assert used == commands
+    assert commands == set(COMMANDS), "every command is mentioned"
