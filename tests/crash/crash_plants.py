@@ -22,7 +22,7 @@ def act_before_commit() -> None:
         import asyncio
 
         for intent in work.intents:
-            self._tasks[intent.slot] = asyncio.create_task(self._one(intent))
+            self._begin(intent)
         await asyncio.sleep(0.003)
         work.intents.clear()
         await act(self, work)

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -72,7 +73,8 @@ class Driver:
         self._lease = lease
         self._execute = execute
         self._front = front
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.Future[Outcome]] = {}
+        self._broken: asyncio.Future[Outcome] | asyncio.Task[None] | None = None
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._one_question = asyncio.Lock()
         self._outcomes: deque[tuple[str, Outcome]] = deque()
@@ -141,19 +143,26 @@ class Driver:
             if task is not None:
                 task.cancel()
         for intent in work.intents:
-            self._tasks[intent.slot] = asyncio.create_task(self._one(intent))
+            self._begin(intent)
         for question in work.questions:
             if self._front.answer is not None:
                 self._asking[question.slot] = asyncio.create_task(self._ask(question))
 
-    async def _one(self, intent: Intent) -> None:
-        try:
-            outcome = await self._execute(intent)
-        except asyncio.CancelledError:
-            outcome = Failure(ABORTED, f"{intent.call.op} was stopped")
-        finally:
-            self._wake.set()  # also where it raised: `_next` then raises it again
-        self._outcomes.append((intent.slot, outcome))
+    def _begin(self, intent: Intent) -> None:
+        task = asyncio.ensure_future(self._execute(intent))
+        self._tasks[intent.slot] = task
+        task.add_done_callback(lambda done: self._ended(intent, done))
+
+    def _ended(self, intent: Intent, task: asyncio.Future[Outcome]) -> None:
+        """A callback, not a part of the task: one cancelled before its first step runs nothing."""
+        self._wake.set()
+        if task.cancelled():
+            aborted = Failure(ABORTED, f"{intent.call.op} was stopped")
+            self._outcomes.append((intent.slot, aborted))
+        elif task.exception() is None:
+            self._outcomes.append((intent.slot, task.result()))
+        else:
+            self._broken = self._broken or task
 
     async def _ask(self, question: event.Question) -> None:
         """One question at a time: two prompts on one terminal cannot be read."""
@@ -174,6 +183,7 @@ class Driver:
             self._wake.clear()
             now = self._front.clock.now()
             await self._housekeep(now)
+            self._raise_broken()
             if self._stop:
                 return self._stopped(now)
             letter = self._next_letter()
@@ -185,7 +195,6 @@ class Driver:
                 return self._unit.finished(self._drain(), now)
             if wake_at is not None and wake_at <= now:
                 return self._unit.tick(now)
-            self._raise_broken()
             await self._sleep(wake_at, now)
 
     def _stopped(self, now: float) -> Work:
@@ -193,9 +202,12 @@ class Driver:
         return self._unit.cancel(now, reason)
 
     def _raise_broken(self) -> None:
-        for task in [*self._tasks.values(), *self._asking.values()]:
+        """A fault of edvac's own, which is no outcome: the run ends with it."""
+        for task in self._asking.values():
             if task.done() and not task.cancelled() and task.exception() is not None:
-                task.result()
+                self._broken = task
+        if self._broken is not None:
+            self._broken.result()
 
     async def _sleep(self, wake_at: float | None, now: float) -> None:
         until = min(self._renew_at, self._inbox_at, wake_at if wake_at is not None else 1e18)
@@ -270,7 +282,7 @@ class Driver:
         return self._unit.finished([(letter.slot, Result(Scalar(letter.answer, USER)))], now)
 
     async def _end_tasks(self) -> None:
-        left = [*self._tasks.values(), *self._asking.values()]
+        left: list[asyncio.Future[Any]] = [*self._tasks.values(), *self._asking.values()]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
