@@ -1,0 +1,110 @@
+"""The library of example programs: legal, complete, within the grammar, none of them the demo."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import llguidance
+import pytest
+
+from edvac.compiler.examples import Example, library, similar
+from edvac.compiler.grammar import statement_grammar
+from edvac.compiler.planner import first_statement
+from edvac.compiler.rehearsal import rehearse
+from edvac.compiler.review import review
+from edvac.device import CATALOGUE
+from edvac.program import library as functions
+from edvac.program import parse, verify_prefix
+
+ROOT = Path(__file__).parents[2]
+BYTES = llguidance.LLTokenizer("byte")
+EXAMPLES = pytest.mark.parametrize("example", library(), ids=lambda example: example.name)
+
+
+def demo_task() -> str:
+    spec = importlib.util.spec_from_file_location("run_inbox", ROOT / "examples" / "run_inbox.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["run_inbox"] = module
+    spec.loader.exec_module(module)
+    return str(module.TASK)
+
+
+def statements(text: str) -> list[str]:
+    found = []
+    while text.strip():
+        text = text.lstrip("\n")
+        piece = first_statement(text + "\nend")
+        assert piece is not None
+        found.append(piece)
+        text = text[len(piece) :]
+    return found
+
+
+def grammar_for(records: list[str]) -> str:
+    names = [doc.name for doc in functions() if "self" not in doc.signature]
+    reserved = {name.partition(".")[0] for name in names} | set(CATALOGUE.devices)
+    return statement_grammar(CATALOGUE, names, records, reserved)
+
+
+@EXAMPLES
+def test_an_example_is_legal_and_does_what_its_task_names(example: Example) -> None:
+    program = parse(example.program, CATALOGUE)
+    rehearse(program)
+    review(program, example.task)
+
+
+@EXAMPLES
+def test_an_example_can_be_written_under_the_grammar(example: Example) -> None:
+    written = ""
+    for piece in statements(example.program):
+        scope = verify_prefix(written, CATALOGUE)
+        text = llguidance.LLMatcher.grammar_from_lark(grammar_for(list(scope.records)))
+        matcher = llguidance.LLMatcher(BYTES, text)
+        tokens = BYTES.tokenize_str(piece)
+        taken = matcher.try_consume_tokens(tokens)
+        assert taken == len(tokens), f"stopped before {piece[taken : taken + 40]!r}"
+        written += piece
+
+
+def test_the_grammar_refuses_the_faults_that_small_models_make() -> None:
+    text = llguidance.LLMatcher.grammar_from_lark(grammar_for(["Invoice"]))
+    for wrong in (
+        'files = files.list("inbox/*")\n',
+        "import csv\n",
+        'x = files.open("a")\n',
+        'x = llm.extract(doc.text("a"), str)\n',
+        'print("done")\n',
+    ):
+        matcher = llguidance.LLMatcher(BYTES, text)
+        tokens = BYTES.tokenize_str(wrong)
+        assert matcher.try_consume_tokens(tokens) < len(tokens), wrong
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", text.lower()))
+
+
+def test_no_example_and_no_prompt_carries_the_demo() -> None:
+    task = demo_task()
+    unusual = {"inbox", "invoice", "invoices", "currency", "documents", "sender", "premium"}
+    assert unusual <= words(task)
+    for path in (ROOT / "src" / "edvac" / "compiler").rglob("*"):
+        if not path.is_file() or path.suffix not in (".py", ".edv"):
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert "inbox" not in words(text), path
+        assert len(unusual & words(text)) <= 2, path
+    for example in library():
+        shared = words(example.task) & words(task)
+        assert len(shared) / len(words(task)) < 0.6, example.name
+
+
+def test_the_nearest_example_comes_last_and_always_the_same() -> None:
+    task = "Read the letters and collect name, company and phone number into a table"
+    assert similar(task)[-1].name == "contacts.edv"
+    assert similar(task) == similar(task)
+    assert similar("Translate the files into German")[-1].name == "translate.edv"

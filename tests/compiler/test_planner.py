@@ -1,0 +1,177 @@
+"""The planner against a scripted model: what it accepts, refuses, takes back and gives up on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from edvac.compiler import Planner
+from edvac.compiler.planner import first_statement, unfenced
+from edvac.compiler.rehearsal import rehearse
+from edvac.compiler.review import review, unused_names
+from edvac.core import event
+from edvac.core.errors import ProgramError
+from edvac.device import CATALOGUE
+from edvac.processor import Request
+from edvac.processor.scripted import ScriptedProcessor
+from edvac.program import parse
+
+TASK = "Shorten the notes in notes/ and write them to short.md."
+LOOP = 'for p in files.list("notes/*"):\n    parts.append(llm.write("Shorten this", doc.text(p)))\n'
+GOOD = ["parts = []\n", LOOP, 'files.write("short.md", "\\n".join(parts))\n', "```"]
+
+
+def planner(script: Callable[[Request], str], events: list[event.Event] | None = None) -> Planner:
+    seen = events if events is not None else []
+    return Planner(ScriptedProcessor(script), CATALOGUE, seen.append)
+
+
+def by_place(pieces: list[str], wrong: dict[int, list[str]]) -> Callable[[Request], str]:
+    """Answers the statement that the draft lacks; `wrong` ones first, each once."""
+
+    def script(request: Request) -> str:
+        written = request.prefill.removeprefix("```python\n")
+        place = 0
+        while place < len(pieces) and written.startswith("".join(pieces[: place + 1])):
+            place += 1
+        if wrong.get(place):
+            return wrong[place].pop(0)
+        return pieces[place] + "next = 1\n"
+
+    return script
+
+
+def test_a_plan_is_written_statement_by_statement() -> None:
+    events: list[event.Event] = []
+    text = asyncio.run(planner(by_place(GOOD, {}), events).plan(TASK))
+    assert text == "".join(GOOD[:-1])
+    lines = [one.text for one in events if isinstance(one, event.PlanLine)]
+    assert "\n".join(lines) + "\n" == text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        'files = files.list("notes/*")\n',  # hides a device
+        "parts = unknown\n",
+        "parts = [1, 2\n",
+        'x = parse_it("a")\n',
+    ],
+)
+def test_a_refused_statement_is_written_again(wrong: str) -> None:
+    text = asyncio.run(planner(by_place(GOOD, {0: [wrong]})).plan(TASK))
+    assert text == "".join(GOOD[:-1])
+
+
+def test_an_early_end_is_refused_while_a_named_file_is_missing() -> None:
+    text = asyncio.run(planner(by_place(GOOD, {2: ["```"]})).plan(TASK))
+    assert 'files.write("short.md"' in text
+
+
+def test_a_statement_is_taken_back_when_nothing_legal_follows() -> None:
+    bad = "total = nothing_here\n"
+    text = asyncio.run(planner(by_place(GOOD, {1: [bad] * 4})).plan(TASK))
+    assert text == "".join(GOOD[:-1])
+
+
+def test_a_record_that_nobody_uses_is_refused() -> None:
+    idle = "class Other:\n    a: str\n"
+    used = "class Note:\n    a: str\n"
+    pieces = [
+        used,
+        'notes = [llm.extract(doc.text(p), Note) for p in files.list("notes/*")]\n',
+        'files.write("short.md", csv.dump(notes))\n',
+        "```",
+    ]
+    text = asyncio.run(planner(by_place(pieces, {1: [idle]})).plan(TASK))
+    assert "Other" not in text
+
+
+def test_it_gives_up_with_the_last_refusal() -> None:
+    with pytest.raises(ProgramError) as caught:
+        asyncio.run(planner(lambda _: "a = missing\n").plan(TASK))
+    assert caught.value.code == "plan_failed"
+    assert "missing" in str(caught.value)
+
+
+def test_without_a_grammar_a_whole_program_is_validated_and_repaired() -> None:
+    asked: list[Request] = []
+
+    def script(request: Request) -> str:
+        asked.append(request)
+        body = "".join(GOOD[:-1]) if len(asked) > 1 else "import os\n"
+        return f"Here it is:\n```python\n{body}```\n"
+
+    processor = ScriptedProcessor(script)
+    processor.has_grammar = False
+    text = asyncio.run(Planner(processor, CATALOGUE, lambda _: None).plan(TASK))
+    assert text == "".join(GOOD[:-1])
+    assert "import" in asked[1].messages[-1].text, "the complaint is shown to the model"
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("a = 1", None),
+        ("a = 1\nb", "a = 1\n"),
+        ("for x in y:\n    a = 1\n", None),
+        ("for x in y:\n    a = 1\n\nb", "for x in y:\n    a = 1\n"),
+        ("if x:\n    a = 1\ne", None),
+        ("if x:\n    a = 1\nelse:\n    a = 2\nb", "if x:\n    a = 1\nelse:\n    a = 2\n"),
+        ("if x:\n    a = 1\nend = 2\n", "if x:\n    a = 1\n"),
+        ("```\n", "```"),
+    ],
+)
+def test_where_a_statement_ends(text: str, first: str | None) -> None:
+    assert first_statement(text) == first
+
+
+def test_a_fence_is_taken_off() -> None:
+    assert unfenced("Sure!\n```python\na = 1\n```\nBye") == "a = 1\n"
+    assert unfenced("a = 1") == "a = 1\n"
+
+
+def test_unused_names_are_found() -> None:
+    assert unused_names("a = 1\nb = a\n") == ["b"]
+    assert unused_names("rows = []\nrows.append(1)\n") == ["rows"]
+    assert (
+        unused_names("rows = []\nrows.append(1)\nx = len(rows)\nfiles.write('a', str(x))\n") == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('files.write("a.csv", "x")\n', "b.csv"),
+        ('x = files.read("b.csv")\ny = x\n', "a.csv"),
+    ],
+)
+def test_a_program_that_leaves_out_a_named_file_is_incomplete(text: str, why: str) -> None:
+    with pytest.raises(ProgramError, match=why):
+        review(parse(text, CATALOGUE), "Read b.csv and write a.csv.")
+
+
+RECORD = "class A:\n    n: Decimal | None\n\n"
+FOUND = 'found = [llm.extract(doc.text(p), A) for p in files.list("in/*")]\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "fails"),
+    [
+        ("big = [a for a in found if a.n > 3]\n", True),
+        ("big = [a for a in found if a.n is not None and a.n > 3]\n", False),
+        ('big = group(found, by=["nothing"], n=count())\n', True),
+        ('big = [a["n"] for a in found]\n', True),
+        ("big = [attempt(a.n + 1, 0) for a in found]\n", False),
+    ],
+)
+def test_a_rehearsal_finds_what_types_do_not_show(line: str, fails: bool) -> None:
+    try:
+        program = parse(RECORD + FOUND + line, CATALOGUE)
+        rehearse(program)
+    except ProgramError:
+        assert fails
+    else:
+        assert not fails
