@@ -2,20 +2,17 @@
 
 Parsing happens in a separate process without network and without any file but the interpreter's
 own; the content is handed to it through a pipe. Where the system has no isolation the process still
-runs, with limits, and a note says so.
+runs, with limits and a clean environment, and a note says so.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import json
-import os
 import struct
 import sys
-import sysconfig
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from edvac.core.errors import DeviceError, ProcessorError
 from edvac.core.label import combine
@@ -25,7 +22,10 @@ from edvac.core.value import Scalar
 from edvac.device.files import Files, clean
 from edvac.device.port import Call, Reply
 from edvac.device.roots import fingerprint
-from edvac.sandbox import Grant, Spec, command_line, probe
+from edvac.sandbox import Grant, Spec, bubblewrap, end, interpreter, start
+
+WORKERS = 4  # processes; no more documents are begun at once, so none waits for a slow one's time
+MAX_ANSWER = 128 * 1024 * 1024  # bytes that a parser may answer
 
 SIGNATURES = (
     Signature(
@@ -35,6 +35,7 @@ SIGNATURES = (
         Effect.READ,
         "The text of a document, whatever its encoding.",
         reads=("path",),
+        limit=WORKERS,
         timeout_s=60.0,
     ),
 )
@@ -44,93 +45,110 @@ class Documents:
     """The `doc` device."""
 
     signatures = SIGNATURES
-    version = "1"
+    version = "2"
 
     def __init__(self, files: Files) -> None:
         self._files = files
-        self._parser = Parser()
+        self._room = asyncio.Semaphore(WORKERS)
+        self._idle: list[Parser] = []
 
     async def call(self, call: Call) -> Reply:
         path = clean(call.text("path"))
         found = await self._files.fetch(path)
-        answer = await self._parser.parse(path, found.content)
-        if "error" in answer:
+        async with self._room:
+            parser = self._idle.pop() if self._idle else Parser()
+            try:
+                answer = await parser.parse(path, found.content)
+                self._idle.append(parser)
+            finally:
+                if parser not in self._idle:
+                    await parser.close()  # an answer half read would be taken for the next one's
+        if answer.error:
             raise DeviceError(
                 "document_unreadable",
-                f"{path!r} cannot be read: {answer['error']}",
-                "",
+                f"{path!r} cannot be read",
+                f"{answer.error[0].upper()}{answer.error[1:]}.",
                 "Mend or remove the file, then run `edvac resume --retry`.",
             )
-        return Reply(Scalar(answer["text"], combine([found.label])), notes=tuple(answer["notes"]))
+        notes = list(answer.notes)
+        if not bubblewrap.probe().available:
+            notes.append("read without a sandbox: there is none here (see `edvac doctor`)")
+        return Reply(Scalar(answer.text, combine([found.label])), notes=tuple(notes))
 
     async def read_version(self, call: Call) -> str | None:
         return fingerprint((await self._files.fetch(clean(call.text("path")))).content)
 
     async def close(self) -> None:
-        await self._parser.close()
+        idle, self._idle = self._idle, []
+        for parser in idle:
+            await parser.close()
+
+
+class Parsed(msgspec.Struct):
+    """What a parser says. It read hostile input: its answer is checked like any other."""
+
+    text: str = ""
+    notes: list[str] = []
+    error: str = ""
 
 
 class Parser:
-    """The parsing process: started at the first document, ended with the run."""
+    """One parsing process: started at its first document, ended with the run."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
-        self._turn = asyncio.Lock()
 
-    async def parse(self, name: str, data: bytes) -> dict[str, Any]:
+    async def parse(self, name: str, data: bytes) -> Parsed:
         """The answer of `edvac.device.parse`.
 
         Raises:
-            ProcessorError: the process died; try again.
+            ProcessorError: the process died; try again with another parser.
         """
-        async with self._turn:
-            if self._process is None or self._process.returncode is not None:
-                self._process = await self._start()
-            process = self._process
-            assert process.stdin and process.stdout
-            encoded = Path(name).name.encode()
-            try:
-                process.stdin.write(struct.pack(">II", len(encoded), len(data)) + encoded + data)
-                await process.stdin.drain()
-                (size,) = struct.unpack(">I", await process.stdout.readexactly(4))
-                found: dict[str, Any] = json.loads(await process.stdout.readexactly(size))
-            except (OSError, asyncio.IncompleteReadError) as problem:
-                await self.close()
-                raise ProcessorError(
-                    "parser_died", f"the document parser died while reading {name!r}"
-                ) from problem
-            except asyncio.CancelledError:
-                await self.close()  # an answer half read would be taken for the next one's
-                raise
-        return found
-
-    async def _start(self) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *_command(),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        if self._process is None:
+            self._process = await _start()
+        process = self._process
+        assert process.stdin and process.stdout
+        encoded = Path(name).name.encode()
+        try:
+            process.stdin.write(struct.pack(">II", len(encoded), len(data)) + encoded + data)
+            await process.stdin.drain()
+            (size,) = struct.unpack(">I", await process.stdout.readexactly(4))
+            if size > MAX_ANSWER:
+                raise _died(name)
+            return msgspec.json.decode(await process.stdout.readexactly(size), type=Parsed)
+        except (OSError, asyncio.IncompleteReadError, msgspec.DecodeError) as problem:
+            raise _died(name) from problem
 
     async def close(self) -> None:
         process, self._process = self._process, None
-        if process is not None and process.returncode is None:
-            process.kill()
-            await process.wait()
+        if process is not None:
+            await end(process)
 
 
-@functools.cache
-def _command() -> list[str]:
-    """The interpreter on the parser's file alone, isolated where the system can."""
-    script = str(Path(__file__).with_name("parse.py"))
-    library = sysconfig.get_path("platlib")
-    code = [sys.executable, "-s", "-E", "-B", script]
-    if not probe().available:
-        return ["prlimit", "--as=2147483648", "--nofile=64", "--core=0", "--", *code]
-    wanted = {sys.prefix, sys.base_prefix, library, str(Path(sys.executable).parent), script}
-    wanted.add(str(Path(os.path.realpath(sys.executable)).parent.parent))
-    grants = tuple(
-        Grant(Path(path), path) for path in sorted(wanted) if not (path + "/").startswith("/usr/")
+def _died(name: str) -> ProcessorError:
+    return ProcessorError(
+        "parser_died",
+        f"the document parser died while reading {name!r}",
+        "Nothing else is affected.",
+        "It is tried again; if that fails too, remove the file.",
     )
-    return command_line(Spec(tuple(code), grants, memory_mb=2048, files_mb=64, processes=64))
+
+
+async def _start() -> asyncio.subprocess.Process:
+    """The interpreter on the parser's file alone, isolated where the system can."""
+    script = Path(__file__).with_name("parse.py")
+    if bubblewrap.probe().available:
+        code = (sys.executable, "-I", "-B", "/edvac/parse.py")
+        grants = (*interpreter(), Grant(script, "/edvac/parse.py"))
+        return await start(Spec(code, grants, memory_mb=2048, files_mb=64, processes=64))
+    limits = ["prlimit", "--as=2147483648", "--nofile=64", "--core=0", "--"]
+    return await asyncio.create_subprocess_exec(
+        *limits,
+        *(sys.executable, "-I", "-B", str(script)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        cwd="/",
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+    )

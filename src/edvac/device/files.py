@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import posixpath
+from dataclasses import dataclass
 
 from edvac.core.errors import DeviceError
-from edvac.core.label import PROGRAM, UNBOUNDED, Label
-from edvac.core.schema import DATE, INT, STR, Field, ListOf, Record
+from edvac.core.label import PROGRAM, UNBOUNDED, Label, combine
+from edvac.core.schema import DATE, INT, STR, Field, ListOf, Maybe, Record
 from edvac.core.signature import Effect, Param, Signature, address_param
 from edvac.core.value import Instance, Scalar, Sequence, Value, total_label
+from edvac.device.glob import is_glob
 from edvac.device.port import Call, Held, NewFile, Reply, RunFiles, file_label, name_label
 from edvac.device.roots import Roots, fingerprint
 
@@ -23,7 +25,7 @@ FILE_STAT = Record(
     (
         Field("path", STR),
         Field("size", INT, "bytes"),
-        Field("modified", DATE, "date of the last change"),
+        Field("modified", Maybe(DATE), "date of the last change; None for what the run wrote"),
     ),
 )
 
@@ -83,6 +85,18 @@ SIGNATURES = (
 )
 
 
+RESERVED = frozenset({".edvac", ".git"})
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Paths that match, each with the label of its name; `shape` labels that these are all."""
+
+    labels: dict[str, Label]
+    shape: Label
+    notes: tuple[str, ...]
+
+
 class Files:
     """The `files` device."""
 
@@ -104,9 +118,9 @@ class Files:
             case "stat":
                 return await self._stat(clean(call.text("path")))
             case "write":
-                path = clean(call.text("path"))
+                path = writable(call.text("path"))
                 label = total_label(call.operands["text"])
-                content = call.text("text").encode()
+                content = _encoded(path, call.text("text"))
                 return Reply(_path_value(path), (NewFile(path, content, label),))
         return await self._copy(call, move=call.signature.function == "move")
 
@@ -123,41 +137,78 @@ class Files:
         held = await self._held.latest(path)
         if held is not None:
             return held
-        if await self._held.deleted(path):
-            raise DeviceError("file_unreadable", f"{path!r} cannot be read", "The run moved it.")
+        await self._refuse_deleted(path)
         content = await asyncio.to_thread(self._roots.read, path)
         return Held(content, file_label(path))
 
-    async def _list(self, call: Call) -> Reply:
-        pattern = posixpath.normpath(call.text("pattern"))
-        labels = await self._matching(pattern)
-        root = posixpath.dirname(pattern) or "."
-        shape = Label.of([f"shape:{root}"], readers=["user"], bits=UNBOUNDED)
-        items = tuple(Scalar(path, labels[path]) for path in sorted(labels))
-        notes = () if items else (f"no file matches {pattern!r}",)
-        return Reply(Sequence(items, shape), notes=notes)
+    async def _refuse_deleted(self, path: str) -> None:
+        if await self._held.deleted(path):
+            raise DeviceError(
+                "file_unreadable",
+                f"{path!r} cannot be read",
+                "An earlier step of this run moved or removed it.",
+                "Read it before, or from where it is now.",
+            )
 
-    async def _matching(self, pattern: str) -> dict[str, Label]:
-        """Paths with the labels of their names."""
-        found = await asyncio.to_thread(self._roots.matching, pattern)
-        labels = {path: name_label(path) for path, _ in found if not await self._held.deleted(path)}
+    async def _list(self, call: Call) -> Reply:
+        pattern = clean(call.text("pattern"))
+        found = await self.listing(pattern)
+        items = tuple(Scalar(path, label) for path, label in sorted(found.labels.items()))
+        notes = list(found.notes)
+        if not items:
+            notes.insert(0, f"no file matches {pattern!r}")
+            if not is_glob(pattern) and (await self.listing(f"{pattern}/*")).labels:
+                notes[0] += f"; it is a directory: say {pattern + '/*'!r}"
+        return Reply(Sequence(items, found.shape), notes=tuple(notes))
+
+    async def listing(self, pattern: str) -> Found:
+        """The paths that match a clean pattern, with the labels of their names."""
+        listed = await asyncio.to_thread(self._roots.matching, pattern)
+        gone = await self._held.deleted_paths()
+        labels = {path: name_label(path) for path, _ in listed.found if path not in gone}
+        root = posixpath.dirname(pattern) or "."
+        shape = [Label.of([f"shape:{root}"], readers=["user"], bits=UNBOUNDED)]
         for path, label in await self._held.matching(pattern):
             labels[path] = label
-        return labels
+            shape.append(label)  # that the run has written it may depend on what it read
+        return Found(labels, combine(shape), tuple(listed.notes()))
 
-    async def paths(self, pattern: str) -> list[str]:
-        """The paths that match, sorted."""
-        return sorted(await self._matching(pattern))
+    async def named(self, patterns: list[str]) -> Found:
+        """What a process declares to read: paths, patterns, and directories with all below."""
+        labels: dict[str, Label] = {}
+        shape: list[Label] = []
+        notes: list[str] = []
+        for pattern in map(clean, patterns):
+            if await self._exists(pattern):  # also a name with brackets, which is no pattern
+                labels[pattern] = name_label(pattern)
+                continue
+            found = await self.listing(pattern)
+            if not found.labels and not is_glob(pattern):
+                found = await self.listing(f"{pattern}/**")
+            labels |= found.labels
+            shape.append(found.shape)
+            notes += found.notes
+            if not found.labels:
+                notes.append(f"no file matches {pattern!r}")
+        return Found(labels, combine(shape), tuple(notes))
+
+    async def _exists(self, path: str) -> bool:
+        if await self._held.latest(path) is not None:
+            return True
+        if await self._held.deleted(path):
+            return False
+        return await asyncio.to_thread(self._roots.exists, path)
 
     async def _stat(self, path: str) -> Reply:
         held = await self._held.latest(path)
+        size, modified = 0, None
         if held is not None:
-            size, modified = len(held.content), None
+            size, label = len(held.content), held.label.cap(64)
         else:
+            await self._refuse_deleted(path)
             found = await asyncio.to_thread(self._roots.stat, path)
-            size = found.size
-            modified = dt.datetime.fromtimestamp(found.modified, dt.UTC).date()
-        label = file_label(path).cap(64)
+            size, modified = found.size, _date(found.modified)
+            label = file_label(path).cap(64)
         fields: dict[str, Value] = {
             "path": Scalar(path, label),
             "size": Scalar(size, label),
@@ -166,7 +217,9 @@ class Files:
         return Reply(Instance("FileStat", fields, label))
 
     async def _copy(self, call: Call, *, move: bool) -> Reply:
-        source, target = clean(call.text("source")), clean(call.text("target"))
+        source, target = clean(call.text("source")), writable(call.text("target"))
+        if move:
+            source = writable(source)
         found = await self.fetch(source)
         made = [NewFile(target, found.content, found.label)]
         if move and source != target:
@@ -178,20 +231,66 @@ def clean(path: str) -> str:
     """A normalised relative path.
 
     Raises:
-        DeviceError: absolute, upward, empty or with control characters.
+        DeviceError: absolute, upward, empty, not UTF-8 or with control characters.
     """
+    hidden = any(ord(char) < 32 or 0x7F <= ord(char) < 0xA0 for char in path)
+    is_text = not any(0xD800 <= ord(char) < 0xE000 for char in path)
+    if path.startswith("/") or ".." in path.split("/") or hidden or not is_text:
+        raise _illegal(path)
     found = posixpath.normpath(path)
-    hidden = any(ord(char) < 32 or ord(char) == 127 for char in path)
-    if path.startswith("/") or hidden or found.split("/")[0] == ".." or found in (".", ""):
+    if found in (".", ""):
+        raise _illegal(path)
+    if len(found.encode()) > 1024 or any(len(part.encode()) > 255 for part in found.split("/")):
         raise DeviceError(
             "path_illegal",
-            f"{path!r} is not a path of a run",
-            "A path is relative, stays below its root and has no control characters.",
-            "Use a path like reports/totals.csv.",
+            f"{path[:60]!r}… is too long for a path",
+            "A path has at most 1024 bytes, each name in it at most 255.",
+            "Use a shorter one.",
         )
-    if len(found.encode()) > 1024 or any(len(part.encode()) > 255 for part in found.split("/")):
-        raise DeviceError("path_illegal", f"{path[:60]!r}… is too long for a path", "", "")
     return found
+
+
+def writable(path: str) -> str:
+    """A path that a run may write: not inside what edvac and git keep for themselves."""
+    found = clean(path)
+    own = [part for part in found.split("/") if part.lower() in RESERVED]
+    if own:
+        raise DeviceError(
+            "path_reserved",
+            f"{path!r} may not be written",
+            f"What lies below {own[0]!r} decides what other programs do.",
+            "Write somewhere else.",
+        )
+    return found
+
+
+def _illegal(path: str) -> DeviceError:
+    return DeviceError(
+        "path_illegal",
+        f"{path!r} is not a path of a run",
+        "A path is relative, never goes up (..) and has no control characters.",
+        "Use a path like reports/totals.csv.",
+    )
+
+
+def _date(seconds: float) -> dt.date | None:
+    """A file may claim to come from a year that no calendar has."""
+    try:
+        return dt.datetime.fromtimestamp(seconds, dt.UTC).date()
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _encoded(path: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as problem:
+        raise DeviceError(
+            "text_not_unicode",
+            f"the text for {path!r} cannot be written as UTF-8",
+            f"Character {problem.start} is half of a surrogate pair.",
+            "Look at the step that made the text.",
+        ) from problem
 
 
 def _path_value(path: str) -> Value:

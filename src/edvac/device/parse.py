@@ -10,18 +10,30 @@ from __future__ import annotations
 
 import csv
 import email
+import email.errors
 import email.policy
 import json
 import os
 import re
+import resource
+import signal
 import struct
 import sys
 from email.message import EmailMessage
-from typing import Any
+from typing import Any, NoReturn
 
 MAX_TEXT = 8 * 1024 * 1024  # characters of one document
+MAX_DATA = 64 * 1024 * 1024  # bytes of one document, attachments included
+MAX_SECONDS = 20  # of computing, for one document
 
-_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+# The longer marks first: UTF-32's begins with UTF-16's.
+_MARKS = {
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
 _ENCODINGS = [
     "cp1252",
     "latin_1",
@@ -55,19 +67,21 @@ def to_text(name: str, data: bytes) -> tuple[str, list[str]]:
         Unreadable: empty, binary or malformed.
     """
     suffix = name.rpartition(".")[2].lower() if "." in name else ""
+    if len(data) > MAX_DATA:
+        raise Unreadable(f"it has {len(data):,} bytes, the limit is {MAX_DATA:,}")
     if not data.strip():
         raise Unreadable("the file is empty")
     if suffix in ("eml", "msg") or _looks_like_mail(data):
         text, notes = _mail(data)
     elif suffix in ("html", "htm", "xhtml"):
-        raw, notes = _decode(data)
+        raw, notes = _decode(data, _declared(data))
         text = _html(raw)
     elif suffix in ("csv", "tsv"):
         raw, notes = _decode(data)
         text = raw
         notes += _dialect(raw)
     else:
-        raw, notes = _decode(data)
+        raw, notes = _decode(data, _declared(data) if b"<html" in data[:1024].lower() else "")
         is_page = raw.lstrip()[:200].lower().startswith(("<!doctype html", "<html"))
         text = _html(raw) if is_page else raw
     if not text.strip():
@@ -77,8 +91,16 @@ def to_text(name: str, data: bytes) -> tuple[str, list[str]]:
     return text.replace("\r\n", "\n").replace("\r", "\n"), notes
 
 
-def _decode(data: bytes) -> tuple[str, list[str]]:
-    """Text of bytes: UTF-8 and UTF-16 by mark, else the likeliest encoding, stated."""
+def _declared(data: bytes) -> str:
+    """The encoding that a page says it has, if it is true."""
+    found = re.search(rb"""(?i)charset=["']?([\w.:-]{2,30})""", data[:2048])
+    name = found.group(1).decode() if found else ""
+    return name if name and _known(name) and _fits(data, name) else ""
+
+
+def _decode(data: bytes, declared: str = "") -> tuple[str, list[str]]:
+    """Text of bytes: UTF-8 and UTF-16 by mark, what is declared, else the likeliest encoding,
+    stated."""
     for mark, encoding in _MARKS.items():
         if data.startswith(mark):
             notes = [] if encoding == "utf-8-sig" else [f"read as {encoding}"]
@@ -88,6 +110,8 @@ def _decode(data: bytes) -> tuple[str, list[str]]:
         return data.decode("utf-8"), []
     except UnicodeDecodeError:
         pass
+    if declared:
+        return data.decode(declared), [f"read as {declared}, as it says"]
     from charset_normalizer import from_bytes
 
     best = from_bytes(data, cp_isolation=_ENCODINGS).best()
@@ -138,7 +162,7 @@ def _mail(data: bytes) -> tuple[str, list[str]]:
     message = email.message_from_bytes(data, policy=email.policy.default)
     assert isinstance(message, EmailMessage)
     shown = [name for name in ("From", "To", "Date", "Subject") if message[name]]
-    lines = [f"{name}: {message[name]}" for name in shown]
+    lines = [f"{name}: {_header(message[name])}" for name in shown]
     if not lines:
         raise Unreadable("it is no e-mail: it has no headers")
     body = message.get_body(preferencelist=("plain", "html"))
@@ -160,6 +184,10 @@ def _mail(data: bytes) -> tuple[str, list[str]]:
     if not text.strip():
         raise Unreadable("the e-mail has no body that could be read")
     return "\n".join(lines) + "\n\n" + text, notes
+
+
+def _header(value: Any) -> str:
+    return " ".join(str(value).split()).encode(errors="replace").decode()
 
 
 def _known(charset: str) -> bool:
@@ -195,15 +223,29 @@ def _dialect(raw: str) -> list[str]:
     return [] if found.delimiter == "," else [f"columns are separated by {found.delimiter!r}"]
 
 
+# What the libraries raise on documents that are not what they say.
+_MALFORMED = (
+    ValueError,
+    LookupError,
+    AssertionError,
+    AttributeError,
+    TypeError,
+    RecursionError,
+    MemoryError,
+    email.errors.MessageError,
+)
+
+
 # -- the process -------------------------------------------------------------------------------
 
 
 def _answer(name: str, data: bytes) -> dict[str, Any]:
     try:
         text, notes = to_text(name, data)
+        text.encode()  # some declared encodings give halves of surrogate pairs
     except Unreadable as problem:
         return {"error": str(problem)}
-    except (ValueError, LookupError, AssertionError, RecursionError, MemoryError) as problem:
+    except _MALFORMED as problem:
         return {"error": f"it is malformed ({type(problem).__name__}: {str(problem)[:200]})"}
     return {"text": text, "notes": notes}
 
@@ -216,6 +258,7 @@ def _serve() -> None:
         name = source.read(name_size).decode()
         data = source.read(size)
         reply = _in_child(name, data)
+        del data
         sink.write(struct.pack(">I", len(reply)) + reply)
         sink.flush()
 
@@ -233,17 +276,33 @@ def _in_child(name: str, data: bytes) -> bytes:
     child = os.fork()
     if child == 0:
         os.close(reading)
-        reply = json.dumps(_answer(name, data)).encode()
-        with os.fdopen(writing, "wb") as pipe:
-            pipe.write(reply)
-        os._exit(0)
+        _child(name, data, writing)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         reply = pipe.read()
     _, status = os.waitpid(child, 0)
-    if status != 0 or not reply:
-        return json.dumps({"error": f"its parser died (status {status})"}).encode()
-    return reply
+    if status == 0 and reply:
+        return reply
+    ended = os.waitstatus_to_exitcode(status)
+    slow = ended in (-signal.SIGXCPU, -signal.SIGKILL)
+    why = f"it took more than {MAX_SECONDS} s" if slow else f"its parser died (status {ended})"
+    return json.dumps({"error": why}).encode()
+
+
+def _child(name: str, data: bytes, writing: int) -> NoReturn:
+    """Read one document, with nothing at hand but the pipe for the answer."""
+    resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, MAX_SECONDS + 1))
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+    code = 1
+    try:
+        reply = json.dumps(_answer(name, data)).encode()
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(reply)
+        code = 0
+    finally:
+        os._exit(code)
 
 
 if __name__ == "__main__":

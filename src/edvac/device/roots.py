@@ -7,25 +7,40 @@ of the run's own files.
 
 from __future__ import annotations
 
-import fnmatch
+import errno
 import hashlib
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edvac.core.errors import ConfigError, DeviceError
+from edvac.device.glob import Glob, Places
 
 MAX_FILE = 256 * 1024 * 1024  # bytes read into one value
 MAX_ENTRIES = 200_000  # files that one listing may find
+MAX_DEPTH = 128  # directories inside each other that a listing enters
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
 class Stat:
     size: int
     modified: float
-    identity: str  # changes whenever the content may have changed
+
+
+@dataclass(slots=True)
+class Listing:
+    """Regular files that match, sorted by name, and what was left out and why."""
+
+    found: list[tuple[str, Stat]] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def notes(self) -> list[str]:
+        return [f"left out {count}: {why}" for why, count in sorted(self.left_out.items())]
 
 
 class Roots:
@@ -33,16 +48,16 @@ class Roots:
 
     def __init__(self, roots: dict[str, Path]) -> None:
         self._roots: dict[str, int] = {}
-        self._paths = dict(roots)
         for name, path in roots.items():
             try:
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
                 self._roots[name] = os.open(path, flags)
             except OSError as problem:
+                self.close()
                 raise ConfigError(
                     "input_root_missing",
                     f"the input directory {str(path)!r} cannot be opened",
-                    problem.strerror or str(problem),
+                    f"{problem.strerror or problem}.",
                     "Name an existing directory with --input.",
                 ) from problem
 
@@ -51,12 +66,6 @@ class Roots:
             os.close(descriptor)
         self._roots.clear()
 
-    def host_path(self, path: str) -> Path:
-        """Where the path lies on the host, for a sandbox's mounts; checked by opening it."""
-        os.close(self._open(path, os.O_PATH))
-        root, parts = self._split(path)
-        return self._paths[root].resolve().joinpath(*parts)
-
     def read(self, path: str, limit: int = MAX_FILE) -> bytes:
         """The whole content.
 
@@ -64,41 +73,56 @@ class Roots:
             DeviceError: not there, not a regular file, outside every root, or too large.
         """
         descriptor = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
-                raise _refused(path, "it is not a regular file")
+                raise _refused(path, _kind(found.st_mode))
             if found.st_size > limit:
                 raise _refused(path, f"it has {found.st_size:,} bytes, the limit is {limit:,}")
-            with os.fdopen(os.dup(descriptor), "rb") as file:
-                return file.read(limit + 1)
-        finally:
-            os.close(descriptor)
+            try:
+                return _all(file.fileno(), path, limit)
+            except OSError as problem:
+                raise _refused(path, problem.strerror or str(problem)) from problem
 
     def stat(self, path: str) -> Stat:
         descriptor = self._open(path, os.O_PATH)
         try:
-            return _stat(os.fstat(descriptor))
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise _refused(path, _kind(found.st_mode))
+            return Stat(found.st_size, found.st_mtime)
         finally:
             os.close(descriptor)
 
-    def matching(self, glob: str) -> list[tuple[str, Stat]]:
-        """Regular files that match, sorted by name; ``*`` stays within a directory, ``**`` does
-        not.
+    def exists(self, path: str) -> bool:
+        """Is a regular file there?"""
+        try:
+            self.stat(path)
+        except DeviceError:
+            return False
+        return True
 
-        Hidden files are found only by a pattern that names the dot.
+    def matching(self, pattern: str) -> Listing:
+        """The files that match the pattern.
+
+        Raises:
+            DeviceError: the pattern is no path, or it matches too much.
         """
-        parts = _parts(glob)
-        found: list[tuple[str, Stat]] = []
-        for name, descriptor in self._roots.items():
-            inner = parts if name == "" else parts[1:]
-            if name not in ("", parts[0] if parts else "") and not _match(parts[0], name):
-                continue
-            for path, status in _walk(descriptor, inner):
-                found.append((f"{name}/{path}" if name else path, status))
-                if len(found) > MAX_ENTRIES:
-                    raise _refused(glob, f"it matches more than {MAX_ENTRIES:,} files")
-        return sorted(found)
+        _parts(pattern)
+        glob = Glob.of(pattern)
+        listing = Listing()
+        walk = _Walk(glob, listing.left_out)
+        for name, root in self._roots.items():
+            places = glob.step(glob.start, name) if name else glob.start
+            hidden = frozenset(self._roots) if name == "" else frozenset()
+            prefix = f"{name}/" if name else ""
+            here = os.open(".", _DIRECTORY, dir_fd=root)  # an offset of its own: walks run at once
+            for path, status in walk.below(here, places, prefix, hidden=hidden):
+                listing.found.append((path, status))
+                if len(listing.found) > MAX_ENTRIES:
+                    raise _refused(pattern, f"it matches more than {MAX_ENTRIES:,} files")
+        listing.found.sort()
+        return listing
 
     def _split(self, path: str) -> tuple[str, list[str]]:
         parts = _parts(path)
@@ -106,7 +130,7 @@ class Roots:
             return parts[0], parts[1:]
         if "" in self._roots:
             return "", parts
-        granted = ", ".join(sorted(self._roots)) or "none"
+        granted = ", ".join(f"{name}/" for name in sorted(self._roots)) or "none"
         raise DeviceError(
             "path_not_granted",
             f"{path!r} lies outside the input directories of this run",
@@ -117,16 +141,16 @@ class Roots:
     def _open(self, path: str, flags: int) -> int:
         root, parts = self._split(path)
         here = os.dup(self._roots[root])
-        try:
-            for place, part in enumerate(parts):
-                last = place == len(parts) - 1
-                step = flags if last else os.O_PATH | os.O_DIRECTORY
+        for place, part in enumerate(parts):
+            last = place == len(parts) - 1
+            step = flags if last else os.O_PATH | os.O_DIRECTORY
+            try:
                 below = os.open(part, step | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            except OSError as problem:
+                raise _refused(path, _why(problem, part, here)) from problem
+            finally:
                 os.close(here)
-                here = below
-        except OSError as problem:
-            os.close(here)
-            raise _refused(path, problem.strerror or str(problem)) from problem
+            here = below
         return here
 
 
@@ -134,61 +158,125 @@ def fingerprint(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=20).hexdigest()
 
 
+def _all(descriptor: int, path: str, limit: int) -> bytes:
+    """Everything, though the file may grow meanwhile."""
+    parts: list[bytes] = []
+    size = 0
+    while part := os.read(descriptor, min(limit + 1 - size, 1 << 20)):
+        size += len(part)
+        if size > limit:
+            raise _refused(path, f"it has more than {limit:,} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
 def _parts(path: str) -> list[str]:
     if "\x00" in path or path.startswith("/"):
         raise _refused(path, "a path is relative and without NUL")
+    if not _is_utf8(path):
+        raise _refused(path, "it is not UTF-8")
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise _refused(path, "a path never goes up (..)")
     return parts
 
 
-def _stat(found: os.stat_result) -> Stat:
-    identity = f"{found.st_size}.{found.st_mtime_ns}.{found.st_ino}"
-    return Stat(found.st_size, found.st_mtime, identity)
+@dataclass(slots=True)
+class _Walk:
+    """One listing: files below open directories that match, in no order."""
 
+    glob: Glob
+    left_out: Counter[str]
 
-def _walk(directory: int, parts: list[str]) -> Iterator[tuple[str, Stat]]:
-    """Files below an open directory that match the pattern's parts."""
-    if not parts:
-        return
-    head, rest = parts[0], parts[1:]
-    with os.scandir(directory) as entries:
-        names = sorted(entry.name for entry in entries)
-    for name in names:
-        if head == "**":
-            yield from _below(directory, name, parts)
-        elif _match(head, name):
-            yield from _below(directory, name, rest)
-    if head == "**":
-        yield from _walk(directory, rest)
+    def below(
+        self, here: int, places: Places, prefix: str, *, hidden: frozenset[str] = frozenset()
+    ) -> Iterator[tuple[str, Stat]]:
+        """Files below the directory `here`, which is closed at the end; names in `hidden` do not
+        count."""
+        try:
+            if not places:
+                return
+            with os.scandir(here) as entries:
+                names = [entry.name for entry in entries if entry.name not in hidden]
+            for name in names:
+                after = self.glob.step(places, name)
+                if after and not _is_utf8(name):
+                    self.left_out["a name that is not UTF-8"] += 1
+                elif after:
+                    yield from self._entry(here, name, after, prefix)
+        finally:
+            os.close(here)
 
-
-def _below(directory: int, name: str, rest: list[str]) -> Iterator[tuple[str, Stat]]:
-    try:
-        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    def _entry(
+        self, here: int, name: str, after: Places, prefix: str
+    ) -> Iterator[tuple[str, Stat]]:
+        found = _look(here, name, self.left_out)
+        if found is None:
+            return
         if stat.S_ISREG(found.st_mode):
-            if not rest or rest == ["**"]:
-                yield name, _stat(found)
-            return
-        if not stat.S_ISDIR(found.st_mode) or not rest or (rest[0] == "**" and name[0] == "."):
-            return
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(name, flags, dir_fd=directory)
-    except OSError:
-        return  # it went away, or may not be read: a listing shows what can be read
+            if self.glob.accepts(after):
+                yield prefix + name, Stat(found.st_size, found.st_mtime)
+        elif after - {len(self.glob.parts)}:
+            path = f"{prefix}{name}/"
+            if path.count("/") > MAX_DEPTH:
+                self.left_out[f"below more than {MAX_DEPTH} directories"] += 1
+                return
+            below = _enter(here, name, self.left_out)
+            if below is not None:
+                yield from self.below(below, after, path)
+
+
+def _look(here: int, name: str, left_out: Counter[str]) -> os.stat_result | None:
+    """The status of a file or directory; None for anything else and for what went away."""
     try:
-        for path, status in _walk(descriptor, rest):
-            yield f"{name}/{path}", status
-    finally:
-        os.close(descriptor)
+        found = os.stat(name, dir_fd=here, follow_symlinks=False)
+    except OSError:
+        return None
+    if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
+        return found
+    left_out[_kind(found.st_mode)] += 1
+    return None
 
 
-def _match(pattern: str, name: str) -> bool:
-    if name.startswith(".") and not pattern.startswith("."):
+def _enter(here: int, name: str, left_out: Counter[str]) -> int | None:
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=here)
+    except OSError as problem:
+        if problem.errno != errno.ENOENT:
+            left_out[f"a directory ({problem.strerror})"] += 1
+        return None
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISLNK(mode):
+        return "a symbolic link, which is not followed"
+    return "a directory, not a file" if stat.S_ISDIR(mode) else "not a regular file"
+
+
+def _why(problem: OSError, part: str, here: int) -> str:
+    """The reason in words; a link in the way is called one."""
+    if problem.errno in (errno.ELOOP, errno.ENOTDIR):
+        try:
+            mode = os.stat(part, dir_fd=here, follow_symlinks=False).st_mode
+        except OSError:
+            mode = 0
+        if stat.S_ISLNK(mode):
+            return f"{part!r} is {_kind(mode)}"
+    return problem.strerror or str(problem)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
         return False
-    return fnmatch.fnmatchcase(name, pattern)
+    return True
 
 
 def _refused(path: str, why: str) -> DeviceError:
-    return DeviceError("file_unreadable", f"{path!r} cannot be read", f"{why}.", "")
+    return DeviceError(
+        "file_unreadable",
+        f"{path!r} cannot be read",
+        f"{why[0].upper()}{why[1:]}.",
+        "Mend that, then run `edvac resume --retry`.",
+    )

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edvac.core.errors import SandboxError
+from edvac.sandbox.watch import watch
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_HOST_ENV = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}  # bubblewrap's own: process 1 shows it
+_INSIDE_ENV = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": "/tmp",  # noqa: S108
+    "TMPDIR": "/tmp",  # noqa: S108
+    "LANG": "C.UTF-8",
+}
 _ETC = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/localtime")
 
 
@@ -42,7 +52,11 @@ class Spec:
     Attributes:
         argv: command, looked up inside.
         grants: mounts in this order, so that a later one may lie inside an earlier one.
-        memory_mb, cpu_s, files_mb, processes: hard limits of the process tree's members.
+        env: what the command sees, beside a few constants.
+        memory_mb: of each process, and of all together.
+        cpu_s, files_mb: of each process, and of each file.
+        processes: all together, threads included where the kernel counts them.
+        scratch_mb: of ``/tmp`` and of ``/dev/shm``, which live in memory.
         output_mb: of stdout and of stderr; more ends the call.
     """
 
@@ -56,6 +70,7 @@ class Spec:
     cpu_s: int = 600
     files_mb: int = 1024
     processes: int = 256
+    scratch_mb: int = 256
     output_mb: int = 16
 
 
@@ -69,12 +84,18 @@ class Completed:
 @functools.cache
 def probe() -> Isolation:
     """Try the isolation once, for real."""
-    program = shutil.which("bwrap")
-    if program is None:
+    if shutil.which("bwrap") is None:
         return Isolation(False, "bubblewrap (bwrap) is not installed.", "Install it: bubblewrap.")
-    command = command_line(Spec(("true",)))
     try:
-        done = subprocess.run(command, capture_output=True, timeout=10, check=False)
+        with _command(Spec(("true",))) as (command, descriptor):
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                timeout=10,
+                check=False,
+                env=_HOST_ENV,
+                pass_fds=(descriptor,),
+            )
     except (OSError, subprocess.TimeoutExpired) as problem:
         return Isolation(False, f"bubblewrap could not be run: {problem}", "See `edvac doctor`.")
     if done.returncode != 0:
@@ -99,55 +120,107 @@ def require() -> None:
         )
 
 
-def command_line(spec: Spec) -> list[str]:
-    """The full command: bubblewrap, limits, then the call itself."""
-    made = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+@functools.cache
+def _knows(option: str) -> bool:
+    """Does the installed bubblewrap have this option? Releases of some distributions are old."""
+    try:
+        done = subprocess.run(
+            [_program(), "--help"], capture_output=True, timeout=10, check=False, env=_HOST_ENV
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return option.encode() in done.stdout + done.stderr
+
+
+def _program() -> str:
+    return shutil.which("bwrap") or "bwrap"
+
+
+def _mounts(spec: Spec) -> list[str]:
+    made = ["--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     made += ["--clearenv", "--hostname", "edvac"]
+    if _knows("--disable-userns"):
+        made += ["--unshare-user", "--disable-userns"]
     for path in (*_SYSTEM, *_ETC):
         if Path(path).is_symlink():
             made += ["--symlink", str(Path(path).readlink()), path]
         elif Path(path).exists():
             made += ["--ro-bind", path, path]
-    made += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--dir", "/work"]  # noqa: S108
+    size = ["--size", str(spec.scratch_mb * 1024 * 1024)] if _knows("--size") else []
+    made += ["--proc", "/proc", "--dev", "/dev"]
+    made += [*size, "--tmpfs", "/dev/shm", *size, "--tmpfs", "/tmp", "--dir", "/work"]  # noqa: S108
     for grant in spec.grants:
         made += ["--bind" if grant.write else "--ro-bind", str(grant.host), grant.inside]
-    made += ["--chdir", spec.cwd]
-    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108
-    for name, text in (env | spec.env).items():
+    made += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", spec.cwd]
+    for name, text in (_INSIDE_ENV | spec.env).items():
         made += ["--setenv", name, text]
-    megabyte = 1024 * 1024
-    limits = ["prlimit", f"--as={spec.memory_mb * megabyte}", f"--cpu={spec.cpu_s}"]
-    limits += [f"--fsize={spec.files_mb * megabyte}", "--nofile=256", "--core=0"]
-    limits += [f"--nproc={spec.processes}", "--"]
-    return [*made, "--", *limits, *spec.argv]
+    return made
+
+
+@contextlib.contextmanager
+def _command(spec: Spec) -> Iterator[tuple[list[str], int]]:
+    """The command, and the descriptor that it reads its options from: what they hold (data by name,
+    paths of the host) must not show in the list of processes."""
+    descriptor = os.memfd_create("edvac-sandbox", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, b"".join(part.encode() + b"\0" for part in _mounts(spec)))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        megabyte = 1024 * 1024
+        limits = ["prlimit", f"--as={spec.memory_mb * megabyte}", f"--cpu={spec.cpu_s}"]
+        limits += [f"--fsize={spec.files_mb * megabyte}", "--nofile=256", "--core=0"]
+        limits += [f"--nproc={spec.processes}", "--"]
+        yield [_program(), "--args", str(descriptor), "--", *limits, *spec.argv], descriptor
+    finally:
+        os.close(descriptor)
+
+
+async def start(spec: Spec) -> asyncio.subprocess.Process:
+    """Start the command; whoever does ends it with `end`, and watches it.
+
+    Raises:
+        SandboxError: no isolation here.
+    """
+    require()
+    with _command(spec) as (command, descriptor):
+        return await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            env=_HOST_ENV,
+            pass_fds=(descriptor,),
+        )
 
 
 async def run(spec: Spec) -> Completed:
-    """Run to the end, or to its time or output limit.
+    """Run to the end, or to its time, memory, process or output limit.
 
     Raises:
-        SandboxError: no isolation here, time over, or too much output.
+        SandboxError: no isolation here, or a limit was reached.
     """
-    require()
-    process = await asyncio.create_subprocess_exec(
-        *command_line(spec),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
+    process = await start(spec)
+    work = asyncio.ensure_future(_communicate(process, spec))
+    watcher = asyncio.ensure_future(watch(process.pid, spec.processes, spec.memory_mb))
     try:
         async with asyncio.timeout(spec.timeout_s):
-            return await _communicate(process, spec)
+            await asyncio.wait({work, watcher}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            watcher.result()
+            raise AssertionError("the watcher ends only by an error")
     except TimeoutError:
         raise SandboxError(
             "sandbox_timeout",
-            f"{spec.argv[0]} did not end within {spec.timeout_s:g} s",
+            f"the call did not end within {spec.timeout_s:g} s",
             "",
             "Give it less to do, or raise its time limit.",
         ) from None
     finally:
-        await _end(process)
+        for task in (work, watcher):
+            task.cancel()
+        await asyncio.gather(work, watcher, return_exceptions=True)
+        await end(process)
 
 
 async def _communicate(process: asyncio.subprocess.Process, spec: Spec) -> Completed:
@@ -184,11 +257,17 @@ async def _read(pipe: asyncio.StreamReader, limit: int) -> bytes:
     return b"".join(parts)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill what is left; with its first process the whole pid namespace goes."""
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Kill what is left; with its first process the whole pid namespace goes. Waits until nobody
+    holds its pipes any more."""
+    assert process.stdin and process.stdout and process.stderr
     if process.returncode is None:
         try:
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
-            return
+            pass
         await process.wait()
+    process.stdin.close()
+    for pipe in (process.stdout, process.stderr):
+        while await pipe.read(1 << 20):
+            pass
