@@ -172,10 +172,7 @@ def child(order: dict[str, Any]) -> None:
     watch_executions(work / "executed")
     if order.get("plant"):
         crash_plants.PLANTS[order["plant"]]()
-    if order["do"] == "drive":
-        state = asyncio.run(drive(order, work))
-    else:
-        state = deliver(order, work)
+    state = asyncio.run(drive(order, work)) if order["do"] == "drive" else deliver(order, work)
     note(work / "states", state)
 
 

@@ -118,7 +118,8 @@ def test_an_apply_cut_off_can_be_undone(server: Server, done_workspace: Path) ->
         assert tree(done_workspace / "target") == before, point
 
 
-DELIVERY_POINTS = tuple(p for p in POINTS if p.split(".")[0] in ("apply", "undo")) + (
+DELIVERY_POINTS = (
+    *tuple(p for p in POINTS if p.split(".")[0] in ("apply", "undo")),
     "store.apply.before_commit",
     "store.apply.begun",
     "store.apply.finished",

@@ -1,0 +1,135 @@
+"""From a run's files to the user's: nothing of theirs is lost, nothing outside is touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machine_kit import Bench
+
+from edvac.core.errors import StoreError, UsageError
+from edvac.machine import delivery
+
+WRITES = "files.write('a.txt', 'one')\nfiles.write('sub/b.txt', 'two')\n"
+
+
+def delivered(bench: Bench, name: str, *args: Any, **words: Any) -> Any:
+    with bench.open() as machine:
+        run = machine.find(None).id
+        return machine.ledger.call_now(
+            lambda store: getattr(delivery, name)(store, run, *args, **words)
+        )
+
+
+def test_diff_apply_undo(bench: Bench, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "a.txt").write_text("mine")
+    bench.run(WRITES)
+    found = delivered(bench, "changes", target)
+    assert [(c.path, c.kind) for c in found] == [("a.txt", "changed"), ("sub/b.txt", "new")]
+    assert "-mine" in found[0].diff and "+one" in found[0].diff
+    with pytest.raises(UsageError, match="left alone"):
+        delivered(bench, "apply", target)
+    assert (target / "a.txt").read_text() == "mine" and not (target / "sub").exists()
+    assert delivered(bench, "apply", target, force=True) == ["a.txt", "sub/b.txt"]
+    assert (target / "sub" / "b.txt").read_text() == "two"
+    assert delivered(bench, "apply", target) == []
+    assert delivered(bench, "undo") == ["sub/b.txt", "a.txt"]
+    assert (target / "a.txt").read_text() == "mine" and not (target / "sub" / "b.txt").exists()
+    with pytest.raises(UsageError, match="not been applied"):
+        delivered(bench, "undo")
+
+
+def test_undo_leaves_everything_where_one_file_has_changed_since(
+    bench: Bench, tmp_path: Path
+) -> None:
+    target = tmp_path / "out"
+    bench.run(WRITES)
+    delivered(bench, "apply", target)
+    (target / "a.txt").write_text("edited")
+    with pytest.raises(UsageError, match="left alone"):
+        delivered(bench, "undo")
+    assert (target / "sub" / "b.txt").read_text() == "two", "a refusal changes nothing"
+    delivered(bench, "undo", force=True)
+    assert not (target / "a.txt").exists()
+
+
+def test_a_link_is_never_followed(bench: Bench, tmp_path: Path) -> None:
+    outside, target = tmp_path / "outside", tmp_path / "out"
+    outside.mkdir()
+    target.mkdir()
+    (outside / "b.txt").write_text("theirs")
+    (target / "sub").symlink_to(outside)
+    bench.run(WRITES)
+    for force in (False, True):
+        with pytest.raises(UsageError, match="left alone"):
+            delivered(bench, "apply", target, force=force)
+    (target / "sub").unlink()
+    (target / "a.txt").symlink_to(outside / "b.txt")
+    with pytest.raises(UsageError, match="left alone"):
+        delivered(bench, "apply", target, force=True)
+    assert (outside / "b.txt").read_text() == "theirs"
+    assert sorted(p.name for p in outside.iterdir()) == ["b.txt"]
+
+
+def test_a_removed_file_is_not_removed_through_a_link(bench: Bench, tmp_path: Path) -> None:
+    outside, target = tmp_path / "outside", tmp_path / "out"
+    (outside / "x").mkdir(parents=True)
+    (outside / "x" / "0.txt").write_text("theirs")
+    target.mkdir()
+    (target / "inbox").symlink_to(outside / "x")
+    bench.run("files.move('inbox/0.txt', 'moved.txt')\n")
+    with pytest.raises(UsageError, match="left alone"):
+        delivered(bench, "apply", target, force=True)
+    assert (outside / "x" / "0.txt").read_text() == "theirs"
+
+
+def test_removed_files_come_back(bench: Bench) -> None:
+    bench.run("files.move('inbox/0.txt', 'moved.txt')\n")
+    delivered(bench, "apply", bench.work, force=True)
+    assert not (bench.work / "inbox" / "0.txt").exists()
+    assert (bench.work / "moved.txt").read_text() == "word=ann\n"
+    delivered(bench, "undo")
+    assert (bench.work / "inbox" / "0.txt").read_text() == "word=ann\n"
+    assert not (bench.work / "moved.txt").exists()
+
+
+def test_what_a_retry_writes_is_applied_in_a_further_round(bench: Bench, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    bench.broken = {"poison"}
+    report = bench.run(WRITES + "files.write('c.txt', llm.write('poison'))\n")
+    assert delivered(bench, "apply", target) == ["a.txt", "sub/b.txt"]
+    bench.broken = set()
+    bench.resume(report.run, retry=True)
+    assert delivered(bench, "apply", target) == ["c.txt"]
+    assert delivered(bench, "undo") == ["c.txt"]
+    assert delivered(bench, "undo") == ["sub/b.txt", "a.txt"]
+
+
+def test_a_half_applied_run_goes_on_only_in_its_own_target(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out"
+    bench.run(WRITES)
+    put, count = delivery.put, [0]
+
+    def fails(*args: Any) -> None:
+        count[0] += 1
+        if count[0] == 2:
+            raise StoreError("apply_failed", "the disk is full")
+        put(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(delivery, "put", fails)
+        with pytest.raises(StoreError):
+            delivered(bench, "apply", target)
+    with pytest.raises(UsageError, match="half applied"):
+        delivered(bench, "apply", tmp_path / "elsewhere")
+    (target / "sub").mkdir(exist_ok=True)
+    (target / "sub" / "b.txt").write_text("made meanwhile")
+    with pytest.raises(UsageError, match="left alone"):
+        delivered(bench, "apply", target)
+    (target / "sub" / "b.txt").unlink()
+    assert delivered(bench, "apply", target) == ["a.txt", "sub/b.txt"]
