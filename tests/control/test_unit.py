@@ -115,8 +115,6 @@ def test_after_a_retry_what_rests_on_other_operands_is_done_again_but_mails_are_
         'm = attempt(mail.send("me", x), "unsent")\n'
     )
     world = World()
-    program = parsed(text)
-    life = Simulation(program, world, 1, random.Random(3))
     first = unit_of(text)
     x = first.start(0).intents[0]
     work = first.finished([(x.slot, Failure("broken", ""))], 1)
@@ -132,7 +130,6 @@ def test_after_a_retry_what_rests_on_other_operands_is_done_again_but_mails_are_
     work = again.finished([(x.slot, ok("better"))], 1)
     assert [i.call.op for i in work.intents] == ["files.write"]
     assert [q.address for q in work.questions] and "begun before" in work.questions[0].text
-    del life
 
 
 def test_a_path_outside_the_announced_pattern_is_refused() -> None:

@@ -333,13 +333,11 @@ def test_the_wall_clock_may_go_back(bench: Bench) -> None:
     bench.post = Post(back)
 
     async def go() -> tuple[str, str]:
-        drivers: list[Any] = []
         with bench.open(clock=clock) as machine:
             terminal, _ = stopping(1)
             first = await machine.run(bench.job("x = mail.wait('a')\ny = mail.wait(x)\n"), terminal)
             clock.jump(-1_000_000)
             second = await machine.resume(first.run)
-            del drivers
             return first.state, second.state
 
     assert asyncio.run(go()) == ("interrupted", "done")
