@@ -8,6 +8,7 @@ another. Imports nothing of edvac.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import email
 import email.errors
@@ -46,6 +47,7 @@ _ENCODINGS = [
     "mac_roman",
     "cp437",
 ]
+_NOT_TEXTS = {"unicode-escape", "raw-unicode-escape", "punycode", "idna", "undefined", "utf-7"}
 _BINARY = {
     b"%PDF": "a PDF",
     b"PK\x03\x04": "a ZIP or Office file",
@@ -191,11 +193,11 @@ def _header(value: Any) -> str:
 
 
 def _known(charset: str) -> bool:
+    """Is it an encoding of texts, and not one of Python's own transformations?"""
     try:
-        "".encode(charset)
+        return codecs.lookup(charset).name not in _NOT_TEXTS and "".encode(charset) is not None
     except LookupError:
         return False
-    return True
 
 
 def _html(raw: str) -> str:
@@ -284,8 +286,9 @@ def _in_child(name: str, data: bytes) -> bytes:
     if status == 0 and reply:
         return reply
     ended = os.waitstatus_to_exitcode(status)
-    slow = ended in (-signal.SIGXCPU, -signal.SIGKILL)
-    why = f"it took more than {MAX_SECONDS} s" if slow else f"its parser died (status {ended})"
+    why = f"its parser died (status {ended})"
+    if ended == -signal.SIGXCPU:
+        why = f"it took more than {MAX_SECONDS} s of computing"
     return json.dumps({"error": why}).encode()
 
 

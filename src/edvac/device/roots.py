@@ -73,16 +73,17 @@ class Roots:
             DeviceError: not there, not a regular file, outside every root, or too large.
         """
         descriptor = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
+        try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise _refused(path, _kind(found.st_mode))
             if found.st_size > limit:
                 raise _refused(path, f"it has {found.st_size:,} bytes, the limit is {limit:,}")
-            try:
-                return _all(file.fileno(), path, limit)
-            except OSError as problem:
-                raise _refused(path, problem.strerror or str(problem)) from problem
+            return _all(descriptor, path, limit)
+        except OSError as problem:
+            raise _refused(path, problem.strerror or str(problem)) from problem
+        finally:
+            os.close(descriptor)
 
     def stat(self, path: str) -> Stat:
         descriptor = self._open(path, os.O_PATH)

@@ -1,0 +1,105 @@
+"""Devices over a directory and a run's files in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edvac.core.errors import EdvacError
+from edvac.core.label import PROGRAM, Label
+from edvac.core.signature import REQUIRED
+from edvac.core.value import Failed, Value, lift, plain
+from edvac.device import CATALOGUE, Call, Documents, Files, Held, NewFile, Processes, Reply, Roots
+from edvac.device.glob import Glob
+
+T = TypeVar("T")
+
+
+class RunFiles:
+    """The run's own versions, as the overlay of a machine gives them; None is a removed one."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Held | None] = {}
+
+    async def latest(self, path: str) -> Held | None:
+        return self.kept.get(path)
+
+    async def deleted(self, path: str) -> bool:
+        return path in self.kept and self.kept[path] is None
+
+    async def deleted_paths(self) -> frozenset[str]:
+        return frozenset(path for path, held in self.kept.items() if held is None)
+
+    async def matching(self, glob: str) -> list[tuple[str, Label]]:
+        found = Glob.of(glob)
+        return [(p, h.label) for p, h in self.kept.items() if h is not None and found.matches(p)]
+
+
+class World:
+    """A run's devices; what they write is kept, as the journal would."""
+
+    def __init__(self, roots: dict[str, Path]) -> None:
+        self.held = RunFiles()
+        self.roots = Roots(roots)
+        self.files = Files(self.roots, self.held)
+        self.documents = Documents(self.files)
+        self.processes = Processes(self.files, self.roots)
+
+    async def call(self, op: str, *, timeout_s: float = 30.0, **operands: Any) -> Reply:
+        call = make_call(op, timeout_s=timeout_s, **operands)
+        device: Any = {
+            "files": self.files,
+            "doc": self.documents,
+            "python": self.processes,
+            "shell": self.processes,
+        }[call.signature.device]
+        reply: Reply = await device.call(call)
+        self.keep(reply.files)
+        return reply
+
+    def keep(self, files: tuple[NewFile, ...]) -> None:
+        for new in files:
+            held = None if new.content is None else Held(new.content, new.label)
+            self.held.kept[new.path] = held
+
+    def do(self, op: str, **operands: Any) -> Reply:
+        """One call, with a loop of its own."""
+
+        async def one() -> Reply:
+            try:
+                return await self.call(op, **operands)
+            finally:
+                await self.documents.close()
+
+        return asyncio.run(one())
+
+    def get(self, op: str, **operands: Any) -> Any:
+        value = self.do(op, **operands).value
+        assert not isinstance(value, Failed)
+        return plain(value)
+
+    def refused(self, op: str, **operands: Any) -> EdvacError:
+        """The error of a call that must fail; it says what, why and what to do."""
+        try:
+            self.do(op, **operands)
+        except EdvacError as error:
+            assert error.what and error.why and error.fix, error
+            return error
+        raise AssertionError(f"{op} did not fail")
+
+
+def make_call(op: str, *, timeout_s: float = 30.0, **operands: Any) -> Call:
+    signature = CATALOGUE.signatures[op]
+    values: dict[str, Value] = {}
+    for param in signature.params:
+        if param.name in operands:
+            values[param.name] = lift(operands[param.name], PROGRAM)
+        elif param.default is not REQUIRED:
+            values[param.name] = lift(param.default, PROGRAM)
+    return Call(signature, values, "slot", "here", timeout_s)
+
+
+def wait(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)

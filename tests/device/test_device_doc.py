@@ -1,0 +1,324 @@
+"""`doc.text`: encodings, formats and hostile documents; the parser's process is isolated."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+from device_kit import World
+
+from edvac.core.errors import ProcessorError
+from edvac.core.label import UNBOUNDED, Label
+from edvac.device import doc, parse
+from edvac.device.parse import Unreadable, to_text
+from edvac.sandbox import Isolation, bubblewrap
+
+GERMAN = "Rechnung über 1.250,00 € für Müller & Söhne, fällig am 3. März. Größe: äöüß."
+JAPANESE = "請求書の合計金額は十二万円です。お支払いは来月末までにお願いします。" * 3
+
+
+def text_of(name: str, data: bytes) -> str:
+    return to_text(name, data)[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
+def test_german_is_read_in_any_of_its_encodings(encoding: str) -> None:
+    text, notes = to_text("r.txt", GERMAN.encode(encoding))
+    assert text == GERMAN
+    assert bool(notes) is (encoding not in ("utf-8", "utf-8-sig"))
+
+
+def test_latin_1_and_shift_jis_are_found_and_stated() -> None:
+    text, notes = to_text("r.txt", "Müller zahlt für die Größe, schöne Grüße".encode("latin-1"))
+    assert text.startswith("Müller")
+    assert "not UTF-8" in notes[0]
+    text, notes = to_text("j.txt", JAPANESE.encode("shift_jis"))
+    assert text == JAPANESE
+    assert "shift_jis" in notes[0] or "cp932" in notes[0]
+
+
+def test_line_ends_become_one_kind() -> None:
+    assert text_of("a.txt", b"a\r\nb\rc\n") == "a\nb\nc\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("a.txt", b"", "empty"),
+        ("a.txt", b" \n\t ", "empty"),
+        ("a.txt", b"%PDF-1.7 ...", "a PDF"),
+        ("a.docx", b"PK\x03\x04xxxx", "Office"),
+        ("a.txt", bytes(range(256)) * 4, "binary"),
+        ("a.txt", b"\xff\xfea\x00b", "does not fit"),  # UTF-16 cut in the middle
+        ("a.html", b"<html><script>x()</script></html>", "no text"),
+        ("a.eml", b"\n\nno headers here", "no headers"),
+        ("a.txt", b"x" * (parse.MAX_TEXT + 1), "limit"),
+        ("a.txt", b"x" * (parse.MAX_DATA + 1), "limit"),
+    ],
+)
+def test_what_has_no_text_says_why(name: str, data: bytes, why: str) -> None:
+    with pytest.raises(Unreadable, match=why):
+        to_text(name, data)
+
+
+def test_html_keeps_what_a_reader_sees() -> None:
+    page = """<!DOCTYPE html><html><head><title>t</title><style>b{}</style></head><body>
+    <h1>Order</h1><p>Two&nbsp;lines<br>here</p><script>alert(1)</script>
+    <table><tr><td>A</td><td>1</td></tr><tr><td>B</td><td>2</td></tr></table></body></html>"""
+    text = text_of("order", page.encode())
+    assert text.split("\n")[0] == "Order"
+    assert "Two lines\nhere" in text
+    assert "A | 1\nB | 2" in text
+    assert "alert" not in text
+    assert "b{}" not in text
+
+
+def test_a_page_is_read_as_it_says() -> None:
+    page = f'<html><meta charset="shift_jis"><p>{"金額"}</p></html>'.encode("shift_jis")
+    text, notes = to_text("p.html", page)
+    assert text == "金額"
+    assert "shift_jis" in notes[0]
+    lying = b'<html><meta charset="utf-7"><p>Gr+AN8A+</p></html>'
+    assert "Gr" in text_of("p.html", lying)
+
+
+def mail(**headers: str) -> EmailMessage:
+    message = EmailMessage()
+    for name, value in ({"From": "a@b.c", "Subject": "Größe", "To": "x@y.z"} | headers).items():
+        message[name] = value
+    return message
+
+
+def test_mail_in_quoted_printable_and_base64() -> None:
+    for transfer in ("quoted-printable", "base64"):
+        message = mail()
+        message.set_content(GERMAN, cte=transfer)
+        text = text_of("m.eml", bytes(message))
+        assert text.startswith("From: a@b.c\nTo: x@y.z\nSubject: Größe\n\n")
+        assert GERMAN in text
+
+
+def test_mail_prefers_the_plain_part_and_names_attachments() -> None:
+    message = mail()
+    message.set_content("the plain part")
+    message.add_alternative("<p>the <b>page</b></p>", subtype="html")
+    message.add_attachment(b"%PDF", maintype="application", subtype="pdf", filename="rechnung.pdf")
+    text, notes = to_text("m.eml", bytes(message))
+    assert "the plain part" in text
+    assert "page" not in text
+    assert notes == ["attachments not read: rechnung.pdf"]
+
+
+def test_mail_with_only_a_page_and_with_a_wrong_charset() -> None:
+    message = mail()
+    message.set_content("<p>nur <b>Seite</b></p>", subtype="html")
+    assert "nur Seite" in text_of("m.eml", bytes(message))
+    raw = b"From: a@b.c\nSubject: s\nContent-Type: text/plain; charset=us-ascii\n\n"
+    text, notes = to_text("m.eml", raw + GERMAN.encode("cp1252"))
+    assert GERMAN in text
+    assert notes
+    raw = b"From: a@b.c\nSubject: s\nContent-Type: text/plain; charset=no-such\n\nbody"
+    assert "body" in text_of("m.eml", raw)
+
+
+def test_a_header_cannot_fake_another_line() -> None:
+    raw = b"From: a@b.c\nSubject: =?utf-8?q?one=0ATo=3A_boss=40b.c?=\n\nbody\n"
+    head = text_of("m.eml", raw).split("\n\n")[0]
+    assert len(head.split("\n")) == 2
+
+
+def test_csv_with_other_separators_says_so() -> None:
+    text, notes = to_text("d.csv", b"name;total\nann;1,5\nbob;2,5\n")
+    assert text.startswith("name;total")
+    assert notes == ["columns are separated by ';'"]
+    assert to_text("d.tsv", b"name\ttotal\nann\t1\nbob\t2\n")[1] == [
+        "columns are separated by '\\t'"
+    ]
+    assert to_text("d.csv", b"name,total\nann,1\n")[1] == []
+
+
+# -- the process --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    (tmp_path / "good.txt").write_text("good")
+    (tmp_path / "cp1252.txt").write_bytes(GERMAN.encode("cp1252"))
+    (tmp_path / "empty.txt").write_bytes(b"")
+    return World({"in": tmp_path})
+
+
+@pytest.mark.sandbox
+def test_a_document_through_the_process(world: World) -> None:
+    reply = world.do("doc.text", path="in/cp1252.txt")
+    assert reply.value.label is Label.of(["file:in/cp1252.txt"], readers=["user"], bits=UNBOUNDED)
+    assert reply.notes == ("not UTF-8; read as cp1252",)
+    error = world.refused("doc.text", path="in/empty.txt")
+    assert (error.code, error.why) == ("document_unreadable", "The file is empty.")
+
+
+def evil(tmp_path: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parser that does `body` for a document called ``evil``, as if it had taken it over."""
+    source = Path(parse.__file__).read_text()
+    hook = "    suffix = name.rpartition"
+    lines = "".join(f"        {line}\n" for line in body.split("\n"))
+    made = source.replace(hook, f"    if name.startswith('evil'):\n{lines}{hook}")
+    assert made != source
+    (tmp_path / "parse.py").write_text(made)
+    monkeypatch.setattr(doc, "__file__", str(tmp_path / "doc.py"))
+    (tmp_path / "evil.txt").write_text("evil")
+
+
+async def good_after_evil(world: World) -> list[str]:
+    """What becomes of the evil document, and of the next one with the same parser."""
+    said = []
+    for path in ("in/evil.txt", "in/good.txt"):
+        try:
+            said.append(str((await world.call("doc.text", path=path)).value.data))  # type: ignore[union-attr]
+        except Exception as error:  # what it is, the caller compares
+            said.append(f"{type(error).__name__}: {getattr(error, 'why', error)}")
+    await world.documents.close()
+    return said
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("os.kill(os.getpid(), 9)", "Its parser died (status -9)"),
+        ("os.abort()", "Its parser died (status -6)"),
+        ("os._exit(7)", "Its parser died (status 7)"),
+        ("os.write(3, b'x'); raise KeyError('x')", "KeyError"),
+        ("x = 'x' * 10**10", "MemoryError"),
+        ("raise ZeroDivisionError", "Its parser died (status 1)"),
+        ("raise Unreadable('e' * 50)", "E" + "e" * 49),
+        (
+            "for f in range(3, 40):\n    try: os.write(f, b'junk')\n    except OSError: pass",
+            "ProcessorError",
+        ),
+    ],
+)
+def test_a_bad_document_does_not_touch_the_next(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, expected: str
+) -> None:
+    evil(tmp_path, body, monkeypatch)
+    said, good = asyncio.run(good_after_evil(world))
+    assert expected.lower() in said.lower()
+    assert good == "good"
+
+
+@pytest.mark.sandbox
+def test_endless_computing_ends(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evil(tmp_path, "while True: pass", monkeypatch)
+    made = (tmp_path / "parse.py").read_text().replace("MAX_SECONDS = 20", "MAX_SECONDS = 1")
+    (tmp_path / "parse.py").write_text(made)
+    said, good = asyncio.run(good_after_evil(world))
+    assert "more than 1 s" in said
+    assert good == "good"
+
+
+PROBES = {
+    "network": "import socket\nsocket.create_connection(('127.0.0.1', PORT))\nreturn 'out', []",
+    "file": "return open(r'SECRET').read(), []",
+    "environment": "return open('/proc/1/environ').read() + str(os.environ), []",
+    "write": "open('/tmp/../w', 'w').write('x')\nreturn 'out', []",
+}
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("probe", PROBES)
+def test_the_parser_has_no_network_and_no_files(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probe: str
+) -> None:
+    monkeypatch.setenv("CANARY", "canary-value")
+    secret = tmp_path / "secret"
+    secret.write_text("out")
+
+    async def go() -> tuple[list[str], list[str]]:
+        server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        body = PROBES[probe].replace("PORT", str(port)).replace("SECRET", str(secret))
+        evil(tmp_path, body, monkeypatch)
+        held = await good_after_evil(world)
+        with monkeypatch.context() as context:  # the same parser without a sandbox gets out
+            context.setattr(bubblewrap, "probe", lambda: Isolation(False, "none", "none"))
+            free = await good_after_evil(world)
+        server.close()
+        await server.wait_closed()
+        return held, free
+
+    held, free = asyncio.run(go())
+    assert "out" not in held[0].split()
+    assert "canary" not in held[0]
+    assert held[1] == free[1] == "good"
+    if probe != "environment":
+        assert free[0] == "out"
+    Path("/w").unlink(missing_ok=True)
+
+
+@pytest.mark.sandbox
+def test_a_killed_parser_is_replaced(world: World) -> None:
+    async def go() -> str:
+        await world.call("doc.text", path="in/good.txt")
+        process = world.documents._idle[0]._process
+        assert process is not None
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        with pytest.raises(ProcessorError) as died:
+            await world.call("doc.text", path="in/good.txt")
+        assert (died.value.code, died.value.retryable) == ("parser_died", True)
+        reply = await world.call("doc.text", path="in/good.txt")
+        await world.documents.close()
+        return str(reply.value.data)  # type: ignore[union-attr]
+
+    assert asyncio.run(go()) == "good"
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize(
+    "reply", [b"\xff\xff\xff\xff", b"\0\0\0\2no", b"\0\0\0\4true", b'\0\0\0\x0a{"text":5}']
+)
+def test_a_lying_parser_is_an_error(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reply: bytes
+) -> None:
+    (tmp_path / "parse.py").write_text(f"import sys\nsys.stdout.buffer.write({reply!r})\n")
+    monkeypatch.setattr(doc, "__file__", str(tmp_path / "doc.py"))
+    error = world.refused("doc.text", path="in/good.txt")
+    assert error.code == "parser_died"
+
+
+@pytest.mark.sandbox
+def test_many_documents_at_once_and_one_cancelled(world: World) -> None:
+    async def go() -> list[object]:
+        tasks = [asyncio.create_task(world.call("doc.text", path="in/good.txt")) for _ in range(12)]
+        await asyncio.sleep(0)
+        tasks[3].cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        await world.documents.close()
+        return list(ended)
+
+    ended = asyncio.run(go())
+    assert sum(isinstance(one, asyncio.CancelledError) for one in ended) == 1
+    assert sum(getattr(getattr(one, "value", None), "data", "") == "good" for one in ended) == 11
+
+
+def test_without_isolation_a_note_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bubblewrap, "probe", lambda: Isolation(False, "none here", "install it"))
+    reply = world.do("doc.text", path="in/good.txt")
+    assert "without a sandbox" in reply.notes[0]
+
+
+def test_the_parser_answers_in_ascii_json() -> None:
+    found = parse._answer("a.txt", "é\u2028".encode())
+    assert json.loads(json.dumps(found)) == {"text": "é\u2028", "notes": []}
+    escaped = b'<html><meta charset="unicode_escape"><p>\xe9 \\ud800</p></html>'
+    assert "\\ud800" in parse._answer("a.html", escaped)["text"]
+    assert sys.version_info >= (3, 11)
