@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from edvac.compiler import examples, grammar, prompt
@@ -29,6 +29,13 @@ BACKTRACKS = 3  # statements taken back, in one round
 ROUNDS = 2  # whole programs
 STATEMENT_TOKENS = 400
 PROGRAM_TOKENS = 1200
+
+
+OnDraft = Callable[[str], None]
+
+
+def _ignore(text: str) -> None:
+    del text
 
 
 @dataclass(slots=True)
@@ -84,8 +91,12 @@ class Planner:
         self._catalogue = catalogue
         self._emit = emit
 
-    async def plan(self, task: str) -> str:
+    async def plan(self, task: str, on_draft: OnDraft = _ignore) -> str:
         """A verified program for the task.
+
+        Args:
+            on_draft: called with the program so far whenever it has changed. It mostly grows;
+                when a statement was taken back it is not a continuation of what came before.
 
         Raises:
             ProgramError: no legal program came out; the error is the verifier's last one.
@@ -95,7 +106,7 @@ class Planner:
         for attempt in range(ROUNDS):
             write = self._by_statement if self._processor.has_grammar else self._whole
             try:
-                text = await write(task, attempt, complaint)
+                text = await write(task, attempt, complaint, on_draft)
                 return text
             except ProgramError as problem:
                 failed = problem
@@ -111,7 +122,9 @@ class Planner:
 
     # -- under a grammar ------------------------------------------------------------------------
 
-    async def _by_statement(self, task: str, attempt: int, complaint: str) -> str:
+    async def _by_statement(
+        self, task: str, attempt: int, complaint: str, on_draft: OnDraft
+    ) -> str:
         shots = examples.similar(task)
         asked = prompt.messages(task, shots, self._catalogue, complaint)
         draft = _Draft(attempt=attempt)
@@ -132,6 +145,7 @@ class Planner:
                 continue
             self._show(draft.text, piece)
             draft.accept(piece)
+            on_draft(draft.text)
         raise ProgramError("program_too_long", f"over {MAX_STATEMENTS} statements")
 
     def _show(self, before: str, piece: str) -> None:
@@ -187,7 +201,8 @@ class Planner:
 
     # -- without one ----------------------------------------------------------------------------
 
-    async def _whole(self, task: str, attempt: int, complaint: str) -> str:
+    async def _whole(self, task: str, attempt: int, complaint: str, on_draft: OnDraft) -> str:
+        del on_draft  # it comes in one piece
         asked = prompt.messages(task, examples.similar(task), self._catalogue, complaint)
         answer = await self._processor.complete(
             Request(
