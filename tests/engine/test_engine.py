@@ -48,7 +48,13 @@ def make(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
     def build(exact: bool = True, limits: Limits = LIMITS, **more: object) -> Engine:
         decoder, source = loaded[exact]
         kind = torch.float32 if exact else torch.float16
-        options = EngineOptions(limits, exact, kind, jump_ahead=bool(more.pop("jump_ahead", True)))
+        options = EngineOptions(
+            limits,
+            exact,
+            kind,
+            jump_ahead=bool(more.pop("jump_ahead", True)),
+            speculate=bool(more.pop("speculate", True)),
+        )
         kept = more.pop("kept", None)
         assert not more
         return Engine(decoder, source.codec, options, SystemClock(), kept)  # type: ignore[arg-type]

@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kv-mb", type=int, default=0, help="memory for keys and values")
     parser.add_argument("--slots", type=int, default=_SLOTS, help="sequences at a time")
     parser.add_argument("--step-tokens", type=int, default=_STEP_TOKENS)
+    parser.add_argument("--no-speculation", action="store_true", help="draft no tokens")
     return parser
 
 
@@ -87,6 +88,7 @@ def _builder(
                 kv_bytes=options.kv_mb << 20,
                 slots=options.slots,
                 step_tokens=max(options.step_tokens, options.slots),
+                speculate=not options.no_speculation,
             ),
             on_progress,
             _in_background,

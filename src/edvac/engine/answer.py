@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from edvac.engine.grammar import Matcher
 from edvac.engine.protocol import Done, FinishReason, FromEngine, Generate, Text
 from edvac.engine.scheduler import Job
+from edvac.engine.speculation import Guess, Memory
 from edvac.engine.tokenizer import TextStream
 
 
@@ -23,9 +24,13 @@ class Answer:
     job: Job
     matcher: Matcher | None
     stream: TextStream
+    memory: Memory
     keep: int = 0
     produced: int = 0
     forced: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    agreed: int = 0
     text: str = ""
     _shown: int = 0
     _since_shown: int = 0
@@ -65,6 +70,17 @@ class Answer:
     def next_queued(self) -> int | None:
         return self._queued.popleft() if self._queued else None
 
+    def guess(self, most: int, ends: frozenset[int]) -> Guess | None:
+        """What may come next; nothing while tokens that must come are still queued."""
+        room = min(most, self.request.max_tokens - self.produced - 1)
+        if room < 1 or self._queued:
+            return None
+        found = self.memory.guess(self.job.tokens, room, self.matcher)
+        if found is None or ends.isdisjoint(found.tokens):
+            return found
+        cut = next(at for at, token in enumerate(found.tokens) if token in ends)
+        return Guess(found.tokens[:cut], found.agreed) if cut else None
+
     def fresh_text(self, last: bool = False) -> list[FromEngine]:
         """Text not shown yet; the part that might become a stop string is held back."""
         if last:
@@ -100,6 +116,8 @@ class Answer:
             cached_tokens=job.cached,
             completion_tokens=self.produced,
             forced_tokens=self.forced,
+            drafted_tokens=self.drafted,
+            accepted_tokens=self.accepted,
             queue_ms=(admitted - job.arrived) * 1000,
             prefill_ms=max(0.0, first - admitted) * 1000,
             decode_ms=max(0.0, now - first) * 1000,

@@ -45,6 +45,7 @@ class Assembly:
     kv_bytes: int
     slots: int
     step_tokens: int
+    speculate: bool = True
 
 
 def assemble(
@@ -66,7 +67,9 @@ def assemble(
     engine = Engine(
         decoder,
         source.codec,
-        EngineOptions(limits, reference, dtype, kv_bytes // _PARKED_SHARE),
+        EngineOptions(
+            limits, reference, dtype, kv_bytes // _PARKED_SHARE, speculate=wanted.speculate
+        ),
         SystemClock(),
         KeptPrefixes(wanted.cache, f"{digest} {wanted.setting} {dtype}"),
         save=save,

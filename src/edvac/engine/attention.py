@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from edvac.engine.weights import ModelConfig
 
-_NARROW: Final = 8  # up to this many tokens of a sequence in one step are batched with others'
+_NARROW: Final = 16  # up to this many tokens of a sequence in one step are batched with others'
 _WASTE: Final = 1.6  # a batch is split where padding would cost more than this
 
 

@@ -21,7 +21,8 @@ from edvac.engine.model import Decoder
 from edvac.engine.prefixes import KeptPrefixes, ParkedPrefixes
 from edvac.engine.protocol import FinishReason, FromEngine, Generate, Progress, StatsReply, failure
 from edvac.engine.sampler import Sampling, choose
-from edvac.engine.scheduler import Chunk, Job, Limits, Scheduler, StepPlan
+from edvac.engine.scheduler import Chunk, Job, Limits, Scheduler, StepPlan, common_prefix
+from edvac.engine.speculation import MOST, Experience, Memory, worthwhile
 from edvac.engine.tokenizer import TextCodec
 
 _MAX_STOPS: Final = 16
@@ -36,6 +37,8 @@ class Counters:
     cached_tokens: int = 0
     decode_tokens: int = 0
     forced_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     busy_seconds: float = 0.0
 
 
@@ -48,6 +51,7 @@ class EngineOptions:
     kv_dtype: torch.dtype = torch.float16
     parked_bytes: int = 512 << 20
     jump_ahead: bool = True
+    speculate: bool = True
 
 
 @dataclass(slots=True)
@@ -70,11 +74,13 @@ class Engine:
         self._parked = ParkedPrefixes(self.options.parked_bytes)
         self._scheduler = Scheduler(limits, self.clock, self._parked)
         self._grammars = Grammars(self.codec, config.vocabulary)
+        self._experience = Experience()
 
     _arena: Arena = field(init=False)
     _parked: ParkedPrefixes = field(init=False)
     _scheduler: Scheduler = field(init=False)
     _grammars: Grammars = field(init=False)
+    _experience: Experience = field(init=False)
 
     @property
     def busy(self) -> bool:
@@ -94,7 +100,9 @@ class Engine:
             tokens=tokens,
             max_tokens=request.max_tokens,
         )
-        answer = Answer(request, job, self._matcher(request), self.codec.stream(), keep)
+        memory = Memory(self._experience.child())
+        matcher = self._matcher(request)
+        answer = Answer(request, job, matcher, self.codec.stream(), memory, keep)
         if keep:
             self._restore(request.reader_class, tokens[:keep])
         self._scheduler.add(job)
@@ -108,6 +116,8 @@ class Engine:
 
     def step(self) -> list[FromEngine]:
         """Compute one step and report what came of it."""
+        if self.options.speculate:
+            self._speculate()
         plan = self._scheduler.plan()
         if not plan.chunks:
             if self._answers:
@@ -123,8 +133,8 @@ class Engine:
             row = 0
             for chunk in plan.chunks:
                 if chunk.samples:
-                    messages += self._advance(chunk.job, logits[row])
-                    row += 1
+                    messages += self._advance(chunk, logits[row : row + 1 + chunk.drafted])
+                    row += 1 + chunk.drafted
         self._count(plan, self.clock.now() - started)
         return messages
 
@@ -148,6 +158,8 @@ class Engine:
             prefill_tokens_per_second=counters.prefill_tokens / busy,
             decode_tokens_per_second=counters.decode_tokens / busy,
             resident_bytes=resident,
+            drafted_tokens=counters.drafted_tokens,
+            accepted_tokens=counters.accepted_tokens,
         )
 
     def _encode(self, request: Generate) -> tuple[list[int], int]:
@@ -194,11 +206,31 @@ class Engine:
         sampled: list[int] = []
         for chunk in plan.chunks:
             tokens += chunk.job.tokens[chunk.start : chunk.start + chunk.count]
-            spans.append(Span(chunk.job.slot, chunk.start, chunk.count))
+            tokens += chunk.job.draft[: chunk.drafted]
+            spans.append(Span(chunk.job.slot, chunk.start, chunk.rows))
             if chunk.samples:
-                sampled.append(len(tokens) - 1)
+                sampled += range(len(tokens) - 1 - chunk.drafted, len(tokens))
         attention = AttentionPlan(spans, self._arena, self.decoder.config, self.options.exact)
         return self.decoder.forward(tokens, attention, self._arena, sampled)
+
+    def _speculate(self) -> None:
+        """Draft for answers whose next step would be narrow enough for more rows to pay."""
+        running = self._scheduler.running
+        rows, gained = sum(job.pending for job in running), float(len(running))
+        prefilling = any(job.prefilling for job in running)
+        for job in running:
+            job.draft = []
+            answer = self._answers[job.id]
+            if prefilling or worthwhile(MOST, 1.0, rows, gained) == 0:
+                continue
+            guess = answer.guess(MOST, self.codec.specials.ends)
+            if guess is None:
+                continue
+            chance = answer.memory.experience.chance(guess.agreed)
+            count = worthwhile(len(guess.tokens), chance, rows, gained)
+            job.draft, answer.agreed = guess.tokens[:count], guess.agreed
+            rows += count
+            gained += sum(chance**power for power in range(1, count + 1))
 
     def _progress(self, plan: StepPlan) -> list[FromEngine]:
         return [
@@ -207,19 +239,46 @@ class Engine:
             if chunk.start < chunk.job.prompt and self._answers[chunk.job.id].request.stream
         ]
 
-    def _advance(self, job: Job, logits: torch.Tensor) -> list[FromEngine]:
-        """Take the next token of an answer, and those its grammar forces after it."""
+    def _advance(self, chunk: Chunk, logits: torch.Tensor) -> list[FromEngine]:
+        """Take the next token of an answer, then more of them for as long as its draft holds.
+
+        Row `n` of the logits follows the first `n` drafted tokens. What is taken from a row does
+        not depend on the draft, so neither does the answer.
+        """
+        job = chunk.job
         answer = self._answers[job.id]
         answer.decoding_since(self.clock.now())
+        known, draft = len(job.tokens), job.draft[: chunk.drafted]
+        answer.drafted += len(draft)
+        row = held = 0
+        ended: list[FromEngine] | None = None
+        while ended is None and row == held:
+            try:
+                ended = self._next(answer, logits[row])
+            except EdvacError as error:
+                return self._fail(answer, error)
+            row, before = len(job.tokens) - known, held
+            held = common_prefix(draft, job.tokens[known:])
+            job.computed = known + held
+            answer.accepted += held - before
+        self._judge(answer, draft, held, ended is None)
+        return answer.fresh_text() if ended is None else ended
+
+    def _judge(self, answer: Answer, draft: list[int], held: int, goes_on: bool) -> None:
+        """Learn from a draft; where the answer ended nothing is known of the rest."""
+        self.counters.drafted_tokens += len(draft)
+        self.counters.accepted_tokens += held
+        self.counters.decode_tokens += held
+        failed = goes_on and held < len(draft)
+        answer.memory.experience.learn(answer.agreed, held, failed)
+
+    def _next(self, answer: Answer, logits: torch.Tensor) -> list[FromEngine] | None:
+        """Append what follows; the last messages where that ends the answer."""
         queued = answer.next_queued()
         if queued is not None:  # forced tokens, fed one per step
-            job.tokens.append(queued)
-            return []
-        try:
-            messages = self._take(answer, self._choose(answer, logits))
-        except EdvacError as error:
-            return self._fail(answer, error)
-        return messages
+            answer.job.tokens.append(queued)
+            return None
+        return self._take(answer, self._choose(answer, logits))
 
     def _choose(self, answer: Answer, logits: torch.Tensor) -> int:
         request = answer.request
@@ -235,7 +294,7 @@ class Engine:
         )
         return choose(logits, sampling, len(answer.job.tokens), answer.job.tokens)
 
-    def _take(self, answer: Answer, token: int) -> list[FromEngine]:
+    def _take(self, answer: Answer, token: int) -> list[FromEngine] | None:
         if token in self.codec.specials.ends:
             return self._end(answer, "stop")
         new = [token]
@@ -252,7 +311,7 @@ class Engine:
         if answer.produced >= answer.request.max_tokens:
             return self._end(answer, "length")
         answer.feed(new, self.options.jump_ahead)
-        return answer.fresh_text()
+        return None
 
     def _end(self, answer: Answer, reason: FinishReason) -> list[FromEngine]:
         self._park(answer)
@@ -285,7 +344,7 @@ class Engine:
         self.counters.steps += 1
         self.counters.busy_seconds += seconds
         self.counters.prefill_tokens += prefill
-        self.counters.decode_tokens += plan.rows - prefill
+        self.counters.decode_tokens += sum(chunk.count for chunk in plan.chunks) - prefill
 
 
 def _prefill_rows(chunk: Chunk) -> int:

@@ -94,6 +94,14 @@ class Matcher:
             self._check()
             raise InternalError("grammar_rejected", "The grammar refused a token it had allowed.")
 
+    def legal(self, tokens: list[int]) -> int:
+        """How many of the tokens, from the first, could come next; the state stays as it is."""
+        if self._matcher.is_stopped():
+            return 0
+        found: int = self._matcher.validate_tokens(tokens)
+        self._check()
+        return found
+
     def complete(self) -> bool:
         """Nothing more can follow but the end."""
         return bool(self._matcher.is_stopped())

@@ -136,6 +136,8 @@ class Done(_Message, frozen=True, kw_only=True):
     cached_tokens: int
     completion_tokens: int
     forced_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     queue_ms: float = 0.0
     prefill_ms: float = 0.0
     decode_ms: float = 0.0
@@ -170,6 +172,8 @@ class StatsReply(_Message, frozen=True, kw_only=True):
     prefill_tokens_per_second: float
     decode_tokens_per_second: float
     resident_bytes: int
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 ToEngine: TypeAlias = Hello | Generate | Cancel | Hint | Stats | Shutdown

@@ -38,7 +38,10 @@ class Limits:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One request as the scheduler sees it: tokens wanted and tokens computed."""
+    """One request as the scheduler sees it: tokens wanted and tokens computed.
+
+    `draft` holds guesses at what comes next; they are computed where there is room.
+    """
 
     id: str
     program: str
@@ -46,6 +49,7 @@ class Job:
     reader_class: str
     tokens: list[int]
     max_tokens: int
+    draft: list[int] = field(default_factory=list)
     prompt: int = 0
     computed: int = 0
     cached: int = 0
@@ -84,12 +88,20 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Tokens of one job to compute in this step; `samples` says that they reach the end."""
+    """Tokens of one job to compute in this step; `samples` says that they reach the end.
+
+    `drafted` guesses follow the `count` tokens.
+    """
 
     job: Job
     start: int
     count: int
     samples: bool
+    drafted: int = 0
+
+    @property
+    def rows(self) -> int:
+        return self.count + self.drafted
 
 
 @dataclass(slots=True)
@@ -99,7 +111,7 @@ class StepPlan:
 
     @property
     def rows(self) -> int:
-        return sum(chunk.count for chunk in self.chunks)
+        return sum(chunk.rows for chunk in self.chunks)
 
 
 class Scheduler:
@@ -169,8 +181,10 @@ class Scheduler:
         count = min(job.pending, budget)
         if count > 0:
             samples = count == job.pending
-            plan.chunks.append(Chunk(job, job.computed, count, samples))
-        return max(count, 0)
+            drafted = min(len(job.draft), budget - count) if samples else 0
+            plan.chunks.append(Chunk(job, job.computed, count, samples, drafted))
+            return count + drafted
+        return 0
 
     def _admit(self, plan: StepPlan, budget: int) -> None:
         reserved = sum(job.reserved for job in self.running)
