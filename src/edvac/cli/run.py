@@ -16,6 +16,7 @@ from edvac.core import errors, event
 
 if TYPE_CHECKING:
     from edvac.cli.view import View
+    from edvac.compiler import Planner
     from edvac.machine import Job, Machine, Report
     from edvac.machine.driver import Driver
 
@@ -129,14 +130,16 @@ class _Command:
         self._signals = 0
 
     async def run(self, task: str) -> int:
-        from edvac.machine import Job
-
         source = read_source(task)
         values = read_settings(self._flags["settings"])
         with self._machine() as machine, self._view:
-            text = source.text
+            if source.text is None:
+                await machine.processor.open()
+            text = source.text or self._known(machine, source.task)
+            if text is None and self._may_run_ahead():
+                return await self._drive(machine, job=self._job("", source.task, values))
             if text is None:
-                text = await self._plan(machine, source.task)
+                text = await self._planner(machine).plan(source.task)
             roots = self._check(text)
             if self._flags["plan_only"]:
                 self._view.__exit__(None, None, None)
@@ -144,16 +147,46 @@ class _Command:
                 return 0
             if source.text is None or not self._flags["yes"]:
                 self._approve(text, roots, source)
-            job = Job(
-                text,
-                source.task,
-                roots,
-                values,
-                self._flags["output"],
-                self._flags["fresh"],
-                self._settings.tokens,
+            return await self._drive(machine, job=self._job(text, source.task, values, roots))
+
+    def _job(
+        self,
+        text: str,
+        task: str,
+        values: dict[str, str],
+        roots: dict[str, Path] | None = None,
+    ) -> Job:
+        from edvac.machine import Job
+        from edvac.machine.inputs import given_roots
+
+        return Job(
+            text,
+            task,
+            roots if roots is not None else given_roots(self._flags["inputs"]),
+            values,
+            self._flags["output"],
+            self._flags["fresh"],
+            self._settings.tokens,
+        )
+
+    def _may_run_ahead(self) -> bool:
+        """Steps may begin while the plan is being written: the user approved it unseen, and said
+        what may be read."""
+        flags = self._flags
+        return flags["yes"] and flags["inputs"] and not flags["plan_only"] and not flags["settings"]
+
+    def _known(self, machine: Machine, task: str) -> str | None:
+        """The plan of an earlier run for the same task."""
+        if self._flags["fresh"] or self._flags["plan_only"]:
+            return None
+        text = machine.known_program(task)
+        if text is not None:
+            self._view.show(
+                event.Note(text="the plan of an earlier run is used; --fresh plans anew")
             )
-            return await self._drive(machine, job=job)
+            for number, line in enumerate(text.rstrip().split("\n"), 1):
+                self._view.show(event.PlanLine(text=line, number=number))
+        return text
 
     async def resume(self, run_id: str | None, *, retry: bool) -> int:
         with self._machine() as machine, self._view:
@@ -167,14 +200,11 @@ class _Command:
         processor = choose_processor(self._settings, self._view.show)
         return Machine(self._workspace, processor, at_once=self._settings.at_once)
 
-    async def _plan(self, machine: Machine, task: str) -> str:
-        """Let the model write the program, showing each line as it is accepted."""
+    def _planner(self, machine: Machine) -> Planner:
+        """Writes programs, showing each line as it is accepted."""
         from edvac.compiler import Planner
-        from edvac.device import CATALOGUE
 
-        await machine.processor.open()
-        planner = Planner(machine.processor, CATALOGUE, self._view.show)
-        return await planner.plan(task)
+        return Planner(machine.processor, machine.catalogue, self._view.show)
 
     def _check(self, text: str) -> dict[str, Path]:
         """Verify, and find the directories that the program reads."""
@@ -185,8 +215,7 @@ class _Command:
         program = parse(text, CATALOGUE)
         if self._flags["inputs"]:
             return given_roots(self._flags["inputs"])
-        reads = [use.pattern for use in program.uses if use.reads]
-        return derived_roots(reads, Path.cwd())
+        return derived_roots(program.touches.reads, Path.cwd())
 
     def _approve(self, text: str, roots: dict[str, Path], source: _Source) -> None:
         """Show what the program will do; ask unless told not to."""
@@ -225,7 +254,12 @@ class _Command:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupt)
         try:
-            if job is not None:
+            if job is not None and not job.program:
+                planner = self._planner(machine)
+                report = await machine.run_as_written(
+                    job, lambda draft: planner.plan(job.task, draft), terminal
+                )
+            elif job is not None:
                 report = await machine.run(job, terminal)
             else:
                 report = await machine.resume(run, terminal, retry=retry)

@@ -6,6 +6,6 @@ never a file's name or content. Knows
 nothing of how programs are executed.
 """
 
-from edvac.compiler.planner import Planner
+from edvac.compiler.planner import PLANNER_VERSION, Planner
 
-__all__ = ["Planner"]
+__all__ = ["PLANNER_VERSION", "Planner"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 RecordKind: TypeAlias = Literal[
-    "opened", "program", "intent", "outcome", "blocked", "approved", "closed"
+    "opened", "program", "extended", "intent", "outcome", "blocked", "approved", "closed"
 ]
 
 

@@ -47,7 +47,7 @@ from edvac.core.value import (
     steered,
 )
 from edvac.guard import Ask, Deny, Policy, Verdict, decide
-from edvac.program import Evaluator, StepCall
+from edvac.program import Evaluator, Program, StepCall
 from edvac.program.host import Unreached
 
 EvaluatorOf = Callable[["ControlUnit"], Evaluator]
@@ -76,7 +76,10 @@ class ControlUnit:
         replay: Replay,
         limits: Limits,
         policy: Policy = decide,
+        *,
+        growing: bool = False,
     ) -> None:
+        self._growing = growing
         self._replay = replay
         self._limits = limits
         self._policy = policy
@@ -125,6 +128,14 @@ class ControlUnit:
                 self._retire(step, outcome)
             else:
                 self._fail_or_retry(step, outcome)
+        return self._pump()
+
+    def extend(self, program: Program, now: float, *, whole: bool) -> Work:
+        """More of the program has been written. Until it is whole, steps that only read or compute
+        run ahead; what writes or leaves the machine waits."""
+        self._now = now
+        self._growing = not whole
+        self._evaluator.extend(program)
         return self._pump()
 
     def tick(self, now: float) -> Work:
@@ -305,6 +316,8 @@ class ControlUnit:
 
     def _try_external(self) -> None:
         """External effects: every earlier line finished, or failed and handled (design 2)."""
+        if self._growing:
+            return
         waiting, self._in_order = self._in_order, []
         for slot in waiting:
             step = self.steps[slot]
@@ -318,7 +331,7 @@ class ControlUnit:
         more. While anything moves, a later attempt() may still accept it; so whether the step runs
         does not depend on which of the two comes first."""
         moving = self._issued or self._held or self._timers or any(self._ready.values())
-        if moving or not self._in_order:
+        if self._growing or moving or not self._in_order:
             return False
         step = min((self.steps[slot] for slot in self._in_order), key=lambda step: step.order)
         failed = self._earlier_unhandled(step.order)
@@ -353,12 +366,16 @@ class ControlUnit:
                 limit = step.call.signature.limit
                 if step.state is not StepState.READY:
                     continue
-                if limit and self._running[step.call.op] >= limit:
+                if self._too_early(step) or (limit and self._running[step.call.op] >= limit):
                     at_limit.append(first)
                 elif not self._budget_spent(step):
                     self._start(step)
             for left in at_limit:
                 heapq.heappush(ready, left)
+
+    def _too_early(self, step: Step) -> bool:
+        """A write of a program that may still be taken back."""
+        return self._growing and step.call.signature.effect is Effect.WRITE
 
     def _room(self, device: str) -> int:
         return self._limits.at_once.get(device, self._limits.default_at_once)
@@ -476,7 +493,7 @@ class ControlUnit:
             if not self._issued:
                 self._work.closed = self._stopping
             return
-        if self._open:
+        if self._open or self._growing:
             return
         if not self._evaluator.finished:
             raise InternalError(
@@ -493,6 +510,8 @@ class ControlUnit:
     def awaited(self) -> str:
         """What keeps the run from going on, when only a person does: ``approval`` of a held step,
         an ``answer`` to a question of the program, ``both``, or nothing."""
+        if self._growing:
+            return ""
         asked = [step for step in self._issued.values() if step.call.signature.person]
         if len(asked) < len(self._issued) or self._timers:
             return ""

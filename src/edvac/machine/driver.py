@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from edvac.control import ControlUnit, Failure, Intent, Outcome, Result, Work
+from edvac.control import ControlUnit, Failure, Intent, Outcome, Record, Result, Work
 from edvac.control.unit import ABORTED
 from edvac.core import event
 from edvac.core.errors import Interrupted
@@ -21,6 +21,7 @@ from edvac.core.label import USER
 from edvac.core.seams import Clock, durability_point
 from edvac.core.value import Scalar, plain
 from edvac.machine.ledger import Ledger
+from edvac.program import Program
 from edvac.store import Lease, Message, Store
 
 LEASE_S = 30.0
@@ -82,6 +83,8 @@ class Driver:
         self._letters: list[_Letter] = []
         self._read: list[int] = []  # messages to take out after the next commit
         self._wake = asyncio.Event()
+        self._drafts: deque[tuple[Program, bool]] = deque()
+        self._text = ""
         self._stop = ""
         self._renew_at = 0.0
         self._inbox_at = 0.0
@@ -90,6 +93,11 @@ class Driver:
     def stop(self, reason: str = "interrupted") -> None:
         """Ask for a clean end: abort what runs, keep what is finished."""
         self._stop = self._stop or reason
+        self._wake.set()
+
+    def grow(self, program: Program, *, whole: bool) -> None:
+        """More of the program has been written; see `ControlUnit.extend`."""
+        self._drafts.append((program, whole))
         self._wake.set()
 
     async def run(self, opened: Callable[[], None] = lambda: None) -> str:
@@ -189,6 +197,8 @@ class Driver:
             letter = self._next_letter()
             if letter is not None:
                 return self._heed(letter, now)
+            if self._drafts:
+                return self._extend(*self._drafts.popleft(), now)
             if self._answers:
                 return self._unit.answer(*self._answers.popleft(), now)
             if self._outcomes:
@@ -196,6 +206,14 @@ class Driver:
             if wake_at is not None and wake_at <= now:
                 return self._unit.tick(now)
             await self._sleep(wake_at, now)
+
+    def _extend(self, program: Program, whole: bool, now: float) -> Work:
+        """The added text is durable before any step of it begins."""
+        added = program.text[len(self._text) :]
+        self._text = program.text
+        work = self._unit.extend(program, now, whole=whole)
+        work.records.insert(0, Record("extended", "", {"text": added, "whole": whole}))
+        return work
 
     def _stopped(self, now: float) -> Work:
         reason, self._stop = self._stop, ""

@@ -140,6 +140,7 @@ class History:
 
     opened: dict[str, Any] = field(default_factory=dict)
     program: str = ""
+    whole: bool = True  # False while the program is still being written
     entries: list[Entry] = field(default_factory=list)
 
     def replay(self) -> Replay:
@@ -190,6 +191,10 @@ def read_history(store: Store, run: str) -> History:
                 history.opened = entry.body
             case "program":
                 history.program = entry.body["text"]
+                history.whole = not history.opened.get("growing", False)
+            case "extended":
+                history.program += entry.body["text"]
+                history.whole = entry.body["whole"]
             case _:
                 history.entries.append(entry)
     return history

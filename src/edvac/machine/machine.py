@@ -6,13 +6,14 @@ import asyncio
 import datetime as dt
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from edvac.compiler import PLANNER_VERSION
 from edvac.control import ControlUnit, Limits, Record, Replay, Step, StepState
 from edvac.core import event
 from edvac.core.errors import ConfigError, UsageError
@@ -33,6 +34,7 @@ from edvac.device import (
 )
 from edvac.machine.driver import LEASE_S, Answer, Driver, Front
 from edvac.machine.executor import Execution, Executor
+from edvac.machine.growth import Growth, Writer
 from edvac.machine.ledger import History, Ledger, encode, read_history
 from edvac.machine.overlay import Overlay
 from edvac.processor import Processor
@@ -135,6 +137,29 @@ class Machine:
         run = await self.ledger.call(lambda store: self._create(store, job, program))
         return await self._drive(run, terminal or Terminal(), resumed=False)
 
+    async def run_as_written(
+        self, job: Job, write: Writer, terminal: Terminal | None = None
+    ) -> Report:
+        """Run a program while it is being written: steps that only read or compute begin as soon
+        as their line is accepted, everything else when the program is whole.
+
+        Args:
+            write: writes the program, calling its argument with each draft; see `Planner.plan`.
+
+        Raises:
+            ProgramError: no legal program came out; the run is cancelled.
+        """
+        Roots(dict(job.roots)).close()
+        program = parse("", self.catalogue)
+        run = await self.ledger.call(lambda store: self._create(store, job, program, growing=True))
+        growth = Growth(write, self.catalogue)
+        terminal = terminal or Terminal()
+        report = await self._drive(run, terminal, resumed=False, growth=growth)
+        if report.state != "replanned":
+            return report
+        terminal.emit(event.Note(text="the plan was changed after steps had begun; starting over"))
+        return await self.run(replace(job, program=await growth.text()), terminal)
+
     async def resume(
         self, run: str, terminal: Terminal | None = None, *, retry: bool = False
     ) -> Report:
@@ -155,9 +180,16 @@ class Machine:
                 "Nothing of it has been executed.",
                 "Start it again with `edvac run`.",
             )
+        if not self.history(info.id).whole:
+            raise UsageError(
+                "plan_cut_off",
+                f"run {info.id} was cut off while its program was being written",
+                "",
+                "Start it again with `edvac run`: what it has computed is reused.",
+            )
         return await self._drive(info.id, terminal or Terminal(), resumed=True, retry=retry)
 
-    def _create(self, store: Store, job: Job, program: Program) -> str:
+    def _create(self, store: Store, job: Job, program: Program, *, growing: bool = False) -> str:
         wall = self.clock.wall()
         run = self.entropy.token(4)
         store.create_run(
@@ -174,6 +206,8 @@ class Machine:
             "fresh": job.fresh,
             "tokens": job.tokens,
             "model": self.processor.identity,
+            "growing": growing,
+            "planner": self._planner() if job.task else "",
         }
         records = [Record("opened", "", opened), Record("program", "", {"text": program.text})]
         store.append(lease, [encode(store, record) for record in records])
@@ -181,7 +215,13 @@ class Machine:
         return run
 
     async def _drive(
-        self, run: str, terminal: Terminal, *, resumed: bool, retry: bool = False
+        self,
+        run: str,
+        terminal: Terminal,
+        *,
+        resumed: bool,
+        retry: bool = False,
+        growth: Growth | None = None,
     ) -> Report:
         wall, start = self.clock.wall(), self.clock.now()
         owner = self._owner()
@@ -193,8 +233,11 @@ class Machine:
             session = _Session(self, run, history, terminal)
             try:
                 await self.processor.open()
-                unit = session.unit(self._replay(session, history, retry=retry), self._at_once)
+                replay = self._replay(session, history, retry=retry)
+                unit = session.unit(replay, self._at_once, growing=growth is not None)
                 driver = session.driver(unit, lease)
+                if growth is not None:
+                    growth.begin(driver)
                 terminal.on_driver(driver)
                 state = await driver.run(
                     lambda: terminal.emit(
@@ -212,6 +255,8 @@ class Machine:
                 terminal.emit(_closed(report, unit, self.processor.endpoint))
             finally:
                 await session.close()
+            if growth is not None:
+                await growth.end(report.state)
         finally:
             await self.ledger.call(lambda store: store.release(lease))
         return report
@@ -232,14 +277,15 @@ class Machine:
 
     async def _record_end(self, lease: Lease, report: Report) -> None:
         """Close the journal; an interrupted or waiting run stays open, so that it can go on."""
-        if report.state not in ("done", "partial", "cancelled"):
+        state = "cancelled" if report.state == "replanned" else report.state
+        if state not in ("done", "partial", "cancelled"):
             return
-        body = {"state": report.state, "seconds": round(report.seconds, 3)} | report.counts
+        body = {"state": state, "seconds": round(report.seconds, 3)} | report.counts
         await self.ledger.commit(lease, [Record("closed", "", body)])
         await self.ledger.call(
             lambda store: store.set_state(
                 lease,
-                report.state,  # type: ignore[arg-type]
+                state,  # type: ignore[arg-type]
                 closed=self.clock.wall(),
                 seconds=report.seconds,
                 counts=report.counts,
@@ -254,6 +300,21 @@ class Machine:
 
     def history(self, run: str) -> History:
         return self.ledger.call_now(lambda store: read_history(store, run))
+
+    def known_program(self, task: str) -> str | None:
+        """The program of an earlier run that the same model wrote for the same task, and that came
+        to an end."""
+        runs = self.ledger.call_now(lambda store: store.runs(200, ("done", "partial")))
+        for info in runs:
+            if task and info.task == task:
+                history = self.history(info.id)
+                if history.whole and history.opened.get("planner") == self._planner():
+                    return history.program
+        return None
+
+    def _planner(self) -> str:
+        """What decides the plan of a task: the model and the planner's own version."""
+        return f"{PLANNER_VERSION} {self.processor.identity}"
 
     def kill(self, run: str) -> bool:
         """Ask the owner to stop; True when there seems to be one. A later resume ignores it."""
@@ -287,7 +348,7 @@ class _Session:
         self.devices["human"] = Human(terminal.ask or _nobody)
         self.devices |= machine.devices
 
-    def unit(self, replay: Replay, at_once: int) -> ControlUnit:
+    def unit(self, replay: Replay, at_once: int, *, growing: bool = False) -> ControlUnit:
         settings = program_parameters(self._program, self._opened["settings"])
         date = dt.date.fromisoformat(self._opened["date"])
         limits = Limits(
@@ -300,7 +361,10 @@ class _Session:
             },
         )
         return ControlUnit(
-            lambda host: Evaluator(self._program, host, settings, date, Fuel()), replay, limits
+            lambda host: Evaluator(self._program, host, settings, date, Fuel()),
+            replay,
+            limits,
+            growing=growing,
         )
 
     def driver(self, unit: ControlUnit, lease: Lease) -> Driver:
