@@ -15,10 +15,12 @@ from edvac.core.errors import ConfigError, ModelFileError, OperandError
 from edvac.core.seams import SystemClock
 from edvac.engine.digest import file_digest
 from edvac.engine.engine import Engine, EngineOptions
+from edvac.engine.grammar import Grammars
 from edvac.engine.loader import LoadOptions, cache_path, load
 from edvac.engine.prefixes import KeptPrefixes
 from edvac.engine.protocol import Done, Failed, FromEngine, Generate, Segment, Text
 from edvac.engine.scheduler import Limits
+from edvac.engine.weights import open_weights
 
 from .tiny import write_tiny
 
@@ -139,6 +141,25 @@ def test_lark_grammar_and_truncation(make: Make) -> None:
     cut = drain(make(), ask("a", schema=SCHEMA_TEXT, max_tokens=5))["a"]
     assert cut.finish_reason == "length"
     assert cut.completion_tokens == 5
+
+
+def test_large_grammars_do_not_stop_in_the_middle(tiny: Path) -> None:
+    """Both cost more than the grammar library grants by default."""
+    words = "\n".join(
+        f"W{n}: /[a-z]{{1,{60 + n}}}/ & ~/.*(ab|c{n % 10}d|e{n}).*/" for n in range(30)
+    )
+    rules = "\n".join(f'r{n}: "ab" ("c" | "d") | "(" start ")" r{n} | "({n}"' for n in range(400))
+    either = " | ".join(f"r{n}" for n in range(400))
+    codec = open_weights(tiny).codec
+    grammars = Grammars(codec, codec.size)
+    for lark, text in (
+        (f'start: "x" ({" | ".join(f"W{n}" for n in range(30))})\n{words}', "xqwertzuiopasdfghjk"),
+        (f"start: ({either})+\n{rules}", "abcabdabc"),
+    ):
+        matcher = grammars.from_lark(lark)
+        for token in codec.encode(text, False):
+            assert bool(matcher.allowed()[token])
+            matcher.take(token)
 
 
 def test_bad_requests_are_typed(make: Make) -> None:

@@ -77,11 +77,13 @@ def test_life_of_an_engine(spec: EngineSpec) -> None:
 
         other = await connect_or_start(spec)
         assert other.ready.pid == client.ready.pid
-        pieces: list[str] = []
+        pieces: list[tuple[str, int]] = []
         one, two = await asyncio.gather(
-            client.generate(ask("same"), pieces.append), other.generate(ask("same"))
+            client.generate(ask("same"), lambda *piece: pieces.append(piece)),
+            other.generate(ask("same")),
         )
-        assert one.text == two.text == "".join(pieces)
+        assert one.text == two.text == "".join(piece for piece, _ in pieces)
+        assert sum(tokens for _, tokens in pieces) == one.completion_tokens
         await client.hint(Hint(kind="open", program="p"))
         stats = await client.stats()
         assert stats.running == 0 and stats.steps > 0 and stats.resident_bytes > 0

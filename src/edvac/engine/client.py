@@ -47,7 +47,7 @@ from edvac.engine.protocol import (
 )
 
 OnProgress = Callable[[Progress], None]
-OnText = Callable[[str], None]
+OnText = Callable[[str, int], None]  # text, and how many tokens it took
 
 _POLL: Final = 0.05
 _LOG_TAIL: Final = 2000
@@ -401,7 +401,7 @@ class EngineClient:
         if pending is None:
             return
         if isinstance(message, Text) and pending.on_text is not None:
-            pending.on_text(message.text)
+            pending.on_text(message.text, message.tokens)
         elif isinstance(message, Progress) and pending.on_progress is not None:
             pending.on_progress(message)
         elif isinstance(message, Done) and not pending.answer.done():

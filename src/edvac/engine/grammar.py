@@ -7,6 +7,7 @@ grammars into masks, forced tokens and typed errors. It knows no logits and no r
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from typing import Any, Final
 
 import llguidance
@@ -18,6 +19,15 @@ from edvac.engine.tokenizer import TextCodec
 
 _COMPACT: Final = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
 MAX_GRAMMAR_BYTES: Final = 1 << 20
+_REMEMBERED: Final = 64  # compiled grammars; programs ask for the same few again and again
+# The library's own limits stop legal answers under large grammars in the middle. These allow a
+# mask some tenths of a second at the very worst, where the defaults allow some hundredths.
+_LIMITS: Final = {
+    "initial_lexer_fuel": 10_000_000,
+    "step_lexer_fuel": 5_000_000,
+    "step_max_items": 1_000_000,
+    "max_items_in_row": 20_000,
+}
 
 
 class _Vocabulary:
@@ -49,7 +59,8 @@ class Grammars:
         wrapped = llguidance.TokenizerWrapper(_Vocabulary(codec))
         self._tokenizer: Any = llguidance.LLTokenizer(wrapped, n_vocab=rows)
         self._rows = rows
-        self._ends = sorted(codec.specials.ends)
+        self._limits: Any = llguidance.LLParserLimits(**_LIMITS)
+        self._made: OrderedDict[str, Any] = OrderedDict()
 
     def from_schema(self, schema: str) -> Matcher:
         """A matcher for one JSON value of this schema, in its compact form."""
@@ -65,10 +76,19 @@ class Grammars:
         return self._matcher(llguidance.LLMatcher.grammar_from_lark(lark))
 
     def _matcher(self, text: str) -> Matcher:
-        made = llguidance.LLMatcher(self._tokenizer, text, log_level=0)
+        made = self._made.pop(text, None) or self._compile(text)
+        self._made[text] = made
+        if len(self._made) > _REMEMBERED:
+            self._made.popitem(last=False)
+        return Matcher(made.deep_copy(), self._rows)
+
+    def _compile(self, text: str) -> Any:
+        made = llguidance.LLMatcher(self._tokenizer, text, log_level=0, limits=self._limits)
+        if not made.is_error():
+            made.compute_bitmask()  # the first mask is the dearest, and copies keep it
         if made.is_error():
             raise _refused(made.get_error())
-        return Matcher(made, self._rows)
+        return made
 
 
 class Matcher:

@@ -62,9 +62,9 @@ class EmbeddedProcessor:
             stream=on_text is not None,
         )
 
-        def text(piece: str) -> None:
+        def text(piece: str, tokens: int) -> None:
             if on_text is not None:
-                on_text(piece, 1)
+                on_text(piece, tokens)
 
         done = await self._client.generate(generate, text if on_text is not None else None)
         return Answer(
