@@ -81,11 +81,11 @@ class World:
         return plain(value)
 
     def refused(self, op: str, **operands: Any) -> EdvacError:
-        """The error of a call that must fail; it says what, why and what to do."""
+        """The error of a call that must fail; it says what and what to do."""
         try:
             self.do(op, **operands)
         except EdvacError as error:
-            assert error.what and error.why and error.fix, error
+            assert error.what and error.fix, error
             return error
         raise AssertionError(f"{op} did not fail")
 

@@ -138,8 +138,8 @@ async def _start() -> asyncio.subprocess.Process:
     """The interpreter on the parser's file alone, isolated where the system can."""
     script = Path(__file__).with_name("parse.py")
     if bubblewrap.probe().available:
-        code = (sys.executable, "-I", "-B", "/edvac/parse.py")
-        grants = (*interpreter(), Grant(script, "/edvac/parse.py"))
+        code = (sys.executable, "-I", "-B", "/.edvac/parse.py")
+        grants = (*interpreter(), Grant(script, "/.edvac/parse.py"))
         return await start(Spec(code, grants, memory_mb=2048, files_mb=64, processes=64))
     limits = ["prlimit", "--as=2147483648", "--nofile=64", "--core=0", "--"]
     return await asyncio.create_subprocess_exec(

@@ -63,9 +63,9 @@ SIGNATURES = (
 # directory to import from besides the library: a file that is read is never taken for a module.
 _RUNNER = (
     "import json, runpy\n"
-    "with open('/edvac/data.json', encoding='utf-8') as file:\n"
+    "with open('/.edvac/data.json', encoding='utf-8') as file:\n"
     "    data = json.load(file)\n"
-    "runpy.run_path('/edvac/code', data, '__main__')\n"
+    "runpy.run_path('/.edvac/code', data, '__main__')\n"
 )
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Names that would change how the shell or Python work instead of handing a value to the code.
@@ -148,18 +148,24 @@ class Processes:
         (control / "run").write_text(_RUNNER, encoding="utf-8")
         code = call.text("code").encode(errors="surrogatepass")
         (control / "code").write_bytes(code)
-        grants = (Grant(work, "/work", write=True), Grant(control, "/edvac"))
+        grants = (Grant(work, _inside(), write=True), Grant(control, "/.edvac"))
         return _Staged(work, grants, combine(labels), before, writes, found.notes)
 
 
 def _spec(call: Call, staged: _Staged) -> Spec:
     timeout = max(0.1, call.timeout_s - 1)
     if call.signature.device == "python":
-        argv: tuple[str, ...] = (sys.executable, "-I", "-B", "/edvac/run")
-        return Spec(argv, interpreter() + staged.grants, cwd="/work", timeout_s=timeout)
+        argv: tuple[str, ...] = (sys.executable, "-I", "-B", "/.edvac/run")
+        return Spec(argv, interpreter() + staged.grants, cwd=_inside(), timeout_s=timeout)
     env = {name: _env(name, item) for name, item in call.data("data").items()}
-    argv = ("/bin/sh", "/edvac/code")
-    return Spec(argv, staged.grants, cwd="/work", env=env, timeout_s=timeout)
+    argv = ("/bin/sh", "/.edvac/code")
+    return Spec(argv, staged.grants, cwd=_inside(), env=env, timeout_s=timeout)
+
+
+def _inside() -> str:
+    """Where a call's files appear; elsewhere if the interpreter itself lives below ``/work``."""
+    taken = any((grant.inside + "/").startswith("/work/") for grant in interpreter())
+    return "/call" if taken else "/work"
 
 
 def _put(target: Path, content: bytes) -> None:
@@ -201,7 +207,8 @@ def _is_utf8(text: str) -> bool:
 
 
 def _failed(call: Call, done: Completed) -> DeviceError:
-    tail = done.stderr.decode(errors="replace").strip().splitlines()[-3:]
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    tail = [line.strip() for line in lines if line.strip(" ^~")][-3:]
     status = f"status {done.status}"
     if done.status < 0 or done.status > 128:
         number = -done.status if done.status < 0 else done.status - 128
@@ -210,7 +217,7 @@ def _failed(call: Call, done: Completed) -> DeviceError:
     return DeviceError(
         "process_failed",
         f"{call.signature.op} ended with {status}",
-        " / ".join(line.strip() for line in tail)[:400] or "It wrote nothing to standard error.",
+        " / ".join(tail)[:400] or "It wrote nothing to standard error.",
         "See `edvac show` for its code; the sandbox has no network and only declared files.",
     )
 

@@ -148,7 +148,7 @@ def _mounts(spec: Spec) -> list[str]:
             made += ["--ro-bind", path, path]
     size = ["--size", str(spec.scratch_mb * 1024 * 1024)] if _knows("--size") else []
     made += ["--proc", "/proc", "--dev", "/dev"]
-    made += [*size, "--tmpfs", "/dev/shm", *size, "--tmpfs", "/tmp", "--dir", "/work"]  # noqa: S108
+    made += [*size, "--tmpfs", "/dev/shm", *size, "--tmpfs", "/tmp"]  # noqa: S108
     for grant in spec.grants:
         made += ["--bind" if grant.write else "--ro-bind", str(grant.host), grant.inside]
     made += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", spec.cwd]
@@ -226,10 +226,17 @@ async def run(spec: Spec) -> Completed:
 async def _communicate(process: asyncio.subprocess.Process, spec: Spec) -> Completed:
     assert process.stdin and process.stdout and process.stderr
     limit = spec.output_mb * 1024 * 1024
-    stdout, stderr, _ = await asyncio.gather(
-        _read(process.stdout, limit), _read(process.stderr, limit), _feed(process.stdin, spec.stdin)
-    )
-    return Completed(await process.wait(), stdout, stderr)
+    feeder = asyncio.ensure_future(_feed(process.stdin, spec.stdin))
+    readers = [
+        asyncio.ensure_future(_read(pipe, limit)) for pipe in (process.stdout, process.stderr)
+    ]
+    try:
+        stdout, stderr = await asyncio.gather(*readers)
+        return Completed(await process.wait(), stdout, stderr)
+    finally:
+        for task in (feeder, *readers):
+            task.cancel()
+        await asyncio.gather(feeder, *readers, return_exceptions=True)
 
 
 async def _feed(pipe: asyncio.StreamWriter, data: bytes) -> None:
@@ -266,8 +273,8 @@ async def end(process: asyncio.subprocess.Process) -> None:
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        await process.wait()
     process.stdin.close()
     for pipe in (process.stdout, process.stderr):
         while await pipe.read(1 << 20):
             pass
+    await process.wait()  # only now: it waits for the pipes too, and a full one is not read

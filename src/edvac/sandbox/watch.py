@@ -23,7 +23,7 @@ async def watch(pid: int, processes: int, memory_mb: int) -> None:
         SandboxError: they have become too many or too big.
     """
     while True:
-        tree = descendants(pid)
+        tree = descendants(pid, processes)
         if len(tree) > processes:
             raise SandboxError(
                 "sandbox_processes",
@@ -42,10 +42,11 @@ async def watch(pid: int, processes: int, memory_mb: int) -> None:
         await asyncio.sleep(EVERY_S)
 
 
-def descendants(pid: int) -> list[int]:
-    """The processes that descend from `pid`, itself included."""
+def descendants(pid: int, enough: int = 1_000_000) -> list[int]:
+    """The processes that descend from `pid`, itself included; stops looking at more than `enough`,
+    for a tree may grow faster than it can be walked."""
     found, todo = [pid], [pid]
-    while todo:
+    while todo and len(found) <= enough:
         here = todo.pop()
         for task in _names(Path(f"/proc/{here}/task")):
             text = _text(Path(f"/proc/{here}/task/{task}/children"))
