@@ -33,7 +33,13 @@ def summarise(machine: Machine, report: Report, applied: list[str]) -> list[str]
         text += f" ({counts['reused']} of them reused)"
     if counts["failed"] or counts["blocked"]:
         text += f", {counts['failed']} failed, {counts['blocked']} blocked"
+    if counts["handled"]:
+        text += f"; {counts['handled']} of the failures were handled by the program"
     lines = [text, *_failures(report)]
+    lines += [
+        f"  - line {call.line}: {', '.join(call.ops)} was never reached: {call.failed.what}"
+        for call in report.unreached
+    ]
     versions = machine.ledger.call_now(lambda store: newest(store.file_versions(report.run)))
     target = machine.history(report.run).opened.get("output", "")
     for version in versions:

@@ -31,6 +31,7 @@ Rules:
 - One bad document must not end the run: attempt(llm.extract(doc.text(p), Record), None).
 - Declare one record that holds all facts wanted from one text; no record that is not used.
 - For one of a few answers use llm.choose; for free text llm.write.
+- Never ask the model for a file's name or path: row_of(found, file=path.name(p)) adds it.
 - A field that may be missing has the type "T | None". Money is Decimal. Days are date.
 - Every file that the task names is written with files.write; tables with csv.dump(rows).
 - Instructions to the model are literal strings; data is passed as further arguments.

@@ -150,6 +150,8 @@ class Limits:
         tokens: of model steps altogether (prompt without cached, plus completion); 0 is no limit.
         at_once: how many steps of a device may run at the same time, by device;
             `default_at_once` for others.
+        slow_start: model steps in flight until the first one has ended, so that something can be
+            shown before a whole batch of prompts has been read; 0 is no such limit.
         attempts: of a step with a transient error; `repairs` of one whose answer did not fit.
         backoff_s: wait before the second attempt; doubled before each further one.
     """
@@ -157,6 +159,7 @@ class Limits:
     tokens: int = 0
     at_once: dict[str, int] = field(default_factory=dict)
     default_at_once: int = 16
+    slow_start: int = 0
     attempts: int = 5
     repairs: int = 1
     backoff_s: float = 0.5

@@ -80,6 +80,7 @@ class ControlUnit:
         growing: bool = False,
     ) -> None:
         self._growing = growing
+        self._answered = False  # has a model step been finished in this drive?
         self._replay = replay
         self._limits = limits
         self._policy = policy
@@ -378,7 +379,9 @@ class ControlUnit:
         return self._growing and step.call.signature.effect is Effect.WRITE
 
     def _room(self, device: str) -> int:
-        return self._limits.at_once.get(device, self._limits.default_at_once)
+        limit = self._limits.at_once.get(device, self._limits.default_at_once)
+        slow = self._limits.slow_start
+        return min(limit, slow) if slow and device == "llm" and not self._answered else limit
 
     def _budget_spent(self, step: Step) -> bool:
         used = self.usage.prompt - self.usage.cached + self.usage.completion
@@ -478,6 +481,7 @@ class ControlUnit:
         return True
 
     def _end(self, step: Step, state: StepState, value: Value) -> None:
+        self._answered = self._answered or step.call.signature.device == "llm"
         step.state = state
         self._open.remove(step.order)
         if isinstance(value, Failed):

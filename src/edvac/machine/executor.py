@@ -33,6 +33,7 @@ class Execution:
 
     run: str
     seed: int
+    task: str
     fresh: bool
     emit: Callable[[event.Event], None]
 
@@ -82,7 +83,7 @@ class Executor:
         return Result(reply.value, seconds, files=files, notes=reply.notes, reuse_key=key)
 
     async def _model(self, intent: Intent, key: str, start: float) -> Outcome:
-        request = assemble(intent, self._run.run, self._seed(intent.slot))
+        request = assemble(intent, self._run.run, self._seed(intent.slot), self._run.task)
         answer = await self._processor.complete(request, self._on_text(intent.slot))
         usage = Usage(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
         seconds = self._clock.now() - start
@@ -121,7 +122,7 @@ class Executor:
             return ""
         parts = [signature.op, intent.digest, repr(intent.call.result)]
         if signature.device == "llm":
-            parts += [self._processor.identity, str(TEMPLATE_VERSION)]
+            parts += [self._processor.identity, str(TEMPLATE_VERSION), self._run.task]
         else:
             device = self._devices[signature.device]
             read = await device.read_version(_call(intent))

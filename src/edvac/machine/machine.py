@@ -353,6 +353,7 @@ class _Session:
         date = dt.date.fromisoformat(self._opened["date"])
         limits = Limits(
             tokens=self._opened["tokens"],
+            slow_start=2,
             at_once={
                 "llm": at_once or self._machine.processor.concurrency,
                 "python": os.cpu_count() or 1,
@@ -369,7 +370,9 @@ class _Session:
 
     def driver(self, unit: ControlUnit, lease: Lease) -> Driver:
         machine, opened = self._machine, self._opened
-        execution = Execution(self._run, opened["seed"], opened["fresh"], self._terminal.emit)
+        execution = Execution(
+            self._run, opened["seed"], opened["task"], opened["fresh"], self._terminal.emit
+        )
         executor = Executor(
             self.devices, machine.processor, machine.ledger, machine.clock, execution
         )
