@@ -206,6 +206,7 @@ def test_many_processes_end_the_call() -> None:
     assert stopped.value.code == "sandbox_processes"
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="for root only the watcher limits them")
 def test_a_fork_bomb_goes_off_harmlessly() -> None:
     before = len(descendants(os.getpid()))
     with pytest.raises(SandboxError) as stopped:

@@ -9,9 +9,13 @@ runs in a sandboxed environment without access to anything.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import Any
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -19,8 +23,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from edvac.core.errors import ModelFileError
 from edvac.engine.protocol import Segment
 from edvac.processor.port import Message
+from edvac.processor.port import Segment as PortSegment
 
 MAX_TEMPLATE = 64 * 1024
+MAX_STEPS = 2_000_000  # lines of Python for reading and rendering a template
 _PLACE = re.compile("\ue000(\\d+)\ue001")
 
 # For a model file that brings no template.
@@ -41,6 +47,7 @@ def render(
     Raises:
         ModelFileError: the template cannot be rendered.
     """
+    messages = _fitting(template or _PLAIN, special, messages)
     shape = tuple(message.role for message in messages)
     found: list[Segment] = []
     text = _outline(template or _PLAIN, tuple(sorted(special.items())), shape)
@@ -58,26 +65,88 @@ def render(
     return found
 
 
+def _fitting(
+    template: str, special: Mapping[str, str], messages: tuple[Message, ...]
+) -> tuple[Message, ...]:
+    """The messages; the system's text is put before the user's where a template knows no system."""
+    shape = tuple(message.role for message in messages)
+    if shape[:2] != ("system", "user"):
+        return messages
+    try:
+        _outline(template, tuple(sorted(special.items())), shape)
+    except ModelFileError:
+        first, second, *rest = messages
+        joined = (*first.segments, PortSegment("\n\n"), *second.segments)
+        return (Message("user", joined), *rest)
+    return messages
+
+
 @functools.lru_cache(maxsize=256)
 def _outline(template: str, special: tuple[tuple[str, str], ...], roles: tuple[str, ...]) -> str:
     """The template's own text with a numbered placeholder for each message's content."""
     if len(template) > MAX_TEMPLATE:
         raise _broken(f"it has {len(template)} characters")
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment = _Environment(trim_blocks=True, lstrip_blocks=True)
     environment.globals["raise_exception"] = _refuse
     names = {f"{name}_token": token for name, token in special}
     messages = [
         {"role": role, "content": f"\ue000{number}\ue001"} for number, role in enumerate(roles)
     ]
     try:
-        text = environment.from_string(template).render(
-            messages=messages, add_generation_prompt=True, tools=None, **names
-        )
-    except (jinja2.TemplateError, TypeError, ValueError, RecursionError) as problem:
-        raise _broken(str(problem)) from problem
+        with _step_limit():
+            text = environment.from_string(template).render(
+                messages=messages, add_generation_prompt=True, tools=None, **names
+            )
+    except _WRONG as problem:
+        raise _broken(f"{type(problem).__name__}: {problem}") from problem
     if [int(number) for number in _PLACE.findall(text)] != list(range(len(roles))):
         raise _broken("it does not keep the messages in order")
     return text
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """No attributes of Python's, no changes to values, and no products of astronomic size."""
+
+    intercepted_binops = frozenset(("*", "**", "%"))
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        numbers = isinstance(left, int | float) and isinstance(right, int | float)
+        if not numbers or operator == "**" or max(abs(left), abs(right)) > 2**31:
+            raise jinja2.TemplateError(f"it computes {operator} of things it need not")
+        return super().call_binop(context, operator, left, right)
+
+
+@contextlib.contextmanager
+def _step_limit() -> Iterator[None]:
+    """Let what runs in here take so many lines of Python and no more."""
+    left = MAX_STEPS
+
+    def count(frame: FrameType, kind: str, argument: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise jinja2.TemplateError("it does not end")
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+# What a template can make Python raise.
+_WRONG = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 def _refuse(message: str) -> None:
