@@ -260,7 +260,7 @@ def test_output_is_limited_on_both_streams() -> None:
 def test_cancelling_a_call_ends_it() -> None:
     async def go() -> None:
         task = asyncio.create_task(run(Spec(("sleep", "3602"))))
-        while b"3602" not in outside("cat /proc/[0-9]*/cmdline").stdout:
+        while b"3602" not in outside("cat /proc/[0-9]*/cmdline").stdout:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

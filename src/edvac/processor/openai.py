@@ -258,7 +258,7 @@ def _address(url: str) -> httpx2.URL:
         port = base.port
     except (httpx2.InvalidURL, ValueError):
         base, port = httpx2.URL(""), None
-    if base.scheme not in ("http", "https") or not base.host or port == 0:
+    if base.scheme not in ("http", "https") or not base.host or not 0 < (port or 80) < 65536:
         raise ConfigError(
             "endpoint_url",
             f"{url!r} is not the address of an endpoint",
