@@ -7,6 +7,7 @@ neither sockets nor clients; a request's `id` is whatever the caller made unique
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,6 +25,7 @@ from edvac.engine.sampler import Sampling, choose
 from edvac.engine.scheduler import Chunk, Job, Limits, Scheduler, StepPlan, common_prefix
 from edvac.engine.speculation import MOST, Experience, Memory, worthwhile
 from edvac.engine.tokenizer import TextCodec
+from edvac.engine.weights import in_background
 
 _MAX_STOPS: Final = 16
 
@@ -73,13 +75,14 @@ class Engine:
         self._arena = Arena(config, limits.slots, limits.context, self.options.kv_dtype)
         self._parked = ParkedPrefixes(self.options.parked_bytes)
         self._scheduler = Scheduler(limits, self.clock, self._parked)
-        self._grammars = Grammars(self.codec, config.vocabulary)
+        # Half a second for a large vocabulary, which the first answer under a grammar waits for.
+        self._grammars = in_background(lambda: Grammars(self.codec, config.vocabulary))
         self._experience = Experience()
 
     _arena: Arena = field(init=False)
     _parked: ParkedPrefixes = field(init=False)
     _scheduler: Scheduler = field(init=False)
-    _grammars: Grammars = field(init=False)
+    _grammars: Future[Grammars] = field(init=False)
     _experience: Experience = field(init=False)
 
     @property
@@ -176,9 +179,9 @@ class Engine:
 
     def _matcher(self, request: Generate) -> Matcher | None:
         if request.schema is not None:
-            return self._grammars.from_schema(request.schema)
+            return self._grammars.result().from_schema(request.schema)
         if request.lark is not None:
-            return self._grammars.from_lark(request.lark)
+            return self._grammars.result().from_lark(request.lark)
         return None
 
     def _restore(self, reader_class: str, tokens: list[int]) -> None:

@@ -81,7 +81,8 @@ class Packed:
     """
 
     def __init__(self, codes: torch.Tensor) -> None:
-        self.tensor = torch.ops.onednn.qlinear_prepack(codes, None)
+        self.tensor: torch.Tensor = torch.ops.onednn.qlinear_prepack(codes, None)
+        self.owner: object = None
 
     @property
     def size(self) -> int:
@@ -100,10 +101,23 @@ class Packed:
         """A copy of this matrix's layout with other contents."""
         if data.dtype != torch.uint8 or data.numel() != self.size:
             raise InternalError("packed_size", "Packed weights do not have their layout's size.")
-        other = Packed.__new__(Packed)
-        other.tensor = self.tensor.clone()
+        other = self.over(self.tensor.clone())
         ctypes.memmove(torch.ops.mkldnn.data_ptr(other.tensor), data.data_ptr(), self.size)
         return other
+
+    def over(self, tensor: torch.Tensor, owner: object = None) -> Packed:
+        """A matrix of this layout over another tensor; `owner` keeps its memory alive."""
+        other = Packed.__new__(Packed)
+        other.tensor, other.owner = tensor, owner
+        return other
+
+    def works(self) -> bool:
+        """Whether products with these bytes are those with a copy of them."""
+        outputs, width = self.tensor.shape[1], self.tensor.shape[0]
+        codes = (torch.arange(2 * width) % 256).to(torch.uint8).view(2, width)
+        scales, zeros = torch.ones(outputs), torch.zeros(outputs, dtype=torch.int32)
+        copy = qlinear(codes, self.tensor.clone(), scales, zeros)
+        return bool(torch.equal(qlinear(codes, self.tensor, scales, zeros), copy))
 
 
 class Int8Product:
@@ -112,7 +126,7 @@ class Int8Product:
     def __init__(
         self, packed: Packed, scales: torch.Tensor, bias: torch.Tensor | None = None
     ) -> None:
-        self._packed = packed.tensor
+        self._packed = packed
         self._scales = scales
         self._zeros = torch.zeros(len(scales), dtype=torch.int32)
         self._bias = bias
@@ -123,7 +137,7 @@ class Int8Product:
         padded = count if count <= _EXACT_ROWS else -(-count // _ROW_STEP) * _ROW_STEP
         if padded != count:
             codes = F.pad(codes, (0, 0, 0, padded - count))
-        found = qlinear(codes, self._packed, self._scales, self._zeros)[:count].mul_(scales)
+        found = qlinear(codes, self._packed.tensor, self._scales, self._zeros)[:count].mul_(scales)
         return found if self._bias is None else found.add_(self._bias)
 
 
@@ -136,6 +150,34 @@ def qlinear(
         codes, 1.0, _ZERO_POINT, packed, scales, zeros, *plain
     )
     return found
+
+
+def int8_works() -> bool:
+    """Whether this processor and this torch have the 8-bit product, and it is exact."""
+    codes = (torch.arange(4 * 64) % 255).to(torch.uint8).view(4, 64)
+    weight = (torch.arange(32 * 64) % 251 - 125).to(torch.int8).view(32, 64)
+    try:
+        packed = Packed(weight).tensor
+        found = qlinear(codes, packed, torch.ones(32), torch.zeros(32, dtype=torch.int32))
+    except (RuntimeError, AttributeError):  # torch's ways to say that an operator is not there
+        return False
+    return bool(torch.equal(found, (codes.float() - _ZERO_POINT) @ weight.float().T))
+
+
+def plain_type() -> torch.dtype:
+    """What weights are held in where there is no 8-bit product."""
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+
+class PlainProduct:
+    """y = x W^T + b in one floating type, for processors without the 8-bit product."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, kind: torch.dtype) -> None:
+        self._weight, self._bias = weight.to(kind), bias
+
+    def __call__(self, rows: Rows) -> torch.Tensor:
+        found = F.linear(rows.values.to(self._weight.dtype), self._weight).float()
+        return found if self._bias is None else found.add_(self._bias)
 
 
 class Side:

@@ -8,6 +8,7 @@ in its header is rebuilt, never used. It knows layouts and names, not how produc
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,11 +21,23 @@ import safetensors.torch
 import torch
 
 from edvac.core.errors import ModelFileError
-from edvac.engine.linear import FloatProduct, Int8Product, Packed, Product, Side, quantise_weight
+from edvac.engine.linear import (
+    FloatProduct,
+    Int8Product,
+    Packed,
+    PlainProduct,
+    Product,
+    Side,
+    int8_works,
+    plain_type,
+    quantise_weight,
+)
+from edvac.engine.mapped import ALIGNMENT, Mapping
 from edvac.engine.model import Decoder, Layer, frequencies
 from edvac.engine.weights import ModelConfig, WeightSource, open_weights
 
-FORMAT: Final = 1  # of the cache; raise it when layout or rounding changes
+_log = logging.getLogger("edvac.engine")
+FORMAT: Final = 2  # of the cache; raise it when layout or rounding changes
 _HEAD_ROWS: Final = 18_992  # an eighth of Qwen's vocabulary
 _PARTS: Final = ("qkv", "out", "gate_up", "down")
 _MEMBERS: Final = {
@@ -56,14 +69,20 @@ class LoadOptions:
     cache: Path
     reference: bool
     on_progress: Progress
+    int8: Callable[[], bool] = int8_works
 
 
 def load(options: LoadOptions) -> tuple[Decoder, WeightSource]:
     """The decoder and the source it came from (tokeniser, template, name)."""
     source = open_weights(options.path)
     _check_shapes(source, options.path)
-    reference = options.reference
-    products = _float_products(source) if reference else _int8_products(source, options)
+    if options.reference:
+        products = _float_products(source)
+    elif options.int8():
+        products = _int8_products(source, options)
+    else:
+        _log.warning("this processor has no 8-bit product; running in %s", plain_type())
+        products = _plain_products(source, plain_type())
     return _assemble(source, products, options), source
 
 
@@ -132,6 +151,15 @@ def _float_products(source: WeightSource) -> _Products:
     )
 
 
+def _plain_products(source: WeightSource, kind: torch.dtype) -> _Products:
+    return _Products(
+        lambda number, part: PlainProduct(
+            _fused(source, number, part), _fused_bias(source, number, part), kind
+        ),
+        lambda: PlainProduct(_head_weight(source), None, kind),
+    )
+
+
 def _int8_products(source: WeightSource, options: LoadOptions) -> _Products:
     path = cache_path(options)
     templates = {
@@ -140,11 +168,10 @@ def _int8_products(source: WeightSource, options: LoadOptions) -> _Products:
     layouts = sorted(template.layout() for template in templates.values())
     if not _cache_good(path, options.digest, layouts):
         _write_cache(source, path, options, layouts)
-    file: Any = safetensors.safe_open(str(path), framework="pt")
+    matrices = _Matrices(path, templates)
 
     def product(key: str, shape: tuple[int, int], bias: torch.Tensor | None) -> Product:
-        packed = templates[shape].filled(file.get_tensor(f"{key}.packed"))
-        return Int8Product(packed, file.get_tensor(f"{key}.scales").clone(), bias)
+        return Int8Product(matrices.packed(key, shape), matrices.scales(key), bias)
 
     def layer(number: int, part: str) -> Product:
         shape = _part_shape(source.config, part)
@@ -160,6 +187,34 @@ def _int8_products(source: WeightSource, options: LoadOptions) -> _Products:
         )
 
     return _Products(layer, head)
+
+
+class _Matrices:
+    """The cache's matrices: in place where torch can do that, else copied."""
+
+    def __init__(self, path: Path, templates: dict[tuple[int, int], Packed]) -> None:
+        self._templates = templates
+        self._file: Any = safetensors.safe_open(str(path), framework="pt")
+        self._mapping = Mapping(path)
+        self._mapping.populate()
+        self._checked: dict[tuple[int, int], bool] = {}
+
+    def packed(self, key: str, shape: tuple[int, int]) -> Packed:
+        name, template = f"{key}.packed", self._templates[shape]
+        if self._checked.get(shape, True):
+            tensor = self._mapping.tensor(name, template.tensor, template.size)
+            if tensor is not None:
+                found = template.over(tensor, self._mapping)
+                # One matrix of each shape is tried, the first that is asked for.
+                if shape not in self._checked:
+                    self._checked[shape] = found.works()
+                if self._checked[shape]:
+                    return found
+        return template.filled(self._file.get_tensor(name))
+
+    def scales(self, key: str) -> torch.Tensor:
+        found: torch.Tensor = self._file.get_tensor(f"{key}.scales")
+        return found.clone()
 
 
 def _part_shape(config: ModelConfig, part: str) -> tuple[int, int]:
@@ -236,12 +291,11 @@ def _write_cache(
     _note_path(path).unlink(missing_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        safetensors.torch.save_file(dict(_quantised(source, options)), str(temporary))
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        _save_aligned(dict(_quantised(source, options)), temporary)
         temporary.replace(path)
         note = CacheNote(FORMAT, options.digest, layouts, path.stat().st_size, _header_digest(path))
         write_synced(_note_path(path), msgspec.json.encode(note))
+        _remove_outdated(path, options)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise ModelFileError(
@@ -250,6 +304,35 @@ def _write_cache(
             f"The system says {error.strerror or error}.",
             "Free some disk space or choose another cache directory.",
         ) from error
+
+
+def _save_aligned(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a safetensors file whose data begin at a multiple of the alignment.
+
+    The sizes of large matrices are multiples of it too, so each of them is aligned.
+    """
+    table: dict[str, dict[str, object]] = {}
+    at = 0
+    for name, tensor in tensors.items():
+        kind = "U8" if tensor.dtype == torch.uint8 else "F32"
+        end = at + tensor.numel() * tensor.element_size()
+        table[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [at, end]}
+        at = end
+    head = msgspec.json.encode(table)
+    head += b" " * (-(8 + len(head)) % ALIGNMENT)
+    with path.open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for tensor in tensors.values():
+            file.write(tensor.contiguous().numpy().data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _remove_outdated(path: Path, options: LoadOptions) -> None:
+    """Caches of the same file in older formats are of no use to anybody."""
+    for old in path.parent.glob(f"{options.digest[:24]}.v*.int8.*"):
+        if not old.name.startswith(f"{options.digest[:24]}.v{FORMAT}."):
+            old.unlink(missing_ok=True)
 
 
 def write_synced(path: Path, data: bytes) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import safetensors
 import torch
@@ -21,6 +23,7 @@ from edvac.engine.gguf import GGUFFile, Meta, bad, open_gguf
 from edvac.engine.quants import dequantise, rows
 from edvac.engine.tokenizer import TextCodec, from_gguf, from_json
 
+_T = TypeVar("_T")
 ARCHITECTURES: Final = ("qwen2", "qwen3", "llama", "smollm2")
 _HF_NAMES: Final = {
     "attn_q": "self_attn.q_proj",
@@ -65,13 +68,23 @@ class WeightSource(Protocol):
     """Where weights come from."""
 
     config: ModelConfig
-    codec: TextCodec
     template: str | None
     name: str
 
+    @property
+    def codec(self) -> TextCodec: ...
     def has(self, name: str) -> bool: ...
     def tensor(self, name: str) -> torch.Tensor: ...
     def embedding(self, which: list[int]) -> torch.Tensor: ...
+
+
+def in_background(work: Callable[[], _T]) -> Future[_T]:
+    """The result of something that another thread does meanwhile."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="load")
+    try:
+        return pool.submit(work)
+    finally:
+        pool.shutdown(wait=False)
 
 
 def open_weights(path: Path) -> WeightSource:
@@ -88,12 +101,21 @@ class GGUFSource:
         self._file: GGUFFile = open_gguf(path)
         meta = self._file.metadata
         self.config = _gguf_config(self._file)
-        self.codec = from_gguf(meta, path)
+        self._codec = in_background(lambda: self._read_codec(path))
         template = meta.get("tokenizer.chat_template")
         self.template = template if isinstance(template, str) else None
         self.name = str(meta.get("general.name", path.stem))
-        if self.codec.size < self.config.vocabulary:
+
+    @property
+    def codec(self) -> TextCodec:
+        """The vocabulary; it is read while weights are, for it takes as long."""
+        return self._codec.result()
+
+    def _read_codec(self, path: Path) -> TextCodec:
+        found = from_gguf(self._file.metadata, path)
+        if found.size < self.config.vocabulary:
             raise bad("malformed", path, "it has more embeddings than tokens")
+        return found
 
     def has(self, name: str) -> bool:
         return name in self._file.tensors
@@ -180,7 +202,7 @@ class SafetensorsSource:
         stop = document.get("eos_token_id")
         eos = stop if isinstance(stop, list) else [stop] if isinstance(stop, int) else []
         bos = document.get("bos_token_id")
-        self.codec = from_json(
+        self._codec = from_json(
             _beside(path, "tokenizer.json"),
             [one for one in eos if isinstance(one, int)],
             bos if isinstance(bos, int) else None,
@@ -191,6 +213,10 @@ class SafetensorsSource:
         opened: Any = safetensors.safe_open(str(path), framework="pt")
         self._file = opened
         self._names = set(opened.keys())
+
+    @property
+    def codec(self) -> TextCodec:
+        return self._codec
 
     def has(self, name: str) -> bool:
         return _hf_name(name) in self._names
