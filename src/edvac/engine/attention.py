@@ -50,6 +50,8 @@ class Arena:
         self._all = torch.frombuffer(self._map, dtype=dtype).view(shape)
         self.keys, self.values = self._all[0], self._all[1]
         self.token_bytes = items * dtype.itemsize // (slots * capacity)
+        self._stripe = config.kv_heads * capacity * config.head_dim * dtype.itemsize
+        self._touched = [0] * slots  # tokens up to which a slot may hold memory
 
     def write(
         self, layer: int, plan: AttentionPlan, key: torch.Tensor, value: torch.Tensor
@@ -57,15 +59,39 @@ class Arena:
         self.keys[layer][plan.slots, :, plan.positions] = key.to(self.dtype)
         self.values[layer][plan.slots, :, plan.positions] = value.to(self.dtype)
 
+    @property
+    def touched(self) -> int:
+        """Tokens that memory is held for, in slots that are used and in those that were."""
+        return sum(self._touched)
+
+    def touch(self, slot: int, end: int) -> None:
+        """Note that positions up to `end` are written."""
+        self._touched[slot] = max(self._touched[slot], end)
+
+    def trim(self, free: list[int], tokens: int) -> None:
+        """Give memory of free slots back, the fullest first, until `tokens` or less are held."""
+        advice = getattr(mmap, "MADV_DONTNEED", None)
+        for slot in sorted(free, key=lambda one: -self._touched[one]):
+            if advice is None or self.touched <= tokens or not self._touched[slot]:
+                return
+            for stripe in range(slot, len(self._map) // self._stripe, self.slots):
+                start = -(-stripe * self._stripe // mmap.PAGESIZE) * mmap.PAGESIZE
+                end = (stripe + 1) * self._stripe // mmap.PAGESIZE * mmap.PAGESIZE
+                if start < end:
+                    self._map.madvise(advice, start, end - start)
+            self._touched[slot] = 0
+
     def export(self, slot: int, start: int, end: int) -> torch.Tensor:
         """A copy of some positions of one slot: (2, layers, heads, tokens, width)."""
         return self._all[:, :, slot, :, start:end].clone(memory_format=torch.contiguous_format)
 
     def load(self, slot: int, start: int, block: torch.Tensor) -> None:
         self._all[:, :, slot, :, start : start + block.shape[3]] = block
+        self.touch(slot, start + block.shape[3])
 
     def copy(self, source: int, target: int, count: int) -> None:
         self._all[:, :, target, :, :count] = self._all[:, :, source, :, :count]
+        self.touch(target, count)
 
 
 class AttentionPlan:

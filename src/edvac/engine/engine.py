@@ -211,6 +211,7 @@ class Engine:
             tokens += chunk.job.tokens[chunk.start : chunk.start + chunk.count]
             tokens += chunk.job.draft[: chunk.drafted]
             spans.append(Span(chunk.job.slot, chunk.start, chunk.rows))
+            self._arena.touch(chunk.job.slot, chunk.start + chunk.rows)
             if chunk.samples:
                 sampled += range(len(tokens) - 1 - chunk.drafted, len(tokens))
         attention = AttentionPlan(spans, self._arena, self.decoder.config, self.options.exact)
@@ -327,6 +328,7 @@ class Engine:
 
     def _forget(self, answer: Answer) -> None:
         self._scheduler.finish(answer.job)
+        self._arena.trim(self._scheduler.free, self.options.limits.kv_tokens)
         del self._answers[answer.request.id]
 
     def _park(self, answer: Answer) -> None:

@@ -122,7 +122,7 @@ class Scheduler:
         self._clock, self._prefixes = clock, prefixes
         self.waiting: list[Job] = []
         self.running: list[Job] = []
-        self._free = list(range(limits.slots))
+        self.free = list(range(limits.slots))
         self._programs: dict[str, int] = {}
         self._count = 0
 
@@ -170,8 +170,8 @@ class Scheduler:
         """Take a job out, running or waiting; doing so twice is harmless."""
         if job in self.running:
             self.running.remove(job)
-            self._free.append(job.slot)
-            self._free.sort()
+            self.free.append(job.slot)
+            self.free.sort()
         elif job in self.waiting:
             self.waiting.remove(job)
         if not any(one.program == job.program for one in (*self.running, *self.waiting)):
@@ -189,7 +189,7 @@ class Scheduler:
     def _admit(self, plan: StepPlan, budget: int) -> None:
         reserved = sum(job.reserved for job in self.running)
         for job in sorted(self.waiting, key=self._key):
-            if budget <= 0 or not self._free:
+            if budget <= 0 or not self.free:
                 return
             if reserved + job.reserved > self.limits.kv_tokens:
                 return  # nobody overtakes: the next finished answer makes room
@@ -197,7 +197,7 @@ class Scheduler:
             if coming - cached >= _WORTH_WAITING:
                 continue
             self.waiting.remove(job)
-            job.slot, job.computed, job.cached = self._free.pop(0), cached, cached
+            job.slot, job.computed, job.cached = self.free.pop(0), cached, cached
             job.admitted = self._clock.now()
             self.running.append(job)
             reserved += job.reserved
