@@ -45,8 +45,10 @@ def diff(run_id: str | None, output: Path | None, as_json: bool) -> None:
         rows = [{"path": c.path, "change": c.kind, "size": c.size, "diff": c.diff} for c in found]
         ui.out_json({"run": info.id, "changes": rows})
         return
+    if not found:
+        ui.out(f"run {info.id} has written no files")
     for change in found:
-        ui.out(f"{change.kind:8} {change.path}  {change.size:,} bytes")
+        ui.out(ui.safe_line(f"{change.kind:8} {change.path}  {change.size:,} bytes"))
     for change in found:
         for line in change.diff.splitlines():
             ui.out(line)
@@ -82,6 +84,6 @@ def _report(run: str, word: str, paths: list[str], as_json: bool) -> None:
     if as_json:
         ui.out_json({"run": run, word: paths})
         return
-    ui.out(f"{word}: {len(paths)} files")
+    ui.out(f"{word}: {len(paths)} file{'' if len(paths) == 1 else 's'}")
     for path in paths:
-        ui.out(f"  {path}")
+        ui.out(ui.safe_line(f"  {path}"))

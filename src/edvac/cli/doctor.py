@@ -113,7 +113,7 @@ def _engine() -> Finding:
         name for name in ("torch", "llguidance", "tokenizers") if not importlib.util.find_spec(name)
     ]
     if missing:
-        fix = "Install the extra: pip install 'edvac[engine]'; or use an endpoint (--model URL#MODEL)."
+        fix = "pip install 'edvac[engine]', or use an endpoint: --model URL#MODEL."
         return Finding("engine", "note", f"not installed: {', '.join(missing)}", fix)
     return Finding("engine", "ok", "torch and what it needs are installed")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +40,12 @@ def ps(limit: int, as_json: bool) -> None:
     if as_json:
         ui.out_json({"runs": [_run_document(info) for info in found]})
         return
+    if not found:
+        ui.out("no runs")
     for info in found:
         started = dt.datetime.fromtimestamp(info.created).strftime("%Y-%m-%d %H:%M")
         state = "running" if info.state == "open" and info.owner else info.state
-        ui.out(f"{info.id}  {state:9}  {started}  {_counts(info):28}  {info.title}")
+        ui.out(ui.safe_line(f"{info.id}  {state:9}  {started}  {_counts(info):28}  {info.title}"))
 
 
 def _run_document(info: RunInfo) -> dict[str, Any]:
@@ -84,7 +87,9 @@ def show(run_id: str | None, step: str | None, prompt: bool, program: bool, as_j
     with open_store() as store:
         info = store.find_run(run_id)
         history = read_history(store, info.id)
-        if program:
+        if program and as_json:
+            ui.out_json({"run": info.id, "program": history.program})
+        elif program:
             ui.out(history.program.rstrip())
         elif step is None:
             _show_run(info, history.program, history.entries, as_json)
@@ -118,7 +123,7 @@ def _show_run(info: RunInfo, program: str, entries: list[Entry], as_json: bool) 
         ui.out(f"  {number:3} {line}")
     ui.out("")
     for entry in ended.values():
-        ui.out(f"{_mark(entry)} {entry.address}  {_preview(entry)}")
+        ui.out(ui.safe_line(f"{_mark(entry)} {entry.address}  {_preview(entry)}"))
 
 
 def _mark(entry: Entry) -> str:
@@ -130,7 +135,7 @@ def _mark(entry: Entry) -> str:
 
 
 def _preview(entry: Entry) -> str:
-    from edvac.control.unit import preview
+    from edvac.control.notices import preview
     from edvac.core.value import Failed
 
     if isinstance(entry.value, Failed):
@@ -159,11 +164,13 @@ def _show_step(store: Store, entry: Entry, prompt: bool, as_json: bool) -> None:
         ui.out_json(document)
     elif prompt:
         if not sent:
-            raise UsageError("no_prompt", f"{entry.address} is not a model step", "", "")
-        # The exact bytes, unescaped: this command is for looking at what really went out.
-        click.echo("".join(sent), nl=False)
-        click.echo("\n--- received ---")
-        click.echo(entry.body.get("answer", ""))
+            raise UsageError(
+                "no_prompt", f"{entry.address} is not a model step", "", "Leave out --prompt."
+            )
+        # The exact bytes into a file or pipe; a terminal would obey what a document hides in them.
+        on_terminal = sys.stdout.isatty()
+        parts = ["".join(sent), "\n--- received ---\n", entry.body.get("answer", "")]
+        click.echo("".join(map(ui.safe, parts)) if on_terminal else "".join(parts))
     else:
         for name, found in document.items():
             shown = found if isinstance(found, str) else json.dumps(found, default=str)
@@ -173,7 +180,7 @@ def _show_step(store: Store, entry: Entry, prompt: bool, as_json: bool) -> None:
 @click.command()
 @click.argument("run_id", metavar="[RUN]", required=False)
 @click.option("--follow", "-f", is_flag=True, help="Wait for more until the run is closed.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON line for each record.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document; with -f, JSON lines.")
 def log(run_id: str | None, follow: bool, as_json: bool) -> None:
     """Print the journal of RUN (default: the latest)."""
     from edvac.machine.ledger import decoder_of, read_entry
@@ -181,6 +188,10 @@ def log(run_id: str | None, follow: bool, as_json: bool) -> None:
     with open_store() as store:
         info = store.find_run(run_id)
         decoder = decoder_of(store)
+        if as_json and not follow:
+            records = [_record(read_entry(decoder, record)) for record in store.records(info.id)]
+            ui.out_json({"run": info.id, "records": records})
+            return
         last = 0
         while True:
             for record in store.records(info.id, after=last):
@@ -191,9 +202,12 @@ def log(run_id: str | None, follow: bool, as_json: bool) -> None:
             time.sleep(0.5)
 
 
+def _record(entry: Entry) -> dict[str, Any]:
+    return {"seq": entry.seq, "kind": entry.kind} | _step_document(entry)
+
+
 def _log_line(entry: Entry, as_json: bool) -> None:
     if as_json:
-        document = {"seq": entry.seq, "kind": entry.kind} | _step_document(entry)
-        click.echo(json.dumps(document, ensure_ascii=False, default=str))
+        click.echo(ui.json_text(_record(entry)))
         return
-    ui.out(f"{entry.seq:6} {entry.kind:9} {entry.address:30} {_preview(entry)}")
+    ui.out(ui.safe_line(f"{entry.seq:6} {entry.kind:9} {entry.address:30} {_preview(entry)}"))

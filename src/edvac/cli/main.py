@@ -4,6 +4,7 @@ quick."""
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -83,16 +84,17 @@ def main(args: list[str] | None = None) -> Any:
     """Entry point: every expected error becomes a message and its exit code."""
     from edvac.core.errors import EXIT_INTERRUPTED, EdvacError
 
-    debug = "--debug" in (args if args is not None else sys.argv[1:])
+    given = sys.argv[1:] if args is None else args
     try:
-        sys.exit(cli.main(args=args, prog_name="edvac", standalone_mode=False) or 0)
+        sys.exit(cli.main(args=given, prog_name="edvac", standalone_mode=False) or 0)
     except EdvacError as error:
-        if debug:
+        if "--debug" in given:
             raise
         from edvac.cli.ui import report_error
 
-        sys.exit(report_error(error, as_json="--json" in (args or sys.argv[1:])))
+        sys.exit(report_error(error, as_json="--json" in given))
     except click.exceptions.Abort:
+        click.echo("stopped", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except click.ClickException as error:
         error.show()
@@ -100,6 +102,8 @@ def main(args: list[str] | None = None) -> Any:
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except BrokenPipeError:
+        # Whoever read the output has enough; what is left must not fail on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
 
 

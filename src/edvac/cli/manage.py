@@ -18,7 +18,12 @@ def kill(run_id: str | None, as_json: bool) -> None:
     with open_store() as store:
         info = store.find_run(run_id)
         if info.state != "open":
-            raise UsageError("run_over", f"run {info.id} is {info.state}", "", "")
+            raise UsageError(
+                "run_over",
+                f"run {info.id} is {info.state}: there is nothing to stop",
+                "",
+                "`edvac ps` shows what is running.",
+            )
         store.post(info.id, "kill")
     if as_json:
         ui.out_json({"run": info.id, "running": bool(info.owner)})

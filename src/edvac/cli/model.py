@@ -41,9 +41,9 @@ def list_models(as_json: bool) -> None:
     if as_json:
         ui.out_json({"models": rows, "directory": str(catalogue.models_dir())})
         return
-    for row in rows:
-        mark = "here" if row["installed"] else "-"
-        ui.out(f"{row['name']:22} {ui.megabytes(row['size']):>12}  {row['licence']:12} {mark}")
+    for entry in catalogue.CATALOGUE:
+        mark = "here" if entry.name in here else "-"
+        ui.out(f"{entry.name:22} {ui.megabytes(entry.size):>12}  {entry.licence:12} {mark}")
 
 
 @model.command("pull")
@@ -85,7 +85,7 @@ def describe(plan: PullPlan) -> list[str]:
 
 
 class Meter:
-    """Progress of a long transfer: one line that changes on a terminal, a line a tenth elsewhere."""
+    """Progress of a long transfer: a line that changes on a terminal, a line a tenth elsewhere."""
 
     def __init__(self) -> None:
         self._last = ("", -1)

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
-import sys
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edvac.cli import ui
+from edvac.cli.ask import Asker
+from edvac.cli.inspect import open_store
+from edvac.cli.source import Source, read_source
 from edvac.core import errors, event
+from edvac.machine import processors
+from edvac.machine.inputs import given_roots
 
 if TYPE_CHECKING:
     from edvac.cli.view import View
     from edvac.compiler import Planner
     from edvac.machine import Job, Machine, Report
     from edvac.machine.driver import Driver
+    from edvac.processor import Processor
 
 EXAMPLES = """\b
 Examples:
@@ -44,7 +51,7 @@ def common(command: Any) -> Any:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("task")
+@click.argument("task", default="")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter's value.")
 @click.option(
     "--input",
@@ -59,7 +66,8 @@ def common(command: Any) -> Any:
 @common
 def run(task: str, **flags: Any) -> int:
     """Run TASK: a task in words, or the path of a program (.edv); - reads from stdin."""
-    return asyncio.run(_Command(flags).run(task))
+    command = _Command(flags)
+    return asyncio.run(command.whole(command.run(task)))
 
 
 @click.command()
@@ -68,37 +76,8 @@ def run(task: str, **flags: Any) -> int:
 @common
 def resume(run_id: str | None, retry: bool, **flags: Any) -> int:
     """Go on with RUN (default: the latest); nothing that is finished runs again."""
-    return asyncio.run(_Command(flags).resume(run_id, retry=retry))
-
-
-@dataclass(slots=True)
-class _Source:
-    """Where the program comes from."""
-
-    task: str
-    text: str | None
-
-
-def read_source(task: str) -> _Source:
-    """A task in words, a program file, or standard input."""
-    if task == "-":
-        text = sys.stdin.read()
-        is_program = "\n" in text.strip() or "=" in text or "(" in text
-        return _Source("", text) if is_program else _Source(text.strip(), None)
-    path = Path(task)
-    if task.endswith(".edv"):
-        try:
-            return _Source("", path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as problem:
-            raise errors.UsageError(
-                "program_unreadable",
-                f"the program {task!r} cannot be read",
-                str(problem),
-                "Name a program file, or say the task in words.",
-            ) from problem
-    if not task.strip():
-        raise errors.UsageError("task_empty", "the task is empty", "", "Say what is to be done.")
-    return _Source(task, None)
+    command = _Command(flags)
+    return asyncio.run(command.whole(command.resume(run_id, retry=retry)))
 
 
 def read_settings(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -114,6 +93,25 @@ def read_settings(pairs: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+def check_output(output: Path | None) -> None:
+    """Refuse early what could not be written at the end.
+
+    Raises:
+        ConfigError: something else is there, or it may not be written.
+    """
+    if output is None:
+        return
+    there = next(place for place in (output, *output.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "is no directory" if not there.is_dir() else "may not be written"
+        raise errors.ConfigError(
+            "output_unwritable",
+            f"the output directory {str(output)!r} cannot be used",
+            f"{str(there)!r} {why}.",
+            "Name another with --output.",
+        )
+
+
 class _Command:
     """One invocation: its flags, its view, its way to the end."""
 
@@ -126,28 +124,81 @@ class _Command:
         chosen = {"model": flags["model"], "tokens": flags["tokens"]}
         self._settings, _ = settings.load(self._workspace, chosen)
         self._view: View = choose(plain=flags["plain"], as_json=flags["as_json"])
+        self._asker = Asker()
+        self._one_question = asyncio.Lock()
         self._driver: Driver | None = None
+        self._task: asyncio.Task[Any] | None = None
         self._signals = 0
+
+    async def whole(self, work: Coroutine[Any, Any, int]) -> int:
+        """The command from its first signal handler to its last.
+
+        Raises:
+            Interrupted: it was stopped before steps began.
+        """
+        self._task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._interrupt)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            raise errors.Interrupted(
+                "interrupted",
+                "stopped before any step was begun",
+                "",
+                "Start it again, or go on with `edvac resume` where a run was begun.",
+            ) from None
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
 
     async def run(self, task: str) -> int:
         source = read_source(task)
         values = read_settings(self._flags["settings"])
-        with self._machine() as machine, self._view:
-            if source.text is None:
-                await machine.processor.open()
-            text = source.text or self._known(machine, source.task)
+        check_output(self._flags["output"])
+        given_roots(self._flags["inputs"])
+        if source.text is not None:
+            return await self._run_program(source, source.text, values)
+        if self._flags["plan_only"]:
+            return await self._plan_only(source.task)
+        async with self._machine() as machine:
+            text = self._known(machine, source.task)
             if text is None and self._may_run_ahead():
                 return await self._drive(machine, job=self._job("", source.task, values))
             if text is None:
-                text = await self._planner(machine).plan(source.task)
+                text = await self._planner(machine.processor).plan(source.task)
             roots = self._check(text)
-            if self._flags["plan_only"]:
-                self._view.__exit__(None, None, None)
-                ui.out(text.rstrip())
-                return 0
-            if source.text is None or not self._flags["yes"]:
-                self._approve(text, roots, source)
+            await self._approve(text, roots, with_text=True)
             return await self._drive(machine, job=self._job(text, source.task, values, roots))
+
+    async def _run_program(self, source: Source, text: str, values: dict[str, str]) -> int:
+        """Nothing is opened or stored before the program is found to be legal and approved."""
+        roots = self._check(text)
+        if self._flags["plan_only"]:
+            self._print_plan(text)
+            return 0
+        if not self._flags["yes"]:
+            await self._approve(text, roots, with_text=False)
+        async with self._machine() as machine:
+            return await self._drive(machine, job=self._job(text, source.task, values, roots))
+
+    async def _plan_only(self, task: str) -> int:
+        processor = processors.choose_processor(self._settings, self._view.show)
+        try:
+            with self._view:
+                await processor.open()
+                text = await self._planner(processor).plan(task)
+        finally:
+            await processor.close()
+        self._print_plan(text)
+        return 0
+
+    def _print_plan(self, text: str) -> None:
+        if self._flags["as_json"]:
+            ui.out_json({"program": text})
+        else:
+            ui.out(text.rstrip())
 
     def _job(
         self,
@@ -157,7 +208,6 @@ class _Command:
         roots: dict[str, Path] | None = None,
     ) -> Job:
         from edvac.machine import Job
-        from edvac.machine.inputs import given_roots
 
         return Job(
             text,
@@ -189,40 +239,52 @@ class _Command:
         return text
 
     async def resume(self, run_id: str | None, *, retry: bool) -> int:
-        with self._machine() as machine, self._view:
-            info = machine.find(run_id)
+        with open_store() as store:
+            info = store.find_run(run_id)
+        async with self._machine() as machine:
             return await self._drive(machine, run=info.id, retry=retry)
 
-    def _machine(self) -> Machine:
+    @contextlib.asynccontextmanager
+    async def _machine(self) -> AsyncIterator[Machine]:
+        """The workspace with its model ready, and the view on it."""
         from edvac.machine import Machine
-        from edvac.machine.processors import choose_processor
 
-        processor = choose_processor(self._settings, self._view.show)
-        return Machine(self._workspace, processor, at_once=self._settings.at_once)
+        processor = processors.choose_processor(self._settings, self._view.show)
+        try:
+            with self._view:
+                await processor.open()
+                with Machine(self._workspace, processor, at_once=self._settings.at_once) as machine:
+                    yield machine
+        finally:
+            await processor.close()
 
-    def _planner(self, machine: Machine) -> Planner:
+    def _planner(self, processor: Processor) -> Planner:
         """Writes programs, showing each line as it is accepted."""
         from edvac.compiler import Planner
+        from edvac.device import CATALOGUE
 
-        return Planner(machine.processor, machine.catalogue, self._view.show)
+        return Planner(processor, CATALOGUE, self._view.show)
 
     def _check(self, text: str) -> dict[str, Path]:
         """Verify, and find the directories that the program reads."""
         from edvac.device import CATALOGUE
-        from edvac.machine.inputs import derived_roots, given_roots
+        from edvac.machine.inputs import derived_roots, missing_directories
         from edvac.program import parse
 
         program = parse(text, CATALOGUE)
         if self._flags["inputs"]:
             return given_roots(self._flags["inputs"])
+        for name in missing_directories(program.touches, Path.cwd()):
+            note = f"the program reads {name}/, and there is no such directory here"
+            self._view.show(event.Note(text=note, level="warning"))
         return derived_roots(program.touches.reads, Path.cwd())
 
-    def _approve(self, text: str, roots: dict[str, Path], source: _Source) -> None:
+    async def _approve(self, text: str, roots: dict[str, Path], *, with_text: bool) -> None:
         """Show what the program will do; ask unless told not to."""
         from edvac.cli.plan import describe_plan
 
         self._view.pause()
-        for line in describe_plan(text, roots, self._settings, with_text=source.text is None):
+        for line in describe_plan(text, roots, self._settings, with_text=with_text):
             ui.err(line)
         if not self._flags["yes"]:
             if not ui.is_terminal():
@@ -232,9 +294,12 @@ class _Command:
                     "Standard input or error is not a terminal.",
                     "Repeat with --yes, or look first with --plan-only.",
                 )
-            if not click.confirm("Run it?", default=True, err=True):
+            if not await self._asker.yes("Run it?", default=True):
                 raise errors.PolicyError(
-                    "not_approved", "the program was not approved; nothing ran"
+                    "not_approved",
+                    "the program was not approved; nothing ran",
+                    "",
+                    "Say the task in other words, or edit the program: --plan-only prints it.",
                 )
         self._view.resume()
 
@@ -250,22 +315,15 @@ class _Command:
             self._ask if asks else None,
             self._own,
         )
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._interrupt)
-        try:
-            if job is not None and not job.program:
-                planner = self._planner(machine)
-                report = await machine.run_as_written(
-                    job, lambda draft: planner.plan(job.task, draft), terminal
-                )
-            elif job is not None:
-                report = await machine.run(job, terminal)
-            else:
-                report = await machine.resume(run, terminal, retry=retry)
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+        if job is not None and not job.program:
+            planner = self._planner(machine.processor)
+            report = await machine.run_as_written(
+                job, lambda draft: planner.plan(job.task, draft), terminal
+            )
+        elif job is not None:
+            report = await machine.run(job, terminal)
+        else:
+            report = await machine.resume(run, terminal, retry=retry)
         self._view.__exit__(None, None, None)
         return self._finish(machine, report)
 
@@ -275,36 +333,36 @@ class _Command:
     def _interrupt(self) -> None:
         """First signal: a clean stop. Second: now."""
         self._signals += 1
-        if self._signals > 1 or self._driver is None:
-            import os
-
+        if self._signals > 1:
             self._view.__exit__(None, None, None)
             ui.err("stopped at once; what was finished is kept. Go on with `edvac resume`.")
             os._exit(errors.EXIT_INTERRUPTED)
-        self._driver.stop("interrupted")
+        self._view.show(event.Note(text="stopping; once more to stop at once"))
+        if self._driver is not None:
+            self._driver.stop("interrupted")
+        elif self._task is not None:
+            self._task.cancel()
 
     async def _answer(self, question: event.Question) -> bool | None:
-        return await asyncio.to_thread(self._prompt_yes, question.text)
-
-    def _prompt_yes(self, text: str) -> bool | None:
         self._view.pause()
         try:
-            return click.confirm(ui.safe(text), default=False, err=True)
-        except click.Abort:
-            return None
+            return await self._asker.yes(question.text, default=False)
         finally:
             self._view.resume()
 
     async def _ask(self, address: str, text: str, options: list[str]) -> str:
-        return await asyncio.to_thread(self._prompt_text, address, text, options)
-
-    def _prompt_text(self, address: str, text: str, options: list[str]) -> str:
-        self._view.pause()
-        try:
-            kind = click.Choice(options) if options else None
-            return str(click.prompt(ui.safe(f"{address}: {text}"), type=kind, err=True))
-        finally:
-            self._view.resume()
+        """One question at a time; when nobody answers any more, the run waits for another day."""
+        async with self._one_question:
+            self._view.pause()
+            try:
+                answer = await self._asker.text(f"{address}: {text}", options)
+            finally:
+                self._view.resume()
+        if answer is None:
+            assert self._driver is not None
+            self._driver.stop("waiting")
+            await asyncio.Event().wait()
+        return answer or ""
 
     def _finish(self, machine: Machine, report: Report) -> int:
         from edvac.cli.summary import deliver, summarise

@@ -2,13 +2,60 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
 
 from edvac.cli import ui
-from edvac.cli.run import read_source
 from edvac.core.errors import EXIT_USAGE, UsageError
+
+
+@dataclass(slots=True)
+class Source:
+    """Where the program comes from."""
+
+    task: str
+    text: str | None
+
+
+def read_source(task: str) -> Source:
+    """A task in words, a program file, or standard input."""
+    if task == "-":
+        text = _stdin()
+        is_program = "\n" in text.strip() or "=" in text or "(" in text
+        return Source("", text) if is_program else Source(text.strip(), None)
+    path = Path(task)
+    if task.endswith(".edv"):
+        try:
+            return Source("", path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as problem:
+            raise UsageError(
+                "program_unreadable",
+                f"the program {task!r} cannot be read",
+                str(problem),
+                "Name a program file, or say the task in words.",
+            ) from problem
+    if not task.strip():
+        raise UsageError(
+            "task_empty",
+            "no task is given",
+            "",
+            "Say what is to be done, such as edvac run 'Total the invoices in inbox/', or name a "
+            "program (.edv).",
+        )
+    return Source(task, None)
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as problem:
+        raise UsageError(
+            "program_unreadable", "standard input is not UTF-8 text", str(problem), "Convert it."
+        ) from problem
+
 
 PROGRAM = click.argument("program", type=click.Path(allow_dash=True))
 
@@ -33,7 +80,7 @@ def check(program: str, as_json: bool) -> int:
     found = check_text(_text(program), CATALOGUE)
     bad = [one for one in found if one.severity == "error"]
     if as_json:
-        ui.out_json({"legal": not bad, "diagnostics": [one.as_dict() for one in found]})
+        ui.out_json({"legal": not bad, "diagnostics": [asdict(one) for one in found]})
     else:
         for one in found:
             ui.out(f"{program}:{one.line}:{one.column}: {one.severity}: {one.what} [{one.code}]")
@@ -55,11 +102,25 @@ def fmt(program: str, only_check: bool) -> int:
     if program == "-":
         click.echo(made, nl=False)
     elif made != text and not only_check:
-        temporary = Path(f"{program}.new")
-        temporary.write_text(made, encoding="utf-8")
-        temporary.replace(program)
+        _replace(Path(program), made)
         ui.out(f"formatted {program}")
     return 1 if only_check and made != text else 0
+
+
+def _replace(path: Path, text: str) -> None:
+    """Atomically, with the file's own mode."""
+    new = path.with_name(f"{path.name}.new")
+    try:
+        new.write_text(text, encoding="utf-8")
+        new.chmod(path.stat().st_mode)
+        new.replace(path)
+    except OSError as problem:
+        raise UsageError(
+            "program_unwritable",
+            f"the program {str(path)!r} cannot be written",
+            f"{problem.strerror or problem}.",
+            "Give - to read it from standard input and write it to standard output.",
+        ) from problem
 
 
 @click.command()

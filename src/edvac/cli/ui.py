@@ -10,14 +10,42 @@ from typing import Any
 
 import click
 
-from edvac.core.errors import EdvacError
+from edvac.core.errors import EdvacError, UsageError
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
+# Control characters, and what turns, hides or fakes text: directions, zero widths, line separators,
+# byte order marks, tags, halves of surrogate pairs.
+_HIDDEN = (
+    "\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f"
+)
+_CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f{_HIDDEN}]")
+_LINE = re.compile(f"[\x00-\x1f{_HIDDEN}]")
+_IN_JSON = re.compile(f"[{_HIDDEN}]")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def safe(text: str) -> str:
     """Text with control and direction characters made visible: it may come from a document."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
+    return _CONTROL.sub(_escaped, text)
+
+
+def safe_line(text: str) -> str:
+    """The same on one line: a line break in a name must not look like a message of edvac's."""
+    return _LINE.sub(_escaped, text)
+
+
+def json_text(document: Any, indent: int | None = None) -> str:
+    """JSON that neither a terminal nor an encoding stumbles over."""
+    text = json.dumps(document, ensure_ascii=False, indent=indent, default=str)
+    return safe_json(text)
+
+
+def safe_json(text: str) -> str:
+    """The same document with every hidden character as an escape; they occur only inside texts."""
+    return _IN_JSON.sub(lambda found: json.dumps(found.group())[1:-1], text)
 
 
 def out(text: str = "") -> None:
@@ -30,13 +58,13 @@ def err(text: str = "") -> None:
 
 def out_json(document: Any) -> None:
     """One document on stdout."""
-    click.echo(json.dumps(document, ensure_ascii=False, indent=2, default=str))
+    click.echo(json_text(document, indent=2))
 
 
 def report_error(error: EdvacError, *, as_json: bool = False) -> int:
     """Show an error: what, why, what to do; returns the exit code."""
     if as_json:
-        click.echo(json.dumps({"error": error.as_dict()}, ensure_ascii=False))
+        click.echo(json_text({"error": error.as_dict()}))
     place = f"line {error.line}: " if error.line is not None else ""
     err(f"error: {place}{error.what} [{error.code}]")
     for part in (error.why, error.fix):
@@ -46,8 +74,17 @@ def report_error(error: EdvacError, *, as_json: bool = False) -> int:
 
 
 def workspace() -> Path:
-    """The workspace in force: the nearest directory upwards that holds ``.edvac``, else here."""
-    here = Path.cwd()
+    """The workspace in force: the nearest directory upwards that holds ``.edvac``, else here.
+
+    Raises:
+        UsageError: the current directory is gone.
+    """
+    try:
+        here = Path.cwd()
+    except FileNotFoundError as problem:
+        raise UsageError(
+            "no_directory", "the current directory no longer exists", "", "Change to another one."
+        ) from problem
     for directory in (here, *here.parents):
         if (directory / ".edvac" / "store.db").is_file():
             return directory

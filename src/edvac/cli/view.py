@@ -12,7 +12,7 @@ from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from edvac.cli.ui import err, safe, seconds
+from edvac.cli.ui import err, safe_json, safe_line, seconds
 from edvac.core import event
 
 if TYPE_CHECKING:
@@ -20,8 +20,16 @@ if TYPE_CHECKING:
 
 
 class View(Protocol):
-    def __enter__(self) -> View: ...
-    def __exit__(self, *_: object) -> None: ...
+    """Shows events; may be left more than once."""
+
+    def __enter__(self) -> object: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
     def show(self, happened: event.Event) -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
@@ -128,14 +136,14 @@ class Lines:
                 return
             self._stage = happened.name
         if line:
-            err(line)
+            err(safe_line(line))
 
 
 class JsonLines(Lines):
     """Every event as one JSON line on stdout."""
 
     def show(self, happened: event.Event) -> None:
-        sys.stdout.write(event.encode(happened).decode() + "\n")
+        sys.stdout.write(safe_json(event.encode(happened).decode()) + "\n")
         sys.stdout.flush()
 
 
@@ -183,7 +191,7 @@ class Panel:
         if line:
             style = "red" if isinstance(happened, event.StepFailed) else ""
             style = "cyan" if isinstance(happened, event.PlanLine) else style
-            self._console.print(Text(safe(line), style=style), soft_wrap=True)
+            self._console.print(Text(safe_line(line), style=style), soft_wrap=True)
 
     def _render(self) -> RenderableType:
         from rich.console import Group
@@ -195,7 +203,7 @@ class Panel:
         parts: list[RenderableType] = []
         for slot, address in list(tally.running.items())[:6]:
             piece = " ".join(tally.pieces.get(slot, "").split())
-            parts.append(Text(safe(f"  {address}  {piece}")[:100], style="dim", no_wrap=True))
+            parts.append(Text(safe_line(f"  {address}  {piece}")[:100], style="dim", no_wrap=True))
         if len(tally.running) > 6:
             parts.append(Text(f"  and {len(tally.running) - 6} more", style="dim"))
         ended = tally.done + tally.failed + tally.blocked

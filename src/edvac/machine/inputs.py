@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable
 from pathlib import Path
 
 from edvac.core.errors import ConfigError
-from edvac.core.signature import WILD
+from edvac.core.signature import WILD, Access
 
 
 def given_roots(directories: Iterable[Path]) -> dict[str, Path]:
-    """Each directory under its own name: ``--input examples/inbox`` is ``inbox/`` to a program.
+    """Each directory under its own name: ``--input examples/inbox`` is ``inbox/`` to a program; the
+    current directory is what a program's paths begin in.
 
     Raises:
         ConfigError: two directories of one name, or not a directory.
     """
     roots: dict[str, Path] = {}
+    here = Path.cwd()
     for directory in directories:
-        name = directory.resolve().name
+        found = directory.resolve()
+        name = "" if found == here else found.name
         if not directory.is_dir():
+            kind = "is a file" if directory.exists() else "does not exist"
             raise ConfigError(
-                "input_root_missing", f"{str(directory)!r} is not a directory", "", "See --input."
+                "input_root_missing",
+                f"the input {str(directory)!r} is not a directory",
+                f"It {kind}.",
+                "Name a directory with --input; a program reads the files in it.",
             )
-        if name in roots and roots[name].resolve() != directory.resolve():
+        if name in roots and roots[name].resolve() != found:
             raise ConfigError(
                 "input_root_twice",
                 f"two input directories are called {name!r}",
@@ -39,12 +47,26 @@ def derived_roots(patterns: Iterable[str], here: Path) -> dict[str, Path]:
     A pattern whose beginning is not known before the run grants nothing.
     """
     roots: dict[str, Path] = {}
-    for pattern in patterns:
-        head, _, rest = pattern.partition("/")
-        if pattern == WILD or (any(mark in head for mark in "*?[") and rest):
+    for head, rest in map(_split, patterns):
+        if not head:
             continue
         if not rest:
             roots[""] = here
         elif (here / head).is_dir():
             roots[head] = here / head
     return roots
+
+
+def missing_directories(touches: Access, here: Path) -> list[str]:
+    """Directories that a program reads, that are not there, and that it does not write itself."""
+    made = {_split(pattern)[0] for pattern in touches.writes}
+    wanted = {head for head, rest in map(_split, touches.reads) if rest} - {""} - made
+    return sorted(name for name in wanted if not (here / name).is_dir())
+
+
+def _split(pattern: str) -> tuple[str, str]:
+    """The first directory of a pattern and the rest; nothing where it is not known or leads out."""
+    head, _, rest = posixpath.normpath(pattern).partition("/")
+    if pattern == WILD or head in ("", ".", "..") or (rest and any(mark in head for mark in "*?[")):
+        return "", ""
+    return head, rest

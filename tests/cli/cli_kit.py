@@ -1,0 +1,91 @@
+"""`edvac` as a person types it, in a workspace of its own and with a scripted model."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edvac.cli.main import main
+from edvac.core import event
+from edvac.machine import processors
+from edvac.machine.settings import Settings
+from edvac.processor import Processor, Request
+from edvac.processor.scripted import ScriptedProcessor
+
+PROGRAM = """\
+limit = param(3)
+notes = [llm.write("Shorten", files.read(p)) for p in files.list("inbox/*")]
+files.write("out/notes.md", "\\n".join(notes))
+files.write("limit.txt", f"{limit}")
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """The one JSON document on stdout."""
+        return json.loads(self.out)
+
+
+@dataclass
+class Bench:
+    """A workspace with an inbox; `answer` is the model."""
+
+    root: Path
+    monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str]
+    answer: Callable[[Request], str] = lambda request: f"[{len(request.messages[-1].text)}]"
+    processors: list[ScriptedProcessor] = field(default_factory=list)
+
+    def choose(
+        self, settings: Settings, emit: Callable[[event.Event], None] = lambda _: None
+    ) -> Processor:
+        made = ScriptedProcessor(self.answer, name=settings.model)
+        self.processors.append(made)
+        return made
+
+    def __call__(self, *args: str, stdin: str | bytes = "") -> Done:
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(list(args))
+        out, err = self.capsys.readouterr()
+        assert "Traceback" not in err
+        return Done(int(ended.value.code or 0), out, err)
+
+    def write(self, path: str, text: str) -> Path:
+        made = self.root / path
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.write_text(text, encoding="utf-8")
+        return made
+
+    @property
+    def stored(self) -> bool:
+        """Has anything been stored in the workspace?"""
+        return (self.root / ".edvac").exists()
+
+
+def make_bench(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Bench:
+    bench = Bench(root, monkeypatch, capsys)
+    bench.write("inbox/a.txt", "alpha")
+    bench.write("inbox/b.txt", "beta!")
+    bench.write("p.edv", PROGRAM)
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(root / "config"))
+    monkeypatch.setattr(processors, "choose_processor", bench.choose)
+    return bench

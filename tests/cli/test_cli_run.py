@@ -1,0 +1,219 @@
+"""`run` and `resume`: what goes in, what comes out, and every exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_kit import PROGRAM, Bench
+
+from edvac.core import errors
+from edvac.machine import processors
+from edvac.processor import Request
+
+
+def test_a_program_runs_to_its_end(edvac: Bench) -> None:
+    done = edvac("run", "p.edv", "--yes")
+    assert done.code == 0
+    assert done.out == ""
+    assert "6 steps finished" in done.err or "7 steps finished" in done.err
+    assert "edvac apply" in done.err
+    assert not (edvac.root / "out").exists()
+
+
+def test_output_delivers_and_undo_takes_it_back(edvac: Bench) -> None:
+    done = edvac("run", "p.edv", "--yes", "--output", "result")
+    assert done.code == 0
+    assert "edvac undo" in done.err
+    assert (edvac.root / "result" / "out" / "notes.md").read_text().count("[") == 2
+    assert edvac("undo").code == 0
+    assert not (edvac.root / "result" / "out" / "notes.md").exists()
+
+
+def test_set_changes_a_parameter(edvac: Bench) -> None:
+    edvac("run", "p.edv", "--yes", "--set", "limit=77", "--output", "result")
+    assert (edvac.root / "result" / "limit.txt").read_text() == "77"
+
+
+def test_input_names_the_directory(edvac: Bench, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "inbox"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "only.txt").write_text("one")
+    edvac("run", "p.edv", "--yes", "--input", str(elsewhere), "--output", "result")
+    assert (edvac.root / "result" / "out" / "notes.md").read_text().count("[") == 1
+    done = edvac("run", "p.edv", "--yes", "--input", ".", "--output", "again")
+    assert done.code == 0
+    assert (edvac.root / "again" / "out" / "notes.md").read_text().count("[") == 2
+
+
+def test_earlier_results_are_reused_unless_fresh(edvac: Bench) -> None:
+    edvac("run", "p.edv", "--yes")
+    assert "reused" in edvac("run", "p.edv", "--yes").err
+    assert edvac.processors[-1].calls == 0
+    assert "reused" not in edvac("run", "p.edv", "--yes", "--fresh").err
+    assert edvac.processors[-1].calls == 2
+
+
+def test_a_program_from_standard_input(edvac: Bench) -> None:
+    done = edvac("run", "-", "--yes", stdin='files.write("a.txt", "a")\nfiles.write("b.txt", "b")')
+    assert done.code == 0
+    assert "2 steps finished" in done.err
+
+
+def test_plan_only_prints_the_program_and_stores_nothing(edvac: Bench) -> None:
+    done = edvac("run", "p.edv", "--plan-only")
+    assert (done.code, done.out) == (0, PROGRAM)
+    assert edvac("run", "p.edv", "--plan-only", "--json").document == {"program": PROGRAM}
+    assert not edvac.stored
+    assert not edvac.processors, "no model is needed to print a program"
+
+
+def test_events_as_json_lines(edvac: Bench) -> None:
+    done = edvac("run", "p.edv", "--yes", "--json")
+    events = [json.loads(line) for line in done.out.splitlines()]
+    assert events[0]["event"] == "run_opened"
+    assert events[-1]["event"] == "run_closed"
+    assert events[-1]["state"] == "done"
+    assert done.err == ""
+
+
+def test_one_bad_item_does_not_end_a_run_and_retry_mends_it(edvac: Bench) -> None:
+    def answer(request: Request) -> str:
+        if "beta" in request.messages[-1].text:
+            raise errors.DeviceError("broken", "this one cannot be read")
+        return "ok"
+
+    edvac.answer = answer
+    done = edvac("run", "p.edv", "--yes")
+    assert done.code == 1
+    assert "✗ notes[1]: this one cannot be read (holds up 1 more)" in done.err
+    assert "--retry" in done.err
+    edvac.answer = lambda request: "mended"
+    done = edvac("resume", "--retry")
+    assert done.code == 0
+    assert edvac.processors[-1].calls == 1
+    assert edvac("resume").code == 2
+
+
+def test_a_spent_budget(edvac: Bench) -> None:
+    done = edvac("run", "p.edv", "--yes", "--budget", "1")
+    assert done.code in (0, 5)
+    edvac.monkeypatch.setenv("EDVAC_AT_ONCE", "1")
+    done = edvac("run", "p.edv", "--yes", "--budget", "1", "--fresh")
+    assert done.code == 5
+    assert "budget" in done.err
+
+
+def test_an_empty_inbox_is_said(edvac: Bench) -> None:
+    for path in (edvac.root / "inbox").iterdir():
+        path.unlink()
+    done = edvac("run", "p.edv", "--yes")
+    assert done.code == 0
+    assert "no file matches 'inbox/*'" in done.err
+
+
+def test_a_missing_directory_is_said(edvac: Bench) -> None:
+    edvac.write("q.edv", 'x = files.list("inbax/*.txt")\n')
+    done = edvac("run", "q.edv", "--yes")
+    assert "inbax/" in done.err
+    assert "no such directory" in done.err
+
+
+def test_a_file_that_is_not_utf8_fails_alone(edvac: Bench) -> None:
+    (edvac.root / "inbox" / "c.txt").write_bytes(b"caf\xe9")
+    done = edvac("run", "p.edv", "--yes")
+    assert done.code == 1
+    assert "'inbox/c.txt' is not UTF-8 text" in done.err
+
+
+# -- what cannot be meant: one message with code and remedy, and nothing half written -----------
+
+BAD: dict[str, tuple[list[str], int, str]] = {
+    "no task": ([], 2, "task_empty"),
+    "an empty task": (["  "], 2, "task_empty"),
+    "a program that is not there": (["nope.edv"], 2, "program_unreadable"),
+    "an illegal program": (["bad.edv", "--yes"], 2, ""),
+    "an unknown device": (["device.edv", "--yes"], 2, ""),
+    "an input that is not there": (["p.edv", "--yes", "--input", "nope"], 2, "input_root_missing"),
+    "an input that is a file": (["p.edv", "--yes", "--input", "p.edv"], 2, "input_root_missing"),
+    "two inputs of one name": (
+        ["p.edv", "--yes", "--input", "inbox", "--input", "other/inbox"], 2, "input_root_twice",
+    ),
+    "an output that is a file": (["p.edv", "--yes", "--output", "p.edv"], 2, "output_unwritable"),
+    "an output below a file": (["p.edv", "-y", "--output", "p.edv/x"], 2, "output_unwritable"),
+    "a setting without a value": (["p.edv", "--yes", "--set", "limit"], 2, "set_malformed"),
+    "nobody to approve": (["p.edv"], 4, "approval_needed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_one_message_and_nothing_is_stored(edvac: Bench, what: str) -> None:
+    edvac.write("bad.edv", "x = (\n")
+    edvac.write("device.edv", 'radio.send("x")\n')
+    (edvac.root / "other" / "inbox").mkdir(parents=True)
+    args, code, name = BAD[what]
+    done = edvac("run", *args)
+    assert done.code == code
+    assert done.err.count("error: ") == 1
+    assert f"[{name}" in done.err
+    assert not edvac.stored
+    as_json = edvac("run", *args, "--json")
+    assert json.loads(as_json.out.splitlines()[-1])["error"]["code"].startswith(name)
+    assert as_json.code == code
+
+
+@pytest.mark.parametrize("pair", ["nope=1", "limit=x"])
+def test_a_wrong_parameter(edvac: Bench, pair: str) -> None:
+    done = edvac("run", "p.edv", "--yes", "--set", pair)
+    assert done.code == 2
+    assert "[parameter_" in done.err
+    assert edvac("ps").out == "no runs\n"
+
+
+def test_standard_input_that_is_not_text(edvac: Bench) -> None:
+    done = edvac("run", "-", "--yes", stdin=b"\xff\xfe\x00")
+    assert (done.code, "program_unreadable" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("model", ["no-such-model", "nope/model.gguf", "http://x", "ftp://x#m"])
+def test_an_unknown_model(edvac: Bench, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processors, "choose_processor", REAL)
+    done = edvac("run", "p.edv", "--yes", "--model", model)
+    assert done.code == 2
+    assert "error: " in done.err
+    assert not edvac.stored
+
+
+def test_a_model_file_that_is_cut_off(edvac: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processors, "choose_processor", REAL)
+    (edvac.root / "m.gguf").write_bytes(b"GGUF\x03\x00\x00\x00")
+    done = edvac("run", "p.edv", "--yes", "--model", "./m.gguf")
+    assert done.code in (2, 3)
+    assert done.err.count("error: ") == 1
+
+
+@pytest.mark.slow
+def test_an_endpoint_that_is_down(edvac: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processors, "choose_processor", REAL)
+    edvac.write("q.edv", 'files.write("a.txt", attempt(llm.write("x"), "none"))\n')
+    done = edvac("run", "q.edv", "--yes", "--model", "http://127.0.0.1:9/v1#m", "--output", "o")
+    assert "could not be reached" in done.err
+    assert (edvac.root / "o" / "a.txt").read_text() == "none"
+
+
+def test_a_workspace_that_cannot_be_written(edvac: Bench) -> None:
+    edvac.write(".edvac", "a file in the way")
+    done = edvac("run", "p.edv", "--yes")
+    assert done.code == 1
+    assert done.err.count("error: ") == 1
+
+
+def test_a_question_that_nobody_can_answer_waits(edvac: Bench) -> None:
+    edvac.write("q.edv", 'a = human.ask("Which?")\nfiles.write("a.txt", a)\n')
+    done = edvac("run", "q.edv", "--yes")
+    assert done.code == 4
+    assert "edvac resume" in done.err
+
+
+REAL = processors.choose_processor
