@@ -73,7 +73,7 @@ def files_after_outcome() -> None:
             for new in record.files
         ]
         for file in files:
-            store.append(lease, [NewRecord("", "extended", b"\x80")], [file])
+            store.append(lease, [NewRecord("", "extended", b"\x82\xa4text\xa0\xa5whole\xc3")], [file])
 
     Ledger._commit = staticmethod(apart)  # type: ignore[method-assign]
 

@@ -52,7 +52,7 @@ class Growth:
         if not self._task.done():
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        elif state == "cancelled":
+        elif state == "unplanned":
             self._task.result()
 
     async def _grow(self, driver: Driver) -> str:
@@ -69,7 +69,7 @@ class Growth:
         try:
             text = await self._write(draft)
         except EdvacError:
-            driver.stop("cancelled")
+            driver.stop("unplanned")
             raise
         draft(text)
         if not self._replaced:

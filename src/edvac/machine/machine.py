@@ -277,7 +277,7 @@ class Machine:
 
     async def _record_end(self, lease: Lease, report: Report) -> None:
         """Close the journal; an interrupted or waiting run stays open, so that it can go on."""
-        state = "cancelled" if report.state == "replanned" else report.state
+        state = "cancelled" if report.state in ("replanned", "unplanned") else report.state
         if state not in ("done", "partial", "cancelled"):
             return
         body = {"state": state, "seconds": round(report.seconds, 3)} | report.counts
