@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from edvac.core.value import Failed
 from edvac.machine import delivery
 from edvac.machine.driver import Driver
@@ -73,7 +75,8 @@ def files_after_outcome() -> None:
             for new in record.files
         ]
         for file in files:
-            store.append(lease, [NewRecord("", "extended", b"\x82\xa4text\xa0\xa5whole\xc3")], [file])
+            nothing = msgspec.msgpack.encode({"text": "", "whole": True})
+            store.append(lease, [NewRecord("", "extended", nothing)], [file])
 
     Ledger._commit = staticmethod(apart)  # type: ignore[method-assign]
 

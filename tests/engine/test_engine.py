@@ -238,6 +238,17 @@ def test_kept_prefixes_survive_the_engine(make: Make, tmp_path: Path) -> None:
     assert damaged.text == wanted.text
 
 
+def test_the_longest_kept_prefix_is_used(make: Make, tmp_path: Path) -> None:
+    kept = KeptPrefixes(tmp_path, "tiny")
+    system = Segment("what every program begins with, long enough to be worth it", keep=True)
+    one, two = (Segment(f" example number {name}, also kept", keep=True) for name in ("A", "B"))
+    drain(make(kept=kept), ask("a", segments=[system, one, Segment(" task")]))
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+    same = drain(make(kept=kept), ask("a", segments=[system, one, Segment(" more")]))["a"]
+    other = drain(make(kept=kept), ask("a", segments=[system, two, Segment(" more")]))["a"]
+    assert same.cached_tokens > other.cached_tokens > 40
+
+
 def test_damaged_cache_is_rebuilt(tiny: Path, tmp_path: Path) -> None:
     options = LoadOptions(tiny, "d" * 64, tmp_path, False, lambda done, total: None)
     load(options)

@@ -1,4 +1,4 @@
-"""Documentation is tested: generated pages are current, links lead somewhere, programs are legal."""
+"""Documentation is tested: pages are current, links lead somewhere, programs are legal."""
 
 from __future__ import annotations
 

@@ -18,14 +18,14 @@ from edvac.engine.tokenizer import TextStream
 
 @dataclass(slots=True)
 class Answer:
-    """The state of one answer; `keep` prompt tokens are to be kept on disk."""
+    """The state of one answer; prefixes of the lengths `keeps` are to be kept on disk."""
 
     request: Generate
     job: Job
     matcher: Matcher | None
     stream: TextStream
     memory: Memory
-    keep: int = 0
+    keeps: list[int] = field(default_factory=list)
     produced: int = 0
     forced: int = 0
     drafted: int = 0

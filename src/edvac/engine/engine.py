@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import torch
@@ -94,7 +95,7 @@ class Engine:
         if request.id in self._answers:
             raise ConfigError("request_duplicate", f"A request named {request.id!r} is running.")
         _check(request)
-        tokens, keep = self._encode(request)
+        tokens, keeps = self._encode(request)
         job = Job(
             id=request.id,
             program=request.program,
@@ -105,9 +106,8 @@ class Engine:
         )
         memory = Memory(self._experience.child())
         matcher = self._matcher(request)
-        answer = Answer(request, job, matcher, self.codec.stream(), memory, keep)
-        if keep:
-            self._restore(request.reader_class, tokens[:keep])
+        answer = Answer(request, job, matcher, self.codec.stream(), memory, keeps)
+        self._restore(request.reader_class, tokens, keeps)
         self._scheduler.add(job)
         self._answers[request.id] = answer
 
@@ -165,17 +165,17 @@ class Engine:
             accepted_tokens=counters.accepted_tokens,
         )
 
-    def _encode(self, request: Generate) -> tuple[list[int], int]:
-        """Prompt tokens, and how many of them are to be kept on disk."""
+    def _encode(self, request: Generate) -> tuple[list[int], list[int]]:
+        """Prompt tokens, and the lengths of the prefixes that are to be kept on disk."""
         tokens: list[int] = []
-        keep = 0
+        keeps: list[int] = []
         if self.codec.specials.add_bos and self.codec.specials.bos is not None:
             tokens.append(self.codec.specials.bos)
         for segment in request.segments:
             tokens += self.codec.encode(segment.text, segment.control)
             if segment.keep:
-                keep = len(tokens)
-        return tokens, keep
+                keeps.append(len(tokens))
+        return tokens, keeps
 
     def _matcher(self, request: Generate) -> Matcher | None:
         if request.schema is not None:
@@ -184,12 +184,18 @@ class Engine:
             return self._grammars.result().from_lark(request.lark)
         return None
 
-    def _restore(self, reader_class: str, tokens: list[int]) -> None:
-        if self.kept is None or self._parked.match(reader_class, tokens) == len(tokens):
+    def _restore(self, reader_class: str, tokens: list[int], keeps: list[int]) -> None:
+        """Bring the longest kept prefix back from disk, if it is longer than what memory has."""
+        if self.kept is None:
             return
-        block = self.kept.load_prefix(reader_class, tokens)
-        if block is not None and block.dtype == self._arena.dtype:
-            self._parked.park(reader_class, tokens, block)
+        known = self._parked.match(reader_class, tokens)
+        for keep in sorted(keeps, reverse=True):
+            if keep <= known:
+                return
+            block = self.kept.load_prefix(reader_class, tokens[:keep])
+            if block is not None and block.dtype == self._arena.dtype:
+                self._parked.park(reader_class, tokens[:keep], block)
+                return
 
     def _admit(self, plan: StepPlan) -> None:
         for admission in plan.admissions:
@@ -339,10 +345,9 @@ class Engine:
         with torch.inference_mode():
             block = self._arena.export(job.slot, 0, job.computed)
         self._parked.park(job.reader_class, job.tokens[: job.computed], block)
-        keep = answer.keep
-        if keep and self.kept is not None and job.computed >= keep:
-            kept, part, tokens = self.kept, block[:, :, :, :keep], job.tokens[:keep]
-            self.save(lambda: kept.save_prefix(job.reader_class, tokens, part))
+        for keep in answer.keeps:
+            if self.kept is not None and job.computed >= keep:
+                self.save(partial(_save, self.kept, job, block[:, :, :, :keep]))
 
     def _count(self, plan: StepPlan, seconds: float) -> None:
         prefill = sum(_prefill_rows(chunk) for chunk in plan.chunks)
@@ -350,6 +355,10 @@ class Engine:
         self.counters.busy_seconds += seconds
         self.counters.prefill_tokens += prefill
         self.counters.decode_tokens += sum(chunk.count for chunk in plan.chunks) - prefill
+
+
+def _save(kept: KeptPrefixes, job: Job, block: torch.Tensor) -> None:
+    kept.save_prefix(job.reader_class, job.tokens[: block.shape[3]], block)
 
 
 def _prefill_rows(chunk: Chunk) -> int:

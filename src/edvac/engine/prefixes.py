@@ -158,4 +158,4 @@ class KeptPrefixes:
 
 def _checksum(block: torch.Tensor) -> str:
     raw = block.contiguous().view(torch.uint8).numpy()
-    return hashlib.blake2b(raw.tobytes(), digest_size=16).hexdigest()
+    return hashlib.blake2b(raw.data, digest_size=16).hexdigest()

@@ -42,7 +42,8 @@ class _Message(
 class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A piece of a prompt. Special tokens are recognised only where `control` is true.
 
-    `keep` asks that the prompt up to the end of this segment be kept on disk for later engines.
+    `keep` asks that the prompt up to the end of this segment be kept on disk for later engines;
+    of several such prefixes the longest that is found is used.
     """
 
     text: str

@@ -26,6 +26,7 @@ _COSTS: Final = (1.0, 1.25, 1.35, 1.5, 1.75, 2.3, 3.9)
 # How likely one more drafted token holds, by how many tokens before the draft agreed.
 _AGREED: Final = (2, 3, 5, 8, 12)
 _PRIOR: Final = (0.4, 0.5, 0.65, 0.75, 0.85)
+_MARGIN: Final = 1.05  # a draft must promise this much, or its rows only make heat
 _OWN_RATE, _SHARED_RATE = 0.08, 0.02  # how fast an answer's and the engine's experience move
 
 
@@ -132,7 +133,7 @@ def _agreement(tokens: list[int], end: int, known: int) -> int:
 
 def worthwhile(guess: int, chance: float, rows: int, gained: float) -> int:
     """How many of `guess` tokens to check, in a step of `rows` rows that yields `gained` tokens."""
-    best, best_rate = 0, gained / cost(rows)
+    best, best_rate = 0, _MARGIN * gained / cost(rows)
     expected, run = gained, 1.0
     for count in range(1, guess + 1):
         run *= chance

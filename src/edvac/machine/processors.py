@@ -38,7 +38,7 @@ def choose_processor(
 
     spec = EngineSpec(
         model=model_path(settings.model),
-        setting=settings.precision,
+        setting="reference" if settings.precision == "reference" else "fast",
         threads=settings.threads,
         context=settings.context,
         kv_mb=settings.kv_mb,
