@@ -222,6 +222,12 @@ def test_strange_counts_are_no_counts() -> None:
     assert (answer.prompt_tokens, answer.completion_tokens) == (0, 0)
 
 
+def test_halves_of_a_character_are_joined_or_replaced() -> None:
+    answer, pieces = talk(Server([stream(piece("a\ud83d"), piece("\ude42b\ud800", "stop"))]))
+    assert answer.text == "a🙂b\ufffd"
+    assert all(text.encode() for text in pieces)
+
+
 def test_an_error_inside_a_stream_is_retryable() -> None:
     error = refused(stream(piece("x"), {"error": {"message": "out of memory"}}))
     assert (error.code, error.retryable) == ("endpoint_away", True)

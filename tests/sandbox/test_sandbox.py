@@ -58,8 +58,8 @@ PROBES = {
     # what: a script that ends with status 0 and prints `out` where it gets out
     "host file": "cat DIR/secret >/dev/null && echo out",
     "home": "ls ~root >/dev/null && echo out",
-    "through another process": "test -e /proc/PID/root/DIR/secret && echo out",
-    "through its own root": "cat /proc/self/root/DIR/secret >/dev/null && echo out",
+    "through another process": "test -e /proc/PID/rootDIR/secret && echo out",
+    "through its own root": "cat /proc/self/rootDIR/secret >/dev/null && echo out",
     "up from the root": "cat ../../../../../../DIR/secret >/dev/null && echo out",
     "password file": "cat /etc/passwd >/dev/null && echo out",
     "write a host file": "echo x >DIR/directory/x && echo out",

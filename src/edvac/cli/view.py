@@ -45,6 +45,8 @@ class Tally:
         self.reused = 0
         self.failed = 0
         self.blocked = 0
+        self.worked = 0  # steps that took time here: neither reused nor there before
+        self._began = self.started
         self.running: dict[str, str] = {}
         self.pieces: dict[str, str] = {}
         self.tokens = 0
@@ -57,6 +59,7 @@ class Tally:
                 self.known += happened.replayed
                 self.done += happened.replayed
                 self.stage = None
+                self._began = time.monotonic()
             case event.StepWaiting():
                 self.known += 1
             case event.StepStarted():
@@ -70,9 +73,11 @@ class Tally:
             case event.StepFinished():
                 self.done += 1
                 self.reused += happened.reused
+                self.worked += not happened.reused
                 self._over(happened.slot)
             case event.StepFailed():
                 self.failed += not happened.blocked_by
+                self.worked += not happened.blocked_by
                 self.blocked += bool(happened.blocked_by)
                 self._over(happened.slot)
             case event.Stage():
@@ -99,9 +104,9 @@ class Tally:
     def left_s(self) -> float | None:
         """Expected time for what is known to remain."""
         ended = self.done + self.failed + self.blocked
-        if ended < 3 or self.known <= ended:
+        if self.worked < 3 or self.known <= ended:
             return None
-        return self.elapsed / ended * (self.known - ended)
+        return (time.monotonic() - self._began) / self.worked * (self.known - ended)
 
 
 class Lines:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -19,6 +20,7 @@ import platformdirs
 
 from edvac.core.errors import ConfigError
 
+ENVIRONMENT = "environment"  # the origin of what EDVAC_* variables say
 DEFAULT_MODEL = "qwen2.5-coder:1.5b"
 INTERNAL = {"EDVAC_KILL_AT", "EDVAC_DATA", "EDVAC_MODELS", "EDVAC_CRASH_IMAGES", "EDVAC_KILLS"}
 
@@ -73,7 +75,7 @@ def load(
     layers = [
         (_from_file(user), str(user)),
         (_from_file(workspace / "edvac.toml"), str(workspace / "edvac.toml")),
-        (_from_environment(environment), "environment"),
+        (_from_environment(environment), ENVIRONMENT),
         ({k: v for k, v in flags.items() if v is not None}, "flag"),
     ]
     values: dict[str, Any] = {}
@@ -97,31 +99,36 @@ def _known(key: str, origin: str) -> None:
     if key in names:
         return
     near = difflib.get_close_matches(key, names, 1)
+    fix = f"Did you mean {_name(near[0], origin)!r}?" if near else f"Settings: {', '.join(names)}."
     raise ConfigError(
-        "setting_unknown",
-        f"{key!r} in {origin} is no setting",
-        "",
-        f"Did you mean {near[0]!r}?" if near else f"Settings: {', '.join(names)}.",
+        "setting_unknown", f"{_name(key, origin)!r} in {origin} is no setting", "", fix
     )
 
 
+def _name(key: str, origin: str) -> str:
+    """A setting as it is called where it was given."""
+    return f"EDVAC_{key.upper()}" if origin == ENVIRONMENT else key
+
+
 def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
-    if isinstance(default, int) and isinstance(value, str) and value.lstrip("-").isdigit():
+    if isinstance(default, int) and origin == ENVIRONMENT and re.fullmatch("-?[0-9]{1,18}", value):
         value = int(value)
+    shown = f"{_name(name, origin)} = {value!r} in {origin}"
     if type(value) is not type(default):
+        kind = _KINDS.get(type(default), type(default).__name__)
         raise ConfigError(
-            "setting_type",
-            f"{name} = {value!r} in {origin} is not of type {type(default).__name__}",
-            "",
-            f"The default is {default!r}.",
+            "setting_type", f"{shown} is not {kind}", "", f"The default is {default!r}."
         )
     if isinstance(value, int) and value < 0:
-        raise ConfigError("setting_range", f"{name} = {value} in {origin} is negative")
-    if name == "precision" and value not in ("fast", "reference"):
         raise ConfigError(
-            "setting_range", f"precision = {value!r} in {origin}", "", "fast or reference."
+            "setting_range", f"{shown} is negative", "", f"The default is {default!r}."
         )
+    if name == "precision" and value not in ("fast", "reference"):
+        raise ConfigError("setting_range", f"{shown} is no precision", "", "fast or reference.")
     return value
+
+
+_KINDS = {int: "a whole number", str: "a text"}
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -130,7 +137,7 @@ def _from_file(path: Path) -> dict[str, Any]:
             return tomllib.load(file)
     except FileNotFoundError:
         return {}
-    except (OSError, tomllib.TOMLDecodeError) as problem:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
         raise ConfigError(
             "settings_unreadable",
             f"the settings file {str(path)!r} cannot be read",

@@ -162,7 +162,7 @@ class OpenAIProcessor:
                 found.text.append(piece + "")
                 found.finish = str(choice.get("finish_reason") or found.finish)
                 if piece and found.on_text is not None:
-                    found.on_text(piece, 1)
+                    found.on_text(_whole(piece), 1)
         except (ValueError, AttributeError, TypeError, RecursionError) as problem:
             raise self._garbage(f"It sent {self._shown(data)[:80]!r}.") from problem
 
@@ -201,7 +201,7 @@ class OpenAIProcessor:
     def _answer(self, request: Request, found: _Stream) -> Answer:
         sent = tuple(f"<{m.role}>\n{m.text}\n" for m in request.messages)
         size = sum(len(m.text) for m in request.messages)
-        text = "".join(found.text)
+        text = _whole("".join(found.text))
         if not text and not found.finish:
             raise self._garbage("The answer was empty.")
         if not found.finish and not found.over:
@@ -273,6 +273,12 @@ def _address(url: str) -> httpx2.URL:
             "Put the key into an environment variable and name that with key_env.",
         )
     return base
+
+
+def _whole(text: str) -> str:
+    """Text without halves of surrogate pairs, which JSON can bring and nothing can store; halves
+    that were sent apart are put together."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _count(found: Any) -> int:

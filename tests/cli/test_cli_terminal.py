@@ -1,0 +1,171 @@
+"""On a real terminal: questions, Ctrl-C once and twice, SIGTERM, the live panel."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cli_kit import Bench
+
+CHILD = str(Path(__file__).with_name("cli_child.py"))
+SLOW = 'x = files.write("a.txt", "a")\nn = llm.write("Slow", x)\nfiles.write("b.txt", n)\n'
+
+
+class Terminal:
+    """A child on a pseudo-terminal; `seen` is everything it printed."""
+
+    def __init__(self, root: Path, *args: str, delay: float = 0.0) -> None:
+        self._mine, theirs = pty.openpty()
+        self._process = subprocess.Popen(
+            [sys.executable, CHILD, str(delay), *args],
+            stdin=theirs, stdout=theirs, stderr=theirs, cwd=root, start_new_session=True,
+            env=os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"},
+            preexec_fn=_take_terminal,  # noqa: PLW1509 - no threads here
+        )  # fmt: skip
+        os.close(theirs)
+        self.seen = ""
+
+    def until(self, text: str, limit_s: float = 20.0) -> None:
+        end = time.monotonic() + limit_s
+        while text not in self.seen:
+            left = end - time.monotonic()
+            assert left > 0, f"{text!r} did not come: {self.seen!r}"
+            assert self._read(left), f"it ended without {text!r}: {self.seen!r}"
+
+    def type(self, text: str) -> None:
+        os.write(self._mine, text.encode())
+
+    def send(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def ended(self) -> int:
+        while self._read(20.0):
+            pass
+        os.close(self._mine)
+        return self._process.wait(20)
+
+    def _read(self, limit_s: float) -> bool:
+        if not select.select([self._mine], [], [], limit_s)[0]:
+            raise AssertionError(f"nothing came for {limit_s} s: {self.seen!r}")
+        try:
+            data = os.read(self._mine, 65_536)
+        except OSError:
+            return False  # the other side is closed
+        self.seen += data.decode(errors="replace")
+        return bool(data)
+
+
+def _take_terminal() -> None:
+    """Make the terminal the child's own, so that Ctrl-C reaches it."""
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_a_person_approves(edvac: Bench) -> None:
+    terminal = Terminal(edvac.root, "run", "p.edv")
+    terminal.until("Run it? [Y/n]:")
+    assert "inbox/ is" in terminal.seen
+    terminal.type("perhaps\n")
+    terminal.until("Please answer y or n.")
+    terminal.type("\n")
+    assert terminal.ended() == 0
+    assert "steps finished" in terminal.seen
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n\n", 4), ("\x04", 4), ("\x03", 130)])
+def test_a_person_does_not_approve(edvac: Bench, answer: str, code: int) -> None:
+    terminal = Terminal(edvac.root, "run", "p.edv")
+    terminal.until("Run it?")
+    terminal.type(answer)
+    assert terminal.ended() == code
+    assert not edvac.stored
+    assert "error: " in terminal.seen
+
+
+def test_ctrl_c_once_stops_cleanly_and_resume_goes_on(edvac: Bench) -> None:
+    edvac.write("slow.edv", SLOW)
+    terminal = Terminal(edvac.root, "run", "slow.edv", "--yes", delay=30.0)
+    terminal.until("x: a.txt")
+    terminal.until("  n  ")  # the panel shows the step that runs
+    terminal.type("\x03")
+    assert terminal.ended() == 130
+    assert "stopping; once more" in terminal.seen
+    assert re.search(r"interrupted after .*1 steps finished", terminal.seen)
+    run = edvac("ps", "--json").document["runs"][0]
+    assert run["id"] in terminal.seen
+    assert (run["state"], run["running"]) == ("open", False)
+    resumed = edvac("resume", run["id"])
+    assert resumed.code == 0
+    assert "1 steps are already done" in resumed.err
+    assert edvac.processors[-1].calls == 1
+
+
+def test_ctrl_c_twice_stops_at_once_and_loses_nothing(edvac: Bench) -> None:
+    edvac.write("slow.edv", SLOW)
+    terminal = Terminal(edvac.root, "run", "slow.edv", "--yes", delay=30.0)
+    terminal.until("  n  ")
+    terminal.type("\x03\x03")
+    assert terminal.ended() == 130
+    assert edvac("show").code == 0
+
+
+def test_sigterm_is_a_clean_stop(edvac: Bench) -> None:
+    edvac.write("slow.edv", SLOW)
+    terminal = Terminal(edvac.root, "run", "slow.edv", "--yes", "--plain", delay=30.0)
+    terminal.until("x: a.txt")
+    terminal.send(signal.SIGTERM)
+    assert terminal.ended() == 130
+    assert "interrupted" in terminal.seen
+    assert edvac("resume").code == 0
+
+
+def test_a_question_of_the_program_is_answered(edvac: Bench) -> None:
+    edvac.write("q.edv", 'a = human.ask("Which?", ["red", "blue"])\nfiles.write("a.txt", a)\n')
+    terminal = Terminal(edvac.root, "run", "q.edv", "--yes", "--output", "o")
+    terminal.until("Which? (red, blue):")
+    terminal.type("green\n")
+    terminal.until("Please answer one of: red, blue.")
+    terminal.type("blue\n")
+    assert terminal.ended() == 0
+    assert (edvac.root / "o" / "a.txt").read_text() == "blue"
+
+
+@pytest.mark.parametrize(("typed", "code"), [("\x03", 130), ("\x04", 4)])
+def test_a_question_can_be_left(edvac: Bench, typed: str, code: int) -> None:
+    edvac.write("q.edv", 'a = human.ask("Which?")\n')
+    terminal = Terminal(edvac.root, "run", "q.edv", "--yes")
+    terminal.until("Which?")
+    terminal.type(typed)
+    assert terminal.ended() == code
+    assert "edvac resume" in terminal.seen
+
+
+def test_two_questions_at_once_come_one_after_the_other(edvac: Bench) -> None:
+    edvac.write("q.edv", 'a = human.ask("One?")\nb = human.ask("Two?")\nfiles.write("a", a + b)\n')
+    terminal = Terminal(edvac.root, "run", "q.edv", "--yes", "--output", "o")
+    terminal.until("?: ")
+    terminal.type("1\n2\n")  # the second is typed ahead
+    assert terminal.ended() == 0
+    assert (edvac.root / "o" / "a").read_text() in ("12", "21")
+
+
+def test_a_prompt_on_a_terminal_is_made_visible(edvac: Bench) -> None:
+    edvac.write("inbox/a.txt", "x\x1b]52;c;aGk=\x07y")
+    edvac.answer = lambda request: "z\x1b[2Jz"
+    edvac("run", "p.edv", "--yes")
+    run = edvac("ps", "--json").document["runs"][0]["id"]
+    terminal = Terminal(edvac.root, "show", run, "notes[0]", "--prompt")
+    assert terminal.ended() == 0
+    assert "\\x1b]52" in terminal.seen
+    assert "\x1b" not in terminal.seen
+    assert "\x1b]52" in edvac("show", run, "notes[0]", "--prompt").out  # exact, where it is read
