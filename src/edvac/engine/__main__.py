@@ -11,8 +11,8 @@ import asyncio
 import logging
 import os
 import sys
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -97,9 +97,12 @@ def _builder(
     return build
 
 
+_writer = ThreadPoolExecutor(1, thread_name_prefix="keep")
+
+
 def _in_background(work: Callable[[], None]) -> None:
-    """Disk writes nobody waits for."""
-    threading.Thread(target=work, name="keep", daemon=False).start()
+    """Disk writes nobody waits for, one at a time: two answers may keep the same prefix."""
+    _writer.submit(work)
 
 
 if __name__ == "__main__":
