@@ -152,3 +152,12 @@ def test_which_processor_a_name_means(tmp_path: Path) -> None:
             processors.choose_processor(Settings(model=model))
         assert wrong.value.code.startswith(code)
         assert wrong.value.fix
+
+
+def test_without_the_engine_an_endpoint_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processors, "ENGINE_NEEDS", ("no_such_module",))
+    with pytest.raises(ConfigError) as wrong:
+        processors.choose_processor(Settings())
+    assert wrong.value.code == "engine_missing"
+    assert "edvac[engine]" in wrong.value.fix
+    assert processors.choose_processor(Settings(model="http://127.0.0.1:1/v1#m"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from edvac.core import event
 from edvac.core.errors import ConfigError
 from edvac.machine.settings import Settings
 from edvac.processor import Processor
+
+ENGINE_NEEDS = ("torch", "llguidance", "tokenizers", "jinja2", "numpy")  # the extra `engine`
 
 
 def choose_processor(
@@ -33,6 +36,7 @@ def choose_processor(
         return OpenAIProcessor(
             url, model, key_env=settings.key_env, concurrency=settings.at_once or 8
         )
+    _require_engine()
     from edvac.engine.client import EngineSpec
     from edvac.processor.embedded import EmbeddedProcessor
 
@@ -49,6 +53,18 @@ def choose_processor(
         emit(event.Stage(name=name, done=done, total=total))
 
     return EmbeddedProcessor(spec, on_stage=stage)
+
+
+def _require_engine() -> None:
+    """The engine is an extra: without it only endpoints can be used."""
+    missing = [name for name in ENGINE_NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            "engine_missing",
+            "the embedded engine is not installed",
+            f"Missing: {', '.join(missing)}.",
+            "pip install 'edvac[engine]', or name an endpoint with --model URL#MODEL.",
+        )
 
 
 def model_path(name: str) -> Path:
