@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import glob
 import tempfile
 from decimal import Decimal
 from pathlib import Path
@@ -212,13 +211,17 @@ def test_data_does_not_show_in_the_list_of_processes(world: World) -> None:
     assert "canary" not in said
 
 
-def test_the_calls_directory_goes_whatever_happened(world: World) -> None:
-    before = set(glob.glob(f"{tempfile.gettempdir()}/edvac-call-*"))
+def test_the_calls_directory_goes_whatever_happened(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "calls"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
     world.get("shell.run", code="mkdir -p a/b; touch a/b/c; chmod 000 a/b a")
     deep = "import os\nfor _ in range(1500):\n os.mkdir('d')\n os.chdir('d')"
     world.get("python.run", code=deep)
     world.refused("shell.run", code="exit 1")
-    assert set(glob.glob(f"{tempfile.gettempdir()}/edvac-call-*")) == before
+    assert list(place.iterdir()) == []
 
 
 def test_a_file_that_is_also_a_directory_is_a_typed_error(world: World) -> None:
