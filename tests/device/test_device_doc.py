@@ -192,6 +192,7 @@ async def good_after_evil(world: World) -> list[str]:
     ("body", "expected"),
     [
         ("os.kill(os.getpid(), 9)", "Its parser died (status -9)"),
+        ("os.write(1, b'junk')\nassert os.read(0, 9) == b''", "evil"),
         ("os.abort()", "Its parser died (status -6)"),
         ("os._exit(7)", "Its parser died (status 7)"),
         ("os.write(3, b'x'); raise KeyError('x')", "KeyError"),

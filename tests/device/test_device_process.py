@@ -29,7 +29,7 @@ def world(tmp_path: Path) -> World:
     (inbox / "a.txt").write_text("alpha\n")
     (inbox / "b [1].txt").write_text("brackets\n")
     (inbox / "sub" / "c.txt").write_text("deep\n")
-    (inbox / "json.py").write_text("raise SystemExit('an input was imported')")
+    (inbox / "csv.py").write_text("raise SystemExit('an input was imported')")
     return World({"inbox": inbox})
 
 
@@ -69,8 +69,8 @@ def test_reads_of_nothing_are_said(world: World) -> None:
 
 
 def test_an_input_is_never_imported(world: World) -> None:
-    assert world.get("python.run", code="import json; print('ok')", reads=["inbox/*"]) == "ok"
-    code = "import os; os.chdir('inbox'); import json; print('ok')"
+    assert world.get("python.run", code="import csv; print('ok')", reads=["inbox/*"]) == "ok"
+    code = "import os; os.chdir('inbox'); assert os.path.exists('csv.py'); import csv; print('ok')"
     assert world.get("python.run", code=code, reads=["inbox/*"]) == "ok"
 
 
