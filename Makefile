@@ -21,7 +21,7 @@ $(READY): requirements/lock.txt pyproject.toml
 	@touch $@
 
 run: setup  ## the main job on the sample inbox, with the embedded model
-	@$(BIN)/edvac model pull --yes
+	@$(BIN)/edvac model pull --yes --prepare
 	@$(BIN)/python examples/run_inbox.py
 
 test: setup  ## the default test suite (under 10 minutes)

@@ -49,9 +49,10 @@ def list_models(as_json: bool) -> None:
 @model.command("pull")
 @click.argument("name", default="")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--prepare", is_flag=True, help="Lay its weights out for this machine too (once).")
 @click.option("--from", "origin", type=click.Path(exists=True), help="A file that you have.")
 @JSON
-def pull_model(name: str, yes: bool, origin: str | None, as_json: bool) -> None:
+def pull_model(name: str, yes: bool, prepare: bool, origin: str | None, as_json: bool) -> None:
     """Fetch NAME (default: the default model), verified; goes on where it was cut off."""
     from pathlib import Path
 
@@ -67,10 +68,28 @@ def pull_model(name: str, yes: bool, origin: str | None, as_json: bool) -> None:
                 raise ConfigError("approval_needed", "nobody is there to agree", "", "Use --yes.")
             click.confirm("Fetch it?", default=True, abort=True, err=True)
     path = pull.pull(plan, Meter().show)
+    if prepare:
+        _prepare(plan.entry.name)
     if as_json:
         ui.out_json({"name": plan.entry.name, "path": str(path), "size": plan.size})
     else:
         ui.out(f"{plan.entry.name} is here: {path}")
+
+
+def _prepare(name: str) -> None:
+    """Start the engine once, which repacks the weights; it stays for the run that follows."""
+    import asyncio
+
+    from edvac.machine import Settings
+    from edvac.machine.processors import choose_processor
+
+    async def start() -> None:
+        processor = choose_processor(Settings(model=name))
+        await processor.open()
+        await processor.close()
+
+    ui.err("preparing the model for this machine (about a minute, once)")
+    asyncio.run(start())
 
 
 def describe(plan: PullPlan) -> list[str]:

@@ -106,6 +106,7 @@ def read_answer(intent: Intent, text: str, finish: str, model: str) -> Value:
         return Scalar(text.strip(), label)
     try:
         data = json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
+        json.dumps(data, ensure_ascii=False, default=str).encode()  # no halves of surrogate pairs
     except ValueError as problem:
         raise ModelOutputError(
             "answer_not_json", "the answer is not JSON", str(problem), "Answer with JSON only."

@@ -156,7 +156,9 @@ def _wild(glob: str) -> int | None:
 
 
 def _covers(glob: str, wild: int, path: str) -> bool:
-    return fnmatch.fnmatchcase(path, glob) or glob[:wild].startswith(path + "/")
+    shorter = glob.replace("**/", "")  # ** may stand for no directory at all
+    globs = (glob, shorter)
+    return any(fnmatch.fnmatchcase(path, g) for g in globs) or glob[:wild].startswith(path + "/")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ def unknown_run(run: str) -> UsageError:
         "run_unknown",
         f"there is no run {run!r} in this workspace",
         "",
-        "See `edvac runs` for those there are.",
+        "See `edvac ps` for those there are.",
     )
 
 
