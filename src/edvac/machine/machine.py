@@ -134,6 +134,7 @@ class Machine:
         program = parse(job.program, self.catalogue)
         program_parameters(program, job.settings)
         Roots(dict(job.roots)).close()
+        await self.processor.open()  # a run records which model it is for
         run = await self.ledger.call(lambda store: self._create(store, job, program))
         return await self._drive(run, terminal or Terminal(), resumed=False)
 
@@ -151,6 +152,7 @@ class Machine:
         """
         Roots(dict(job.roots)).close()
         program = parse("", self.catalogue)
+        await self.processor.open()
         run = await self.ledger.call(lambda store: self._create(store, job, program, growing=True))
         growth = Growth(write, self.catalogue)
         terminal = terminal or Terminal()
