@@ -38,7 +38,13 @@ def commands() -> str:
 
 
 def _command(path: list[str], command: click.Command) -> list[str]:
-    context = click.Context(command, info_name=" ".join(path), max_content_width=100)
+    context = click.Context(
+        command,
+        info_name=" ".join(path),
+        max_content_width=100,
+        terminal_width=100,
+        help_option_names=["-h", "--help"],
+    )
     text = command.get_help(context)
     lines = [f"## {' '.join(path)}", "", "```text", text.rstrip(), "```", ""]
     if isinstance(command, click.Group):
