@@ -77,15 +77,19 @@ def pull_model(name: str, yes: bool, prepare: bool, origin: str | None, as_json:
 
 
 def _prepare(name: str) -> None:
-    """Start the engine once, which repacks the weights; it stays for the run that follows."""
+    """Start the engine once, which repacks the weights, and let it read what every plan begins
+    with; it stays for the run that follows."""
     import asyncio
 
+    from edvac.compiler import Planner
+    from edvac.device import CATALOGUE
     from edvac.machine import Settings
     from edvac.machine.processors import choose_processor
 
     async def start() -> None:
         processor = choose_processor(Settings(model=name))
         await processor.open()
+        await Planner(processor, CATALOGUE, lambda _: None).prepare()
         await processor.close()
 
     ui.err("preparing the model for this machine (about a minute, once)")

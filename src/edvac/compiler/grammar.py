@@ -91,7 +91,9 @@ _KEYWORDS = frozenset(keyword.kwlist) - {"None", "True", "False"}
 def _classes() -> list[str]:
     return [
         r'class_def: "class " TYPE_NAME ":\n" field+',
-        r'field: "    " FIELD ": " type COMMENT? "\n"',
+        r'field: "    " FACT ": " type COMMENT? "\n"',
+        # A text does not say what file it lies in; a model that is asked for that makes it up.
+        r"FACT: /[a-z_][a-z0-9_]{0,30}/ & ~/(file|path)[a-z0-9_]*/",
         'type: base | base " | None"',
         'base: "str" | "int" | "Decimal" | "bool" | "date" | "float" | choice | "list[" item "]"',
         'item: "str" | "int" | "Decimal" | "date" | TYPE_NAME',

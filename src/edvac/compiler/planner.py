@@ -22,7 +22,7 @@ from edvac.core.signature import Catalogue
 from edvac.processor import Answer, Message, Processor, Request
 from edvac.program import Scope, library, parse, verify_prefix
 
-PLANNER_VERSION = 1  # raise it whenever prompt, grammar or examples change what is written
+PLANNER_VERSION = 2  # raise it whenever prompt, grammar or examples change what is written
 FENCE = "```python\n"
 MAX_STATEMENTS = 40
 TRIES = 4  # samples of one statement
@@ -120,6 +120,12 @@ class Planner:
             str(failed),
             "Say the task in smaller steps, use a larger model, or write the program yourself.",
         )
+
+    async def prepare(self) -> None:
+        """Have the processor read what every plan begins with, so that the first one need not wait
+        for it."""
+        asked = prompt.constant(self._catalogue)
+        await self._processor.complete(Request(run="plan", slot="", messages=asked, max_tokens=1))
 
     # -- under a grammar ------------------------------------------------------------------------
 

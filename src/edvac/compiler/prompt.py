@@ -32,15 +32,19 @@ Rules:
 - Declare one record that holds all facts wanted from one text; no record that is not used.
 - For one of a few answers use llm.choose; for free text llm.write.
 - Never ask the model for a file's name or path: row_of(found, file=path.name(p)) adds it.
-- A field that may be missing has the type "T | None". Money is Decimal. Days are date.
+- Comment a field only where its name does not say what it is.
+- A field that may be missing has the type "T | None". Money is Decimal, days are date, and numbers
+  that name something (of an invoice, a contract, a phone) are str.
 - Every file that the task names is written with files.write; tables with csv.dump(rows).
 - Instructions to the model are literal strings; data is passed as further arguments.
 """
 
 
-def _constant(catalogue: Catalogue) -> str:
+def constant(catalogue: Catalogue) -> tuple[Message, ...]:
+    """What every planner's prompt begins with."""
     lines = [_line(found) for found in callable_steps(catalogue)]
-    return _HEAD + "\n".join(lines) + "\n" + _TAIL
+    text = _HEAD + "\n".join(lines) + "\n" + _TAIL
+    return (Message("system", (Segment(text, keep=True),)),)
 
 
 def _line(signature: Signature) -> str:
@@ -56,12 +60,16 @@ def messages(
     task: str, examples: tuple[Example, ...], catalogue: Catalogue, complaint: str = ""
 ) -> tuple[Message, ...]:
     """The planner's prompt."""
-    made = [Message("system", (Segment(_constant(catalogue), keep=True),))]
+    made = [*constant(catalogue)]
     for example in examples:
         made.append(Message("user", (Segment(f"Task: {example.task}"),)))
-        made.append(Message("assistant", (Segment(f"```python\n{example.program.strip()}\n```"),)))
+        made.append(Message("assistant", (_shown(example),)))
     parts = [Segment(f"Task: {task}")]
     if complaint:
         parts.append(Segment(f"\n\n{complaint}"))
     made.append(Message("user", tuple(parts)))
     return tuple(made)
+
+
+def _shown(example: Example) -> Segment:
+    return Segment(f"```python\n{example.program.strip()}\n```", keep=True)

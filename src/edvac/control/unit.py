@@ -80,7 +80,7 @@ class ControlUnit:
         growing: bool = False,
     ) -> None:
         self._growing = growing
-        self._answered = False  # has a model step been finished in this drive?
+        self._answered = False  # has the model answered in this drive?
         self._replay = replay
         self._limits = limits
         self._policy = policy
@@ -125,6 +125,7 @@ class ControlUnit:
                 continue
             self._running[step.call.signature.device] -= 1
             self._running[step.call.op] -= 1
+            self._answered = self._answered or step.call.signature.device == "llm"
             if isinstance(outcome, Result):
                 self._retire(step, outcome)
             else:
@@ -481,7 +482,6 @@ class ControlUnit:
         return True
 
     def _end(self, step: Step, state: StepState, value: Value) -> None:
-        self._answered = self._answered or step.call.signature.device == "llm"
         step.state = state
         self._open.remove(step.order)
         if isinstance(value, Failed):

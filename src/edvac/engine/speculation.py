@@ -21,7 +21,7 @@ _SIZES: Final = (3, 2)  # lengths of the runs that are looked up
 # Time of a step by rows of answers, one row being 1. Measured with Qwen2.5-Coder-1.5B on two
 # cores; only the ratios matter, and they are alike for models of that size and more.
 _ROWS: Final = (1, 2, 3, 5, 8, 16, 32)
-_COSTS: Final = (1.0, 1.25, 1.35, 1.5, 1.75, 2.3, 3.9)
+_COSTS: Final = (1.0, 1.1, 1.2, 1.3, 1.55, 1.95, 3.0)
 
 # How likely one more drafted token holds, by how many tokens before the draft agreed.
 _AGREED: Final = (2, 3, 5, 8, 12)

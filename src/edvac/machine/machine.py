@@ -355,7 +355,7 @@ class _Session:
         date = dt.date.fromisoformat(self._opened["date"])
         limits = Limits(
             tokens=self._opened["tokens"],
-            slow_start=2,
+            slow_start=1,
             at_once={
                 "llm": at_once or self._machine.processor.concurrency,
                 "python": os.cpu_count() or 1,
