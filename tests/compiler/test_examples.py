@@ -78,6 +78,8 @@ def test_the_grammar_refuses_the_faults_that_small_models_make() -> None:
         'x = files.open("a")\n',
         'x = llm.extract(doc.text("a"), str)\n',
         'print("done")\n',
+        "class Letter:\n    file_name: str\n",
+        "class Letter:\n    sender: str\n    path: str\n",
     ):
         matcher = llguidance.LLMatcher(BYTES, text)
         tokens = BYTES.tokenize_str(wrong)

@@ -96,6 +96,22 @@ def test_it_gives_up_with_the_last_refusal() -> None:
     assert "missing" in str(caught.value)
 
 
+def test_what_is_prepared_is_how_every_plan_begins() -> None:
+    asked: list[Request] = []
+    written = by_place(GOOD, {})
+
+    def script(request: Request) -> str:
+        asked.append(request)
+        return written(request)
+
+    made = planner(script)
+    asyncio.run(made.prepare())
+    (prepared,) = asked
+    asyncio.run(made.plan(TASK))
+    assert prepared.messages == asked[1].messages[: len(prepared.messages)]
+    assert all(part.keep for message in prepared.messages for part in message.segments)
+
+
 def test_without_a_grammar_a_whole_program_is_validated_and_repaired() -> None:
     asked: list[Request] = []
 

@@ -34,7 +34,7 @@ from edvac.core.schema import (
 from edvac.core.value import Scalar, Sequence, Value, plain
 from edvac.processor import Message, Request, Segment
 
-TEMPLATE_VERSION = 2  # part of the reuse key: raise it whenever a prompt's text changes
+TEMPLATE_VERSION = 3  # part of the reuse key: raise it whenever a prompt's text changes
 
 SYSTEM = (
     "You are one step of a program. Do exactly what the instruction says with the data that "

@@ -1,6 +1,6 @@
 """Grammars over tokens: which may come next, and which must.
 
-A wrapper around llguidance that turns JSON schemas (written without spare white space) and Lark
+A wrapper around llguidance that turns JSON schemas (written with one fixed spacing) and Lark
 grammars into masks, forced tokens and typed errors. It knows no logits and no requests.
 """
 
@@ -17,7 +17,9 @@ import torch
 from edvac.core.errors import ConfigError, InternalError
 from edvac.engine.tokenizer import TextCodec
 
-_COMPACT: Final = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
+# The spaces are those that models are used to. Without them `":"` is one common token, which leads
+# into a string where `null` was due.
+_SPACING: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 MAX_GRAMMAR_BYTES: Final = 1 << 20
 _REMEMBERED: Final = 64  # compiled grammars; programs ask for the same few again and again
 # The library's own limits stop legal answers under large grammars in the middle. These allow a
@@ -63,10 +65,10 @@ class Grammars:
         self._made: OrderedDict[str, Any] = OrderedDict()
 
     def from_schema(self, schema: str) -> Matcher:
-        """A matcher for one JSON value of this schema, in its compact form."""
+        """A matcher for one JSON value of this schema, in one fixed spacing."""
         _check_length(schema)
         try:
-            text = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT)
+            text = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=_SPACING)
         except ValueError as error:
             raise _refused(str(error)) from error
         return self._matcher(text)
