@@ -144,8 +144,8 @@ def test_a_grammar_cuts_guesses() -> None:
 
 
 def test_rows_are_spent_where_they_pay() -> None:
-    assert [cost(rows) for rows in (1, 8, 16)] == [1.0, 1.75, 2.3]
     assert all(cost(rows) <= cost(rows + 1) for rows in range(1, 64))
+    assert cost(16) < 16 * cost(1), "rows of one step share the weights that it reads"
     assert worthwhile(15, 0.95, 1, 1.0) > worthwhile(15, 0.7, 1, 1.0) > 0
     assert worthwhile(15, 0.1, 1, 1.0) == 0
     assert worthwhile(15, 0.5, 16, 16.0) == 0
