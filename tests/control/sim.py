@@ -93,6 +93,12 @@ def fate(call: StepCall, operands: dict[str, Value], seed: int) -> float:
     return int.from_bytes(hashlib.blake2b(shown.encode(), digest_size=4).digest(), "big") / 2**32
 
 
+def fitting(call: StepCall, operands: dict[str, Value]) -> bool:
+    """Are the operands that have to be texts texts?"""
+    texts = [param.name for param in call.signature.params if param.type == STR]
+    return all(isinstance(plain(operands[name]), str) for name in texts)
+
+
 def perform(call: StepCall, operands: dict[str, Value], files: Worlds, seed: int) -> Outcome:
     """What a step does, without any chance in it."""
     here = fate(call, operands, seed)
@@ -154,6 +160,8 @@ class Sequential:
             failed = Failed(call.slot, "earlier_failed", "", PROGRAM)
         if failed is not None:
             return self._bad(call, "blocked", failed)
+        if not fitting(call, operands):
+            return self._bad(call, "failed", Failed(call.slot, "operand_misfit", "", PROGRAM))
         outcome = perform(call, operands, self.files, self._seed)
         if isinstance(outcome, Failure):
             return self._bad(call, "failed", Failed(call.slot, outcome.code, outcome.what, PROGRAM))
@@ -361,6 +369,7 @@ class Simulation:
         call = intent.call
         assert not self.unit._stopping, "a step was issued after a cancel"
         assert not any(open_cells(operand) for operand in call.args.values())
+        assert fitting(call, intent.operands), f"{call.address} is of a wrong type"
         assert call.slot not in self._durable.outcomes, f"{call.address} ran again"
         assert intent.attempt <= self._limits.attempts + self._limits.repairs
         if call.slot in self._failed_at and intent.attempt > 1:

@@ -51,6 +51,7 @@ class Writer:
                 f"files.read({self._path(safe)})",
                 f'net.get({a} + "{self._number()}")',
                 f'llm.write("sum{self._number()}", xs)',
+                f"net.get(json.load('[1, \"u\"]')[len({a}) % 2])",  # `any`: a text or a misfit
             ]
         )
 

@@ -22,6 +22,7 @@ from edvac.control import notices
 from edvac.control.access import claimed_access, exact_access, unforeseen
 from edvac.control.journal import Record, Replay, StoredOutcome
 from edvac.control.notices import preview
+from edvac.control.operands import misfit
 from edvac.control.scoreboard import Claim, OpenOrders, Order, Scoreboard
 from edvac.control.step import (
     Failure,
@@ -267,7 +268,12 @@ class ControlUnit:
             self._make_ready(step)
 
     def _make_ready(self, step: Step) -> None:
-        """The operands are complete: what the step touches is now known exactly."""
+        """The operands are complete: whether they fit and what the step touches is now known
+        exactly. A step whose outcome is in the journal does not come here: history stands."""
+        wrong = misfit(step.call, step.values)
+        if wrong is not None:
+            self._fail(step, Failure.of(wrong))
+            return
         step.access = exact_access(step.call.signature, step.values)
         stray = unforeseen(claimed_access(step.call.static), step.access)
         if stray is not None:
