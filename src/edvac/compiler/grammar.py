@@ -2,8 +2,8 @@
 
 Text of a Lark grammar as llguidance reads it. The first statement follows the grammar strictly:
 device functions that exist, records that are declared, instructions that are literals, nesting of
-at most four brackets. What comes after it
-is free, because only that tells where a block ends; the planner stops reading there.
+at most four brackets. What comes after it is free but for beginning at the margin, because only
+that tells where a block ends; the planner stops reading there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HOLE: /[a-z_][a-z0-9_.]*(\([a-z_][a-z0-9_.]*\))?(:[0-9,.a-z]{1,5})?/
 NUMBER: /-?[0-9]{1,9}(\.[0-9]{1,4})?/
 FIELD: /[a-z_][a-z0-9_]{0,30}/
 COMMENT: /  # [^\n]{1,80}/
-TAIL: /(.|\n)*/
+TAIL: /(\n*[^ \n](.|\n)*)?/
 """
 
 _METHODS = (

@@ -22,7 +22,7 @@ from edvac.core.signature import Catalogue
 from edvac.processor import Answer, Message, Processor, Request
 from edvac.program import Scope, library, parse, verify_prefix
 
-PLANNER_VERSION = 2  # raise it whenever prompt, grammar or examples change what is written
+PLANNER_VERSION = 3  # raise it whenever prompt, grammar or examples change what is written
 FENCE = "```python\n"
 MAX_STATEMENTS = 40
 TRIES = 4  # samples of one statement
