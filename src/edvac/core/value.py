@@ -15,6 +15,7 @@ import datetime as dt
 import hashlib
 import math
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -58,9 +59,9 @@ class Scalar:
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """A list or, with `fixed`, a tuple."""
+    """A list or, with `fixed`, a tuple; `items` never changes: a tuple or a `Prefix`."""
 
-    items: tuple[Any, ...]
+    items: Items[Any]
     label: Label
     fixed: bool = False
     origin: str | None = field(default=None, compare=False)

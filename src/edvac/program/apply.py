@@ -79,8 +79,7 @@ class Apply:
         here = [settle(operand) for operand in operands]
         if all(type(one) is Scalar for one in here):
             label = combine([one.label for one in here])  # type: ignore[union-attr]
-            self.fuel.spend(1, line)
-            return self.guarded(lambda: compute(here, label), label, line)
+            return self.guarded(self._charged(1, line, lambda: compute(here, label)), label, line)
         survey = Survey(here)
         if survey.pending:
             return self.flow.defer(survey.pending, lambda: self.strict(here, line, compute))

@@ -204,7 +204,7 @@ class Expressions:
             lists = isinstance(a, Sequence) and isinstance(b, Sequence)
             if kind is ast.Add and lists and a.fixed is b.fixed:
                 self.apply.fuel.make(16 * (len(a.items) + len(b.items)), line)
-                return Sequence(a.items + b.items, label, fixed=a.fixed)
+                return Sequence((*a.items, *b.items), label, fixed=a.fixed)
             if kind is ast.Mult:
                 return self._repeated(a, b, label, line)
             if kind is ast.BitOr and isinstance(a, Mapping) and isinstance(b, Mapping):
@@ -222,7 +222,7 @@ class Expressions:
                 if not isinstance(times.data, int):
                     break
                 self.apply.fuel.make(16 * len(body.items) * max(times.data, 0), line)
-                return Sequence(body.items * times.data, label, fixed=body.fixed)
+                return Sequence(tuple(body.items) * times.data, label, fixed=body.fixed)
         raise TypeError("only a text or a list can be repeated, and only by an int")
 
     def _unary(self, node: ast.UnaryOp, frame: Frame) -> Operand:
@@ -313,8 +313,19 @@ class Expressions:
                 Scalar(None, PROGRAM) if part is None else self.value(part, frame)
                 for part in (node.slice.lower, node.slice.upper, node.slice.step)
             ]
-            return self.apply.shallow([holder, *bounds], node.lineno, sliced)
+            return self.slice([holder, *bounds], node.lineno)
         return self.item(holder, self.value(node.slice, frame), node.lineno)
+
+    def slice(self, parts: list[Operand], line: int) -> Operand:
+        """``holder[a:b:c]``, charged for what it copies."""
+
+        def cut(values: list[Any], label: Label) -> Operand:
+            made = sliced(values, label)
+            size = 16 * len(made.items) if isinstance(made, Sequence) else len(python(made))
+            self.apply.fuel.make(size, line)
+            return made
+
+        return self.apply.shallow(parts, line, cut)
 
     def item(self, holder: Operand, key: Operand, line: int) -> Operand:
         """``holder[key]``: the element, raised by the label of the shape and of the key."""

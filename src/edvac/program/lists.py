@@ -7,8 +7,10 @@ pair of what they return and the new container.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Items
 from typing import Any
 
+from edvac.core.prefix import grown, to_copy
 from edvac.core.schema import ANY, INT, DictOf, ListOf, TupleOf, Type
 from edvac.core.value import Mapping, Operand, Scalar, Sequence, Value
 from edvac.program.basics import MISSING, atom_key, item_type, ordered
@@ -103,21 +105,32 @@ def _items(work: Work, self: Value, /) -> Value:
 # -- new versions
 
 
-def _list(self: Value) -> tuple[Any, ...]:
+def _list(self: Value) -> Items[Any]:
     assert isinstance(self, Sequence)
     return self.items
 
 
+def _rebuilt(work: Work, size: int) -> None:
+    """Charge for a new version that copies `size` elements of the old one."""
+    work.spend(size >> 6)
+
+
+def _grown(work: Work, self: Value, more: Items[Operand]) -> Value:
+    items = _list(self)
+    _rebuilt(work, to_copy(items))
+    return Sequence(grown(items, more), work.label)
+
+
 @_change("list.append", "Put one element at the end.", mode=Mode.SHAPE, lazy=ITEM)
 def _append(work: Work, self: Value, item: Operand, /) -> Value:
-    return Sequence((*_list(self), item), work.label)
+    return _grown(work, self, (item,))
 
 
 @_change("list.extend", "Put the elements at the end.", mode=Mode.SHAPE, consumes=True)
 def _extend(work: Work, self: Value, items: Value, /) -> Value:
     more = elements(items)
     work.make(16 * len(more))
-    return Sequence((*_list(self), *more), work.label)
+    return _grown(work, self, more)
 
 
 @_change("list.insert", "Put an element before a place.", mode=Mode.SHAPE, lazy=ITEM)
@@ -126,6 +139,7 @@ def _insert(work: Work, self: Value, place: Value, item: Operand, /) -> Value:
     if not isinstance(place, Scalar):
         raise TypeError("an index is an int")
     at = bound(self, place, inserting=True)
+    _rebuilt(work, len(self.items))
     return Sequence((*self.items[:at], item, *self.items[at:]), work.label)
 
 
@@ -142,6 +156,7 @@ def _clear(work: Work, self: Value, /) -> Value:
 
 @_change("list.reverse", "Turn the order round.", mode=Mode.SHAPE)
 def _reverse(work: Work, self: Value, /) -> Value:
+    _rebuilt(work, len(_list(self)))
     return Sequence(tuple(reversed(_list(self))), work.label)
 
 
@@ -160,6 +175,7 @@ def _pop(work: Work, self: Value, place: Value = MISSING, /) -> Value:
         item(self, place)
         assert isinstance(place, Scalar)
         at = bound(self, place)
+    _rebuilt(work, len(self.items))
     rest = Sequence((*self.items[:at], *self.items[at + 1 :]), work.label)
     return Sequence((self.items[at], rest), work.label)
 
@@ -170,6 +186,7 @@ def _dict_pop(work: Work, self: Value, key: Value, default: Operand = MISSING, /
     data = atom_key(key)
     if data not in self.entries and default is MISSING:
         raise KeyError(data)
+    _rebuilt(work, 2 * len(self.entries))
     found = self.entries.get(data, default)
     rest = {name: one for name, one in self.entries.items() if name != data}
     return Sequence((found, Mapping(rest, work.label)), work.label)
@@ -186,6 +203,7 @@ def _setdefault(work: Work, self: Value, key: Value, default: Operand = MISSING,
     data = atom_key(key)
     given = Scalar(None, work.label) if default is MISSING else default
     found = self.entries.get(data, given)
+    _rebuilt(work, 2 * len(self.entries))
     return Sequence((found, Mapping({**self.entries, data: found}, work.label)), work.label)
 
 
@@ -195,6 +213,7 @@ def _update(work: Work, self: Value, other: Value = MISSING, /, **words: Operand
     if other is not MISSING and not isinstance(other, Mapping):
         raise TypeError("update() takes another dict")
     more = {} if other is MISSING else other.entries
+    _rebuilt(work, 2 * len(self.entries))
     work.make(32 * (len(more) + len(words)))
     return Mapping({**self.entries, **more, **words}, work.label)
 

@@ -161,14 +161,15 @@ class Mutations:
         if failed is not None:
             return self._on.apply.guarded(lambda: _raise(failed), label, line)
         try:
-            run = lambda: self._rebuilt(here[0], way, made)  # noqa: E731
-            self._on.apply.fuel.spend(1 + (_size(here[0]) >> 6), line)
+            run = lambda: self._rebuilt(here[0], way, made, line)  # noqa: E731
             return self._on.apply.guarded(run, label, line)
         except Pending as pending_part:
             cell = pending_part.cell
             return self._on.flow.defer([cell], lambda: self._changed(old, way, made, line))
 
-    def _rebuilt(self, holder: Value, way: list[_Step], made: Made) -> Operand:
+    def _rebuilt(self, holder: Value, way: list[_Step], made: Made, line: int) -> Operand:
+        """`holder` with `made` of the place that changes; every container on the way is copied."""
+        self._on.apply.fuel.spend(1 + (_size(holder) >> 6 if way else 0), line)
         if not way:
             return made(holder)
         step, rest = way[0], way[1:]
@@ -184,7 +185,7 @@ class Mutations:
             part = reached(old)
             if isinstance(part, Failed):
                 raise Blocked(part)
-            return self._rebuilt(part, rest, made)
+            return self._rebuilt(part, rest, made, line)
 
         return stored(holder, key, inner)
 
