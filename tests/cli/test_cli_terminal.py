@@ -95,7 +95,7 @@ def test_a_person_does_not_approve(edvac: Bench, answer: str, code: int) -> None
 def test_ctrl_c_once_stops_cleanly_and_resume_goes_on(edvac: Bench) -> None:
     edvac.write("slow.edv", SLOW)
     terminal = Terminal(edvac.root, "run", "slow.edv", "--yes", delay=30.0)
-    terminal.until("x: a.txt")
+    terminal.until("wrote a.txt")
     terminal.until("  n  ")  # the panel shows the step that runs
     terminal.type("\x03")
     assert terminal.ended() == 130
@@ -122,7 +122,7 @@ def test_ctrl_c_twice_stops_at_once_and_loses_nothing(edvac: Bench) -> None:
 def test_sigterm_is_a_clean_stop(edvac: Bench) -> None:
     edvac.write("slow.edv", SLOW)
     terminal = Terminal(edvac.root, "run", "slow.edv", "--yes", "--plain", delay=30.0)
-    terminal.until("x: a.txt")
+    terminal.until("wrote a.txt")
     terminal.send(signal.SIGTERM)
     assert terminal.ended() == 130
     assert "interrupted" in terminal.seen

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from edvac.cli import ui, view
-from edvac.cli.view import JsonLines, Lines, Panel, Tally, status
+from edvac.cli.view import JsonLines, Lines, Panel, Tally, describe, status
 from edvac.core import event
 
 
@@ -42,7 +42,7 @@ def started(slot: str) -> event.Event:
 
 def finished(slot: str, **more: Any) -> event.Event:
     return event.StepFinished(
-        slot=slot, address=slot, op="llm.write", **{"seconds": 1.0, "preview": "ok"} | more
+        **{"slot": slot, "address": slot, "op": "llm.write", "seconds": 1.0, "preview": "ok"} | more
     )
 
 
@@ -129,10 +129,28 @@ def test_the_expected_time_follows_from_what_is_done(clock: Time) -> None:
     for slot in "abcd":
         tally.take(finished(slot))
     assert tally.left_s == pytest.approx(12.0)  # 2 s each, 6 left
-    assert "about 12.0 s left" in status(tally)
+    assert "about 12 s left" in status(tally)
     for slot in "efghij":
         tally.take(finished(slot))
     assert tally.left_s is None
+
+
+def test_waiting_for_a_person_is_not_time_of_the_run(clock: Time) -> None:
+    tally = Tally()
+    clock.now += 3.0
+    tally.pause()
+    clock.now += 100.0
+    tally.resume()
+    clock.now += 4.0
+    assert tally.elapsed == pytest.approx(7.0)
+
+
+def test_what_is_only_read_is_counted_without_a_line() -> None:
+    tally = Tally()
+    read = finished("a", op="doc.text")
+    tally.take(read)
+    assert describe(read, tally) == ""
+    assert tally.done == 1
 
 
 def test_what_was_done_before_does_not_count_as_speed(clock: Time) -> None:
@@ -192,7 +210,14 @@ def test_json_lines_hide_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("found", "shown"),
-    [(0.04, "0.0 s"), (59.9, "59.9 s"), (61, "1 min 01 s"), (7265, "2 h 01 min")],
+    [
+        (0.04, "0.0 s"),
+        (9.9, "9.9 s"),
+        (42.4, "42 s"),
+        (59.9, "1 min 00 s"),
+        (61, "1 min 01 s"),
+        (7265, "2 h 01 min"),
+    ],
 )
 def test_durations(found: float, shown: str) -> None:
     assert ui.seconds(found) == shown

@@ -101,8 +101,8 @@ def megabytes(size: float) -> str:
 
 def seconds(found: float) -> str:
     """A duration as people say it."""
-    if found < 60:
-        return f"{found:.1f} s"
+    if found < 59.5:
+        return f"{found:.1f} s" if found < 10 else f"{found:.0f} s"
     minutes, rest = divmod(round(found), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

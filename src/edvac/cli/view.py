@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
+_COUNTED = frozenset({"doc.text", "files.read", "files.stat", "files.write"})  # not worth a line
+
+
 class View(Protocol):
     """Shows events; may be left more than once."""
 
@@ -47,6 +50,7 @@ class Tally:
         self.blocked = 0
         self.worked = 0  # steps that took time here: neither reused nor there before
         self._began = self.started
+        self._paused = self.started
         self.running: dict[str, str] = {}
         self.pieces: dict[str, str] = {}
         self.tokens = 0
@@ -86,6 +90,15 @@ class Tally:
     def _over(self, slot: str) -> None:
         self.running.pop(slot, None)
         self.pieces.pop(slot, None)
+
+    def pause(self) -> None:
+        """A person is being asked: that is not time of the run."""
+        self._paused = time.monotonic()
+
+    def resume(self) -> None:
+        away = time.monotonic() - self._paused
+        self.started += away
+        self._began += away
 
     @property
     def elapsed(self) -> float:
@@ -128,10 +141,10 @@ class Lines:
         return
 
     def pause(self) -> None:
-        return
+        self.tally.pause()
 
     def resume(self) -> None:
-        return
+        self.tally.resume()
 
     def show(self, happened: event.Event) -> None:
         self.tally.take(happened)
@@ -181,9 +194,11 @@ class Panel:
         self._live.stop()
 
     def pause(self) -> None:
+        self.tally.pause()
         self._live.stop()
 
     def resume(self) -> None:
+        self.tally.resume()
         self._live.start()
 
     def show(self, happened: event.Event) -> None:
@@ -196,7 +211,11 @@ class Panel:
         if line:
             style = "red" if isinstance(happened, event.StepFailed) else ""
             style = "cyan" if isinstance(happened, event.PlanLine) else style
-            self._console.print(Text(safe_line(line), style=style), soft_wrap=True)
+            text = Text(safe_line(line), style=style)
+            if isinstance(happened, event.StepFinished):  # a result: its beginning will do
+                self._console.print(text, no_wrap=True, overflow="ellipsis")
+            else:
+                self._console.print(text, soft_wrap=True)
 
     def _render(self) -> RenderableType:
         from rich.console import Group
@@ -251,6 +270,8 @@ def describe(happened: event.Event, tally: Tally) -> str:
             return f"run {happened.run} goes on; {happened.replayed} steps are already done"
         case event.RunOpened():
             return f"run {happened.run}"
+        case event.StepFinished(op=op) if op in _COUNTED:
+            return ""
         case event.StepFinished():
             mark = "=" if happened.reused else "✓"
             took = "" if happened.reused else f"  ({seconds(happened.seconds)})"
