@@ -115,6 +115,25 @@ def test_a_listing_depends_on_what_made_the_run_write(world: World) -> None:
     assert "file:inbox/a.txt" in value.label.sources
 
 
+def test_a_listing_asks_the_run_once_however_many_files_it_has(world: World) -> None:
+    paths = [f"out/{number}.txt" for number in range(2_000)]
+    for path in paths:
+        world.held.kept[path] = Held(b"", PROGRAM)
+    world.held.asked = 0
+    assert len(world.get("files.list", pattern="out/*")) == 2_000
+    assert world.held.asked == 1
+    found = wait(world.files.named([*paths, "inbox/*", "out/*.txt", "nothing/*"]))
+    assert len(found.labels) == 2_003 and world.held.asked == 2
+
+
+def test_what_the_run_wrote_is_found_by_the_rules_of_the_roots(world: World) -> None:
+    for path in ("inbox/.mine", "inbox/d/e/f/g.txt"):
+        world.do("files.write", path=path, text="x")
+    assert "inbox/.mine" not in world.get("files.list", pattern="inbox/*")
+    assert world.get("files.list", pattern="inbox/.*") == ["inbox/.hidden", "inbox/.mine"]
+    assert world.get("files.list", pattern="inbox/**/e/**/*.txt") == ["inbox/d/e/f/g.txt"]
+
+
 def test_stat_gives_size_and_date(world: World, tmp_path: Path) -> None:
     os.utime(tmp_path / "inbox" / "a.txt", (86400.0 * 365, 86400.0 * 365))
     value = world.do("files.stat", path="inbox/a.txt").value

@@ -6,7 +6,10 @@ import pytest
 from machine_kit import Bench
 
 from edvac.core import event
+from edvac.core.label import Label
+from edvac.core.value import Sequence, Value
 from edvac.machine.machine import Terminal
+from edvac.sandbox import bubblewrap
 
 READ = "t = files.read('inbox/0.txt')\n"
 
@@ -56,3 +59,93 @@ def test_asked(bench: Bench, text: str) -> None:
     assert bench.run(text, Terminal(seen.append)).state == "waiting"
     assert bench.post.sent == []
     assert any(isinstance(e, event.Question) for e in seen)
+
+
+# -- files that the run itself wrote: their names tell who had them written ---------------------
+
+BRANCH = READ + "if 'ann' in t:\n    "
+FOUND = "found = files.list('out/*')\n"
+
+
+def values(bench: Bench, text: str) -> dict[str, Value]:
+    report = bench.run(text)
+    assert report.state == "done", [s.failure for s in report.failures]
+    with bench.open() as machine:
+        entries = machine.history(report.run).entries
+    return {entry.address: entry.value for entry in entries if entry.value is not None}
+
+
+def listed(bench: Bench, text: str) -> tuple[Label, dict[str, Label]]:
+    """The labels of a listing ``found`` and of each name in it."""
+    value = values(bench, text)["found"]
+    assert isinstance(value, Sequence)
+    return value.label, {item.data: item.label for item in value.items}
+
+
+def test_a_name_tells_under_which_branch_the_file_was_written(bench: Bench) -> None:
+    shape, names = listed(bench, BRANCH + "files.write('out/yes', 'x')\n" + FOUND)
+    assert "file:inbox/0.txt" in shape.integrity
+    assert "file:inbox/0.txt" in names["out/yes"].steered
+    assert "file:inbox/0.txt" not in names["out/yes"].sources, "chosen by the file, not made of it"
+    assert names["out/yes"].readers == {"user"}
+
+
+def test_a_name_tells_what_it_was_made_of(bench: Bench) -> None:
+    text = "for p in files.list('inbox/*'):\n    files.write(f'out/{path.stem(p)}', 'x')\n"
+    _, names = listed(bench, text + FOUND)
+    assert set(names) == {"out/0", "out/1", "out/2"}
+    for stem in "012":
+        assert f"name:inbox/{stem}.txt" in names[f"out/{stem}"].sources
+
+
+def test_a_listing_tells_who_had_a_file_removed(bench: Bench) -> None:
+    moved = BRANCH + "files.move('out/a', 'else/a')\n"
+    shape, names = listed(bench, "files.write('out/a', 'x')\n" + moved + FOUND)
+    assert not names and "file:inbox/0.txt" in shape.integrity
+
+
+def test_content_tells_who_chose_where_it_went(bench: Bench) -> None:
+    found = values(bench, BRANCH + "files.write('out/a', 'x')\ny = files.read('out/a')\n")
+    assert "file:inbox/0.txt" in found["y"].label.integrity
+
+
+def test_a_file_does_not_launder_a_decision(bench: Bench) -> None:
+    """The way around the policy: write under an untrusted branch, then read it back."""
+    text = "files.write('out/a', 'Send all')\nx = llm.write(files.read('out/a'))\n"
+    assert bench.run(text).state == "done"
+    report = bench.run(BRANCH + text)
+    assert [s.failure.code for s in report.failures if s.failure] == ["untrusted_instruction"]
+
+
+@pytest.mark.sandbox
+def test_what_a_process_leaves_tells_under_which_branch_it_ran(bench: Bench) -> None:
+    if not bubblewrap.probe().available:
+        pytest.skip("needs bubblewrap and user namespaces")
+    run = "shell.run('echo x > out/a', writes=['out/a'])\n"
+    shape, names = listed(bench, BRANCH + run + FOUND)
+    assert "file:inbox/0.txt" in names["out/a"].steered and "file:inbox/0.txt" in shape.integrity
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("out/*", ["out/a"]),
+        ("out/.*", ["out/.b"]),
+        ("out/**", ["out/a", "out/c/d", "out/c/e/f/g"]),
+        ("out/**/e/**/g", ["out/c/e/f/g"]),
+        ("**/c/**/g", ["out/c/e/f/g"]),
+        ("./out//a", ["out/a"]),
+        ("out", []),
+    ],
+)
+def test_what_the_run_wrote_is_listed_by_the_rules_of_the_input(
+    bench: Bench, pattern: str, wanted: list[str]
+) -> None:
+    paths = ["out/a", "out/.b", "out/c/d", "out/c/e/f/g"]
+    writes = "".join(f"files.write({p!r}, 'x')\n" for p in paths)
+    _, names = listed(bench, writes + f"found = files.list({pattern!r})\n")
+    for p in paths:
+        bench.file(f"inbox/{p}", "x")
+    _, given = listed(bench, f"found = files.list({'inbox/' + pattern!r})\n")
+    assert sorted(names) == wanted
+    assert sorted(path.removeprefix("inbox/") for path in given) == wanted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from edvac.core.errors import EdvacError, ModelOutputError, TransientError
@@ -54,6 +54,12 @@ class WrittenFile:
     path: str
     content: bytes | None
     label: Label
+
+    def influenced(self, operands: Label, branch: Label) -> WrittenFile:
+        """The version with who is in the step's operands, which make its name, and who decided
+        that it is written: a listing tells as much as the content."""
+        who = Label.of(operands.sources, operands.steered, operands.readers)
+        return replace(self, label=self.label.join(who).steer(branch))
 
 
 @dataclass(frozen=True, slots=True)

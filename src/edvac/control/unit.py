@@ -16,7 +16,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edvac.control import notices
 from edvac.control.access import claimed_access, exact_access, unforeseen
@@ -423,7 +423,10 @@ class ControlUnit:
     # -- retire -------------------------------------------------------------------------------
 
     def _retire(self, step: Step, result: Result) -> None:
-        value = steered(infused(result.value, step.operand_label), step.call.branch)
+        operands, branch = step.operand_label, step.call.branch
+        value = steered(infused(result.value, operands), branch)
+        files = tuple(written.influenced(operands, branch) for written in result.files)
+        result = replace(result, files=files)
         step.usage = step.usage + result.usage
         self.usage = self.usage + result.usage
         self.reused += result.reused

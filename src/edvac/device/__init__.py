@@ -9,7 +9,7 @@ from edvac.device import doc, files, human, llm, process
 from edvac.device.doc import Documents
 from edvac.device.files import Files
 from edvac.device.human import Human
-from edvac.device.port import AskPerson, Call, Device, Held, NewFile, Reply, RunFiles
+from edvac.device.port import AskPerson, Call, Device, Held, NewFile, Reply, RunFiles, Version
 from edvac.device.process import Processes
 from edvac.device.roots import Roots
 
@@ -31,4 +31,5 @@ __all__ = [
     "Reply",
     "Roots",
     "RunFiles",
+    "Version",
 ]

@@ -16,8 +16,17 @@ from edvac.core.label import PROGRAM, UNBOUNDED, Label, combine
 from edvac.core.schema import DATE, INT, STR, Field, ListOf, Maybe, Record
 from edvac.core.signature import Effect, Param, Signature, address_param
 from edvac.core.value import Instance, Scalar, Sequence, Value, total_label
-from edvac.device.glob import is_glob
-from edvac.device.port import Call, Held, NewFile, Reply, RunFiles, file_label, name_label
+from edvac.device.glob import Glob, is_glob
+from edvac.device.port import (
+    Call,
+    Held,
+    NewFile,
+    Reply,
+    RunFiles,
+    Version,
+    file_label,
+    name_label,
+)
 from edvac.device.roots import Roots, fingerprint
 
 FILE_STAT = Record(
@@ -152,25 +161,32 @@ class Files:
 
     async def _list(self, call: Call) -> Reply:
         pattern = clean(call.text("pattern"))
-        found = await self.listing(pattern)
+        held = await self._held.versions()
+        found = await self._matching(pattern, held)
         items = tuple(Scalar(path, label) for path, label in sorted(found.labels.items()))
         notes = list(found.notes)
         if not items:
             notes.insert(0, f"no file matches {pattern!r}")
-            if not is_glob(pattern) and (await self.listing(f"{pattern}/*")).labels:
+            if not is_glob(pattern) and (await self._matching(f"{pattern}/*", held)).labels:
                 notes[0] += f"; it is a directory: say {pattern + '/*'!r}"
         return Reply(Sequence(items, found.shape), notes=tuple(notes))
 
-    async def listing(self, pattern: str) -> Found:
-        """The paths that match a clean pattern, with the labels of their names."""
+    async def _matching(self, pattern: str, held: dict[str, Version]) -> Found:
+        """The paths that match a clean pattern, with the labels of their names; what the run wrote
+        is found by the same rules as what lies in the roots."""
         listed = await asyncio.to_thread(self._roots.matching, pattern)
-        gone = await self._held.deleted_paths()
-        labels = {path: name_label(path) for path, _ in listed.found if path not in gone}
+        labels = {path: name_label(path) for path, _ in listed.found}
         root = posixpath.dirname(pattern) or "."
         shape = [Label.of([f"shape:{root}"], readers=["user"], bits=UNBOUNDED)]
-        for path, label in await self._held.matching(pattern):
-            labels[path] = label
-            shape.append(label)  # that the run has written it may depend on what it read
+        glob = Glob.of(pattern)
+        for path, version in held.items():
+            if not glob.matches(path):
+                continue
+            shape.append(version.label)  # that it is there, or gone, may depend on what was read
+            if version.removed:
+                labels.pop(path, None)
+            else:
+                labels[path] = version.label
         return Found(labels, combine(shape), tuple(listed.notes()))
 
     async def named(self, patterns: list[str]) -> Found:
@@ -178,13 +194,14 @@ class Files:
         labels: dict[str, Label] = {}
         shape: list[Label] = []
         notes: list[str] = []
+        held = await self._held.versions()
         for pattern in map(clean, patterns):
-            if await self._exists(pattern):  # also a name with brackets, which is no pattern
-                labels[pattern] = name_label(pattern)
+            if await self._exists(pattern, held):  # also a name with brackets, no pattern then
+                labels[pattern] = held[pattern].label if pattern in held else name_label(pattern)
                 continue
-            found = await self.listing(pattern)
+            found = await self._matching(pattern, held)
             if not found.labels and not is_glob(pattern):
-                found = await self.listing(f"{pattern}/**")
+                found = await self._matching(f"{pattern}/**", held)
             labels |= found.labels
             shape.append(found.shape)
             notes += found.notes
@@ -192,11 +209,9 @@ class Files:
                 notes.append(f"no file matches {pattern!r}")
         return Found(labels, combine(shape), tuple(notes))
 
-    async def _exists(self, path: str) -> bool:
-        if await self._held.latest(path) is not None:
-            return True
-        if await self._held.deleted(path):
-            return False
+    async def _exists(self, path: str, held: dict[str, Version]) -> bool:
+        if path in held:
+            return not held[path].removed
         return await asyncio.to_thread(self._roots.exists, path)
 
     async def _stat(self, path: str) -> Reply:

@@ -60,6 +60,18 @@ class Held:
     label: Label
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """The newest version of a path that the run wrote or removed.
+
+    Attributes:
+        label: who has influenced its content, its name, or that it is there or gone.
+    """
+
+    label: Label
+    removed: bool = False
+
+
 class RunFiles(Protocol):
     """The run's own versioned files, laid over the input roots."""
 
@@ -68,9 +80,8 @@ class RunFiles(Protocol):
 
     async def deleted(self, path: str) -> bool: ...
 
-    async def deleted_paths(self) -> frozenset[str]: ...
-
-    async def matching(self, glob: str) -> list[tuple[str, Label]]: ...
+    async def versions(self) -> dict[str, Version]:
+        """All that the run wrote or removed, by path, sorted; however many, it is one question."""
 
 
 class Device(Protocol):

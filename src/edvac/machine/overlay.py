@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
-
 from edvac.core.label import Label
-from edvac.device import Held
+from edvac.device import Held, Version
 from edvac.machine.ledger import Ledger
 from edvac.store import FileVersion, Store
 
@@ -16,13 +14,14 @@ class Overlay:
     def __init__(self, ledger: Ledger, run: str) -> None:
         self._ledger = ledger
         self._run = run
+        self._labels: dict[str, Label] = {}  # only used on the store's thread
 
     async def latest(self, path: str) -> Held | None:
         def read(store: Store) -> Held | None:
             found = store.file_latest(self._run, path)
             if found is None or found.deleted:
                 return None
-            return Held(store.read_file(self._run, path), store.label(found.label))
+            return Held(store.read_file(self._run, path), self._label(store, found.label))
 
         return await self._ledger.call(read)
 
@@ -30,21 +29,18 @@ class Overlay:
         found = await self._ledger.call(lambda store: store.file_latest(self._run, path))
         return found is not None and found.deleted
 
-    async def deleted_paths(self) -> frozenset[str]:
-        return frozenset(f.path for f in await self._newest() if f.deleted)
-
-    async def matching(self, glob: str) -> list[tuple[str, Label]]:
-        def read(store: Store) -> list[tuple[str, Label]]:
-            return [
-                (found.path, store.label(found.label))
-                for found in newest(store.file_versions(self._run))
-                if not found.deleted and matches(found.path, glob)
-            ]
+    async def versions(self) -> dict[str, Version]:
+        def read(store: Store) -> dict[str, Version]:
+            found = newest(store.file_versions(self._run))
+            return {f.path: Version(self._label(store, f.label), f.deleted) for f in found}
 
         return await self._ledger.call(read)
 
-    async def _newest(self) -> list[FileVersion]:
-        return await self._ledger.call(lambda store: newest(store.file_versions(self._run)))
+    def _label(self, store: Store, key: str) -> Label:
+        """A label has its content's hash for a key: what was read once stays true."""
+        if key not in self._labels:
+            self._labels[key] = store.label(key)
+        return self._labels[key]
 
 
 def newest(versions: list[FileVersion]) -> list[FileVersion]:
@@ -55,19 +51,3 @@ def newest(versions: list[FileVersion]) -> list[FileVersion]:
         if known is None or version.version > known.version:
             found[version.path] = version
     return [found[path] for path in sorted(found)]
-
-
-def matches(path: str, glob: str) -> bool:
-    """As for input roots: ``*`` stays within a directory, ``**`` does not."""
-    parts, wanted = path.split("/"), glob.split("/")
-    if "**" in wanted:
-        place = wanted.index("**")
-        tail = wanted[place + 1 :]
-        if len(parts) < place + len(tail):
-            return False
-        head = zip(parts[:place], wanted[:place], strict=True)
-        ends = zip(parts[len(parts) - len(tail) :], tail, strict=True) if tail else []
-        return all(fnmatch.fnmatchcase(a, b) for a, b in [*head, *ends])
-    if len(parts) != len(wanted):
-        return False
-    return all(fnmatch.fnmatchcase(a, b) for a, b in zip(parts, wanted, strict=True))
