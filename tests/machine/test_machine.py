@@ -57,14 +57,19 @@ def test_retry_runs_what_failed_and_what_that_blocked_and_nothing_else(bench: Be
     assert report.state == "partial"
     bench.broken = set()
     bench.executed.clear()
-    with pytest.raises(UsageError, match="partial"):
+    with pytest.raises(UsageError, match="partial") as unasked:
         bench.resume(report.run)
+    assert f"edvac resume {report.run} --retry" in unasked.value.fix
     again = bench.resume(report.run, retry=True)
     assert again.state == "done"
     assert dict(bench.executed) == {"items[1]": 1, "note": 1}, "an accepted failure is kept"
     assert bench.files(report.run) == {"last.md": "none"}
-    with pytest.raises(UsageError, match="done"):
-        bench.resume(report.run)
+    for retry in (False, True):
+        with pytest.raises(UsageError, match="done") as ended:
+            bench.resume(report.run, retry=retry)
+        assert ended.value.code == "nothing_to_resume" and ended.value.why
+        assert f"edvac show {report.run}" in ended.value.fix and "--fresh" in ended.value.fix
+        assert "--retry" not in ended.value.fix, "nothing is left that it could try again"
 
 
 def test_a_failure_accepted_here_and_used_there_is_named_as_the_cause(bench: Bench) -> None:

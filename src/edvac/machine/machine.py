@@ -173,8 +173,7 @@ class Machine:
         """
         info = await self.ledger.call(lambda store: store.find_run(run))
         if info.state == "done" or (info.state == "partial" and not retry):
-            fix = "" if info.state == "done" else "Run it with --retry to try what failed again."
-            raise UsageError("nothing_to_resume", f"run {info.id} is {info.state}", "", fix)
+            raise _ended(info)
         if not info.last_seq:
             raise UsageError(
                 "run_not_begun",
@@ -385,6 +384,21 @@ class _Session:
     async def close(self) -> None:
         await self._documents.close()
         self._roots.close()
+
+
+def _ended(info: RunInfo) -> UsageError:
+    """A run that cannot go on, and what one may want instead."""
+    show = f"`edvac show {info.id}`"
+    if info.state == "partial":
+        why = "What could be done is done; the rest failed, or waits for what failed."
+        fix = f"Try that again with `edvac resume {info.id} --retry`; {show} says why it failed."
+    else:
+        why = "Every step of it has ended."
+        fix = (
+            f"Look at it with {show}. To do it anew, start it again with `edvac run`, which reuses "
+            "what has not changed; with --fresh nothing is reused."
+        )
+    return UsageError("nothing_to_resume", f"run {info.id} is {info.state}", why, fix)
 
 
 async def _nobody(address: str, text: str, options: list[str]) -> str:
