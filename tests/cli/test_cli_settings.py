@@ -132,11 +132,22 @@ def test_directories_that_are_given(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "a" / "inbox").mkdir(parents=True)
     (tmp_path / "b" / "inbox").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert given_roots([Path("a/inbox"), Path("a/inbox/")]) == {"inbox": Path("a/inbox")}
-    assert given_roots([Path(".")]) == {"": Path(".")}
-    with pytest.raises(ConfigError) as twice:
-        given_roots([Path("a/inbox"), Path("b/inbox")])
-    assert twice.value.code == "input_root_twice"
+    assert given_roots(["a/inbox", "a/inbox/"]) == {"inbox": Path("a/inbox")}
+    assert given_roots(["."]) == {"": Path(".")}
+    assert given_roots(["a/inbox", "old=b/inbox"]) == {
+        "inbox": Path("a/inbox"),
+        "old": Path("b/inbox"),
+    }
+    (tmp_path / "x=y").mkdir()
+    assert given_roots(["x=y"]) == {"x=y": Path("x=y")}
+    for wrong, code in (
+        (["a/inbox", "b/inbox"], "input_root_twice"),
+        (["old=nowhere"], "input_root_missing"),
+        (["a/b=b/inbox"], "input_root_missing"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            given_roots(wrong)
+        assert refused.value.code == code
 
 
 def test_which_processor_a_name_means(tmp_path: Path) -> None:

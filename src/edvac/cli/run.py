@@ -57,8 +57,8 @@ def common(command: Any) -> Any:
     "--input",
     "inputs",
     multiple=True,
-    type=click.Path(path_type=Path),
-    help="A directory to read, under its own name. May be given several times.",
+    metavar="[NAME=]DIRECTORY",
+    help="A directory to read, under its own name or NAME. May be given several times.",
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Apply the result there when done.")
 @click.option("--plan-only", is_flag=True, help="Print the program and stop.")

@@ -112,7 +112,7 @@ class Planner:
             except ProgramError as problem:
                 failed = problem
                 complaint = f"An earlier program was refused. {problem}"
-                self._emit(event.Note(text=f"the plan was refused and is written again: {problem}"))
+                self._emit(event.Note(text=f"the plan was refused and is written again: {problem.what}"))
         assert failed is not None
         raise ProgramError(
             "plan_failed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,18 +11,21 @@ from edvac.core.errors import ConfigError
 from edvac.core.signature import WILD, Access
 
 
-def given_roots(directories: Iterable[Path]) -> dict[str, Path]:
-    """Each directory under its own name: ``--input examples/inbox`` is ``inbox/`` to a program; the
-    current directory is what a program's paths begin in.
+def given_roots(directories: Iterable[str]) -> dict[str, Path]:
+    """Each directory under its own name, or under the one given: ``--input examples/inbox`` and
+    ``--input inbox=mail/2026`` are both ``inbox/`` to a program. The current directory is what a
+    program's paths begin in.
 
     Raises:
         ConfigError: two directories of one name, or not a directory.
     """
     roots: dict[str, Path] = {}
     here = Path.cwd()
-    for directory in directories:
+    for text in directories:
+        name, directory = _named(text)
         found = directory.resolve()
-        name = "" if found == here else found.name
+        if not name:
+            name = "" if found == here else found.name
         if not directory.is_dir():
             kind = "is a file" if directory.exists() else "does not exist"
             raise ConfigError(
@@ -35,10 +39,18 @@ def given_roots(directories: Iterable[Path]) -> dict[str, Path]:
                 "input_root_twice",
                 f"two input directories are called {name!r}",
                 "A program could not tell them apart.",
-                "Rename one, or run it on their parent.",
+                "Give one of them another name: --input NAME=DIRECTORY.",
             )
         roots[name] = directory
     return roots
+
+
+def _named(text: str) -> tuple[str, Path]:
+    """Name and directory of ``NAME=DIRECTORY``; no name where none is given."""
+    name, mark, rest = text.partition("=")
+    if mark and rest and re.fullmatch(r"\w[\w.-]*", name) and not Path(text).is_dir():
+        return name, Path(rest)
+    return "", Path(text)
 
 
 def derived_roots(patterns: Iterable[str], here: Path) -> dict[str, Path]:
