@@ -36,6 +36,11 @@ _INT64 = 2**63
 
 _SCALAR, _LIST, _TUPLE, _DICT, _RECORD, _FAILED, _DECIMAL, _DATE, _BIGINT, _BLOB = range(10)
 
+_UNREADABLE = (  # what reading bytes that are no stored value ends in
+    *(msgspec.DecodeError, RecursionError),
+    *(ValueError, TypeError, ArithmeticError, LookupError),
+)
+
 PutBlob = Callable[[bytes], str]
 GetBlob = Callable[[str], bytes]
 
@@ -126,7 +131,7 @@ class Decoder:
         """
         try:
             return self._node(msgspec.msgpack.decode(data), None)
-        except (msgspec.DecodeError, ValueError, TypeError, ArithmeticError) as problem:
+        except _UNREADABLE as problem:
             raise DamageError(
                 "stored_value_unreadable",
                 "a stored value cannot be read",
@@ -138,9 +143,11 @@ class Decoder:
         if not isinstance(node, list):
             if inherited is None:
                 return Scalar(None, Label.restore(None))  # raises: unlabelled
-            return Scalar(node, inherited)
-        kind, body = node[0], node[1]
-        label = self._get_label(node[2]) if len(node) > 2 else inherited
+            return Scalar(_read_atom(_SCALAR, node), inherited)
+        kind, body, *rest = node
+        if len(rest) > 1:
+            raise ValueError(f"a node has {len(node)} parts")
+        label = self._get_label(rest[0]) if rest else inherited
         if label is None:
             label = Label.restore(None)  # raises: unlabelled
         match kind:
@@ -149,29 +156,44 @@ class Decoder:
                 return Sequence(items, label, fixed=kind == _TUPLE)
             case 3:
                 entries = {self._key(k, label): self._node(v, label) for k, v in body}
-                return Mapping(entries, label)
+                return Mapping(_all_of(body, entries), label)
             case 4:
                 record, fields = body
-                return Instance(record, {k: self._node(v, label) for k, v in fields}, label)
+                parts = {_string(k): self._node(v, label) for k, v in fields}
+                return Instance(_string(record), _all_of(fields, parts), label)
             case 5:
                 slot, code, what = body
-                return Failed(slot, code, what, label)
+                return Failed(_string(slot), _string(code), _string(what), label)
             case 9:
                 ref, size = body
-                return Scalar(LazyText(ref, size, self._text), label)
+                return Scalar(LazyText(_string(ref), int(size), self._text), label)
         return Scalar(_read_atom(kind, body), label)
 
     def _key(self, node: Any, label: Label) -> Any:
         found = self._node(node, label)
-        return found.data if isinstance(found, Scalar) else None
+        if not isinstance(found, Scalar):
+            raise TypeError("a dict key is a container")
+        return found.data
 
     def _text(self, ref: str) -> str:
         return self._get_blob(ref).decode()
 
 
+def _string(body: Any) -> str:
+    if not isinstance(body, str):
+        raise TypeError(f"a text was expected, got {type(body).__name__}")
+    return body
+
+
+def _all_of(body: list[Any], entries: dict[Any, Value]) -> dict[Any, Value]:
+    if len(entries) != len(body):
+        raise ValueError("a key occurs twice")
+    return entries
+
+
 def _read_atom(kind: int, body: Any) -> Any:
     match kind:
-        case 0:
+        case 0 if body is None or isinstance(body, bool | int | float | str):
             return body
         case 6:
             return Decimal(body)

@@ -104,9 +104,12 @@ class Label:
             DamageError: the form is not a label; an unlabelled value is never given a default.
         """
         match form:
-            case [list() as sources, list() as steered, None | list() as readers, bits] if (
-                bits is None or isinstance(bits, int | float)
-            ):
+            case [
+                list() as sources,
+                list() as steered,
+                None | list() as readers,
+                None | int() | float() as bits,
+            ] if _is_bound(bits) and _are_names([*sources, *steered, *(readers or ())]):
                 return Label.of(sources, steered, readers, UNBOUNDED if bits is None else bits)
         raise DamageError(
             "unlabelled_value",
@@ -120,6 +123,14 @@ class Label:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Label.restore, (self.stored(),))
+
+
+def _is_bound(bits: float | None) -> bool:
+    return bits is None or (bits >= 0 and not isinstance(bits, bool))
+
+
+def _are_names(principals: list[object]) -> bool:
+    return all(isinstance(name, str) for name in principals)
 
 
 _known: weakref.WeakValueDictionary[tuple[Any, ...], Label] = weakref.WeakValueDictionary()

@@ -11,9 +11,9 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from edvac.core.errors import ModelOutputError
 from edvac.core.label import UNBOUNDED, Label
@@ -21,6 +21,7 @@ from edvac.core.value import Failed, Instance, Mapping, Scalar, Sequence, Value,
 
 TEXT_CAP = 20_000  # characters in one string that a model may return
 LIST_CAP = 500  # items in one list that a model may return
+NUMBER_DIGITS = 1_000  # of a whole number; 1e999999999 is a short text and a number without end
 _ABSENT = frozenset({"", "null", "none", "not stated"})  # what models write for `T | None`
 
 
@@ -208,9 +209,10 @@ def decode(data: Any, kind: Type, label: Label, source: str | None = None, at: s
         case Plain() | Choice():
             return Scalar(_atom(data, kind, at), capped)
         case Maybe():
-            if data is None or (isinstance(data, str) and data.strip().lower() in _ABSENT):
+            if data is None or _is_absent(data, kind.item):
                 return Scalar(None, capped)
-            return decode(data, kind.item, label, source, at)
+            # That there is a value at all was chosen too: one bit more than the inner type has.
+            return replace(decode(data, kind.item, label, source, at), label=capped)
         case ListOf():
             items = _expect(data, list, at, "a list")
             if len(items) > LIST_CAP:
@@ -227,7 +229,7 @@ def decode(data: Any, kind: Type, label: Label, source: str | None = None, at: s
         case DictOf():
             entries = _expect(data, dict, at, "an object")
             return Mapping(
-                {k: decode(v, kind.item, label, source, f"{at}.{k}") for k, v in entries.items()},
+                {k: decode(v, kind.item, label, source, _at(at, k)) for k, v in entries.items()},
                 capped,
             )
         case Quoted():
@@ -245,9 +247,7 @@ def _decode_record(data: Any, kind: Record, label: Label, source: str | None, at
             at, f"fields missing: {missing or 'none'}, fields not in {kind.name}: {extra or 'none'}"
         )
     fields = {
-        part.name: decode(
-            entries[part.name], part.type, label, source, f"{at}.{part.name}".lstrip(".")
-        )
+        part.name: decode(entries[part.name], part.type, label, source, _at(at, part.name))
         for part in kind.fields
     }
     return Instance(kind.name, fields, label.cap(capacity(kind)))
@@ -261,13 +261,26 @@ def _decode_quoted(data: Any, kind: Quoted, label: Label, source: str | None, at
     if source is not None and (not quote.strip() or quote not in source):
         raise _misfit(at, f"the quote {quote[:80]!r} does not occur in the source")
     fields = {
-        "value": decode(entries["value"], kind.item, label, source, f"{at}.value"),
+        "value": decode(entries["value"], kind.item, label, source, _at(at, "value")),
         "quote": Scalar(quote, label),
     }
     return Instance("Quoted", fields, label)
 
 
+def _at(at: str, name: str) -> str:
+    return f"{at}.{name}" if at else name
+
+
+def _is_absent(data: Any, kind: Type) -> bool:
+    """Did a model write in words that there is nothing? Not where a choice has that very word."""
+    if not isinstance(data, str) or (isinstance(kind, Choice) and data in kind.options):
+        return False
+    return data.strip().lower() in _ABSENT
+
+
 def _atom(data: Any, kind: Plain | Choice, at: str) -> Any:
+    if isinstance(data, float | Decimal):
+        _decimal(data, at)  # refuses NaN, which cannot even be compared, and infinity
     if isinstance(kind, Choice):
         for option in kind.options:
             if data == option and isinstance(data, bool) == isinstance(option, bool):
@@ -281,10 +294,11 @@ def _atom(data: Any, kind: Plain | Choice, at: str) -> Any:
             return None
         case "bool" if isinstance(data, bool):
             return data
-        case "int" if number and data == int(data):
-            return int(data)
+        case "int" if number:
+            return _whole(data, at)
         case "float" if number or isinstance(data, str):
-            return float(_decimal(data, at))
+            made = float(_decimal(data, at))
+            return made if math.isfinite(made) else _refuse_size(at)
         case "Decimal" if number or isinstance(data, str):
             return _decimal(data, at)
         case "date":
@@ -296,9 +310,22 @@ def _atom(data: Any, kind: Plain | Choice, at: str) -> Any:
     raise _misfit(at, f"{str(data)[:80]!r} is not {kind.name}")
 
 
+def _whole(data: int | float | Decimal, at: str) -> int:
+    made = _decimal(data, at)
+    if made.adjusted() >= NUMBER_DIGITS:
+        _refuse_size(at)
+    if made != made.to_integral_value():
+        raise _misfit(at, f"{str(data)[:80]!r} is not a whole number")
+    return int(made)
+
+
+def _refuse_size(at: str) -> NoReturn:
+    raise _misfit(at, "the number is too large")
+
+
 def _decimal(data: Any, at: str) -> Decimal:
     try:
-        made = Decimal(str(data))
+        made = Decimal(data) if isinstance(data, int) else Decimal(str(data))
     except InvalidOperation:
         raise _misfit(at, f"{str(data)[:80]!r} is not a decimal number") from None
     if not made.is_finite():
@@ -352,12 +379,24 @@ def fits(value: Value, kind: Type) -> bool:
             )
         case DictOf():
             return isinstance(value, Mapping) and all(
-                _part(v, kind.item) for v in value.entries.values()
+                fits(Scalar(k, value.label), kind.key) and _part(v, kind.item)
+                for k, v in value.entries.items()
             )
         case Quoted():
-            return isinstance(value, Instance) and value.record == "Quoted"
+            return (
+                isinstance(value, Instance)
+                and value.record == "Quoted"
+                and _part(value.fields["value"], kind.item)
+            )
         case Record():
-            return isinstance(value, Instance) and value.record == kind.name
+            return (
+                isinstance(value, Instance)
+                and value.record == kind.name
+                and all(
+                    part.name in value.fields and _part(value.fields[part.name], part.type)
+                    for part in kind.fields
+                )
+            )
 
 
 def _part(operand: Any, kind: Type) -> bool:

@@ -324,7 +324,9 @@ def _feed(state: Any, value: Operand) -> None:
                 _feed(state, Scalar(key, here.label))
                 _feed(state, item)
         case Failed():
-            _feed(state, Scalar(f"{here.slot} {here.code}", here.label))
+            state.update(b"x")
+            _feed(state, Scalar(here.slot, here.label))
+            _feed(state, Scalar(here.code, here.label))
         case Cell():
             raise InternalError("value_pending", "the digest of a pending value was read")
 

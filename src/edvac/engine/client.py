@@ -380,7 +380,7 @@ class EngineClient:
             code = self._process.poll() if self._process is not None else None
             error = _died("The engine died.", self.log, code)
         except FrameError as broken:
-            error = ProcessorError("protocol_error", "The engine sent nonsense.", str(broken))
+            error = ProcessorError("engine_garbled", "The engine sent nonsense.", str(broken))
         self._gone = error
         self._writer.close()
         for pending in self._pending.values():

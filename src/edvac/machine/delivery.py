@@ -74,7 +74,7 @@ def apply(store: Store, run: str, target: Path, *, force: bool = False) -> list[
     assert plan is not None
     if Path(plan.root) != target.resolve():
         raise UsageError(
-            "apply_unfinished",
+            "apply_elsewhere",
             f"run {run} is half applied to {plan.root!r}",
             "An apply that was cut off has to be finished or undone first.",
             f"Repeat it with --output {plan.root}, or run `edvac undo {run}`.",
