@@ -105,6 +105,19 @@ def main(args: list[str] | None = None) -> Any:
         # Whoever read the output has enough; what is left must not fail on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if "--debug" in given:
+            raise
+        from edvac.cli.ui import report_error
+        from edvac.core.errors import TransientError
+
+        refused = TransientError(
+            "system_refused",
+            f"the system said: {error.strerror or error}",
+            f"It was about {error.filename!r}." if error.filename else "What is finished is kept.",
+            "Mend it and repeat; `edvac --debug` in front of the command shows where it was.",
+        )
+        sys.exit(report_error(refused, as_json="--json" in given))
 
 
 if __name__ == "__main__":

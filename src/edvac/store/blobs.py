@@ -17,26 +17,22 @@ from typing import BinaryIO, NoReturn
 from edvac.core.errors import DamageError, InternalError, StoreError
 from edvac.core.seams import Entropy, durability_point
 from edvac.store.chain import REF_BYTES, is_ref
-from edvac.store.database import io_failed
+from edvac.store.database import FULL, TOO_MANY, disk_full, io_failed, too_many_files
 from edvac.store.files import Files
 from edvac.store.owner import Owners
 
 CHUNK = 1 << 20
 _STALE_S = 3600.0  # a temporary file of a process that cannot be seen from here
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 def explain_os(error: OSError, what: str) -> StoreError:
     """The typed error for what the file system said."""
     why = error.strerror or str(error)
-    if error.errno in _FULL:
-        return StoreError(
-            "disk_full",
-            f"no space left on the disk while {what}",
-            "Nothing of it was stored and nothing else is harmed.",
-            "Free some space, then `edvac resume`.",
-        )
+    if error.errno in FULL:
+        return disk_full(what)
+    if error.errno in TOO_MANY:
+        return too_many_files(what)
     if error.errno in _DENIED:
         return StoreError(
             "store_unwritable",

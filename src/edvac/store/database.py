@@ -11,6 +11,7 @@ Knows nothing of what the tables hold.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,8 @@ from edvac.store.seal import seal
 
 Rows: TypeAlias = list[tuple[Any, ...]]
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+TOO_MANY = frozenset({errno.EMFILE, errno.ENFILE})
 BUSY_MS = 30_000
 CHECKPOINT_PAGES = 256  # 1 MiB of log: what a run of ordinary size stays under
 _DOCTOR = "Run `edvac doctor` to see what is damaged."
@@ -44,16 +47,15 @@ _PRAGMAS = (
 )
 
 
-def explain(error: apsw.Error, what: str) -> StoreError:
-    """The typed error for what SQLite said."""
+def explain(error: apsw.Error, what: str, number: int = 0) -> StoreError:
+    """The typed error for what SQLite said; `number` is what the system said to it."""
     match error:
         case apsw.FullError():
-            return StoreError(
-                "disk_full",
-                f"no space left on the disk while {what}",
-                "Nothing of it was stored and nothing else is harmed.",
-                "Free some space, then `edvac resume`.",
-            )
+            return disk_full(what)
+        case apsw.IOError() if number in FULL and _is_index(error):
+            return disk_full(what)
+        case apsw.CantOpenError() if number in TOO_MANY:
+            return too_many_files(what)
         case apsw.BusyError() | apsw.LockedError():
             return StoreError(
                 "store_busy",
@@ -82,6 +84,29 @@ def explain(error: apsw.Error, what: str) -> StoreError:
         case apsw.IOError():
             return io_failed(what, str(error))
     return StoreError("store_failed", f"the database refused {what}", str(error), _DOCTOR)
+
+
+def _is_index(error: apsw.Error) -> bool:
+    """Is it the index of the log that cannot grow? Nothing has been written then."""
+    return bool(getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE)
+
+
+def disk_full(what: str) -> StoreError:
+    return StoreError(
+        "disk_full",
+        f"no space left on the disk while {what}",
+        "Nothing of it was stored and nothing else is harmed.",
+        "Free some space, then `edvac resume`.",
+    )
+
+
+def too_many_files(what: str) -> StoreError:
+    return StoreError(
+        "store_files_exhausted",
+        f"no more files may be opened while {what}",
+        "The system's limit on open files is reached; nothing is harmed.",
+        "Raise it, such as with `ulimit -n 4096`, then `edvac resume`.",
+    )
 
 
 def io_failed(what: str, why: str) -> StoreError:
@@ -125,13 +150,16 @@ class Database:
             # log's name has to be durable before anything in it counts.
             self._files.sync_dir(self.path.parent)
         except apsw.Error as error:
+            problem = self._explain(error, "opening the store")
             self._drop()
-            raise explain(error, "opening the store") from error
+            raise problem from error
         except UnicodeDecodeError as error:
             self._drop()
             raise _not_text("opening the store") from error
         except OSError as error:
             self._drop()
+            if error.errno in TOO_MANY:
+                raise too_many_files("opening the store") from error
             raise io_failed("opening the store", error.strerror or str(error)) from error
         except StoreError:
             self._drop()
@@ -185,10 +213,11 @@ class Database:
         finally:
             self._connection = None
 
-    def guard(self) -> None:
+    def guard(self, *, any_thread: bool = False) -> None:
         """Refuse use after close, from another thread, or in a forked child (whose copy of the
         connection would corrupt the file)."""
-        if self._thread != threading.get_ident() or self._process != os.getpid():
+        foreign = not any_thread and not self._is_mine()
+        if foreign or self._process != os.getpid():
             raise InternalError(
                 "store_wrong_thread", "a store was used outside the thread that opened it"
             )
@@ -275,14 +304,24 @@ class Database:
         durability_point("store.checkpoint.after")
 
     def suspect(self) -> None:
-        """Trust nothing until the next use has verified it."""
+        """Trust nothing until the next use has verified it. From any thread; the connection is
+        closed by its own, at once or with that next use."""
         self._suspect = True
-        self._drop()
+        if self._is_mine():
+            self._drop()
+
+    def _is_mine(self) -> bool:
+        return self._thread == threading.get_ident()
 
     def _fail(self, error: apsw.Error, what: str) -> NoReturn:
+        problem = self._explain(error, what)
         if isinstance(error, apsw.IOError):
             self.suspect()
-        raise explain(error, what) from error
+        raise problem from error
+
+    def _explain(self, error: apsw.Error, what: str) -> StoreError:
+        connection = self._connection
+        return explain(error, what, connection.system_errno if connection is not None else 0)
 
     def _roll_back(self) -> None:
         if self._connection is None or not self._connection.in_transaction:
@@ -300,6 +339,7 @@ class Database:
 
     def _recover(self) -> None:
         durability_point("store.recover.before")
+        self._drop()
         self.open(fresh=False)
         self._recovering = True
         try:

@@ -1,8 +1,8 @@
 """The store of one workspace: journal, runs, files, blobs and grants in ``.edvac/``.
 
 Acknowledged means durable: a method that returned survives a kill, a crash of the system and a
-power cut, on a disk that honours a flush. One object belongs to one thread; several processes may
-have the same store open.
+power cut, on a disk that honours a flush. One object belongs to one thread, but for `get_blob`;
+several processes may have the same store open.
 
 Knows nothing of programs or models, and never looks inside a payload.
 """
@@ -128,12 +128,13 @@ class Store(RunPart, MaintenancePart, NotePart):
         return self._blobs.put(data)
 
     def get_blob(self, ref: str) -> bytes:
-        """A blob's bytes, checked.
+        """A blob's bytes, checked. From any thread, since a large value is read when it is needed,
+        wherever that is.
 
         Raises:
             DamageError: they are missing or not what was stored.
         """
-        self._db.guard()
+        self._db.guard(any_thread=True)
         return self._blobs.get(ref)
 
     def put_blob_stream(self, chunks: Iterable[bytes]) -> tuple[str, int]:
