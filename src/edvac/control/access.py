@@ -63,7 +63,5 @@ def _pattern(path: str) -> str:
 
 
 def _covers(pattern: str, path: str) -> bool:
-    if pattern in (WILD, path):
-        return True
-    # A bracket may be part of a file's name: it is then no class of characters.
-    return fnmatch.fnmatchcase(path.replace("[", "?"), pattern.replace("[", "?"))
+    # A name with brackets is announced as itself or by a pattern that has none (`program.facts`).
+    return pattern in (WILD, path) or fnmatch.fnmatchcase(path, pattern)

@@ -8,6 +8,7 @@ constants handed in.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from edvac.core.signature import NO_ACCESS, WILD, Access, Catalogue, Effect, Role, Signature
@@ -147,9 +148,18 @@ def _part(node: ast.expr) -> str:
     return str(node.value) if isinstance(node, ast.Constant) else "*"
 
 
+# To the last place in a name where a class may end: at a bracket, or in a part that is not known.
+_BRACKETS = re.compile(r"\[(?:[^/]*[\]*])?")
+
+
 def _glob(parts: list[str]) -> str:
-    """Parts of a path in a row; an unknown part matches anything."""
+    """Parts of a path in a row; an unknown part matches anything.
+
+    So does what stands in brackets: in a pattern it is a class of characters, in a path itself, and
+    with an unknown part inside it would be the class of a star.
+    """
     text = "".join("*" if part == WILD else part for part in parts)
+    text = _BRACKETS.sub("*", text)
     return WILD if not text.strip("*") else text
 
 
