@@ -215,3 +215,50 @@ def test_answers_bind_to_what_was_shown() -> None:
             policy=lambda call, values: Ask("Do it?"),
         )
         assert len(asking.start(0).intents) == expected
+
+
+SLOW = Limits(at_once={"llm": 3}, slow_start=1)
+BATCH = (
+    'u = net.get("u")\nb = llm.write("b", u)\nxs = [llm.write(k) for k in ["1", "2", "3", "4"]]\n'
+)
+
+
+def ops(work: Any) -> list[str]:
+    return [intent.call.op for intent in work.intents]
+
+
+def test_one_model_step_is_in_flight_until_a_model_has_answered() -> None:
+    unit = unit_of(BATCH, limits=SLOW)
+    work = unit.start(0)
+    assert ops(work) == ["net.get", "llm.write"]
+    net, model = work.intents
+    work = unit.finished([(net.slot, ok())], 1)
+    assert ops(work) == [], "another device has answered, not the model"
+    work = unit.finished([(model.slot, ok())], 2)
+    assert ops(work) == ["llm.write"] * 3
+    assert ops(unit.finished([(work.intents[0].slot, ok())], 3)) == ["llm.write"]
+
+
+def test_a_model_step_that_is_not_executed_does_not_end_the_slow_start() -> None:
+    """Blocked by a failure, or of operands that do not fit: no model has said anything."""
+    text = BATCH + 'y = llm.write(json.load("1"))\nz = llm.write("z", y)\n'
+    unit = unit_of(text, limits=SLOW)
+    net, model = unit.start(0).intents
+    work = unit.finished([(net.slot, Failure("broken", ""))], 1)
+    states = {address: step.state.value for address, step in by_address(unit).items()}
+    assert (states["b"], states["y"], states["z"]) == ("blocked", "failed", "blocked")
+    assert ops(work) == []
+    assert ops(unit.finished([(model.slot, ok())], 2)) == ["llm.write"] * 3
+
+
+def test_a_replayed_answer_does_not_end_the_slow_start() -> None:
+    first = unit_of(BATCH)
+    first.start(0)
+    step = by_address(first)["xs[0]"]
+    known = Replay({step.slot: StoredOutcome(lift("v", PROGRAM), step.digest)})
+    assert ops(unit_of(BATCH, known, SLOW).start(0)) == ["net.get", "llm.write"]
+
+
+def test_without_a_slow_start_the_device_is_filled_at_once() -> None:
+    unit = unit_of(BATCH, limits=Limits(at_once={"llm": 3}))
+    assert ops(unit.start(0)) == ["net.get"] + ["llm.write"] * 3
