@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 SOURCE = ROOT / "src" / "edvac"
 NOTE = "<!-- written by docs/generate.py; do not edit -->\n"
+FAILURE = "a step's failure"  # data of the program, not an exception
 
 
 def commands() -> str:
@@ -64,21 +65,40 @@ def error_codes() -> dict[str, tuple[str, str]]:
     }
     found: dict[str, tuple[str, str]] = {}
     for path in sorted(SOURCE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
             for code, kind, what in _raised(node, classes):
-                found.setdefault(code, (kind, what))
+                found.setdefault(code, (kind, _sentence(_meant(what, tree))))
     return dict(sorted(found.items()))
 
 
-def _raised(node: ast.AST, classes: set[str]) -> Iterator[tuple[str, str, str]]:
-    if not isinstance(node, ast.Call) or len(node.args) < 1:
+def _raised(node: ast.AST, classes: set[str]) -> Iterator[tuple[str, str, ast.expr | None]]:
+    """Code, class and sentence of an error that is made here, or of a step's failure."""
+    if not isinstance(node, ast.Call):
         return
     name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
-    codes = [a for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-    if name not in classes or not codes:
+    arguments = node.args[1:] if name == "Failed" else node.args  # that one begins with a slot
+    if name not in classes | {"Failed", "Failure"} or not arguments:
         return
-    what = node.args[1] if len(node.args) > 1 else None
-    yield str(codes[0].value), name, _sentence(what)
+    code = arguments[0]
+    if isinstance(code, ast.Constant) and isinstance(code.value, str) and code.value:
+        kind = name if name in classes else FAILURE
+        yield code.value, kind, arguments[1] if len(arguments) > 1 else None
+
+
+def _meant(node: ast.expr | None, tree: ast.Module) -> ast.expr | None:
+    """What a name stands for: its last assignment above."""
+    if not isinstance(node, ast.Name):
+        return node
+    above = [
+        one
+        for one in ast.walk(tree)
+        if isinstance(one, ast.Assign)
+        and one.lineno < node.lineno
+        and isinstance(one.targets[0], ast.Name)
+        and one.targets[0].id == node.id
+    ]
+    return max(above, key=lambda one: one.lineno).value if above else None
 
 
 def _sentence(node: ast.expr | None) -> str:
@@ -93,7 +113,7 @@ def _sentence(node: ast.expr | None) -> str:
 
 
 def errors_page() -> str:
-    exits: dict[str, int] = {}
+    exits: dict[str, int] = {FAILURE: 1}
     for name, kind in vars(errors).items():
         if isinstance(kind, type) and issubclass(kind, errors.EdvacError):
             exits[name] = kind.exit_code

@@ -112,7 +112,8 @@ class Planner:
             except ProgramError as problem:
                 failed = problem
                 complaint = f"An earlier program was refused. {problem}"
-                self._emit(event.Note(text=f"the plan was refused and is written again: {problem.what}"))
+                why = f"the plan was refused and is written again: {problem.what}"
+                self._emit(event.Note(text=why))
         assert failed is not None
         raise ProgramError(
             "plan_failed",
