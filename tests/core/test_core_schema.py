@@ -109,7 +109,9 @@ def _admits_fields(schema: dict[str, Any], data: dict[str, Any]) -> bool:
         return False
     others = schema["additionalProperties"]
     return all(
-        admits(properties[key], one) if key in properties else others and admits(others, one)
+        admits(properties[key], one)
+        if key in properties
+        else others is not False and admits(others, one)
         for key, one in data.items()
     )
 
