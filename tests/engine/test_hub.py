@@ -477,7 +477,7 @@ def test_a_damaged_package_is_a_source_that_failed(
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("toy/part.bin", bytes(len(DATA)))
         data = path.read_bytes()
-        whole = {"cut": data[: len(data) // 2], "flipped": data[:99] + b"\xff" * 9 + data[108:]}
+        whole = {"cut": data[: len(data) // 2], "flipped": data[:42] + b"\xff" * 9 + data[51:]}
         path.write_bytes(broken if isinstance(broken, bytes) else whole[broken])
         return path
 
