@@ -27,7 +27,11 @@ def test_output_delivers_and_undo_takes_it_back(edvac: Bench) -> None:
     assert done.code == 0
     assert "edvac undo" in done.err
     assert (edvac.root / "result" / "out" / "notes.md").read_text().count("[") == 2
-    assert edvac("undo").code == 0
+    run = edvac("ps", "--json").document["runs"][0]["id"]
+    again = edvac("run", "p.edv", "--yes", "--output", "result")
+    assert "notes.md  " in again.err and "bytes, as it was" in again.err
+    assert "edvac apply" not in again.err, "there is nothing left to apply"
+    assert edvac("undo", run).code == 0
     assert not (edvac.root / "result" / "out" / "notes.md").exists()
 
 

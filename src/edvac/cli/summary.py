@@ -17,11 +17,16 @@ MAX_ROWS = 20
 
 def deliver(machine: Machine, report: Report) -> list[str]:
     """Apply into the run's output directory, where one was given and the run is over."""
-    history = machine.history(report.run)
-    target = history.opened.get("output", "")
-    if not target or report.state not in ("done", "partial"):
+    target = _target(machine, report)
+    if not target:
         return []
     return machine.ledger.call_now(lambda store: delivery.apply(store, report.run, Path(target)))
+
+
+def _target(machine: Machine, report: Report) -> str:
+    """Where the files of this run are made real without being asked for; empty: nowhere yet."""
+    over = report.state in ("done", "partial")
+    return str(machine.history(report.run).opened.get("output", "")) if over else ""
 
 
 def summarise(machine: Machine, report: Report, applied: list[str]) -> list[str]:
@@ -41,11 +46,13 @@ def summarise(machine: Machine, report: Report, applied: list[str]) -> list[str]
         for call in report.unreached
     ]
     versions = machine.ledger.call_now(lambda store: newest(store.file_versions(report.run)))
-    target = machine.history(report.run).opened.get("output", "")
+    target = _target(machine, report)
     for version in versions:
-        place = f"{target}/{version.path}" if version.path in applied else version.path
-        lines.append(f"  {place}  {'removed' if version.deleted else f'{version.size:,} bytes'}")
-    lines += _next_step(report, bool(versions), bool(applied))
+        place = f"{target}/{version.path}" if target else version.path
+        size = "removed" if version.deleted else f"{version.size:,} bytes"
+        unchanged = ", as it was" if target and version.path not in applied else ""
+        lines.append(f"  {place}  {size}{unchanged}")
+    lines += _next_step(report, bool(versions) and not target, bool(applied))
     return lines
 
 
@@ -66,7 +73,7 @@ def _failures(report: Report) -> list[str]:
     return rows[:MAX_ROWS] + ([f"  … and {left} more"] if left > 0 else [])
 
 
-def _next_step(report: Report, has_files: bool, applied: bool) -> list[str]:
+def _next_step(report: Report, pending: bool, applied: bool) -> list[str]:
     name = report.run
     match report.state:
         case "interrupted" | "waiting":
@@ -75,6 +82,6 @@ def _next_step(report: Report, has_files: bool, applied: bool) -> list[str]:
             return [
                 f"Mend the cause, then `edvac resume {name} --retry` does only what is missing."
             ]
-    if has_files and not applied:
+    if pending:
         return [f"See `edvac diff {name}`; make it real with `edvac apply {name}`."]
     return [f"Take it back with `edvac undo {name}`."] if applied else []
