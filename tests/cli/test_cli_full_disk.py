@@ -21,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
 
 from small_disk import PAGE, SmallDisk, mounted
 
+from edvac.core.value import Failed
+from edvac.machine.ledger import read_history
 from edvac.store import Store
 
 STEP = int(os.environ.get("EDVAC_FULL_STEP", "9"))
@@ -147,7 +149,8 @@ def looked_at(work: Path, wanted: dict[str, bytes]) -> tuple[str, set[str]]:
         if not runs:
             return "nothing", set()
         (run,) = runs
-        done = {record.slot for record in store.records(run.id, kinds=["outcome"])}
+        found = [e for e in read_history(store, run.id).entries if e.kind == "outcome"]
+        done = {entry.slot for entry in found if not isinstance(entry.value, Failed)}
         return ("begun" if run.last_seq else "named") if run.state == "open" else run.state, done
 
 
@@ -157,6 +160,8 @@ def goes_on(edvac: Bench, work: Path, wanted: dict[str, bytes], state: str, done
         said = edvac(work, "apply")
     elif state == "begun":
         said = edvac(work, "resume")
+    elif state == "partial":
+        said = edvac(work, "resume", "--retry")
     else:
         assert edvac(work, "resume").code == 2
         said = edvac(work, *RUN)
@@ -169,7 +174,7 @@ def goes_on(edvac: Bench, work: Path, wanted: dict[str, bytes], state: str, done
         finished = [run for run in store.runs() if run.state == "done"]
         assert len(finished) == 1
         slots = Counter(r.slot for r in store.records(finished[0].id, kinds=["outcome"]))
-        assert max(slots.values()) == 1
+        assert max(slots.values()) == 1 or state == "partial"
 
 
 @pytest.mark.slow
@@ -251,12 +256,13 @@ def test_a_process_that_may_open_few_files(
 ) -> None:
     """Whatever it cannot open any more, it ends with an error of its own and goes on later."""
     codes: Counter[Any] = Counter()
-    for most in range(10, 17):
+    for most in (10, 12, 13, 14, 15, 16, 40):
         work = workspace(tmp_path / f"work{most}")
         said = edvac(work, *RUN, RLIMIT_NOFILE=most)
         codes["done"] += said.code == 0
         if said.code:
-            code = typed(said, ENDS)
-            codes[code] += 1
-            goes_on(edvac, work, wanted, *looked_at(work, wanted))
+            state, done = looked_at(work, wanted)
+            # Where a step could open nothing it alone fails.
+            codes["partial" if state == "partial" else typed(said, ENDS)] += 1
+            goes_on(edvac, work, wanted, state, done)
     assert codes["done"] and codes["store_files_exhausted"] and codes["system_refused"], codes
