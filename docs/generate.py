@@ -8,6 +8,7 @@ Commands, errors, settings, devices and the pure library.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -27,6 +28,8 @@ REFERENCE = ROOT / "docs" / "reference"
 SOURCE = ROOT / "src" / "edvac"
 NOTE = "<!-- written by docs/generate.py; do not edit -->\n"
 FAILURE = "a step's failure"  # data of the program, not an exception
+# What is called with something before the code, and the class of what it makes.
+MAKERS = {"Failed": FAILURE, "fail": "ProgramError", "refusal": "ProgramError"}
 
 
 def commands() -> str:
@@ -77,12 +80,12 @@ def _raised(node: ast.AST, classes: set[str]) -> Iterator[tuple[str, str, ast.ex
     if not isinstance(node, ast.Call):
         return
     name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
-    arguments = node.args[1:] if name == "Failed" else node.args  # that one begins with a slot
-    if name not in classes | {"Failed", "Failure"} or not arguments:
+    arguments = node.args[1:] if name in MAKERS else node.args
+    if name not in classes | MAKERS.keys() | {"Failure"} or not arguments:
         return
     code = arguments[0]
-    if isinstance(code, ast.Constant) and isinstance(code.value, str) and code.value:
-        kind = name if name in classes else FAILURE
+    if isinstance(code, ast.Constant) and re.fullmatch(r"[a-z0-9_]+", str(code.value)):
+        kind = name if name in classes else MAKERS.get(name, FAILURE)
         yield code.value, kind, arguments[1] if len(arguments) > 1 else None
 
 

@@ -250,6 +250,8 @@ MISFITS: list[tuple[Type, Any, str]] = [
     (INT, float("nan"), ""),
     (INT, Decimal("sNaN"), ""),
     (INT, Decimal("1e999999999"), ""),
+    (INT, Decimal(f"1e{NUMBER_DIGITS}"), ""),
+    (INT, 10**NUMBER_DIGITS, ""),
     (INT, None, ""),
     (FLOAT, "x", ""),
     (FLOAT, "nan", ""),

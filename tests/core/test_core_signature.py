@@ -67,6 +67,14 @@ def test_what_lies_apart_is_independent() -> None:
         assert not overlap(left, right), (left, right)
 
 
+@given(globs, globs)
+def test_each_hazard_alone_makes_a_step_wait(left: str, right: str) -> None:
+    read, write = Access(reads=(left,)), Access(writes=(left,))
+    later_read, later_write = Access(reads=(right,)), Access(writes=(right,))
+    for first, later in ((write, later_read), (read, later_write), (write, later_write)):
+        assert first.conflicts(later) is overlap(left, right)
+
+
 some = st.lists(globs, max_size=2).map(tuple)
 accesses = st.builds(Access, some, some, st.booleans())
 

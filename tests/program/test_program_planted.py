@@ -15,7 +15,7 @@ from test_program_oracle import agree
 from test_program_order import assert_noninterference, legal, summary, world
 from test_program_slots import LOOP, slots
 
-from edvac.program import alias, comprehend, evaluate, express, frame, fuel, mutate
+from edvac.program import alias, comprehend, evaluate, express, frame, fuel, identity, mutate
 from edvac.program.data import Survey
 
 SEEDS = 400
@@ -85,7 +85,7 @@ PLANTED: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
         labels,
     ),
     "popped element not raised": (mutate.Mutations, "_half", forgetful_half, interferes),
-    "slot by index": (comprehend, "identity", lambda operand: "x", renames),
+    "slot by index": (identity, "identity", lambda operand: "x", renames),
     "region left open": (express.Expressions, "close", no_raise, disordered),
     "order without its region": (frame.Orders, "take", flat_take, disordered),
     "alias accepted": (alias.Aliases, "_allow", lambda *a, **k: None, differs_from_python),

@@ -14,13 +14,13 @@ import ast
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from edvac.core.errors import ProgramError
 from edvac.core.schema import ANY, DictOf, ListOf, Type
 from edvac.core.signature import Catalogue
 from edvac.program.infer import mutable
 from edvac.program.library import FUNCTIONS, METHODS
 from edvac.program.native import Mode
 from edvac.program.program import Function
+from edvac.program.refusal import fail
 from edvac.program.tree import dotted, mutation, root, targets
 
 OWNED, SHALLOW, SHARED = 0, 1, 2
@@ -160,8 +160,9 @@ class Aliases:
             status, escapes = self._flow(inner.args[1], states)
             if status != OWNED or escapes:
                 given = ast.unparse(inner.args[1])[:40]
-                raise _refused(
+                fail(
                     node,
+                    "container_shared",
                     f"{given} is put into {name} and changed there",
                     "Containers are values here; Python would show the change through both names.",
                     f"Write {name}.setdefault(key, []) or a copy: list({given}).",
@@ -179,8 +180,9 @@ class Aliases:
 
     def _allow(self, node: ast.AST, name: str, *, deep: bool, states: States) -> None:
         if name in self._looped:
-            raise _refused(
+            fail(
                 node,
+                "container_shared",
                 f"{name} is changed while a loop runs over it",
                 "Python would see the change in the middle of the loop.",
                 f"Loop over list({name}), or collect the changes in a new list.",
@@ -188,8 +190,9 @@ class Aliases:
         if states.get(name, SHARED) <= (OWNED if deep else SHALLOW):
             return
         part = f"a part of {name}" if deep else name
-        raise _refused(
+        fail(
             node,
+            "container_shared",
             f"{part} is changed, and may be reached by another name",
             "Containers are values here; Python would show the change through the other name.",
             f"Make a copy first: {name} = list({name}) or {name}.copy(), or build a new one.",
@@ -337,8 +340,3 @@ def _iterated(node: ast.expr) -> Iterator[str]:
             found = root(node)
             if found is not None and not isinstance(getattr(node, "slice", None), ast.Slice):
                 yield found
-
-
-def _refused(node: ast.AST, what: str, why: str, fix: str) -> ProgramError:
-    line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0) + 1
-    return ProgramError("container_shared", what, why, fix, line=line, column=column)

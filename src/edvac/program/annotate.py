@@ -28,6 +28,7 @@ from edvac.core.schema import (
     TupleOf,
     Type,
 )
+from edvac.program.refusal import refusal
 
 ATOMS: dict[str, Type] = {
     "any": ANY,
@@ -119,7 +120,7 @@ def _unknown(node: ast.expr, records: dict[str, Record]) -> ProgramError:
 
 
 def _wrong(node: ast.expr, what: str, fix: str) -> ProgramError:
-    return ProgramError("type_unknown", what, "", fix, line=node.lineno, column=node.col_offset + 1)
+    return refusal(node, "type_unknown", what, "", fix)
 
 
 def read_record(node: ast.ClassDef, records: dict[str, Record], comments: dict[int, str]) -> Record:
@@ -147,11 +148,10 @@ def read_record(node: ast.ClassDef, records: dict[str, Record], comments: dict[i
 
 
 def _class(node: ast.stmt, what: str) -> ProgramError:
-    return ProgramError(
+    return refusal(
+        node,
         "record_malformed",
         what,
         "A class is a record: a list of `name: type` lines, nothing else.",
         "Write functions outside the class and take the record as a parameter.",
-        line=node.lineno,
-        column=node.col_offset + 1,
     )

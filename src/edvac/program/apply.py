@@ -25,6 +25,7 @@ from edvac.core.value import (
     settle,
     total_label,
 )
+from edvac.program.containers import elements
 from edvac.program.data import Survey, python, shown, value
 from edvac.program.flow import Flow
 from edvac.program.fuel import Fuel
@@ -153,6 +154,19 @@ class Apply:
             case Mode.LENIENT:
                 return self.lenient(operands, line, run)
         return self.strict(operands, line, run)
+
+    def visited(self, value: Value, line: int) -> list[Operand] | Failed:
+        """What a loop over the value visits, or why it cannot be looped over."""
+        if isinstance(value, Failed):
+            return value
+        items: list[Operand] = []
+
+        def look() -> Operand:
+            items.extend(elements(value))
+            return value
+
+        looked = self.guarded(look, value.label, line)
+        return looked if isinstance(looked, Failed) else items
 
     def guarded(self, run: Callable[[], Operand], label: Label, line: int) -> Operand:
         """What `run` returns, or its error as a failed value with `label`."""

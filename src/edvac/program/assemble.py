@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from edvac.core.errors import ProgramError
 from edvac.core.label import PROGRAM
 from edvac.core.schema import (
     ANY,
@@ -31,6 +30,7 @@ from edvac.program.facts import Facts
 from edvac.program.lower import lower
 from edvac.program.patterns import known_patterns
 from edvac.program.program import Function, ParamInfo, Program, Use
+from edvac.program.refusal import refusal
 from edvac.program.sites import find_sites
 from edvac.program.source import Source
 from edvac.program.tree import dotted
@@ -103,13 +103,12 @@ def _param(stmt: ast.stmt) -> ParamInfo | None:
     try:
         data = literal(call.args[0])
     except (ValueError, IndexError):
-        raise ProgramError(
+        raise refusal(
+            stmt,
             "param_default",
             f"the default of parameter {name} is not a plain value",
             "Whoever runs the program may set a parameter, so its default must be readable.",
             'Write param(1000), param("inbox/*") or param(["a", "b"]).',
-            line=stmt.lineno,
-            column=stmt.col_offset + 1,
         ) from None
     value = lift(data, PROGRAM)
     return ParamInfo(name, value, type_of(value), stmt.lineno)

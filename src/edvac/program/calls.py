@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, NoReturn
 
-from edvac.core.errors import ProgramError
 from edvac.core.schema import ANY, STR, DictOf, ListOf, Maybe, Plain, Record, TupleOf, Type, show
 from edvac.core.signature import REQUIRED, Param, Role, Signature
 from edvac.program.annotate import read_type
@@ -17,6 +16,7 @@ from edvac.program.facts import Facts, bind_text
 from edvac.program.infer import clashes, widened
 from edvac.program.library import CHANGES, FUNCTIONS, METHODS, NAMESPACES
 from edvac.program.native import Native
+from edvac.program.refusal import fail
 from edvac.program.scope import Scope, nearest
 from edvac.program.stepping import literal_choice
 from edvac.program.tree import MUTATORS, dotted, root
@@ -75,7 +75,7 @@ class CallChecker:
         if isinstance(node.func, ast.Name):
             return self._named(node, node.func.id, scope)
         if not isinstance(node.func, ast.Attribute):
-            _fail(node, "call_unfit", "only functions and methods are called")
+            fail(node, "call_unfit", "only functions and methods are called")
         owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
         if owner and owner not in scope.names:
             if owner in scope.catalogue.devices:
@@ -84,14 +84,12 @@ class CallChecker:
                 return self._native(node, FUNCTIONS[str(name)], None, scope)
             if owner in NAMESPACES:
                 known = [one for one in FUNCTIONS if one.startswith(f"{owner}.")]
-                _fail(
-                    node, "function_unknown", f"there is no {name}", "", nearest(str(name), known)
-                )
+                fail(node, "function_unknown", f"there is no {name}", "", nearest(str(name), known))
         return self._method(node, node.func, scope)
 
     def _named(self, node: ast.Call, name: str, scope: Scope) -> Type:
         if name in scope.names:
-            _fail(
+            fail(
                 node,
                 "call_unfit",
                 f"{name} is a value, not a function",
@@ -103,7 +101,7 @@ class CallChecker:
         if name in scope.records:
             return self._record(node, scope.records[name], scope)
         if name == "param":
-            _fail(
+            fail(
                 node,
                 "param_place",
                 "a parameter stands alone at top level",
@@ -113,15 +111,15 @@ class CallChecker:
         if name in FUNCTIONS:
             return self._native(node, FUNCTIONS[name], None, scope)
         if name in ELSEWHERE:
-            _fail(node, "function_unknown", f"there is no {name}()", "", ELSEWHERE[name])
+            fail(node, "function_unknown", f"there is no {name}()", "", ELSEWHERE[name])
         if name in scope.catalogue.devices or name in NAMESPACES:
-            _fail(node, "call_unfit", f"{name} is not a function", "", f"Write {name}.NAME(...).")
+            fail(node, "call_unfit", f"{name} is not a function", "", f"Write {name}.NAME(...).")
         ops = [op for op in scope.catalogue.signatures if op.endswith(f".{name}")]
         if ops:
-            _fail(node, "function_unknown", f"there is no {name}()", "", f"Did you mean {ops[0]}?")
+            fail(node, "function_unknown", f"there is no {name}()", "", f"Did you mean {ops[0]}?")
         known = [*scope.functions, *scope.records, *FUNCTIONS]
         why = "A function is defined above its first use and does not call itself."
-        _fail(node, "function_unknown", f"there is no {name}()", why, nearest(name, known))
+        fail(node, "function_unknown", f"there is no {name}()", why, nearest(name, known))
 
     # -- devices
 
@@ -130,9 +128,9 @@ class CallChecker:
         if signature is None:
             device = op.partition(".")[0]
             known = [one.op for one in scope.catalogue.functions(device)]
-            _fail(node, "function_unknown", f"there is no {op}", "", nearest(op, known))
+            fail(node, "function_unknown", f"there is no {op}", "", nearest(op, known))
         if self._on.in_lambda:
-            _fail(
+            fail(
                 node,
                 "step_in_lambda",
                 f"{op} is called in a lambda",
@@ -162,7 +160,7 @@ class CallChecker:
         places = [param for param in signature.params if not param.keyword_only]
         many = any(param.variadic for param in places)
         if len(node.args) > len(places) and not many:
-            _fail(
+            fail(
                 node,
                 "operand_count",
                 f"{op} takes at most {len(places)} operands",
@@ -174,7 +172,7 @@ class CallChecker:
             param = signature.param(str(word.arg))
             if param is None or param.variadic:
                 known = [one.name for one in signature.params if not one.variadic]
-                _fail(
+                fail(
                     word.value,
                     "operand_unknown",
                     f"{op} has no operand {word.arg}",
@@ -182,13 +180,13 @@ class CallChecker:
                     f"{nearest(str(word.arg), known)} Write {usage}.",
                 )
             if word.arg in given:
-                _fail(
+                fail(
                     word.value, "operand_twice", f"{word.arg} is given twice", "", f"Write {usage}."
                 )
             given.add(str(word.arg))
         for param in signature.params:
             if param.default is REQUIRED and not param.variadic and param.name not in given:
-                _fail(node, "operand_missing", f"{op} needs {param.name}", "", f"Write {usage}.")
+                fail(node, "operand_missing", f"{op} needs {param.name}", "", f"Write {usage}.")
 
     def _operand(
         self,
@@ -201,7 +199,7 @@ class CallChecker:
         if param is not None and param.role is Role.TYPE:
             found = read_type(node, scope.records)
             if found == STR and signature.op == "llm.extract":
-                _fail(
+                fail(
                     node,
                     "operand_unfit",
                     "llm.extract needs a shape, and str has none",
@@ -213,7 +211,7 @@ class CallChecker:
             return
         code = param is not None and param.role is Role.CODE
         if code and not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
-            _fail(
+            fail(
                 node,
                 "code_unfit",
                 f"an operand of {signature.op} is not a literal text",
@@ -238,7 +236,7 @@ class CallChecker:
         what = (
             f"{param.name} of {signature.op} is a {show(param.type)}, not a {show(widened(kind))}"
         )
-        _fail(node, "operand_unfit", what, "", fix)
+        fail(node, "operand_unfit", what, "", fix)
 
     # -- functions of the program
 
@@ -246,7 +244,7 @@ class CallChecker:
         """Refuse a function with steps where only a pure one can stand."""
         facts = Facts(scope.catalogue, scope.functions, {})
         if any(facts.steps(stmt) for stmt in scope.functions[name].body):
-            _fail(
+            fail(
                 node,
                 "step_in_lambda",
                 f"{name} makes steps and is used as a pure function",
@@ -261,44 +259,44 @@ class CallChecker:
         usage = f"{name}({', '.join(function.params)})"
         if len(node.args) > len(function.params):
             what = f"{name} takes {len(function.params)} operands, got {len(node.args)}"
-            _fail(node, "operand_count", what, "", f"Write {usage}.")
+            fail(node, "operand_count", what, "", f"Write {usage}.")
         given = dict(zip(function.params, node.args, strict=False))
         for word in node.keywords:
             if word.arg not in function.params or word.arg in given:
                 fix = nearest(str(word.arg), function.params)
-                _fail(node, "operand_unknown", f"{name} has no free operand {word.arg}", "", fix)
+                fail(node, "operand_unknown", f"{name} has no free operand {word.arg}", "", fix)
             given[word.arg] = word.value
         for param in function.params:
             if param not in given and param not in function.defaults:
-                _fail(node, "operand_missing", f"{name} needs {param}", "", f"Write {usage}.")
+                fail(node, "operand_missing", f"{name} needs {param}", "", f"Write {usage}.")
         for param, value in given.items():
             kind, wanted = self._on.type(value, scope), function.types.get(param, ANY)
             if clashes(kind, wanted):
                 what = f"{param} of {name} is a {show(wanted)}, not a {show(widened(kind))}"
-                _fail(value, "operand_unfit", what)
+                fail(value, "operand_unfit", what)
         return scope.results.get(name, ANY)
 
     def _record(self, node: ast.Call, record: Record, scope: Scope) -> Type:
         order = [part.name for part in record.fields]
         usage = f"{record.name}({', '.join(f'{name}=...' for name in order)})"
         if len(node.args) > len(order):
-            _fail(node, "operand_count", f"{record.name} has {len(order)} fields", "", usage)
+            fail(node, "operand_count", f"{record.name} has {len(order)} fields", "", usage)
         given = dict(zip(order, node.args, strict=False))
         for word in node.keywords:
             if word.arg not in order or word.arg in given:
                 what = f"{record.name} has no free field {word.arg}"
-                _fail(node, "field_unknown", what, "", nearest(str(word.arg), order))
+                fail(node, "field_unknown", what, "", nearest(str(word.arg), order))
             given[str(word.arg)] = word.value
         for part in record.fields:
             if part.name not in given:
                 what = f"{record.name} needs {part.name}"
-                _fail(node, "operand_missing", what, "", f"Write {usage}.")
+                fail(node, "operand_missing", what, "", f"Write {usage}.")
             kind = self._on.type(given[part.name], scope)
             if clashes(kind, part.type):
                 what = (
                     f"{record.name}.{part.name} is a {show(part.type)}, not a {show(widened(kind))}"
                 )
-                _fail(given[part.name], "operand_unfit", what)
+                fail(given[part.name], "operand_unfit", what)
         return record
 
     # -- library
@@ -311,7 +309,7 @@ class CallChecker:
             empty = [None] * (len(given) + len(node.args))
             found.shape.bind(*empty, **{str(word.arg): None for word in node.keywords})
         except TypeError as problem:
-            _fail(
+            fail(
                 node, "operand_count", f"{found.name}: {problem}", found.doc, f"Write {found.text}."
             )
         item: Type = ANY
@@ -341,7 +339,7 @@ class CallChecker:
         loops = found.consumes and found.name not in TAKES_NUMBERS
         if loops and widened(kind) in (Plain("int"), Plain("float"), Plain("Decimal")):
             what = f"{found.name} needs a list, not a {show(widened(kind))}"
-            _fail(node, "operand_unfit", what)
+            fail(node, "operand_unfit", what)
         return kind
 
     def _method(self, node: ast.Call, func: ast.Attribute, scope: Scope) -> Type:
@@ -355,7 +353,7 @@ class CallChecker:
             return self._native(node, found, owner, scope)
         changes = kind == "any" or f"{kind}.{name}" in CHANGES
         if name in MUTATORS and changes and root(func.value) is not None:
-            _fail(
+            fail(
                 node,
                 "change_inside",
                 f"{name} changes a container in the middle of an expression",
@@ -365,7 +363,7 @@ class CallChecker:
         if kind == "any":
             known = {one.partition(".")[2] for one in METHODS}
             if name not in known:
-                _fail(
+                fail(
                     node,
                     "method_unknown",
                     f"no value has a method {name}",
@@ -376,7 +374,7 @@ class CallChecker:
                 self._on.type(arg, scope, consumed="stream" if name == "join" else "")
             return ANY
         known = {one.partition(".")[2] for one in METHODS if one.startswith(f"{kind}.")}
-        _fail(
+        fail(
             node,
             "method_unknown",
             f"a {show(owner)} has no method {name}",
@@ -405,8 +403,3 @@ def _written(param: Param) -> str:
     if param.variadic:
         return f"*{param.name}"
     return param.name if param.default is REQUIRED else f"{param.name}={param.default!r}"
-
-
-def _fail(node: ast.AST, code: str, what: str, why: str = "", fix: str = "") -> NoReturn:
-    line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0) + 1
-    raise ProgramError(code, what, why, fix, line=line, column=column)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
-from edvac.core.errors import ProgramError
 from edvac.core.schema import (
     ANY,
     BOOL,
@@ -35,14 +34,9 @@ from edvac.program.containers import DATE_PARTS
 from edvac.program.infer import binary_type, compare_clash, joined, widened
 from edvac.program.library import FUNCTIONS, NAMESPACES
 from edvac.program.native import Native
+from edvac.program.refusal import fail
 from edvac.program.scope import Scope, nearest
 from edvac.program.tree import dotted
-
-
-def fail(node: ast.AST, code: str, what: str, why: str = "", fix: str = "") -> NoReturn:
-    """Raise the error at the place of a node."""
-    line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0) + 1
-    raise ProgramError(code, what, why, fix, line=line, column=column)
 
 
 class Checker:

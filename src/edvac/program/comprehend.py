@@ -6,7 +6,6 @@ Knows nothing of statements.
 from __future__ import annotations
 
 import ast
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,10 +14,10 @@ from edvac.core.errors import FuelError
 from edvac.core.label import PUBLIC, Label, combine
 from edvac.core.value import Cell, Failed, Operand, Sequence, Value, open_cells, settle
 from edvac.program.apply import given_on
-from edvac.program.containers import elements, truth
+from edvac.program.containers import truth
 from edvac.program.express import Expressions
 from edvac.program.frame import Frame
-from edvac.program.identity import identity, mix
+from edvac.program.identity import Elements
 from edvac.program.tree import Comprehension
 
 Bind = Callable[[ast.expr, Operand, Frame], None]
@@ -26,12 +25,11 @@ Bind = Callable[[ast.expr, Operand, Frame], None]
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """One generator on its way over one collection; `seen` counts equal elements."""
+    """One generator on its way over one collection."""
 
     node: Comprehension
     at: int
-    items: list[Operand]
-    seen: Counter[str]
+    over: Elements
 
 
 class Comprehensions:
@@ -76,34 +74,27 @@ class Comprehensions:
         if isinstance(here, Failed):
             self._on.skipped(node, here, frame, node.lineno)
             return here
-        items: list[Operand] = []
-
-        def look() -> Operand:
-            items.extend(elements(here))
-            return here
-
-        looked = self._on.apply.guarded(look, here.label, node.lineno)
-        if isinstance(looked, Failed):
-            return looked
-        walk = _Walk(node, at, items, Counter())
+        items = self._on.apply.visited(here, node.lineno)
+        if isinstance(items, Failed):
+            return items
+        walk = _Walk(node, at, Elements(items))
         return self._from(walk, 0, here.label, frame.under(here.label))
 
     def _from(self, walk: _Walk, start: int, shape: Label, frame: Frame) -> Operand:
         """Elements from `start` on. With steps inside, each is named by its identity, and a pending
         derived element holds up the naming of those after it."""
         parts: list[Operand] = []
-        node, items = walk.node, walk.items
+        node, items = walk.node, walk.over.items
         named = bool(self._on.facts.steps(node))
         for index in range(start, len(items)):
             self._on.apply.fuel.spend(1, node.lineno)
             path = frame.path
             if named:
-                name = identity(items[index])
-                if name is None:
+                inner = walk.over.path(frame.path, index)
+                if inner is None:
                     parts.append(self._rest(walk, index, frame))
                     break
-                path = mix(frame.path, name, walk.seen[name])
-                walk.seen[name] += 1
+                path = inner
             one = replace(frame, path=path, indices=f"{frame.indices}[{index}]")
             self._bind(node.generators[walk.at].target, items[index], one)
             parts.append(self._admit(node, walk.at, 0, one))
@@ -123,7 +114,7 @@ class Comprehensions:
             finally:
                 self._on.close(token)
 
-        return self._on.flow.defer(open_cells(walk.items[index]), go)
+        return self._on.flow.defer(open_cells(walk.over.items[index]), go)
 
     def _admit(self, node: Comprehension, at: int, test: int, frame: Frame) -> Operand:
         """One element through its conditions, then the generators inside it."""

@@ -12,9 +12,8 @@ from __future__ import annotations
 import ast
 import datetime as dt
 import decimal
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from edvac.core.errors import FuelError, InternalError
 from edvac.core.label import PROGRAM, Label, combine
@@ -38,7 +37,7 @@ from edvac.program.flow import Flow
 from edvac.program.frame import Frame, Orders
 from edvac.program.fuel import Fuel
 from edvac.program.host import Host, Unreached
-from edvac.program.identity import identity, mix
+from edvac.program.identity import Elements
 from edvac.program.mutate import Mutations
 from edvac.program.operate import ARITHMETIC
 from edvac.program.patterns import known_patterns
@@ -308,54 +307,34 @@ class Evaluator:
                 inner.names[name] = self._on.flow.raised(inner.names[name], inner.pc)
 
     def _loop(self, stmt: ast.For, here: Value, frame: Frame) -> None:
-        if isinstance(here, Failed):
-            self._block(stmt, here, frame)
-            return
-        items: list[Operand] = []
-
-        def look() -> Operand:
-            items.extend(elements(here))
-            return here
-
-        looked = self._on.apply.guarded(look, here.label, stmt.lineno)
-        if isinstance(looked, Failed):
-            self._block(stmt, looked, frame)
+        items = self._on.apply.visited(here, stmt.lineno)
+        if isinstance(items, Failed):
+            self._block(stmt, items, frame)
             return
         inner = frame.under(here.label)
         if not items:
             self._raise(set(assigned([stmt], self._outside)), inner)
-        self._iterate(_Walk(stmt, items, Counter()), 0, inner)
+        self._iterate(stmt, Elements(items), 0, inner)
 
-    def _iterate(self, walk: _Walk, start: int, frame: Frame) -> None:
+    def _iterate(self, stmt: ast.For, over: Elements, start: int, frame: Frame) -> None:
         """Iterations from `start` on. Where the body makes steps each is named by its element, and
         one whose identity is not known yet holds up those after it."""
-        stmt = walk.stmt
         named = bool(self._on.facts.steps(stmt))
-        for index in range(start, len(walk.items)):
+        for index in range(start, len(over.items)):
             self._on.apply.fuel.spend(1, stmt.lineno)
             one = replace(frame, indices=f"{frame.indices}[{index}]")
             if named:
-                name = identity(walk.items[index])
-                if name is None:
-                    self._wait(walk, index, frame)
+                path = over.path(frame.path, index)
+                if path is None:
+                    self._wait(stmt, over, index, frame)
                     return
-                one.path = mix(frame.path, name, walk.seen[name])
-                walk.seen[name] += 1
-            self._bind(stmt.target, walk.items[index], one)
+                one.path = path
+            self._bind(stmt.target, over.items[index], one)
             self._run(stmt.body, one)
 
-    def _wait(self, walk: _Walk, index: int, frame: Frame) -> None:
-        cells = open_cells(walk.items[index])
-        self._later(walk.stmt, cells, frame, lambda later: self._iterate(walk, index, later))
-
-
-@dataclass(frozen=True, slots=True)
-class _Walk:
-    """A loop on its way over its collection; `seen` counts equal elements."""
-
-    stmt: ast.For
-    items: list[Operand]
-    seen: Counter[str]
+    def _wait(self, stmt: ast.For, over: Elements, index: int, frame: Frame) -> None:
+        cells = open_cells(over.items[index])
+        self._later(stmt, cells, frame, lambda later: self._iterate(stmt, over, index, later))
 
 
 NAMESPACES = frozenset({"run"})

@@ -7,6 +7,8 @@ of programs' text beyond the keys handed to it.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 
 from edvac.core.value import Cell, Operand, digest, open_cells, settle
 
@@ -35,3 +37,24 @@ def identity(operand: Operand) -> str | None:
     if here.origin is not None:
         return here.origin
     return None if open_cells(here) else digest(here)
+
+
+class Elements:
+    """What a loop runs over, with a name for each element: its identity and its ordinal among
+    equals. Elements are named once each, in order."""
+
+    __slots__ = ("_seen", "items")
+
+    def __init__(self, items: Sequence[Operand]) -> None:
+        self.items = items
+        self._seen: Counter[str] = Counter()
+
+    def path(self, outer: bytes, index: int) -> bytes | None:
+        """The path of an iteration inside `outer`; None while the element's identity is not
+        known."""
+        name = identity(self.items[index])
+        if name is None:
+            return None
+        ordinal = self._seen[name]
+        self._seen[name] += 1
+        return mix(outer, name, ordinal)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 
 from edvac.core.errors import ProgramError
+from edvac.program.refusal import fail, refusal
 
 Exit = ast.Return | ast.Continue
 
@@ -49,13 +50,12 @@ def _split(stmt: ast.If, rest: list[ast.stmt], loop: bool) -> ast.stmt:
         return _branch(stmt, stmt.body, [*stmt.orelse, *rest], loop)
     if _leaves(stmt.orelse):
         return _branch(stmt, [*stmt.body, *rest], stmt.orelse, loop)
-    raise ProgramError(
+    fail(
+        stmt,
         "exit_nested",
         "a `return` or `continue` is nested so that only some ways through this `if` leave",
         "One arm of an `if` must always leave, or none may.",
         "Give the result a name in every arm and return it at the end.",
-        line=stmt.lineno,
-        column=stmt.col_offset + 1,
     )
 
 
@@ -86,11 +86,10 @@ def _leaves(block: list[ast.stmt]) -> bool:
 
 
 def _unreachable(stmt: ast.stmt) -> ProgramError:
-    return ProgramError(
+    return refusal(
+        stmt,
         "statement_unreachable",
         "this line can never run",
         "The line before it leaves the body.",
         "Delete it, or move it up.",
-        line=stmt.lineno,
-        column=stmt.col_offset + 1,
     )

@@ -14,7 +14,7 @@ from edvac.core.schema import ANY, INT, DictOf, ListOf, Type
 from edvac.core.value import Operand, Sequence, Value
 from edvac.program.basics import MISSING, item_type, ordered, same_items
 from edvac.program.containers import elements
-from edvac.program.data import RecordView, key_refused, python, shown
+from edvac.program.data import RecordView, key_refused, python, shown, value
 from edvac.program.native import Mode, Registry, Work
 from edvac.program.operate import binary
 
@@ -163,17 +163,9 @@ def _sort_by(work: Work, rows: Value, key: Any, reverse: Any = MISSING) -> Value
 
         def ranked(row: Operand) -> Value:
             data = python(row)
-            return Sequence(
-                tuple(_scalar(work, field_of(data, name)) for name in names), work.label, fixed=True
-            )
+            return value(tuple(field_of(data, name) for name in names), work.label)
 
     return Sequence(tuple(ordered(work, elements(rows), ranked, reverse)), work.label)
-
-
-def _scalar(work: Work, data: Any) -> Value:
-    from edvac.program.data import value
-
-    return value(data, work.label)
 
 
 @_put(

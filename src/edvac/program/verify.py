@@ -19,11 +19,12 @@ from edvac.program.alias import Aliases
 from edvac.program.annotate import ATOMS, GENERIC, read_type
 from edvac.program.assemble import assemble
 from edvac.program.basics import BASICS, item_type
-from edvac.program.checker import Checker, fail
+from edvac.program.checker import Checker
 from edvac.program.infer import clashes, joined, widened
 from edvac.program.library import CHANGES, NAMESPACES
 from edvac.program.limits import CALL_NESTING
 from edvac.program.program import Function, Program
+from edvac.program.refusal import fail
 from edvac.program.rules import broken
 from edvac.program.scope import Scope
 from edvac.program.source import Source, read_source
