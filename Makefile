@@ -37,7 +37,7 @@ types: setup
 	@$(BIN)/mypy
 
 crash: setup  ## the long crash harness: 500 kills, 20,000 crash images (about 15 minutes)
-	@EDVAC_KILLS=500 EDVAC_CRASH_IMAGES=20000 $(BIN)/python -m pytest tests/crash tests/store/test_crash_images.py --timeout 3600
+	@EDVAC_KILLS=500 EDVAC_CRASH_IMAGES=20000 $(BIN)/python -m pytest -s tests/crash tests/store/test_crash_images.py --timeout 3600
 
 bench: setup  ## measure edvac beside its peers; results go to docs/benchmarks
 	@$(BIN)/edvac bench run

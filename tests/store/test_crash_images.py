@@ -26,8 +26,9 @@ def small_log(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-def test_every_image_holds_what_was_acknowledged(record_property: object) -> None:
+def test_every_image_holds_what_was_acknowledged() -> None:
     tally = harness.crash(harness.record(), IMAGES, SEED)
+    print(tally)
     assert tally.images >= IMAGES * 0.8
     assert not tally.bad, tally
 
