@@ -91,6 +91,20 @@ def shown(data: object) -> str:
     return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
 
 
+def kind_name(value: Value) -> str:
+    """The Python name of a value's kind, under which its methods are registered."""
+    match value:
+        case Scalar():
+            return type(value.data).__name__ if value.data is not None else "None"
+        case Sequence():
+            return "tuple" if value.fixed else "list"
+        case Mapping():
+            return "dict"
+        case Instance():
+            return value.record
+    return "failed"
+
+
 class Survey:
     """One look over a whole operand: what is pending, what failed, how large and deep it is.
 

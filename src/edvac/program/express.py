@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from edvac.core.errors import FuelError, InternalError
@@ -16,40 +15,27 @@ from edvac.core.label import PROGRAM, Label, combine
 from edvac.core.value import (
     Cell,
     Failed,
-    Instance,
     Mapping,
     Operand,
     Scalar,
     Sequence,
     Value,
-    completed,
     settle,
 )
-from edvac.program.apply import Apply, Blocked, Known, NativeCall
+from edvac.program.apply import Apply
+from edvac.program.calling import Calls
 from edvac.program.containers import attribute, item, sliced, truth
-from edvac.program.data import RecordView, python
+from edvac.program.data import python
 from edvac.program.facts import Facts
 from edvac.program.flow import Flow
 from edvac.program.frame import Frame
 from edvac.program.host import Host, Unreached
-from edvac.program.library import FUNCTIONS, METHODS
-from edvac.program.native import Mode, Native
 from edvac.program.operate import COMPARE, binary, format_field, unary
 from edvac.program.program import Program
 from edvac.program.stepping import Steps
-from edvac.program.tree import RETURNED, dotted
+from edvac.program.tree import dotted
 
 Decide = Callable[[Value, Frame], Operand]
-
-
-@dataclass(slots=True, eq=False)
-class Closure:
-    """A lambda or a function given to a pure function, with what it captured."""
-
-    params: list[str]
-    body: ast.expr | str  # an expression, or the name of a user or library function
-    names: dict[str, Operand]
-    frame: Frame
 
 
 class Expressions:
@@ -72,6 +58,7 @@ class Expressions:
         self.facts = facts
         self.top = top
         self.steps = Steps(program, host, flow, facts)
+        self.calls = Calls(self)
         self.unreached: list[Unreached] = []
         self.constants: dict[str, Value] = {}
         self.run_body: Callable[[tuple[ast.stmt, ...], Frame], None] = _unset
@@ -90,7 +77,7 @@ class Expressions:
             ast.Subscript: self._subscript,
             ast.Attribute: self._attribute,
             ast.JoinedStr: self._joined,
-            ast.Call: self._call,
+            ast.Call: self.calls.value,
             ast.ListComp: self._comprehension,
             ast.GeneratorExp: self._comprehension,
             ast.DictComp: self._comprehension,
@@ -368,177 +355,6 @@ class Expressions:
 
         return self.apply.data(operands, node.lineno, build)
 
-    # -- calls
-
-    def _call(self, node: ast.Call, frame: Frame) -> Operand:
-        signature = self.facts.signature(node)
-        if signature is not None:
-            args, words = self._operands(node, frame, skip_types=True)
-            return self.steps.make(node, signature, args, words, frame)
-        if isinstance(node.func, ast.Name):
-            name = node.func.id
-            if name in self.program.functions:
-                return self._call_user(node, name, frame)
-            if name in self.program.records:
-                return self._construct(node, name, frame)
-        elif isinstance(node.func, ast.Attribute):
-            name = dotted(node.func) or ""
-            if name not in FUNCTIONS:
-                return self._call_method(node, node.func, frame)
-        args, words = self._operands(node, frame)
-        return self.call_native(FUNCTIONS[name], args, words, node.lineno)
-
-    def _operands(
-        self, node: ast.Call, frame: Frame, skip_types: bool = False
-    ) -> tuple[list[Any], dict[str, Any]]:
-        signature = self.facts.signature(node) if skip_types else None
-        kinds = self.steps.type_places(node, signature) if signature else frozenset()
-        args = [None if arg in kinds else self.argument(arg, frame) for arg in node.args]
-        words = {
-            word.arg: self.argument(word.value, frame)
-            for word in node.keywords
-            if word.arg is not None and word.value not in kinds
-        }
-        return args, words
-
-    def argument(self, node: ast.expr, frame: Frame) -> Any:
-        """An operand, or the closure of a function that is passed on."""
-        match node:
-            case ast.Starred():
-                raise InternalError("starred_reached", "a starred operand was not refused")
-            case ast.Lambda():
-                params = [param.arg for param in node.args.args]
-                inner = self.facts.names(node.body) - set(params)
-                return Closure(params, node.body, self._captured(inner, frame), frame)
-            case ast.Name() if node.id in self.program.functions:
-                function = self.program.functions[node.id]
-                read = frozenset[str]().union(*map(self.facts.names, function.body))
-                captured = self._captured(read, frame)
-                return Closure(list(function.params), node.id, captured, frame)
-            case ast.Name() | ast.Attribute() if (dotted(node) or "") in FUNCTIONS:
-                if not (isinstance(node, ast.Name) and self._bound(node.id, frame)):
-                    return Closure([], dotted(node) or "", {}, frame)
-        return self.value(node, frame)
-
-    def _bound(self, name: str, frame: Frame) -> bool:
-        return name in frame.names or name in self.top.names
-
-    def _captured(self, read: frozenset[str], frame: Frame) -> dict[str, Operand]:
-        """What a closure reads, through the functions that it calls as well."""
-        found: dict[str, Operand] = {}
-        todo, seen = list(read), set(read)
-        while todo:
-            name = todo.pop()
-            function = self.program.functions.get(name)
-            if function is not None:
-                inner = frozenset[str]().union(*map(self.facts.names, function.body)) - seen
-                seen |= inner
-                todo.extend(inner)
-            operand = frame.names.get(name, self.top.names.get(name))
-            if operand is not None:
-                found[name] = operand
-        return found
-
-    def call_native(
-        self, found: Native, args: list[Any], words: dict[str, Any], line: int
-    ) -> Operand:
-        """A library function, a builtin or a method."""
-        places = list(found.shape.parameters)
-        known: list[Any] = []
-
-        def place(name: str, one: Any) -> Any:
-            if isinstance(one, Closure):
-                known.extend(one.names.values())
-                return self._callable(one, line)
-            if name in found.lazy:
-                return one
-            known.append(one)
-            return Known(len(known) - 1)
-
-        names = [*places, *[""] * len(args)]
-        placed = [place(name, one) for name, one in zip(names, args, strict=False)]
-        call = NativeCall(line, placed, {key: place(key, one) for key, one in words.items()})
-        return self.apply.native(found, known, call)
-
-    def _callable(self, one: Closure, line: int) -> Callable[..., Value]:
-        return lambda *values: self._invoke(one, values, line)
-
-    def _invoke(self, closure: Closure, values: tuple[Value, ...], line: int) -> Value:
-        """Run a closure on complete values: everything that it reads is known by now."""
-        self.apply.fuel.spend(1, line)
-        frame = closure.frame.split(closure.frame.orders.prefix, ())
-        frame.names.update(closure.names)
-        if isinstance(closure.body, str) and closure.body in self.program.functions:
-            found = self.enter(closure.body, dict(zip(closure.params, values, strict=False)), frame)
-        elif isinstance(closure.body, str):
-            found = self.call_native(FUNCTIONS[closure.body], list(values), {}, line)
-        else:
-            if len(values) != len(closure.params):
-                raise TypeError(f"a lambda takes {len(closure.params)} operands, got {len(values)}")
-            frame.names.update(zip(closure.params, values, strict=True))
-            found = self.value(closure.body, frame)
-        done = completed(found)
-        if isinstance(done, Failed):
-            raise Blocked(done)
-        return done
-
-    def _call_method(self, node: ast.Call, func: ast.Attribute, frame: Frame) -> Operand:
-        holder = self.value(func.value, frame)
-        args, words = self._operands(node, frame)
-        name, line = func.attr, node.lineno
-
-        def known(values: list[Any], label: Label) -> Operand:
-            found = METHODS.get(f"{kind_name(values[0])}.{name}")
-            if found is None:
-                raise TypeError(f"{kind_name(values[0])} has no method {name}")
-            return self.call_native(found, [values[0], *args], words, line)
-
-        return self.apply.shallow([holder], line, known)
-
-    def _construct(self, node: ast.Call, name: str, frame: Frame) -> Operand:
-        record = self.program.records[name]
-        order = [part.name for part in record.fields]
-        given = dict(zip(order, (self.value(arg, frame) for arg in node.args), strict=False))
-        for word in node.keywords:
-            given[str(word.arg)] = self.value(word.value, frame)
-        return Instance(name, {key: given[key] for key in order}, PROGRAM)
-
-    def _call_user(self, node: ast.Call, name: str, frame: Frame) -> Operand:
-        function = self.program.functions[name]
-        args = [self.value(arg, frame) for arg in node.args]
-        given = dict(zip(function.params, args, strict=False))
-        for word in node.keywords:
-            given[str(word.arg)] = self.value(word.value, frame)
-        self.apply.fuel.spend(1, node.lineno)
-        return self.enter(name, given, self.steps.inside(node, frame))
-
-    def enter(self, name: str, given: dict[str, Operand], frame: Frame) -> Operand:
-        """Run a user function in a frame of its own."""
-        function = self.program.functions[name]
-        names: dict[str, Operand] = {RETURNED: Scalar(None, PROGRAM)}
-        for param in function.params:
-            operand = given.get(param)
-            if operand is None:
-                operand = self.value(function.defaults[param], frame)
-            names[param] = self.flow.raised(operand, frame.pc)
-        inner = Frame(names, frame.orders, frame.pc, frame.path, frame.within, "", name)
-        self.run_body(function.body, inner)
-        return inner.names[RETURNED]
-
-
-def kind_name(value: Value) -> str:
-    """The Python name of a value's kind, under which its methods are registered."""
-    match value:
-        case Scalar():
-            return type(value.data).__name__ if value.data is not None else "None"
-        case Sequence():
-            return "tuple" if value.fixed else "list"
-        case Mapping():
-            return "dict"
-        case Instance():
-            return value.record
-    return "failed"
-
 
 def _is_none(value: Value) -> bool:
     return isinstance(value, Scalar) and value.data is None
@@ -550,6 +366,3 @@ def _unset(body: tuple[ast.stmt, ...], frame: Frame) -> None:
 
 def _unset_value(node: ast.expr, frame: Frame) -> Operand:
     raise InternalError("evaluator_unwired", "expressions were evaluated without comprehensions")
-
-
-__all__ = ["Closure", "Expressions", "Mode", "RecordView", "kind_name"]

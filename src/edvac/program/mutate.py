@@ -16,8 +16,8 @@ from edvac.core.label import PROGRAM, Label, combine
 from edvac.core.value import Cell, Failed, Mapping, Operand, Scalar, Sequence, Value, settle
 from edvac.program.apply import Blocked
 from edvac.program.containers import Pending, reached, stored
-from edvac.program.data import python
-from edvac.program.express import Expressions, kind_name
+from edvac.program.data import kind_name, python
+from edvac.program.express import Expressions
 from edvac.program.frame import Frame
 from edvac.program.host import Unreached
 from edvac.program.library import CHANGES
@@ -74,7 +74,7 @@ class Mutations:
             if shared and (isinstance(a, Mapping) or (isinstance(a, Sequence) and not a.fixed)):
                 return self._refused(label, line)
             if kind is ast.Add and isinstance(a, Sequence) and not a.fixed:
-                return self._on.call_native(CHANGES["list.extend"], [a, b], {}, line)
+                return self._on.calls.native(CHANGES["list.extend"], [a, b], {}, line)
             return self._on.operate(kind, a, b, line)
 
         return self._on.apply.shallow([old, by], line, extended)
@@ -91,8 +91,8 @@ class Mutations:
         """``xs.append(v)``; the value that the call has in Python."""
         line = node.lineno
         way = self._way(func.value, frame)
-        args = [self._on.argument(arg, frame) for arg in node.args]
-        words = {str(w.arg): self._on.argument(w.value, frame) for w in node.keywords}
+        args = [self._on.calls.argument(arg, frame) for arg in node.args]
+        words = {str(w.arg): self._on.calls.argument(w.value, frame) for w in node.keywords}
         taken: list[Operand] = []
 
         def made(old: Operand) -> Operand:
@@ -105,7 +105,7 @@ class Mutations:
             found = CHANGES.get(name)
             if found is None:
                 raise TypeError(f"{kind_name(holder)} has no method {func.attr} that changes it")
-            result = self._on.call_native(found, [holder, *args], words, line)
+            result = self._on.calls.native(found, [holder, *args], words, line)
             if not found.name.endswith((".pop", ".setdefault")):
                 return result
             return self._half(result, 1, line)
@@ -114,7 +114,7 @@ class Mutations:
             found = CHANGES.get(f"{kind_name(values[0])}.{func.attr}")
             if found is None or not found.name.endswith((".pop", ".setdefault")):
                 return Scalar(None, PROGRAM)
-            result = self._on.call_native(found, [values[0], *args], words, line)
+            result = self._on.calls.native(found, [values[0], *args], words, line)
             return self._half(result, 0, line)
 
         holder = self._on.value(func.value, frame) if not _calls(func.value) else None
