@@ -107,7 +107,7 @@ def read_answer(intent: Intent, text: str, finish: str, model: str) -> Value:
     try:
         data = json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
         json.dumps(data, ensure_ascii=False, default=str).encode()  # no halves of surrogate pairs
-    except ValueError as problem:
+    except (ValueError, ArithmeticError, RecursionError) as problem:  # also 1e9999999999, [[[[…
         raise ModelOutputError(
             "answer_not_json", "the answer is not JSON", str(problem), "Answer with JSON only."
         ) from problem
