@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edvac.core.errors import EdvacError
+from edvac.engine.cores import Cores, can_look
 
 if TYPE_CHECKING:
     from edvac.engine.engine import Engine
@@ -31,10 +32,14 @@ def main() -> int:
     """Run until nobody needs the engine; the result is the exit code."""
     options = _parser().parse_args()
     threads = options.threads or free_cores()
-    # Spinning workers make a quiet machine's steps up to a quarter shorter, and steps beside one
-    # other busy process eight times as long (docs/benchmarks/linear.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("KMP_BLOCKTIME", "0")
+    adaptive = options.setting == "fast" and can_look()
+    if adaptive:
+        # About four milliseconds, the longest pause between two products of one step.
+        os.environ.setdefault("GOMP_SPINCOUNT", "100000")
+        os.environ.setdefault("KMP_BLOCKTIME", "4")
+    else:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        os.environ.setdefault("KMP_BLOCKTIME", "0")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
@@ -42,7 +47,8 @@ def main() -> int:
 
     try:
         with private_socket(options.socket) as served:
-            server = Server(_builder(options, threads), options.idle_seconds)
+            cores = Cores(threads, free_cores()) if adaptive else None
+            server = Server(_builder(options, threads), options.idle_seconds, cores)
             asyncio.run(server.run(served))
             return server.exit_code
     except EdvacError as error:

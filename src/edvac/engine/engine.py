@@ -111,6 +111,10 @@ class Engine:
         self._scheduler.add(job)
         self._answers[request.id] = answer
 
+    def use_threads(self, count: int) -> None:
+        """Compute the next steps with so many threads; called from the thread that steps."""
+        torch.set_num_threads(count)
+
     def cancel(self, identity: str) -> list[FromEngine]:
         answer = self._answers.get(identity)
         if answer is None:

@@ -26,6 +26,7 @@ from typing import Final
 import msgspec
 
 from edvac.core.errors import ConfigError, EdvacError, ProcessorError
+from edvac.engine.cores import Cores
 from edvac.engine.engine import Engine
 from edvac.engine.protocol import (
     VERSION,
@@ -104,8 +105,8 @@ class _Client:
 class Server:
     """Serves one engine until nobody wants it any more."""
 
-    def __init__(self, build: Builder, idle_seconds: float) -> None:
-        self._build, self._idle_seconds = build, idle_seconds
+    def __init__(self, build: Builder, idle_seconds: float, cores: Cores | None = None) -> None:
+        self._build, self._idle_seconds, self._cores = build, idle_seconds, cores
         self._work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._clients: dict[int, _Client] = {}
         self._ready: Ready | None = None
@@ -146,6 +147,8 @@ class Server:
             return
         self._loop.call_soon_threadsafe(self._loaded, ready)
         while self._orders(engine):
+            if self._cores is not None and self._cores.adapt():
+                engine.use_threads(self._cores.threads)
             try:
                 self._post(engine.step())
             except (EdvacError, RuntimeError, MemoryError) as error:
