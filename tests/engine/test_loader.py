@@ -11,6 +11,7 @@ import torch
 
 from edvac.core.seams import SystemClock
 from edvac.engine import mapped
+from edvac.engine.attention import CPU
 from edvac.engine.digest import file_digest
 from edvac.engine.engine import Engine, EngineOptions
 from edvac.engine.linear import Int8Product, Packed, PlainProduct, Rows, int8_works
@@ -27,10 +28,13 @@ def options(path: Path, cache: Path, reference: bool, **more: object) -> LoadOpt
     return LoadOptions(path, digest, cache, reference, lambda done, total: None, **more)  # type: ignore[arg-type]
 
 
-def answers(loaded: tuple[Decoder, WeightSource], exact: bool) -> list[tuple[str, int]]:
+def answers(
+    loaded: tuple[Decoder, WeightSource], exact: bool, device: torch.device = CPU
+) -> list[tuple[str, int]]:
     decoder, source = loaded
     kind = torch.float32 if exact else torch.float16
-    engine = Engine(decoder, source.codec, EngineOptions(LIMITS, exact, kind), SystemClock())
+    engine_options = EngineOptions(LIMITS, exact, kind, device=device)
+    engine = Engine(decoder, source.codec, engine_options, SystemClock())
     asked = [ask(str(n), text, max_tokens=30) for n, text in enumerate(PROMPTS)]
     found = drain(engine, *asked)
     return [(found[one.id].text, found[one.id].prompt_tokens) for one in asked]

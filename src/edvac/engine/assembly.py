@@ -10,7 +10,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ import torch
 
 from edvac.core.errors import ConfigError
 from edvac.core.seams import SystemClock
+from edvac.engine.attention import CPU
 from edvac.engine.digest import file_digest
 from edvac.engine.engine import Engine, EngineOptions
 from edvac.engine.loader import LoadOptions, load
@@ -59,19 +60,30 @@ def assemble(
     torch.set_grad_enabled(False)
     reference = wanted.setting == "reference"
     digest = file_digest(wanted.model)
-    options = LoadOptions(wanted.model, digest, wanted.cache, reference, on_progress)
+    device = CPU if reference else fastest_device()
+    options = LoadOptions(wanted.model, digest, wanted.cache, reference, on_progress, device=device)
     decoder, source = load(options)
-    dtype = torch.float32 if reference else kv_type()
+    dtype = torch.float32 if reference else kv_type(device)
     kv_bytes = wanted.kv_bytes or min(_KV_MOST, machine_bytes() // _KV_SHARE)
-    limits = _limits(wanted, source.config, kv_bytes - kv_bytes // _PARKED_SHARE, dtype)
+    rows_bytes = kv_bytes - kv_bytes // _PARKED_SHARE
+    if device != CPU:
+        rows_bytes = max(rows_bytes, torch.cuda.mem_get_info(device)[0] // 2)
+    limits = _limits(wanted, source.config, rows_bytes, dtype)
+    if device != CPU:
+        limits = held_from_the_start(limits)
     engine = Engine(
         decoder,
         source.codec,
         EngineOptions(
-            limits, reference, dtype, kv_bytes // _PARKED_SHARE, speculate=wanted.speculate
+            limits,
+            reference,
+            dtype,
+            kv_bytes // _PARKED_SHARE,
+            device,
+            speculate=wanted.speculate,
         ),
         SystemClock(),
-        KeptPrefixes(wanted.cache, f"{digest} {wanted.setting} {dtype}"),
+        KeptPrefixes(wanted.cache, f"{digest} {wanted.setting} {dtype} {device.type}"),
         save=save,
     )
     return engine, _ready(source, wanted, digest, limits.context)
@@ -89,6 +101,13 @@ def _limits(wanted: Assembly, config: ModelConfig, kv_bytes: int, dtype: torch.d
         )
     context = min(wanted.context, config.context)
     return Limits(wanted.slots, context, wanted.step_tokens, tokens)
+
+
+def held_from_the_start(limits: Limits) -> Limits:
+    """The same for a device where every row holds its memory whether it is written or not."""
+    context = min(limits.context, limits.kv_tokens)
+    slots = max(1, min(limits.slots, limits.kv_tokens // context))
+    return replace(limits, context=context, slots=slots)
 
 
 def _ready(source: WeightSource, wanted: Assembly, digest: str, context: int) -> Ready:
@@ -128,12 +147,19 @@ def keep_freed_memory() -> None:
             tune(knob, value)
 
 
-def kv_type() -> torch.dtype:
-    """Half precision where the processor computes in it, else float32.
+def fastest_device() -> torch.device:
+    """The GPU where torch finds one, else the processor."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else CPU
+
+
+def kv_type(device: torch.device = CPU) -> torch.dtype:
+    """Half precision where the device computes in it, else float32.
 
     Not bfloat16: Qwen2's keys carry biases of several hundred, and eight bits of mantissa lose
     what is beside them.
     """
+    if device != CPU:
+        return torch.float16
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from edvac.engine.weights import ModelConfig
 
 _NARROW: Final = 16  # up to this many tokens of a sequence in one step are batched with others'
+CPU: Final = torch.device("cpu")
 _WASTE: Final = 1.6  # a batch is split where padding would cost more than this
 
 
@@ -38,20 +39,32 @@ class Span:
 class Arena:
     """Keys and values of all running sequences."""
 
-    def __init__(self, config: ModelConfig, slots: int, capacity: int, dtype: torch.dtype) -> None:
-        self.slots, self.capacity, self.dtype = slots, capacity, dtype
+    def __init__(
+        self,
+        config: ModelConfig,
+        slots: int,
+        capacity: int,
+        dtype: torch.dtype,
+        device: torch.device = CPU,
+    ) -> None:
+        self.slots, self.capacity, self.dtype, self.device = slots, capacity, dtype, device
         shape = (2, config.layers, slots, config.kv_heads, capacity, config.head_dim)
         items = 1
         for length in shape:
             items *= length
+        self._map: mmap.mmap | None = None
+        self._stripe = config.kv_heads * capacity * config.head_dim * dtype.itemsize
+        self._touched = [0] * slots  # tokens up to which a slot may hold memory
+        self.token_bytes = items * dtype.itemsize // (slots * capacity)
+        if device != CPU:
+            self._all = torch.zeros(shape, dtype=dtype, device=device)
+            self.keys, self.values = self._all[0], self._all[1]
+            return
         # Anonymous memory reserved without being counted: pages appear when first written.
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
         self._map = mmap.mmap(-1, items * dtype.itemsize, flags=flags)
         self._all = torch.frombuffer(self._map, dtype=dtype).view(shape)
         self.keys, self.values = self._all[0], self._all[1]
-        self.token_bytes = items * dtype.itemsize // (slots * capacity)
-        self._stripe = config.kv_heads * capacity * config.head_dim * dtype.itemsize
-        self._touched = [0] * slots  # tokens up to which a slot may hold memory
 
     def write(
         self, layer: int, plan: AttentionPlan, key: torch.Tensor, value: torch.Tensor
@@ -72,7 +85,12 @@ class Arena:
         """Give memory of free slots back, the fullest first, until `tokens` or less are held."""
         advice = getattr(mmap, "MADV_DONTNEED", None)
         for slot in sorted(free, key=lambda one: -self._touched[one]):
-            if advice is None or self.touched <= tokens or not self._touched[slot]:
+            if (
+                self._map is None
+                or advice is None
+                or self.touched <= tokens
+                or not self._touched[slot]
+            ):
                 return
             for stripe in range(slot, len(self._map) // self._stripe, self.slots):
                 start = -(-stripe * self._stripe // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -82,8 +100,10 @@ class Arena:
             self._touched[slot] = 0
 
     def export(self, slot: int, start: int, end: int) -> torch.Tensor:
-        """A copy of some positions of one slot: (2, layers, heads, tokens, width)."""
-        return self._all[:, :, slot, :, start:end].clone(memory_format=torch.contiguous_format)
+        """A copy of some positions of one slot: (2, layers, heads, tokens, width), in main
+        memory."""
+        found = self._all[:, :, slot, :, start:end]
+        return found.to(CPU, memory_format=torch.contiguous_format, copy=True)
 
     def load(self, slot: int, start: int, block: torch.Tensor) -> None:
         self._all[:, :, slot, :, start : start + block.shape[3]] = block
@@ -99,8 +119,9 @@ class AttentionPlan:
 
     def __init__(self, spans: list[Span], arena: Arena, config: ModelConfig, exact: bool) -> None:
         self._config = config
-        self.positions = torch.cat([torch.arange(s.start, s.end) for s in spans])
-        self.slots = torch.cat([torch.full((s.count,), s.slot) for s in spans])
+        device = arena.device
+        self.positions = torch.cat([torch.arange(s.start, s.end) for s in spans]).to(device)
+        self.slots = torch.cat([torch.full((s.count,), s.slot) for s in spans]).to(device)
         self._rows = len(self.positions)
         self._exact = exact
         self._spans: list[tuple[int, Span]] = []
@@ -112,14 +133,16 @@ class AttentionPlan:
             if span.count <= _NARROW and span.start > 0:
                 narrow.append((row, span))
             elif not exact:
-                self._wide.append((row, span, _causal(span)))
+                self._wide.append((row, span, _causal(span, device)))
             row += span.count
-        self._groups = [] if exact else [_Group(part, arena.dtype) for part in _partition(narrow)]
+        parts = [] if exact else _partition(narrow)
+        self._groups = [_Group(part, arena.dtype, device) for part in parts]
 
     def attend(self, layer: int, arena: Arena, query: torch.Tensor) -> torch.Tensor:
         """Mixed values, (rows, heads x width), in float32."""
         keys, values = arena.keys[layer], arena.values[layer]
-        found = torch.empty(self._rows, self._config.heads, self._config.head_dim)
+        heads, width = self._config.heads, self._config.head_dim
+        found = torch.empty(self._rows, heads, width, device=arena.device)
         if self._exact:
             self._one_by_one(keys, values, query, found)
         for row, span, mask in self._wide:
@@ -153,12 +176,12 @@ class AttentionPlan:
                 found[row + index] = mixed.view(config.heads, config.head_dim)
 
 
-def _causal(span: Span) -> torch.Tensor | None:
+def _causal(span: Span, device: torch.device) -> torch.Tensor | None:
     """The mask of a prefill chunk; None where plain causality will do."""
     if span.start == 0:
         return None
     allowed = torch.ones(span.count, span.end, dtype=torch.bool).tril_(span.start)
-    return torch.zeros(span.count, span.end).masked_fill_(~allowed, -torch.inf)
+    return torch.zeros(span.count, span.end).masked_fill_(~allowed, -torch.inf).to(device)
 
 
 def _partition(narrow: list[tuple[int, Span]]) -> list[list[tuple[int, Span]]]:
@@ -180,7 +203,9 @@ def _partition(narrow: list[tuple[int, Span]]) -> list[list[tuple[int, Span]]]:
 class _Group:
     """Sequences in slots `first` to `last`, each with a few tokens, attended to in one call."""
 
-    def __init__(self, members: list[tuple[int, Span]], dtype: torch.dtype) -> None:
+    def __init__(
+        self, members: list[tuple[int, Span]], dtype: torch.dtype, device: torch.device
+    ) -> None:
         self._first = members[0][1].slot
         self._last = members[-1][1].slot
         self._width = max(span.count for _, span in members)
@@ -196,11 +221,12 @@ class _Group:
             gather[at, : span.count] = row + steps
             limits[at, : span.count] = span.start + 1 + steps
             used[at, : span.count] = True
-        self._gather, self._used = gather, used
-        self._targets = gather[used]
+        self._gather, self._targets = gather.to(device), gather[used].to(device)
+        # Numbers of rows, not a mask: how many they are is known without asking the device.
+        self._used = used.flatten().nonzero().flatten().to(device)
         hidden = torch.arange(self._end)[None, None, :] >= limits[:, :, None]
         mask = torch.zeros(slots, self._width, self._end, dtype=dtype)
-        self._mask = mask.masked_fill_(hidden, -torch.inf)
+        self._mask = mask.masked_fill_(hidden, -torch.inf).to(device)
         self._plain = not bool(hidden.any())
 
     def attend(
@@ -228,4 +254,5 @@ class _Group:
             attn_mask=mask,
         )
         back = mixed.view(slots, kv_heads, tokens, group, width).permute(0, 2, 1, 3, 4)
-        found[self._targets] = back.reshape(slots, tokens, heads, width)[self._used].float()
+        rows = back.reshape(slots * tokens, heads, width)
+        found[self._targets] = rows[self._used].float()

@@ -17,7 +17,7 @@ import torch
 from edvac.core.errors import ConfigError, EdvacError, InternalError
 from edvac.core.seams import Clock
 from edvac.engine.answer import Answer
-from edvac.engine.attention import Arena, AttentionPlan, Span
+from edvac.engine.attention import CPU, Arena, AttentionPlan, Span
 from edvac.engine.grammar import Grammars, Matcher
 from edvac.engine.model import Decoder
 from edvac.engine.prefixes import KeptPrefixes, ParkedPrefixes
@@ -53,6 +53,7 @@ class EngineOptions:
     exact: bool = False
     kv_dtype: torch.dtype = torch.float16
     parked_bytes: int = 512 << 20
+    device: torch.device = CPU
     jump_ahead: bool = True
     speculate: bool = True
 
@@ -73,7 +74,8 @@ class Engine:
     def __post_init__(self) -> None:
         limits = self.options.limits
         config = self.decoder.config
-        self._arena = Arena(config, limits.slots, limits.context, self.options.kv_dtype)
+        options = self.options
+        self._arena = Arena(config, limits.slots, limits.context, options.kv_dtype, options.device)
         self._parked = ParkedPrefixes(self.options.parked_bytes)
         self._scheduler = Scheduler(limits, self.clock, self._parked)
         # Half a second for a large vocabulary, which the first answer under a grammar waits for.

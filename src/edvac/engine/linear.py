@@ -172,8 +172,15 @@ def plain_type() -> torch.dtype:
 class PlainProduct:
     """y = x W^T + b in one floating type, for processors without the 8-bit product."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, kind: torch.dtype) -> None:
-        self._weight, self._bias = weight.to(kind), bias
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        kind: torch.dtype,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._weight = weight.to(kind).to(device)
+        self._bias = bias if bias is None else bias.to(device)
 
     def __call__(self, rows: Rows) -> torch.Tensor:
         found = F.linear(rows.values.to(self._weight.dtype), self._weight).float()

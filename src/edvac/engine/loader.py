@@ -23,6 +23,7 @@ import safetensors.torch
 import torch
 
 from edvac.core.errors import ModelFileError
+from edvac.engine.attention import CPU
 from edvac.engine.linear import (
     FloatProduct,
     Int8Product,
@@ -72,6 +73,7 @@ class LoadOptions:
     reference: bool
     on_progress: Progress
     int8: Callable[[], bool] = int8_works
+    device: torch.device = CPU
 
 
 def load(options: LoadOptions) -> tuple[Decoder, WeightSource]:
@@ -80,6 +82,8 @@ def load(options: LoadOptions) -> tuple[Decoder, WeightSource]:
     _check_shapes(source, options.path)
     if options.reference:
         products = _float_products(source)
+    elif options.device != CPU:
+        products = _plain_products(source, torch.bfloat16, options.device)
     elif options.int8():
         products = _int8_products(source, options)
     else:
@@ -97,16 +101,16 @@ class _Products:
 
 
 def _assemble(source: WeightSource, products: _Products, options: LoadOptions) -> Decoder:
-    config = source.config
+    config, device = source.config, options.device
     layers: list[Layer] = []
     for number in range(config.layers):
         options.on_progress(number, config.layers + 1)
         layers.append(
             Layer(
-                attention_norm=source.tensor(f"blk.{number}.attn_norm.weight"),
-                feed_norm=source.tensor(f"blk.{number}.ffn_norm.weight"),
-                query_norm=_optional(source, f"blk.{number}.attn_q_norm.weight"),
-                key_norm=_optional(source, f"blk.{number}.attn_k_norm.weight"),
+                attention_norm=source.tensor(f"blk.{number}.attn_norm.weight").to(device),
+                feed_norm=source.tensor(f"blk.{number}.ffn_norm.weight").to(device),
+                query_norm=_optional(source, f"blk.{number}.attn_q_norm.weight", device),
+                key_norm=_optional(source, f"blk.{number}.attn_k_norm.weight", device),
                 **{part: products.layer(number, part) for part in _PARTS},
             )
         )
@@ -117,14 +121,14 @@ def _assemble(source: WeightSource, products: _Products, options: LoadOptions) -
         config=config,
         embedding=source.embedding,
         layers=layers,
-        final_norm=source.tensor("output_norm.weight"),
+        final_norm=source.tensor("output_norm.weight").to(device),
         head=head,
-        frequencies=frequencies(config, _optional(source, "rope_freqs.weight")),
+        frequencies=frequencies(config, _optional(source, "rope_freqs.weight", CPU)).to(device),
     )
 
 
-def _optional(source: WeightSource, name: str) -> torch.Tensor | None:
-    return source.tensor(name) if source.has(name) else None
+def _optional(source: WeightSource, name: str, device: torch.device) -> torch.Tensor | None:
+    return source.tensor(name).to(device) if source.has(name) else None
 
 
 def _fused(source: WeightSource, number: int, part: str) -> torch.Tensor:
@@ -153,12 +157,14 @@ def _float_products(source: WeightSource) -> _Products:
     )
 
 
-def _plain_products(source: WeightSource, kind: torch.dtype) -> _Products:
+def _plain_products(
+    source: WeightSource, kind: torch.dtype, device: torch.device = CPU
+) -> _Products:
     return _Products(
         lambda number, part: PlainProduct(
-            _fused(source, number, part), _fused_bias(source, number, part), kind
+            _fused(source, number, part), _fused_bias(source, number, part), kind, device
         ),
-        lambda: PlainProduct(_head_weight(source), None, kind),
+        lambda: PlainProduct(_head_weight(source), None, kind, device),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
-from edvac.engine.attention import Arena, AttentionPlan
+from edvac.engine.attention import CPU, Arena, AttentionPlan
 from edvac.engine.linear import Product, Rows
 from edvac.engine.weights import ModelConfig
 
@@ -50,9 +50,10 @@ class Decoder:
     def forward(
         self, tokens: list[int], plan: AttentionPlan, arena: Arena, sampled: list[int]
     ) -> torch.Tensor:
-        """Logits of the rows listed in `sampled`; keys and values of all rows go into the arena."""
+        """Logits of the rows listed in `sampled`, in main memory; keys and values of all rows go
+        into the arena."""
         config = self.config
-        x = self.embedding(tokens)
+        x = self.embedding(tokens).to(arena.device)
         rotation = _rotation(plan.positions, self.frequencies)
         query_width = config.heads * config.head_dim
         key_width = config.kv_heads * config.head_dim
@@ -70,7 +71,7 @@ class Decoder:
             mixed = plan.attend(number, arena, query)
             if number == len(self.layers) - 1:
                 # Beyond the last keys and values only sampling rows matter.
-                picked = torch.tensor(sampled, dtype=torch.long)
+                picked = torch.tensor(sampled, dtype=torch.long, device=arena.device)
                 mixed, x = mixed[picked], x[picked]
                 if not sampled:
                     return torch.empty(0, config.vocabulary)
@@ -78,7 +79,7 @@ class Decoder:
             gate_up = layer.gate_up(Rows(_norm(x, layer.feed_norm, config.norm_epsilon)))
             gate, up = gate_up.split(config.feed_forward, dim=1)
             x = x + layer.down(Rows(F.silu(gate).mul_(up)))
-        return self.head(Rows(_norm(x, self.final_norm, config.norm_epsilon)))
+        return self.head(Rows(_norm(x, self.final_norm, config.norm_epsilon))).to(CPU)
 
 
 def frequencies(config: ModelConfig, factors: torch.Tensor | None) -> torch.Tensor:
