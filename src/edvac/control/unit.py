@@ -425,8 +425,9 @@ class ControlUnit:
     def _retire(self, step: Step, result: Result) -> None:
         operands, branch = step.operand_label, step.call.branch
         value = steered(infused(result.value, operands), branch)
-        files = tuple(written.influenced(operands, branch) for written in result.files)
-        result = replace(result, files=files)
+        if result.files:
+            files = tuple(written.influenced(operands, branch) for written in result.files)
+            result = replace(result, files=files)
         step.usage = step.usage + result.usage
         self.usage = self.usage + result.usage
         self.reused += result.reused
