@@ -26,16 +26,21 @@ texts = [llm.write("one of many", number) for number in range({steps})]
 
 
 def measure(document: Document, python: str | None, *, steps: int, repeats: int) -> None:
-    """Add edvac's figures, beside those of the peers that `python`'s environment holds."""
-    ours = {shape: _median([_ours(text, steps) for _ in range(repeats)]) for shape, text in _SHAPES}
-    peers = {}
-    if python is not None:
-        for name in ("langgraph", "dbos"):
-            found = [_peer(python, name, steps) for _ in range(repeats)]
-            peers[name] = {
-                shape: _median([one[shape] for one in found if one and shape in one])
-                for shape, _ in _SHAPES
-            }
+    """Add edvac's figures, beside those of the peers that `python`'s environment holds. All take
+    turns, so that a machine that grows slower does so for everybody."""
+    names = ("langgraph", "dbos") if python is not None else ()
+    own: dict[str, list[dict[str, float]]] = {shape: [] for shape, _ in _SHAPES}
+    others: dict[str, list[dict[str, dict[str, float]]]] = {name: [] for name in names}
+    for _ in range(repeats):
+        for shape, text in _SHAPES:
+            own[shape].append(_ours(text, steps))
+        for name in names:
+            others[name].append(_peer(str(python), name, steps))
+    ours = {shape: _median(runs) for shape, runs in own.items()}
+    peers = {
+        name: {shape: _median([one[shape] for one in runs if shape in one]) for shape, _ in _SHAPES}
+        for name, runs in others.items()
+    }
     for shape, _ in _SHAPES:
         for unit, key in (("ms CPU", "cpu_ms"), ("ms", "wall_ms"), ("bytes", "bytes")):
             _add(document, shape, unit, ours[shape].get(key), peers)
