@@ -83,4 +83,12 @@ def test_shared_parts_come_first_and_data_is_a_segment_of_its_own() -> None:
 def test_two_stars_may_stand_for_no_directory() -> None:
     assert overlap("b.txt", "**/b.txt")
     assert overlap("out/x.txt", "out/**/x.txt")
-    assert not overlap("c.txt", "**/b.txt")
+    assert not overlap("d/c.txt", "e/**/b.txt")
+
+
+def test_a_directory_covers_what_a_glob_finds_in_it() -> None:
+    assert overlap("a", "**/*.md")
+    assert overlap("a/b", "*/b/*.md")
+    assert overlap("a", "[ab]/x.md")
+    assert not overlap("a/b", "*/c/*.md")
+    assert not overlap("a/b.txt", "a/*.md"), "no glob without ** reaches deeper than it is long"

@@ -158,7 +158,20 @@ def _wild(glob: str) -> int | None:
 def _covers(glob: str, wild: int, path: str) -> bool:
     shorter = glob.replace("**/", "")  # ** may stand for no directory at all
     globs = (glob, shorter)
-    return any(fnmatch.fnmatchcase(path, g) for g in globs) or glob[:wild].startswith(path + "/")
+    if any(fnmatch.fnmatchcase(path, g) for g in globs) or glob[:wild].startswith(path + "/"):
+        return True
+    return _reaches_below(glob, path)
+
+
+def _reaches_below(glob: str, path: str) -> bool:
+    """Can the glob match something inside `path`, were that a directory?"""
+    parts, directories = glob.split("/"), path.split("/")
+    for place, directory in enumerate(directories):
+        if place >= len(parts) or parts[place] == "**":
+            return place < len(parts)
+        if not fnmatch.fnmatchcase(directory, parts[place]):
+            return False
+    return len(parts) > len(directories)
 
 
 @dataclass(frozen=True, slots=True)
