@@ -30,13 +30,14 @@ class FaultDisk(SimDisk):
         self.strikes = 0
         self._reason = reason
         self._strike = strike
+        self._calm = False
         super().__init__(root)
         self.vfs_name += "-fault"
         self.vfs = FaultVfs(self)
         self.files = FaultFiles(self)
 
     def struck(self, op: str) -> bool:
-        if op not in REACH[self._reason]:
+        if self._calm or op not in REACH[self._reason]:
             return False
         self.ops.append(op)
         if not self._strike(len(self.ops)):
@@ -44,6 +45,14 @@ class FaultDisk(SimDisk):
         self.strikes += 1
         self.note("struck", op)
         return True
+
+    def calm(self) -> None:
+        """The life is over: what it left behind is thrown away in peace, and not in the log."""
+        self._calm = True
+
+    def note(self, *op: Any) -> None:
+        if not self._calm:
+            super().note(*op)
 
     def may(self, op: str) -> None:
         """For the store's own files: raises what the system would."""

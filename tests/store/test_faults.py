@@ -59,6 +59,7 @@ class Life:
         finally:
             if self.work.store is not None:
                 self.work.store._db._drop()  # a store on a dead disk cannot be closed in order
+            self.disk.calm()
             discard(self.root)
         return harness.Recorded(self.disk, self.states, self.work.blobs)
 
