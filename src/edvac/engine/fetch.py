@@ -60,6 +60,11 @@ class Partial:
     def note(self) -> Path:
         return self.path.with_name(self.path.name + ".json")
 
+    @property
+    def lock(self) -> Path:
+        """Whoever writes the file holds a lock on this one."""
+        return self.path.with_name(self.path.name + ".lock")
+
     def noted(self) -> PartialNote | None:
         """The note, where it fits the file."""
         try:

