@@ -11,9 +11,9 @@ from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
-from device_kit import World
+from device_kit import World, few_files
 
-from edvac.core.errors import ProcessorError
+from edvac.core.errors import DeviceError, ProcessorError
 from edvac.core.label import UNBOUNDED, Label
 from edvac.device import doc, parse
 from edvac.device.parse import Unreadable, to_text
@@ -323,3 +323,20 @@ def test_the_parser_answers_in_ascii_json() -> None:
     escaped = b'<html><meta charset="unicode_escape"><p>\xe9 \\ud800</p></html>'
     assert "\\ud800" in parse._answer("a.html", escaped)["text"]
     assert sys.version_info >= (3, 11)
+
+
+def test_a_parser_that_cannot_be_started_is_a_failed_step_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(GERMAN)
+    bubblewrap.probe()
+
+    async def read() -> DeviceError:
+        world = World({"": tmp_path})
+        with few_files(3), pytest.raises(DeviceError) as refused:
+            await world.call("doc.text", path="a.txt")
+        assert (await world.call("doc.text", path="a.txt")).value is not None
+        await world.documents.close()
+        return refused.value
+
+    error = asyncio.run(read())
+    assert error.code == "document_unreadable"
+    assert "Too many open files" in error.why

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from device_kit import World, make_call, wait
+from device_kit import World, few_files, make_call, wait
 
-from edvac.core.errors import SandboxError
+from edvac.core.errors import DeviceError, SandboxError
 from edvac.core.label import UNBOUNDED, Label
 from edvac.core.signature import overlap
 from edvac.core.value import Scalar, total_label
@@ -248,3 +248,27 @@ def test_without_isolation_nothing_runs(world: World, monkeypatch: pytest.Monkey
         error = world.refused(op, code="echo ran")
         assert isinstance(error, SandboxError)
         assert (error.code, error.why, error.fix) == ("no_isolation", "no namespaces", "allow")
+
+
+@pytest.mark.parametrize("spare", [0, 3, 6])
+def test_a_call_that_may_open_few_files_fails_with_its_reason(world: World, spare: int) -> None:
+    bubblewrap.probe()
+
+    async def call() -> str:
+        with few_files(spare):
+            try:
+                await world.call("shell.run", code="true", reads=["inbox/*.txt"])
+            except (DeviceError, SandboxError) as refused:
+                return refused.why.lower()
+        return ""
+
+    assert "too many open files" in wait(call())
+
+
+def test_a_call_without_a_place_for_its_files_is_a_failed_step(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    error = world.refused("shell.run", code="true")
+    assert error.code == "staging_failed"
+    assert "No such file" in error.why

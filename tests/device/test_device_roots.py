@@ -5,10 +5,12 @@ from __future__ import annotations
 import fnmatch
 import os
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from device_kit import few_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -265,6 +267,37 @@ def test_a_missing_root_names_itself_and_leaks_nothing(tmp_path: Path) -> None:
         Roots({"a": tmp_path, "b": tmp_path / "none"})
     assert refused.value.code == "input_root_missing"
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_process_with_too_many_open_files_is_told_so_and_never_told_less(tmp_path: Path) -> None:
+    """Whatever cannot be opened: no list is shorter, no file is thought to be absent."""
+    (tmp_path / "sub" / "below").mkdir(parents=True)
+    for name in ("a", "sub/a", "sub/below/a"):
+        (tmp_path / name).write_text("x")
+    roots = Roots({"": tmp_path})
+    looks = {
+        "read": (lambda: roots.read("sub/below/a"), b"x"),
+        "stat": (lambda: roots.stat("sub/below/a").size, 1),
+        "exists": (lambda: roots.exists("sub/below/a"), True),
+        "matching": (
+            lambda: [path for path, _ in roots.matching("**").found],
+            ["a", "sub/a", "sub/below/a"],
+        ),
+    }
+    ends: Counter[tuple[str, bool]] = Counter()
+    for spare in range(8):
+        for name, (look, wanted) in looks.items():
+            before = len(os.listdir("/proc/self/fd"))
+            with few_files(spare):
+                try:
+                    found: object = look()
+                except DeviceError as refused:
+                    found = None
+                    assert "too many open files" in refused.why
+            assert found in (None, wanted)
+            assert len(os.listdir("/proc/self/fd")) == before
+            ends[name, found is None] += 1
+    assert set(ends) == {(name, failed) for name in looks for failed in (True, False)}
 
 
 def test_an_ungranted_path_says_what_is_granted(tmp_path: Path) -> None:

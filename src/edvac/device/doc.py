@@ -64,12 +64,7 @@ class Documents:
                 if parser not in self._idle:
                     await parser.close()  # an answer half read would be taken for the next one's
         if answer.error:
-            raise DeviceError(
-                "document_unreadable",
-                f"{path!r} cannot be read",
-                f"{answer.error[0].upper()}{answer.error[1:]}.",
-                "Mend or remove the file, then run `edvac resume --retry`.",
-            )
+            raise _unread(path, answer.error)
         notes = list(answer.notes)
         if not bubblewrap.probe().available:
             notes.append("read without a sandbox: there is none here (see `edvac doctor`)")
@@ -103,9 +98,13 @@ class Parser:
 
         Raises:
             ProcessorError: the process died; try again with another parser.
+            DeviceError: it cannot be started.
         """
         if self._process is None:
-            self._process = await _start()
+            try:
+                self._process = await _start()
+            except OSError as problem:
+                raise _unread(name, f"its parser did not start: {problem.strerror}") from problem
         process = self._process
         assert process.stdin and process.stdout
         encoded = Path(name).name.encode()
@@ -123,6 +122,15 @@ class Parser:
         process, self._process = self._process, None
         if process is not None:
             await end(process)
+
+
+def _unread(path: str, why: str) -> DeviceError:
+    return DeviceError(
+        "document_unreadable",
+        f"{path!r} cannot be read",
+        f"{why[0].upper()}{why[1:]}.",
+        "Mend that or remove the file, then run `edvac resume --retry`.",
+    )
 
 
 def _died(name: str) -> ProcessorError:

@@ -98,6 +98,12 @@ class Processes:
         bubblewrap.require()
         check_names(call.data("data"))
         writes = tuple(writable(pattern) for pattern in call.data("writes"))
+        try:
+            return await self._carried_out(call, writes)
+        except OSError as problem:
+            raise _no_room(call, problem) from problem
+
+    async def _carried_out(self, call: Call, writes: tuple[str, ...]) -> Reply:
         root = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="edvac-call-"))
         try:
             staged = await self._stage(call, root, writes)
@@ -105,8 +111,6 @@ class Processes:
             if done.status != 0:
                 raise _failed(call, done)
             files, notes = await asyncio.to_thread(_collect, call, staged)
-        except OSError as problem:
-            raise _no_room(call, problem) from problem
         finally:
             await asyncio.to_thread(_remove, root)
         text = done.stdout.decode(errors="replace").rstrip("\n")

@@ -23,6 +23,7 @@ MAX_FILE = 256 * 1024 * 1024  # bytes read into one value
 MAX_ENTRIES = 200_000  # files that one listing may find
 MAX_DEPTH = 128  # directories inside each other that a listing enters
 
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE})  # nothing is wrong with what was asked for
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -81,7 +82,7 @@ class Roots:
                 raise _refused(path, f"it has {found.st_size:,} bytes, the limit is {limit:,}")
             return _all(descriptor, path, limit)
         except OSError as problem:
-            raise _refused(path, problem.strerror or str(problem)) from problem
+            raise _refused(path, _said(problem)) from problem
         finally:
             os.close(descriptor)
 
@@ -96,10 +97,16 @@ class Roots:
             os.close(descriptor)
 
     def exists(self, path: str) -> bool:
-        """Is a regular file there?"""
+        """Is a regular file there?
+
+        Raises:
+            DeviceError: no file can be opened any more to find out.
+        """
         try:
             self.stat(path)
-        except DeviceError:
+        except DeviceError as refused:
+            if isinstance(refused.__cause__, OSError) and refused.__cause__.errno in _EXHAUSTED:
+                raise
             return False
         return True
 
@@ -107,23 +114,29 @@ class Roots:
         """The files that match the pattern.
 
         Raises:
-            DeviceError: the pattern is no path, or it matches too much.
+            DeviceError: the pattern is no path, it matches too much, or no directory can be
+                opened any more to look into.
         """
         _parts(pattern)
-        glob = Glob.of(pattern)
         listing = Listing()
-        walk = _Walk(glob, listing.left_out)
+        try:
+            for found in self._found(Glob.of(pattern), listing.left_out):
+                listing.found.append(found)
+                if len(listing.found) > MAX_ENTRIES:
+                    raise _refused(pattern, f"it matches more than {MAX_ENTRIES:,} files")
+        except OSError as problem:
+            raise _refused(pattern, _said(problem)) from problem
+        listing.found.sort()
+        return listing
+
+    def _found(self, glob: Glob, left_out: Counter[str]) -> Iterator[tuple[str, Stat]]:
+        walk = _Walk(glob, left_out)
         for name, root in self._roots.items():
             places = glob.step(glob.start, name) if name else glob.start
             hidden = frozenset(self._roots) if name == "" else frozenset()
             prefix = f"{name}/" if name else ""
             here = os.open(".", _DIRECTORY, dir_fd=root)  # an offset of its own: walks run at once
-            for path, status in walk.below(here, places, prefix, hidden=hidden):
-                listing.found.append((path, status))
-                if len(listing.found) > MAX_ENTRIES:
-                    raise _refused(pattern, f"it matches more than {MAX_ENTRIES:,} files")
-        listing.found.sort()
-        return listing
+            yield from walk.below(here, places, prefix, hidden=hidden)
 
     def _split(self, path: str) -> tuple[str, list[str]]:
         parts = _parts(path)
@@ -141,7 +154,10 @@ class Roots:
 
     def _open(self, path: str, flags: int) -> int:
         root, parts = self._split(path)
-        here = os.dup(self._roots[root])
+        try:
+            here = os.dup(self._roots[root])
+        except OSError as problem:
+            raise _refused(path, _said(problem)) from problem
         for place, part in enumerate(parts):
             last = place == len(parts) - 1
             step = flags if last else os.O_PATH | os.O_DIRECTORY
@@ -243,6 +259,8 @@ def _enter(here: int, name: str, left_out: Counter[str]) -> int | None:
     try:
         return os.open(name, _DIRECTORY, dir_fd=here)
     except OSError as problem:
+        if problem.errno in _EXHAUSTED:
+            raise  # what could not be looked into would be missing from the list
         if problem.errno != errno.ENOENT:
             left_out[f"a directory ({problem.strerror})"] += 1
         return None
@@ -263,6 +281,13 @@ def _why(problem: OSError, part: str, here: int) -> str:
             mode = 0
         if stat.S_ISLNK(mode):
             return f"{part!r} is {_kind(mode)}"
+    return _said(problem)
+
+
+def _said(problem: OSError) -> str:
+    if problem.errno in _EXHAUSTED:
+        whose = "this process has" if problem.errno == errno.EMFILE else "the system has"
+        return f"{whose} too many open files (`ulimit -n` says how many it may have)"
     return problem.strerror or str(problem)
 
 
