@@ -22,6 +22,7 @@ SQL: dict[str, str] = {
     "epoch": "UPDATE record SET epoch = epoch + 1 WHERE id & 0xffffffff = 1",
     "labels": "UPDATE record SET labels = x'' WHERE id & 0xffffffff = 2",
     "segments": "UPDATE record SET segments = x'' WHERE length(segments) > 0",
+    "segment names": "UPDATE record SET segments = x'9102' WHERE length(segments) > 0",
     "stale": "UPDATE record SET payload = (SELECT payload FROM record b WHERE b.id = record.id - 1)"
     " WHERE id & 0xffffffff = 4",
     "misdirected": "UPDATE record SET (payload, hash) = (SELECT payload, hash FROM record b WHERE"
@@ -45,7 +46,8 @@ SQL: dict[str, str] = {
     "apply": "UPDATE apply SET root = '/'",
     "applied": "UPDATE applied SET mode = 511",
     "no entry": "DELETE FROM applied WHERE path = 'a'",
-    "reuse": "UPDATE reuse SET seq = 1",
+    "reuse": "UPDATE record SET reuse = zeroblob(16) WHERE reuse NOTNULL",
+    "no reuse": "UPDATE record SET reuse = NULL WHERE reuse NOTNULL",
 }
 
 

@@ -51,6 +51,34 @@ def test_records_come_back_in_order_with_everything_they_named(kit: Any) -> None
     assert store.verify() == []
 
 
+@pytest.mark.parametrize("text", ["", "17", "ä" * 39, "ab" * 19, "ab" * 20, "x" * 40, "y" * 5000])
+def test_a_segment_comes_back_whatever_its_length(kit: Any, text: str) -> None:
+    lease, store = begin(kit), kit.store
+    names = (store.put_segment(text), store.put_segment("z" * 100), store.put_segment(text))
+    store.append(lease, [NewRecord("a", "outcome", segments=names)])
+    store = kit.reopen()
+    (record,) = store.records("run-1")
+    assert record.segments == names
+    assert [store.segment(name) for name in names] == [text, "z" * 100, text]
+    assert store.verify() == [] and store.gc(grace_s=-1.0).segments == 0
+    assert store.segment(names[0]) == text
+
+
+def test_the_newest_run_with_a_reuse_key_answers(kit: Any) -> None:
+    store = kit.store
+    for run in ("one", "two"):
+        lease = begin(kit, run)
+        store.append(lease, [NewRecord(slot, "outcome", reuse_key="k") for slot in ("a", "b")])
+        store.release(lease)
+    found = store.reuse_get("k")
+    assert (found.run, found.slot) == ("two", "b")
+    store.remove_run("two")
+    found = store.reuse_get("k")
+    assert (found.run, found.slot) == ("one", "b")
+    store.remove_run("one")
+    assert store.reuse_get("k") is None
+
+
 def test_records_can_be_filtered_and_read_on(kit: Any) -> None:
     lease = begin(kit)
     for number in range(600):

@@ -120,7 +120,7 @@ class Machine(RuleBasedStateMachine):
                     payload,
                     labels(label),
                     (store.put_blob(payload[:5]),) if number == 7 else (),
-                    (store.put_segment("s" * number),) if number % 2 else (),
+                    (store.put_segment("s" * 9 * number),) if number % 2 else (),
                     f"key-{number}" if number < 6 else None,
                 )
                 for kind, payload, label, number in items

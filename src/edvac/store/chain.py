@@ -17,6 +17,7 @@ from edvac.store.model import FileVersion, Kind
 REF_BYTES = 20  # a blob, segment or record hash
 LABEL_BYTES = 8
 MARK_BYTES = 8
+REUSE_BYTES = 16
 SEQ_BITS = 32
 
 _HEX = frozenset("0123456789abcdef")
@@ -37,6 +38,7 @@ class Row(NamedTuple):
     blobs: bytes
     segments: bytes
     files: bytes  # marks of the file versions of the same batch
+    reuse: bytes | None  # under which another run finds it; see `reuse_mark`
 
     @property
     def seq(self) -> int:
@@ -57,6 +59,11 @@ def link(previous: bytes, row: Row) -> bytes:
 
 def content_digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=REF_BYTES).hexdigest()
+
+
+def reuse_mark(reuse_key: str) -> bytes:
+    """What a reuse key is looked up by: short and of one size, whatever the key."""
+    return hashlib.blake2b(reuse_key.encode(), digest_size=REUSE_BYTES).digest()
 
 
 def mark(run: str, seq: int, entry: FileVersion) -> bytes:

@@ -20,6 +20,7 @@ from edvac.core.seams import durability_point
 from edvac.store.chain import (
     LABEL_BYTES,
     REF_BYTES,
+    SEQ_BITS,
     Row,
     damaged_record,
     first_link,
@@ -27,6 +28,7 @@ from edvac.store.chain import (
     link,
     mark,
     pack,
+    reuse_mark,
     row_id,
     unpack,
 )
@@ -35,22 +37,20 @@ from edvac.store.model import KINDS, FileVersion, Kind, Lease, NewRecord, Record
 from edvac.store.part import Part
 from edvac.store.runs import check_epoch
 from edvac.store.schema import Execute
-from edvac.store.seal import reseal, sealed, sound
-from edvac.store.segments import SegmentPart
+from edvac.store.seal import resealed
+from edvac.store.segments import SegmentPart, has_row, pack_names, unpack_names
 
 _CHUNK_ROWS = 256
-_READ = (
-    "SELECT id, epoch, slot, kind, payload, ref, labels, blobs, segments, files, hash FROM record"
+# The names are those of `Row`; nothing from outside gets into these statements.
+_FIELDS = f"{', '.join(Row._fields)}, hash"
+_READ = f"SELECT {_FIELDS} FROM record"  # noqa: S608
+_INSERT = f"INSERT INTO record ({_FIELDS}) VALUES (?{',?' * len(Row._fields)})"  # noqa: S608
+# The latest in the newest run; a record of a run that is gone is `verify`'s to report.
+_REUSE = (
+    "SELECT run.id, record.id FROM record JOIN run ON run.number = record.id >> ?"
+    " WHERE reuse = ? ORDER BY record.id DESC LIMIT 1"
 )
-_REUSE = sealed(
-    "SELECT run.id, reuse.number, reuse.seq, SOUND FROM reuse JOIN run USING (number)"
-    " WHERE reuse.key = ? ORDER BY reuse.number DESC LIMIT 1",
-    "reuse",
-)
-_INSERT = (
-    "INSERT INTO record (id, epoch, slot, kind, payload, ref, labels, blobs, segments, files, hash)"
-    " VALUES (?,?,?,?,?,?,?,?,?,?,?)"
-)
+_ADVANCE = resealed("head", "last", "hash")
 
 
 def check_records(records: Sequence[NewRecord]) -> None:
@@ -68,7 +68,7 @@ def check_records(records: Sequence[NewRecord]) -> None:
         for key, label in record.labels.items():
             if label_key(label) != key:
                 raise InternalError("label_key_wrong", f"{key!r} is not the key of {label!r}")
-        for ref in (*record.blobs, *record.segments):
+        for ref in (*record.blobs, *filter(has_row, record.segments)):
             if not is_ref(ref):
                 raise InternalError("reference_malformed", f"{ref!r} names no blob or segment")
 
@@ -94,8 +94,9 @@ def make_batch(
             bytes.fromhex(ref) if ref else None,
             pack(tuple(record.labels)),
             pack(record.blobs),
-            pack(record.segments),
+            pack_names(record.segments),
             b"",
+            reuse_mark(record.reuse_key) if record.reuse_key is not None else None,
         )
         for offset, (record, ref) in enumerate(staged, start=1)
     ]
@@ -168,12 +169,11 @@ class JournalPart(SegmentPart, Part):
         self._check_blobs(staged, filed)
         for (record, _), row, hash_ in zip(staged, rows, hashes, strict=True):
             execute(_INSERT, (*row, hash_))
-            self._insert_named(execute, number, row.seq, record)
+            self._insert_named(execute, record)
         for entry in filed:
             insert_file(execute, number, lease.run, rows[-1].seq, entry)
         last, head = rows[-1].seq, hashes[-1]
-        execute("UPDATE head SET last = ?, hash = ? WHERE number = ?", (last, head, number))
-        reseal(execute, "head", "number = ?", (number,))
+        execute(_ADVANCE, (last, head, number))
         return last, head
 
     def _check_blobs(self, staged: Sequence[Staged], filed: Sequence[FileVersion]) -> None:
@@ -189,18 +189,12 @@ class JournalPart(SegmentPart, Part):
                     "Run the step again.",
                 )
 
-    def _insert_named(self, execute: Execute, number: int, seq: int, record: NewRecord) -> None:
+    def _insert_named(self, execute: Execute, record: NewRecord) -> None:
         for key, label in record.labels.items():
             form = msgspec.msgpack.encode(label.stored())
             execute("INSERT OR IGNORE INTO label VALUES (?,?)", (key, form))
         if record.segments:
             self._insert_segments(execute, record.segments)
-        if record.reuse_key is not None:
-            execute(
-                "INSERT OR REPLACE INTO reuse (key, number, seq) VALUES (?,?,?)",
-                (record.reuse_key, number, seq),
-            )
-            reseal(execute, "reuse", "key = ? AND number = ?", (record.reuse_key, number))
 
     def records(
         self, run: str, kinds: Collection[Kind] | None = None, after: int = 0
@@ -250,20 +244,18 @@ class JournalPart(SegmentPart, Part):
 
     def reuse_get(self, reuse_key: str) -> Record | None:
         """The latest record with this key in any run that is still here."""
-        rows = sound("reuse", self._db.rows(_REUSE, (reuse_key,)))
+        mark_ = reuse_mark(reuse_key)
+        rows = self._db.rows(_REUSE, (SEQ_BITS, mark_))
         if not rows:
             return None
-        run, number, seq = rows[0]
-        found = self._db.rows(
-            f"{_READ} WHERE id IN (?,?) ORDER BY id",
-            (row_id(number, seq - 1), row_id(number, seq)),
-        )
-        if not found:
-            raise damaged_record(run, seq, "It is missing.")
-        previous = first_link(run) if seq == 1 else found[0][-1]
+        run, id_ = rows[0]
+        found = self._db.rows(f"{_READ} WHERE id IN (?,?) ORDER BY id", (id_ - 1, id_))
+        if not found or found[-1][0] != id_:
+            return None  # its run was removed since
         row, hash_ = Row(*found[-1][:-1]), found[-1][-1]
-        if row.seq != seq or link(previous, row) != hash_:
-            raise damaged_record(run, seq, "Its hash does not follow from the one before.")
+        previous = first_link(run) if row.seq == 1 else found[0][-1]
+        if row.reuse != mark_ or link(previous, row) != hash_:
+            raise damaged_record(run, row.seq, "Its hash does not follow from the one before.")
         return as_record(run, row, hash_, self._payload(row, run))
 
     def _payload(self, row: Row, run: str) -> bytes:
@@ -312,6 +304,6 @@ def as_record(run: str, row: Row, hash_: bytes, payload: bytes) -> Record:
         payload,
         unpack(row.labels, LABEL_BYTES),
         unpack(row.blobs, REF_BYTES),
-        unpack(row.segments, REF_BYTES),
+        unpack_names(row.segments),
         hash_.hex(),
     )

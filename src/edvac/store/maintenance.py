@@ -7,7 +7,7 @@ removes, and an append checks under the same lock that what it names is there.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import apsw
@@ -28,7 +28,7 @@ from edvac.store.model import Problem, Swept
 from edvac.store.owner import Process
 from edvac.store.schema import FORMAT, MIGRATIONS, Execute
 from edvac.store.seal import BROKEN, TABLES, sealed, sound
-from edvac.store.segments import unpack_segment
+from edvac.store.segments import row_names, unpack_segment
 
 GRACE_S = 3600.0
 _USED = {
@@ -45,6 +45,8 @@ _HELD = sealed(
     "SELECT owner, process, epoch, expires, seen, acquired, SOUND FROM head WHERE owner NOTNULL",
     "head",
 )
+_label_keys = functools.partial(unpack, size=LABEL_BYTES)
+_refs = functools.partial(unpack, size=REF_BYTES)
 _SCHEMA = "SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
 
 
@@ -108,7 +110,7 @@ class MaintenancePart(JournalPart, FilePart):
                 restore_label(key, form)
             except DamageError as error:
                 yield Problem(error.code, f"label {key}", error.what)
-        for key in sorted(self._used("labels", LABEL_BYTES) - known):
+        for key in sorted(self._used("labels", _label_keys) - known):
             yield Problem("label_missing", f"label {key}", "a record refers to it")
 
     def _verify_segments(self) -> Iterator[Problem]:
@@ -122,7 +124,7 @@ class MaintenancePart(JournalPart, FilePart):
                 unpack_segment(key.hex(), packed)
             except DamageError as error:
                 yield Problem(error.code, f"segment {key.hex()}", error.what)
-        for hash_ in sorted(self._used("segments", REF_BYTES) - known):
+        for hash_ in sorted(self._used("segments", row_names) - known):
             yield Problem("segment_missing", f"segment {hash_}", "a record refers to it")
 
     def _verify_files(self) -> Iterator[Problem]:
@@ -154,16 +156,9 @@ class MaintenancePart(JournalPart, FilePart):
             broken = self._db.rows(BROKEN[table])[0][0]
             if broken:
                 yield Problem("row_damaged", f"table {table}", f"{broken} rows are not as written")
-        sql = (
-            "SELECT u.number, u.seq FROM reuse u LEFT JOIN record c"
-            " ON c.id = (u.number << ? | u.seq) WHERE c.id IS NULL"
-        )
-        for number, seq in self._db.rows(sql, (SEQ_BITS,)):
-            where = f"run number {number}, record {seq}"
-            yield Problem("reuse_orphaned", where, "a reuse key names a record that is not here")
 
     def gc(self, grace_s: float = GRACE_S) -> Swept:
-        """Remove blobs, labels, segments and reuse rows that nothing refers to.
+        """Remove blobs, labels and segments that nothing refers to.
 
         What was touched within `grace_s`, or since the earliest live lease was taken, stays: a
         record that names it may be on its way.
@@ -178,19 +173,17 @@ class MaintenancePart(JournalPart, FilePart):
                 self._blobs.remove(ref)
                 blobs, bytes_ = blobs + 1, bytes_ + size
             stored = {row[0] for row in execute("SELECT key FROM label").fetchall()}
-            labels = stored - self._used("labels", LABEL_BYTES)
+            labels = stored - self._used("labels", _label_keys)
             for key in labels:
                 execute("DELETE FROM label WHERE key = ?", (key,))
             waiting = execute("SELECT hash FROM segment WHERE touched <= ?", (cutoff,)).fetchall()
-            segments = {row[0].hex() for row in waiting} - self._used("segments", REF_BYTES)
+            segments = {row[0].hex() for row in waiting} - self._used("segments", row_names)
             for hash_ in segments:
                 execute("DELETE FROM segment WHERE hash = ?", (bytes.fromhex(hash_),))
-            execute("DELETE FROM reuse WHERE number NOT IN (SELECT number FROM run)")
-            reuse: int = execute("SELECT changes()").get
             durability_point("store.gc.before_commit")
         self._db.rows("PRAGMA incremental_vacuum")
         self._db.checkpoint(truncate=True)
-        return Swept(blobs, bytes_, len(labels), len(segments), reuse)
+        return Swept(blobs, bytes_, len(labels), len(segments))
 
     def _cutoff(self, execute: Execute, grace_s: float) -> float:
         now = self._clock.wall()
@@ -204,17 +197,17 @@ class MaintenancePart(JournalPart, FilePart):
                 cutoff = min(cutoff, acquired)
         return cutoff
 
-    def _used(self, column: str, size: int) -> set[str]:
+    def _used(self, column: str, names: Callable[[bytes], Iterable[str]]) -> set[str]:
         found: set[str] = set()
         for (packed,) in self._db.rows(_USED[column]):
             if not isinstance(packed, bytes):
                 raise DamageError(
                     "store_damaged", "the store is damaged", f"A record has no {column}."
                 )
-            found.update(unpack(packed, size))
+            found.update(names(packed))
         return found
 
     def _used_blobs(self) -> set[str]:
-        found = self._used("blobs", REF_BYTES)
+        found = self._used("blobs", _refs)
         found.update(row[0] for row in self._db.rows(_USED_BLOBS))
         return found

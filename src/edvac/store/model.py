@@ -210,4 +210,3 @@ class Swept:
     blob_bytes: int = 0
     labels: int = 0
     segments: int = 0
-    reuse: int = 0

@@ -53,8 +53,10 @@ CREATE TABLE record (
   blobs BLOB NOT NULL,
   segments BLOB NOT NULL,
   files BLOB NOT NULL,
+  reuse BLOB,
   hash BLOB NOT NULL
 );
+CREATE INDEX record_reuse ON record (reuse) WHERE reuse NOTNULL;
 CREATE TABLE label (key TEXT PRIMARY KEY, form BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE segment (
   id INTEGER PRIMARY KEY,
@@ -78,14 +80,6 @@ CREATE TABLE file (
   mark BLOB NOT NULL,
   UNIQUE (number, path, version)
 );
-CREATE TABLE reuse (
-  key TEXT NOT NULL,
-  number INTEGER NOT NULL REFERENCES run ON DELETE CASCADE,
-  seq INTEGER NOT NULL,
-  mark BLOB NOT NULL DEFAULT x'',
-  PRIMARY KEY (key, number)
-) WITHOUT ROWID;
-CREATE INDEX reuse_number ON reuse (number);
 CREATE TABLE apply (
   number INTEGER NOT NULL REFERENCES run ON DELETE CASCADE,
   round INTEGER NOT NULL,

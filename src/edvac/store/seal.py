@@ -18,7 +18,6 @@ from edvac.store.schema import Execute
 _COLUMNS = {
     "run": "number, id, created, state, task, program, title, closed, seconds, counts",
     "head": "number, last, hash, epoch, owner, process, acquired, expires, seen",
-    "reuse": "key, number, seq",
     "apply": "number, round, root, phase, files",
     "applied": "number, round, path, before, after, mode, state",
     "inbox": "id, number, kind, payload, posted, taken",
@@ -57,6 +56,16 @@ def sealed(sql: str, *tables: str) -> str:
 def reseal(execute: Execute, table: str, where: str, values: Sequence[Any]) -> None:
     """After each change of a row, in the same transaction."""
     execute(_UPDATE[table] + where, values)
+
+
+def resealed(table: str, *columns: str) -> str:
+    """Change and seal of one row by `number` in one statement, for a change as frequent as an
+    append; the values are bound as they are stored, so the columns must convert nothing."""
+    values = {name: f"?{place}" for place, name in enumerate(columns, start=1)}
+    covered = ", ".join(values.get(name, name) for name in _COLUMNS[table].split(", "))
+    sets = ", ".join(f"{name} = {value}" for name, value in values.items())
+    where = f"WHERE number = ?{len(columns) + 1}"
+    return f"UPDATE {table} SET {sets}, mark = seal('{table}', {covered}) {where}"  # noqa: S608
 
 
 def sound(table: str, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
