@@ -15,11 +15,12 @@ from edvac.control.access import claimed_access, unforeseen
 from edvac.core.label import PROGRAM
 from edvac.core.signature import Access, overlap
 from edvac.core.value import lift
+from edvac.device import CATALOGUE
 from edvac.device.glob import Glob
 from edvac.program import Evaluator, Fuel
 from edvac.program.facts import Facts
 
-PARTS = ["f", "[", "]", "0-9", "!", "/", "g", "[0-9]", "[!f]", "*", "?"]
+PARTS = ["f", "[", "]", "0-9", "!", "/", "g", "[0-9]", "[!f]", "[!", "*", "?"]
 NAMES = ["f0", "0", "f/0", "f[0]", "g", "f5/g", "[f]", "5", "f0g", "]", "f[", "fg/f"]
 
 
@@ -30,16 +31,17 @@ def unit_of(text: str) -> ControlUnit:
     )
 
 
-def claim_of(pieces: list[tuple[str, bool]]) -> Access:
-    """The claim of a path written as an f-string; of the pieces some are known in the text."""
+def claim_of(op: str, pieces: list[tuple[str, bool]]) -> Access:
+    """The claim of a call with a path written as an f-string; of the pieces some are known in the
+    text."""
     values: list[ast.expr] = [
         ast.Constant(piece)
         if known
         else ast.FormattedValue(ast.Name("x", ast.Load()), conversion=-1)
         for piece, known in pieces
     ]
-    found = Facts(sim.CATALOGUE, {}, {}).pattern(ast.JoinedStr(values))
-    return claimed_access(Access(reads=(found,)))
+    call = ast.Call(ast.parse(op, mode="eval").body, [ast.JoinedStr(values)], [])
+    return claimed_access(Facts(CATALOGUE, {}, {}).call_access(call, CATALOGUE.signatures[op]))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -51,16 +53,17 @@ def test_a_claim_covers_every_path_and_every_match_of_a_pattern(seed: int) -> No
             (chance.choice(PARTS), chance.random() < 0.6) for _ in range(chance.randint(1, 5))
         ]
         text = "".join(piece for piece, _ in pieces)
-        opened = any("[" in piece for piece, known in pieces if not known)
-        if text.startswith("/") or posixpath.normpath(text) != text or opened:
+        if text.startswith("/") or posixpath.normpath(text) != text:
             continue  # no path of a run, or one of another shape than the text says
         exact = claimed_access(Access(reads=(text,)))
-        claim = claim_of(pieces)
-        assert unforeseen(claim, exact) is None, (pieces, claim)
-        assert claim.conflicts(Access(writes=exact.reads)), (pieces, claim)
-        for name in filter(Glob.of(text).matches, NAMES):
-            met += 1
-            assert overlap(claim.reads[0], name), (pieces, claim, name)
+        for op in ("files.list", "files.read"):
+            claim = claim_of(op, pieces)
+            assert unforeseen(claim, exact) is None, (pieces, claim)
+            assert claim.conflicts(Access(writes=exact.reads)), (pieces, claim)
+            for name in filter(Glob.of(text).matches if op == "files.list" else text.__eq__, NAMES):
+                met += 1
+                assert overlap(claim.reads[0], name), (pieces, claim, name)
+                assert overlap(exact.reads[0], name), (pieces, exact, name)
     assert met > 200
 
 
@@ -89,3 +92,11 @@ def test_a_bracket_in_a_name_is_itself() -> None:
     assert [i.call.op for i in work.intents] == ["llm.write"]
     work = unit.finished([(work.intents[0].slot, Result(lift("1", PROGRAM)))], 1)
     assert [i.call.op for i in work.intents] == ["files.write"]
+
+
+def test_files_of_a_directory_with_brackets_in_its_name_may_be_read() -> None:
+    unit = unit_of('ys = [files.read(p) for p in files.list("mail [old]/*")]\n')
+    work = unit.start(0)
+    found = lift(["mail [old]/a", "mail o/b"], PROGRAM)
+    work = unit.finished([(work.intents[0].slot, Result(found))], 1)
+    assert [i.call.op for i in work.intents] == ["files.read"] * 2

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edvac.core.schema import INT, STR
@@ -26,6 +27,14 @@ paths = st.lists(names, min_size=1, max_size=3).map("/".join)
 pieces = names | st.sampled_from(["*", "**", "?", "a*", "*.md", "[ab]", "*b"])
 globs = st.lists(pieces, min_size=1, max_size=3).map("/".join)
 
+# A bracket opens a class in a pattern and is itself in a name.
+odd_names = st.lists(names | st.sampled_from(["[a]", "[ab]", "[a", "]", "?", "*"]), min_size=1,
+                     max_size=3).map("/".join)  # fmt: skip
+signs = st.sampled_from(["[", "]", "a", "b", "!", "*", "?", "/", ".md"])
+odd_globs = st.lists(signs, min_size=1, max_size=7).map(
+    lambda parts: posixpath.normpath("".join(parts)).lstrip("/")
+)
+
 
 def touches(glob: str, path: str) -> bool:
     return glob == WILD or Glob.of(glob).matches(path)
@@ -35,6 +44,16 @@ def touches(glob: str, path: str) -> bool:
 @example("**/b.md", "b.md", "b.md")
 @example("a/**/b.md", "a/*", "a/b.md")
 def test_globs_that_match_one_path_overlap(left: str, right: str, path: str) -> None:
+    if touches(left, path) and touches(right, path):
+        assert overlap(left, right)
+
+
+@settings(max_examples=2000)
+@given(odd_names | odd_globs, odd_names | globs, odd_names)
+@example("[a]/b", "a/b", "a/b")
+@example("[a]/b", "[a]/*", "[a]/b")
+@example("a[b/*]b", "a[b/a]b", "a[b/a]b")
+def test_brackets_hide_no_overlap(left: str, right: str, path: str) -> None:
     if touches(left, path) and touches(right, path):
         assert overlap(left, right)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import posixpath
 
-from edvac.core.signature import WILD, Access, Effect, Signature
+from edvac.core.signature import WILD, Access, Effect, Signature, unbracketed
 from edvac.core.value import Value, plain
 
 
@@ -63,5 +63,4 @@ def _pattern(path: str) -> str:
 
 
 def _covers(pattern: str, path: str) -> bool:
-    # A name with brackets is announced as itself or by a pattern that has none (`program.facts`).
-    return pattern in (WILD, path) or fnmatch.fnmatchcase(path, pattern)
+    return pattern in (WILD, path) or fnmatch.fnmatchcase(path, unbracketed(pattern))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import fnmatch
 import functools
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -51,6 +52,7 @@ class Param:
     default: Any = REQUIRED
     role: Role = Role.DATA
     variadic: bool = False  # takes all further positional operands
+    glob: bool = False  # of an address: wildcards in it are not characters of a name
     keyword_only: bool = False
     doc: str = ""
 
@@ -93,6 +95,23 @@ class Signature:
 
 
 WILD = "**"  # the pattern of an address that is not known yet
+
+# To the last place in a name where a class may end: at a bracket, or in a part that is not known.
+_BRACKETS = re.compile(r"\[(?:[^/]*[\]*])?")
+# The same where the part that is not known may have opened it.
+_OPENED = re.compile(r"\*(?=[^/*])[^/]*[\]*]")
+
+
+def unbracketed(glob: str) -> str:
+    """The glob with a star for what stands in brackets: a class of characters to who matches with
+    it, itself in a path; and with an unknown part inside it would be the class of a star."""
+    return _BRACKETS.sub("*", glob)
+
+
+def unopened(glob: str) -> str:
+    """A glob whose stars stand for parts of a pattern, with a star for all that may be in the
+    brackets that they open."""
+    return glob if glob == WILD else _OPENED.sub("*", glob)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +211,6 @@ class Catalogue:
         return tuple(found for found in self.signatures.values() if found.device == device)
 
 
-def address_param(name: str = "path", doc: str = "") -> Param:
+def address_param(name: str = "path", doc: str = "", *, glob: bool = False) -> Param:
     """The usual parameter for a path."""
-    return Param(name, STR, role=Role.ADDRESS, doc=doc)
+    return Param(name, STR, role=Role.ADDRESS, doc=doc, glob=glob)

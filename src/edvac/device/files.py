@@ -43,7 +43,7 @@ _PATTERN = "glob relative to the input root: inbox/*.txt; ** crosses directories
 SIGNATURES = (
     Signature(
         "files.list",
-        (address_param("pattern", _PATTERN),),
+        (address_param("pattern", _PATTERN, glob=True),),
         ListOf(STR),
         Effect.READ,
         "The paths that match a pattern, sorted.",

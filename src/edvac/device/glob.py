@@ -1,7 +1,8 @@
 """Patterns over paths: ``*`` stays within a directory, ``**`` does not.
 
-A name that begins with a dot is found only by a part that begins with one. Knows nothing of disks:
-a walk asks, name by name, whether going on can lead anywhere.
+A name that begins with a dot is found only by a part that begins with one; every name by itself,
+whatever its characters mean in a pattern: `mail [old]/*` finds what lies in ``mail [old]``. Knows
+nothing of disks: a walk asks, name by name, whether going on can lead anywhere.
 """
 
 from __future__ import annotations
@@ -73,4 +74,4 @@ def covers(pattern: str, path: str) -> bool:
 def _match(pattern: str, name: str) -> bool:
     if name.startswith(".") and not pattern.startswith("."):
         return False
-    return fnmatch.fnmatchcase(name, pattern)
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)

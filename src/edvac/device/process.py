@@ -36,14 +36,18 @@ from edvac.sandbox import Completed, Grant, Spec, bubblewrap, interpreter
 MAX_WRITTEN = 256 * 1024 * 1024  # bytes of all files that one call may leave
 
 
+def _paths(name: str) -> Param:
+    return Param(name, ListOf(STR), default=[], role=Role.ADDRESS, keyword_only=True, glob=True)
+
+
 def _signature(op: str, doc: str) -> Signature:
     return Signature(
         op,
         (
             Param("code", STR, role=Role.CODE, doc="a string literal"),
             Param("data", DictOf(ANY), default={}, keyword_only=True, doc="values, by name"),
-            Param("reads", ListOf(STR), default=[], role=Role.ADDRESS, keyword_only=True),
-            Param("writes", ListOf(STR), default=[], role=Role.ADDRESS, keyword_only=True),
+            _paths("reads"),
+            _paths("writes"),
         ),
         STR,
         Effect.WRITE,

@@ -8,10 +8,20 @@ constants handed in.
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 
-from edvac.core.signature import NO_ACCESS, WILD, Access, Catalogue, Effect, Role, Signature
+from edvac.core.signature import (
+    NO_ACCESS,
+    WILD,
+    Access,
+    Catalogue,
+    Effect,
+    Param,
+    Role,
+    Signature,
+    unbracketed,
+    unopened,
+)
 from edvac.program.program import Function
 from edvac.program.tree import calls, dotted, names
 
@@ -90,16 +100,19 @@ class Facts:
     def _patterns(
         self, bound: dict[str, ast.expr], signature: Signature, name: str
     ) -> tuple[str, ...]:
-        node = bound.get(name)
+        node, param = bound.get(name), signature.param(name)
         if node is not None:
-            if isinstance(node, ast.List | ast.Tuple):
-                return tuple(self.pattern(part) for part in node.elts)
-            return (self.pattern(node),)
-        param = signature.param(name)
+            nodes = node.elts if isinstance(node, ast.List | ast.Tuple) else [node]
+            return tuple(self._claim(part, param) for part in nodes)
         default = param.default if param is not None else None
         if isinstance(default, str):
             return (default,) if default else ()
         return tuple(default) if isinstance(default, list | tuple) else ()
+
+    def _claim(self, node: ast.expr, param: Param | None) -> str:
+        found = self.pattern(node)
+        known = isinstance(node, ast.Constant) or param is None or not param.glob
+        return found if known else unopened(found)
 
     def pattern(self, node: ast.expr) -> str:
         """A glob that every value of this path expression matches."""
@@ -148,18 +161,9 @@ def _part(node: ast.expr) -> str:
     return str(node.value) if isinstance(node, ast.Constant) else "*"
 
 
-# To the last place in a name where a class may end: at a bracket, or in a part that is not known.
-_BRACKETS = re.compile(r"\[(?:[^/]*[\]*])?")
-
-
 def _glob(parts: list[str]) -> str:
-    """Parts of a path in a row; an unknown part matches anything.
-
-    So does what stands in brackets: in a pattern it is a class of characters, in a path itself, and
-    with an unknown part inside it would be the class of a star.
-    """
-    text = "".join("*" if part == WILD else part for part in parts)
-    text = _BRACKETS.sub("*", text)
+    """Parts of a path in a row; an unknown part matches anything, and so do brackets."""
+    text = unbracketed("".join("*" if part == WILD else part for part in parts))
     return WILD if not text.strip("*") else text
 
 
