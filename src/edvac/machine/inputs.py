@@ -73,12 +73,14 @@ def missing_directories(touches: Access, here: Path) -> list[str]:
     """Directories that a program reads, that are not there, and that it does not write itself."""
     made = {_split(pattern)[0] for pattern in touches.writes}
     wanted = {head for head, rest in map(_split, touches.reads) if rest} - {""} - made
-    return sorted(name for name in wanted if not (here / name).is_dir())
+    # Brackets may be a class of characters: then there need be no directory of that name.
+    return sorted(name for name in wanted if "[" not in name and not (here / name).is_dir())
 
 
 def _split(pattern: str) -> tuple[str, str]:
-    """The first directory of a pattern and the rest; nothing where it is not known or leads out."""
+    """The first directory of a pattern and the rest; nothing where it is not known or leads out.
+    Brackets are taken for a part of its name."""
     head, _, rest = posixpath.normpath(pattern).partition("/")
-    if pattern == WILD or head in ("", ".", "..") or (rest and any(mark in head for mark in "*?[")):
+    if pattern == WILD or head in ("", ".", "..") or (rest and any(mark in head for mark in "*?")):
         return "", ""
     return head, rest
