@@ -106,7 +106,7 @@ def test_ctrl_c_once_stops_cleanly_and_resume_goes_on(edvac: Bench) -> None:
     assert (run["state"], run["running"]) == ("open", False)
     resumed = edvac("resume", run["id"])
     assert resumed.code == 0
-    assert "1 steps are already done" in resumed.err
+    assert "already there: 1 step" in resumed.err
     assert edvac.processors[-1].calls == 1
 
 

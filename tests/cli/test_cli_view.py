@@ -192,7 +192,7 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.splitlines() == [
         "loading …",
         "    1 x = 1",
-        "run r goes on; 3 steps are already done",
+        "run r goes on; already there: 3 steps",
         "… a: away; again",
         "= [4/4] a: ok",
         "✗ b: broke",

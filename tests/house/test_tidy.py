@@ -175,6 +175,19 @@ def test_no_shell_and_no_catch_all() -> None:
     assert not bad
 
 
+def test_what_an_error_says_is_a_clause() -> None:
+    """It is shown after a name: no capital, no full stop."""
+    bad = []
+    for path, tree in sources():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error"):
+                for what in node.args[1:2]:
+                    text = ast.unparse(what).lstrip("f").strip("\"'")
+                    if re.match("[A-Z][a-z ]", text) or text.endswith("."):
+                        bad.append(place(path, node))
+    assert not bad
+
+
 def test_every_module_says_what_it_does() -> None:
     bad = [place(path) for path, tree in sources() if not ast.get_docstring(tree)]
     assert not bad

@@ -84,6 +84,6 @@ def _report(run: str, word: str, paths: list[str], as_json: bool) -> None:
     if as_json:
         ui.out_json({"run": run, word: paths})
         return
-    ui.out(f"{word}: {len(paths)} file{'' if len(paths) == 1 else 's'}")
+    ui.out(f"{word}: {ui.counted(len(paths), 'file')}")
     for path in paths:
         ui.out(ui.safe_line(f"  {path}"))

@@ -137,7 +137,11 @@ def _workspace() -> list[Finding]:
         problems = store.verify()
         runs = len(store.runs(limit=100_000))
     if not problems:
-        return [Finding("workspace", "ok", f"{workspace}: {runs} runs, every record verified")]
+        return [
+            Finding(
+                "workspace", "ok", f"{workspace}: {ui.counted(runs, 'run')}, every record verified"
+            )
+        ]
     return [
         Finding("workspace", "bad", f"{one.where}: {one.what} [{one.code}]", "See docs/how-to.")
         for one in problems[:20]

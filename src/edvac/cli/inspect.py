@@ -172,9 +172,13 @@ def _show_step(store: Store, entry: Entry, prompt: bool, as_json: bool) -> None:
         parts = ["".join(sent), "\n--- received ---\n", entry.body.get("answer", "")]
         click.echo("".join(map(ui.safe, parts)) if on_terminal else "".join(parts))
     else:
-        for name, found in document.items():
-            shown = found if isinstance(found, str) else json.dumps(found, default=str)
-            ui.out(f"{name}: {shown}")
+        # The prompt is named by the hashes of its parts, and has an option of its own.
+        shown = {key: found for key, found in document.items() if key not in ("prompt", "label")}
+        if "label" in document:
+            sources, steered, *_ = document["label"]
+            shown["influenced by"] = ", ".join(sorted({*sources, *steered}))
+        for name, found in shown.items():
+            ui.out(f"{name}: {found if isinstance(found, str) else json.dumps(found, default=str)}")
 
 
 @click.command()

@@ -60,4 +60,4 @@ def gc(grace: float, as_json: bool) -> None:
     if as_json:
         ui.out_json({"blobs": swept.blobs, "bytes": swept.blob_bytes, "segments": swept.segments})
     else:
-        ui.out(f"freed {swept.blobs} blobs, {ui.megabytes(swept.blob_bytes)}")
+        ui.out(f"freed {ui.counted(swept.blobs, 'blob')}, {ui.megabytes(swept.blob_bytes)}")

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,11 +36,14 @@ Examples:
 """
 
 
+_BUDGET_HELP = "Tokens at most; steps that run when they are spent still end."
+
+
 def common(command: Any) -> Any:
     """Options of everything that runs a model."""
     options = [
         click.option("--model", help="Model name, .gguf file, or URL#MODEL of an endpoint."),
-        click.option("--budget", "tokens", type=click.IntRange(min=1), help="Tokens at most."),
+        click.option("--budget", "tokens", type=click.IntRange(min=1), help=_BUDGET_HELP),
         click.option("--yes", "-y", is_flag=True, help="Approve the plan without asking."),
         click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout."),
         click.option("--plain", is_flag=True, help="Plain lines instead of a live panel."),
@@ -75,7 +79,10 @@ def run(task: str, **flags: Any) -> int:
 @click.option("--retry", is_flag=True, help="Try again what failed, and what that blocked.")
 @common
 def resume(run_id: str | None, retry: bool, **flags: Any) -> int:
-    """Go on with RUN (default: the latest); nothing that is finished runs again."""
+    """Go on with RUN (default: the latest); nothing that is finished runs again.
+
+    The model and the budget are the run's own, unless others are given.
+    """
     command = _Command(flags)
     return asyncio.run(command.whole(command.resume(run_id, retry=retry)))
 
@@ -217,6 +224,7 @@ class _Command:
             self._flags["output"],
             self._flags["fresh"],
             self._settings.tokens,
+            model=self._settings.model,
         )
 
     def _may_run_ahead(self) -> bool:
@@ -239,8 +247,13 @@ class _Command:
         return text
 
     async def resume(self, run_id: str | None, *, retry: bool) -> int:
+        """With the model that the run was begun with, unless another is named."""
+        from edvac.machine.job import history_to_resume
+
         with open_store() as store:
-            info = store.find_run(run_id)
+            info, history = history_to_resume(store, run_id, retry=retry)
+        if self._flags["model"] is None and history.opened["model_name"]:
+            self._settings = replace(self._settings, model=history.opened["model_name"])
         async with self._machine() as machine:
             return await self._drive(machine, run=info.id, retry=retry)
 
@@ -323,7 +336,9 @@ class _Command:
         elif job is not None:
             report = await machine.run(job, terminal)
         else:
-            report = await machine.resume(run, terminal, retry=retry)
+            report = await machine.resume(
+                run, terminal, retry=retry, tokens=self._flags["tokens"] or 0
+            )
         self._view.__exit__(None, None, None)
         return self._finish(machine, report)
 

@@ -74,19 +74,31 @@ def _text(program: str) -> str:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def check(program: str, as_json: bool) -> int:
     """Check PROGRAM without running it: errors, warnings, and what it would touch."""
+    from edvac.cli.plan import describe_touches
     from edvac.device import CATALOGUE
     from edvac.program import check as check_text
+    from edvac.program import parse
 
-    found = check_text(_text(program), CATALOGUE)
+    text = _text(program)
+    found = check_text(text, CATALOGUE)
     bad = [one for one in found if one.severity == "error"]
+    parsed = None if bad else parse(text, CATALOGUE)
     if as_json:
-        ui.out_json({"legal": not bad, "diagnostics": [asdict(one) for one in found]})
-    else:
-        for one in found:
-            ui.out(f"{program}:{one.line}:{one.column}: {one.severity}: {one.what} [{one.code}]")
-            if one.fix:
-                ui.out(f"    {one.fix}")
-        ui.out(f"{len(bad)} errors, {len(found) - len(bad)} warnings")
+        document = {"legal": not bad, "diagnostics": [asdict(one) for one in found]}
+        if parsed is not None:
+            touched, steps = parsed.touches, parsed.outline().steps
+            document |= {"reads": touched.reads, "writes": touched.writes, "steps": steps}
+        ui.out_json(document)
+        return EXIT_USAGE if bad else 0
+    for one in found:
+        ui.out(f"{program}:{one.line}:{one.column}: {one.severity}: {one.what} [{one.code}]")
+        if one.fix:
+            ui.out(f"    {one.fix}")
+    if parsed is not None:
+        for line in describe_touches(parsed, {}):
+            ui.out(line)
+    warnings = len(found) - len(bad)
+    ui.out(f"{ui.counted(len(bad), 'error')}, {ui.counted(warnings, 'warning')}")
     return EXIT_USAGE if bad else 0
 
 

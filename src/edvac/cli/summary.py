@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edvac.cli.ui import seconds
+from edvac.cli.ui import because, counted, seconds
 from edvac.machine import delivery
 from edvac.machine.overlay import newest
 
@@ -33,14 +33,18 @@ def summarise(machine: Machine, report: Report, applied: list[str]) -> list[str]
     """Lines for a person."""
     counts = report.counts
     text = f"run {report.run} is {report.state} after {seconds(report.seconds)}: "
-    text += f"{counts['finished']} steps finished"
+    text += f"{counted(counts['finished'], 'step')} finished"
     if counts["reused"]:
         text += f" ({counts['reused']} of them reused)"
     if counts["failed"] or counts["blocked"]:
         text += f", {counts['failed']} failed, {counts['blocked']} blocked"
     if counts["handled"]:
         text += f"; {counts['handled']} of the failures were handled by the program"
-    lines = [text, *_failures(report)]
+    history = machine.history(report.run)
+    lines = [
+        text,
+        *_failures(report, {e.slot: str(e.body.get("why", "")) for e in history.entries}),
+    ]
     lines += [
         f"  - line {call.line}: {', '.join(call.ops)} was never reached: {call.failed.what}"
         for call in report.unreached
@@ -56,7 +60,7 @@ def summarise(machine: Machine, report: Report, applied: list[str]) -> list[str]
     return lines
 
 
-def _failures(report: Report) -> list[str]:
+def _failures(report: Report, reasons: dict[str, str]) -> list[str]:
     """A row for each item that failed; blocked ones are counted under their cause."""
     rows = []
     by_cause: dict[str, int] = {}
@@ -68,7 +72,8 @@ def _failures(report: Report) -> list[str]:
             continue
         held = by_cause.get(step.slot, 0)
         more = f" (holds up {held} more)" if held else ""
-        rows.append(f"  ✗ {step.call.address}: {step.failure.what}{more}")
+        said = because(step.failure.what, reasons.get(step.slot, ""))
+        rows.append(f"  ✗ {step.call.address}: {said}{more}")
     left = len(rows) - MAX_ROWS
     return rows[:MAX_ROWS] + ([f"  … and {left} more"] if left > 0 else [])
 
@@ -78,6 +83,10 @@ def _next_step(report: Report, pending: bool, applied: bool) -> list[str]:
     match report.state:
         case "interrupted" | "waiting":
             return [f"Go on with `edvac resume {name}`."]
+        case "partial" if report.spent:
+            return [
+                f"With a larger --budget, `edvac resume {name} --retry` does only what is missing."
+            ]
         case "partial":
             return [
                 f"Mend the cause, then `edvac resume {name} --retry` does only what is missing."

@@ -95,6 +95,16 @@ def is_terminal() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 step, 2 steps."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def because(what: str, why: str) -> str:
+    """What failed and why, as one line without a full stop."""
+    return f"{what}: {why[0].lower()}{why[1:].rstrip('.')}" if why else what
+
+
 def megabytes(size: float) -> str:
     return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.2f} GB"
 

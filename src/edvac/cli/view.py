@@ -12,7 +12,7 @@ from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from edvac.cli.ui import err, safe_json, safe_line, seconds
+from edvac.cli.ui import because, counted, err, safe_json, safe_line, seconds
 from edvac.core import event
 
 if TYPE_CHECKING:
@@ -267,7 +267,8 @@ def describe(happened: event.Event, tally: Tally) -> str:
         case event.Stage():
             return f"{happened.name} …"
         case event.RunOpened(resumed=True):
-            return f"run {happened.run} goes on; {happened.replayed} steps are already done"
+            there = counted(happened.replayed, "step")
+            return f"run {happened.run} goes on; already there: {there}"
         case event.RunOpened():
             return f"run {happened.run}"
         case event.StepFinished(op=op) if op in _COUNTED:
@@ -278,7 +279,7 @@ def describe(happened: event.Event, tally: Tally) -> str:
             ended = tally.done + tally.failed + tally.blocked
             return f"{mark} [{ended}/{tally.known}] {happened.address}: {happened.preview}{took}"
         case event.StepFailed(blocked_by=""):
-            return f"✗ {happened.address}: {happened.what}"
+            return f"✗ {happened.address}: {because(happened.what, happened.why)}"
         case event.StepFailed():
             return f"- {happened.address}: not done, because {happened.blocked_by} failed"
         case event.StepRetried():

@@ -54,6 +54,7 @@ def failed(step: Step, failure: Failure) -> event.Event:
         op=step.call.op,
         code=failure.code,
         what=failure.what,
+        why=failure.why,
         fix=failure.fix,
     )
 

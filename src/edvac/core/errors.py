@@ -24,8 +24,8 @@
       InternalError                  edvac's own fault: please report                      exit 1
 
 A class says who is at fault and fixes the exit code; `code` names the exact case, is stable across
-versions and has an entry in docs/reference/errors.md. `what`, `why` and `fix` are one sentence
-each.
+versions and has an entry in docs/reference/errors.md. `what` is a clause without capital and full
+stop, since it is shown after a name; `why` and `fix` are one sentence each.
 """
 
 from __future__ import annotations

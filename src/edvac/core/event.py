@@ -81,6 +81,7 @@ class StepFailed(Event, frozen=True, kw_only=True, tag="step_failed"):
     op: str
     code: str
     what: str
+    why: str = ""
     fix: str = ""
     blocked_by: str = ""  # address of the step that failed upstream, for a blocked one
 

@@ -95,7 +95,7 @@ def _limits(wanted: Assembly, config: ModelConfig, kv_bytes: int, dtype: torch.d
     if tokens < 64:
         raise ConfigError(
             "kv_too_small",
-            "The memory for keys and values is too small.",
+            "the memory for keys and values is too small",
             f"It holds {tokens} tokens of this model.",
             f"Allow at least {token * 2048 >> 20} MiB.",
         )

@@ -99,7 +99,7 @@ def find(name: str) -> ModelEntry:
     known = ", ".join(entry.name for entry in CATALOGUE)
     raise ConfigError(
         "model_unknown",
-        f"There is no model named {name!r} in the catalogue.",
+        f"there is no model named {name!r} in the catalogue",
         f"It holds {known}.",
         "Name one of these, or the path of a .gguf or .safetensors file.",
     )
@@ -121,8 +121,14 @@ def model_path(entry: ModelEntry, directory: Path | None = None) -> Path:
 
 def resolve(name: str, directory: Path | None = None) -> Path | None:
     """The installed file of a catalogue name, or a path as given; None where it is not there."""
-    if name.endswith((".gguf", ".safetensors")) or os.sep in name:
-        path = Path(name).expanduser()
-        return path if path.is_file() else None
-    path = model_path(find(name), directory)
+    path = Path(name).expanduser() if _is_path(name) else model_path(find(name), directory)
     return path if path.is_file() else None
+
+
+def pinned(name: str) -> str | None:
+    """The SHA-256 that the file of a catalogue name must have; None for a path."""
+    return None if _is_path(name) else find(name).sha256
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith((".gguf", ".safetensors")) or os.sep in name

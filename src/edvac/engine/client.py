@@ -136,7 +136,7 @@ async def connect_or_start(spec: EngineSpec, on_progress: OnProgress | None = No
                 raise
             raise ProcessorError(
                 "engine_slow",
-                "The engine did not become ready.",
+                "the engine did not become ready",
                 f"{spec.start_seconds:.0f} seconds passed. {log_tail(log_path(spec))}",
                 "Choose a smaller model, or allow more time.",
             ) from error
@@ -380,7 +380,7 @@ class EngineClient:
             code = self._process.poll() if self._process is not None else None
             error = _died("The engine died.", self.log, code)
         except FrameError as broken:
-            error = ProcessorError("engine_garbled", "The engine sent nonsense.", str(broken))
+            error = ProcessorError("engine_garbled", "the engine sent nonsense", str(broken))
         self._gone = error
         self._writer.close()
         for pending in self._pending.values():

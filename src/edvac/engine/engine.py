@@ -95,7 +95,7 @@ class Engine:
     def submit(self, request: Generate) -> None:
         """Queue a request; raises what is wrong with it."""
         if request.id in self._answers:
-            raise ConfigError("request_duplicate", f"A request named {request.id!r} is running.")
+            raise ConfigError("request_duplicate", f"a request named {request.id!r} is running")
         _check(request)
         tokens, keeps = self._encode(request)
         job = Job(
@@ -130,7 +130,7 @@ class Engine:
         plan = self._scheduler.plan()
         if not plan.chunks:
             if self._answers:
-                raise InternalError("schedule_stuck", "The scheduler has work but plans none.")
+                raise InternalError("schedule_stuck", "the scheduler has work but plans none")
             return []
         started = self.clock.now()
         messages: list[FromEngine] = []
@@ -386,4 +386,4 @@ def _check(request: Generate) -> None:
     )
     for good, why in rules:
         if not good:
-            raise ConfigError("request_invalid", "The request cannot be run.", f"{why}.")
+            raise ConfigError("request_invalid", "the request cannot be run", f"{why}.")

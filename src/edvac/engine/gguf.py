@@ -103,7 +103,7 @@ class GGUFFile:
 def bad(code: str, path: Path, why: str) -> ModelFileError:
     return ModelFileError(
         f"model_{code}",
-        f"The model file {path.name} cannot be used.",
+        f"the model file {path.name} cannot be used",
         f"Reading it showed that {why}.",
         "Fetch the model again with `edvac model pull`, or choose another file.",
     )

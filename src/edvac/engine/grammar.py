@@ -114,7 +114,7 @@ class Matcher:
     def take(self, token: int) -> None:
         if not self._matcher.consume_token(token):
             self._check()
-            raise InternalError("grammar_rejected", "The grammar refused a token it had allowed.")
+            raise InternalError("grammar_rejected", "the grammar refused a token it had allowed")
 
     def legal(self, tokens: list[int]) -> int:
         """How many of the tokens, from the first, could come next; the state stays as it is."""
@@ -144,7 +144,7 @@ def _check_length(text: str) -> None:
 def _refused(why: str) -> ConfigError:
     return ConfigError(
         "grammar_invalid",
-        "The answer's schema or grammar cannot be used.",
+        "the answer's schema or grammar cannot be used",
         why.strip().splitlines()[0][:500] if why.strip() else "",
         "Simplify the schema; unsupported keywords are named above.",
     )

@@ -100,7 +100,7 @@ class Packed:
     def filled(self, data: torch.Tensor) -> Packed:
         """A copy of this matrix's layout with other contents."""
         if data.dtype != torch.uint8 or data.numel() != self.size:
-            raise InternalError("packed_size", "Packed weights do not have their layout's size.")
+            raise InternalError("packed_size", "packed weights do not have their layout's size")
         other = self.over(self.tensor.clone())
         ctypes.memmove(torch.ops.mkldnn.data_ptr(other.tensor), data.data_ptr(), self.size)
         return other

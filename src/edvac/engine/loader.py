@@ -396,7 +396,7 @@ def _check_shapes(source: WeightSource, path: Path) -> None:
         if not source.has(name):
             raise ModelFileError(
                 "model_missing_tensor",
-                f"The model file {path.name} cannot be used.",
+                f"the model file {path.name} cannot be used",
                 f"It has no tensor named {name!r}.",
                 "Fetch the model again with `edvac model pull`, or choose another file.",
             )

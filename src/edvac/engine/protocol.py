@@ -207,7 +207,7 @@ def encode(message: ToEngine | FromEngine) -> bytes:
     if len(body) > MAX_FRAME:
         raise OperandError(
             "operand_too_large",
-            f"The message is {len(body)} bytes long.",
+            f"the message is {len(body)} bytes long",
             f"One message to or from the engine holds at most {MAX_FRAME} bytes.",
             "Give the step less data, or declare a paging rule for it.",
         )

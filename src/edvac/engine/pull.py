@@ -141,7 +141,7 @@ def _alone(entry: ModelEntry, partial: Partial) -> Iterator[None]:
             except BlockingIOError as error:
                 raise TransientError(
                     "model_being_fetched",
-                    f"The model {entry.name} is being fetched by another process.",
+                    f"the model {entry.name} is being fetched by another process",
                     f"That process holds {partial.lock}.",
                     "Wait until it has ended, or stop it (what came is kept); then run this again.",
                 ) from error
@@ -169,7 +169,7 @@ def _take_over(plan: PullPlan, origin: Path, partial: Partial, report: OnProgres
     except SourceError as error:
         raise ModelFileError(
             "model_damaged",
-            f"The file {origin} is not the model {plan.entry.name}.",
+            f"the file {origin} is not the model {plan.entry.name}",
             str(error),
             "Give another file, or let edvac fetch the model.",
         ) from error
@@ -187,7 +187,7 @@ def _download(plan: PullPlan, partial: Partial, report: OnProgress) -> None:
             problems.append(str(error))
     raise ProcessorError(
         "model_unreachable",
-        f"The model {plan.entry.name} could not be fetched.",
+        f"the model {plan.entry.name} could not be fetched",
         "; ".join(problems) + ".",
         "Check the network and try again (finished parts are kept), or give a file with --from.",
     )
@@ -252,7 +252,7 @@ def _local(entry: ModelEntry, path: Path | None, target: Path) -> Path | None:
     if path is not None:
         if not path.is_file():
             raise ModelFileError(
-                "model_absent", f"There is no file {path}.", "", "Check the path that you gave."
+                "model_absent", f"there is no file {path}", "", "Check the path that you gave."
             )
         return path
     for candidate in (target, *_ollama(entry), *_hub_cache(entry)):
@@ -345,7 +345,7 @@ def _verified(entry: ModelEntry, path: Path, report: OnProgress) -> None:
     if found != entry.sha256:
         raise ModelFileError(
             "model_damaged",
-            f"The file {path.name} is not the model {entry.name}.",
+            f"the file {path.name} is not the model {entry.name}",
             f"Its SHA-256 begins {found[:12]} and should begin {entry.sha256[:12]}.",
             "Remove it and pull the model again.",
         )
@@ -357,7 +357,7 @@ def _check_space(plan: PullPlan) -> None:
     if plan.free_bytes < need:
         raise ModelFileError(
             "model_disk_full",
-            f"The model {plan.entry.name} does not fit into {plan.target.parent}.",
+            f"the model {plan.entry.name} does not fit into {plan.target.parent}",
             f"{need >> 20} MiB are needed there and {plan.free_bytes >> 20} are free.",
             "Free some space, or set EDVAC_MODELS to a larger disk.",
         )
@@ -368,13 +368,13 @@ def _refused(plan: PullPlan, error: OSError) -> ModelFileError:
     if error.errno in _FULL:
         return ModelFileError(
             "model_disk_full",
-            f"The disk ran full while the model {plan.entry.name} came to {plan.target.parent}.",
+            f"the disk ran full while the model {plan.entry.name} came to {plan.target.parent}",
             "What came before is kept, and the next pull goes on from there.",
             "Free some space, or set EDVAC_MODELS to a larger disk.",
         )
     return ModelFileError(
         "model_unwritable",
-        f"The model {plan.entry.name} could not be put into {plan.target.parent}.",
+        f"the model {plan.entry.name} could not be put into {plan.target.parent}",
         f"The system says: {error.strerror or error}.",
         "Check the permissions there, or set EDVAC_MODELS to another directory.",
     )
@@ -391,7 +391,7 @@ def _free(target: Path) -> int:
 def _absent(entry: ModelEntry) -> ModelFileError:
     return ModelFileError(
         "model_absent",
-        f"The model {entry.name} is not installed.",
+        f"the model {entry.name} is not installed",
         f"It is looked for in {models_dir()}.",
         f"Run `edvac model pull {entry.name}`.",
     )

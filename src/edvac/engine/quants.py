@@ -33,7 +33,7 @@ def dequantise(raw: memoryview, kind: BlockType, shape: tuple[int, ...]) -> Floa
         return _widen(data).reshape(shape)
     decode = _DECODERS.get(kind.name)
     if decode is None:
-        raise InternalError("quant_unknown", f"No decoder for {kind.name}.")
+        raise InternalError("quant_unknown", f"no decoder for {kind.name}")
     blocks = data.reshape(-1, kind.size)
     found = np.empty((len(blocks), kind.items), np.float32)
     step = max(1, _CHUNK_BYTES // kind.size)

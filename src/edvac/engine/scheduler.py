@@ -131,7 +131,7 @@ class Scheduler:
         if len(self.waiting) >= self.limits.queue:
             raise ProcessorError(
                 "engine_overloaded",
-                "The engine's queue is full.",
+                "the engine's queue is full",
                 f"{len(self.waiting)} requests are waiting.",
                 "Try again when some of them are done.",
             )
@@ -140,7 +140,7 @@ class Scheduler:
         if not job.tokens or job.reserved > room:
             raise OperandError(
                 "operand_too_large",
-                f"The prompt ({job.prompt} tokens) and its answer do not fit the model's context.",
+                f"the prompt ({job.prompt} tokens) and its answer do not fit the model's context",
                 f"{job.prompt} + {job.max_tokens} tokens are wanted and {room} are there.",
                 "Give the step less data, declare a paging rule, or allow a shorter answer.",
             )

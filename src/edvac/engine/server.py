@@ -66,7 +66,7 @@ def private_socket(path: Path) -> Iterator[socket.socket]:
     if info.st_uid != os.getuid() or stat.S_IMODE(info.st_mode) & 0o077:
         raise ConfigError(
             "engine_directory_open",
-            f"The directory {path.parent} is not private.",
+            f"the directory {path.parent} is not private",
             "Other users could reach the engine's socket.",
             "Make it yours alone: chmod 700.",
         )
@@ -76,7 +76,7 @@ def private_socket(path: Path) -> Iterator[socket.socket]:
     except BlockingIOError as error:
         os.close(lock)
         raise ProcessorError(
-            "engine_already_serving", f"Another engine serves {path} already."
+            "engine_already_serving", f"another engine serves {path} already"
         ) from error
     served = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -198,7 +198,7 @@ class Server:
 
     def _broken(self, why: str) -> None:
         self.exit_code = 1
-        error = ProcessorError("engine_died", "The engine failed and is ending.", why[:2000])
+        error = ProcessorError("engine_died", "the engine failed and is ending", why[:2000])
         for client in list(self._clients.values()):
             self._send(client, failure(None, error))
         self._loop.call_later(0.2, self._over.set)
@@ -243,7 +243,7 @@ class Server:
             pass  # the client is gone, which is how every conversation ends
         except FrameError as error:
             refused = ConfigError(
-                "protocol_error", "The engine got a malformed message.", str(error)
+                "protocol_error", "the engine got a malformed message", str(error)
             )
             self._send(client, failure(None, refused))
         finally:
@@ -278,7 +278,7 @@ class Server:
     def _generate(self, client: _Client, message: Generate) -> None:
         own = message.id
         if self._draining:
-            ending = ProcessorError("engine_ending", "The engine is ending.", "", "Try again.")
+            ending = ProcessorError("engine_ending", "the engine is ending", "", "Try again.")
             self._send(client, failure(own, ending))
             return
         if own in client.requests:

@@ -233,7 +233,7 @@ def _token_id(metadata: dict[str, Meta], name: str, size: int) -> int | None:
 def _malformed(path: Path, why: str) -> ModelFileError:
     return ModelFileError(
         "model_malformed",
-        f"The tokeniser of {path.name} cannot be used.",
+        f"the tokeniser of {path.name} cannot be used",
         f"In it {why}.",
         "Fetch the model again with `edvac model pull`, or choose another file.",
     )
@@ -242,7 +242,7 @@ def _malformed(path: Path, why: str) -> ModelFileError:
 def _unsupported(path: Path, what: str) -> ModelFileError:
     return ModelFileError(
         "model_unsupported",
-        f"The tokeniser of {path.name} is not one that edvac knows.",
+        f"the tokeniser of {path.name} is not one that edvac knows",
         f"It needs {what}.",
         "Choose a Qwen2, Qwen3, Llama 3 or SmolLM2 model.",
     )

@@ -4,7 +4,8 @@ Only this package makes tasks, threads or processes of a run. Knows nothing of t
 takes functions to call with events, and to ask a person.
 """
 
-from edvac.machine.machine import Job, Machine, Report
+from edvac.machine.job import Job
+from edvac.machine.machine import Machine, Report
 from edvac.machine.settings import Settings
 
 __all__ = ["Job", "Machine", "Report", "Settings"]

@@ -6,22 +6,17 @@ import asyncio
 import datetime as dt
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from decimal import Decimal, InvalidOperation
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from edvac.compiler import PLANNER_VERSION
 from edvac.control import ControlUnit, Limits, Record, Replay, Step, StepState
 from edvac.core import event
-from edvac.core.errors import ConfigError, UsageError
-from edvac.core.label import USER
-from edvac.core.schema import show
+from edvac.core.errors import ConfigError
 from edvac.core.seams import Clock, Entropy, SystemClock, SystemEntropy, iso_date
 from edvac.core.signature import Catalogue
-from edvac.core.value import Value, lift
 from edvac.device import (
     CATALOGUE,
     AskPerson,
@@ -35,34 +30,13 @@ from edvac.device import (
 from edvac.machine.driver import LEASE_S, Answer, Driver, Front
 from edvac.machine.executor import Execution, Executor
 from edvac.machine.growth import Growth, Writer
+from edvac.machine.job import Job, history_to_resume, program_parameters
 from edvac.machine.ledger import History, Ledger, encode, read_history
 from edvac.machine.overlay import Overlay
 from edvac.processor import Processor
 from edvac.program import Evaluator, Fuel, Program, parse
 from edvac.program.host import Unreached
 from edvac.store import Lease, RunInfo, Store
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What to run.
-
-    Attributes:
-        roots: input directories by the name under which the program sees them; the name "" makes
-            a directory's own entries visible.
-        settings: values for the program's parameters, as text.
-        output: directory that `apply` writes into by default.
-        fresh: take no results from earlier runs.
-    """
-
-    program: str
-    task: str = ""
-    roots: Mapping[str, Path] = field(default_factory=dict)
-    settings: Mapping[str, str] = field(default_factory=dict)
-    output: Path | None = None
-    fresh: bool = False
-    tokens: int = 0
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +50,14 @@ class Report:
     failures: tuple[Step, ...]
     spent: bool  # a budget ran out
     unreached: tuple[Unreached, ...] = ()  # calls never made: what decides them failed
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """How a run goes on."""
+
+    retry: bool
+    tokens: int
 
 
 @dataclass(slots=True)
@@ -136,7 +118,7 @@ class Machine:
         Roots(dict(job.roots)).close()
         await self.processor.open()  # a run records which model it is for
         run = await self.ledger.call(lambda store: self._create(store, job, program))
-        return await self._drive(run, terminal or Terminal(), resumed=False)
+        return await self._drive(run, terminal or Terminal())
 
     async def run_as_written(
         self, job: Job, write: Writer, terminal: Terminal | None = None
@@ -156,46 +138,36 @@ class Machine:
         run = await self.ledger.call(lambda store: self._create(store, job, program, growing=True))
         growth = Growth(write, self.catalogue)
         terminal = terminal or Terminal()
-        report = await self._drive(run, terminal, resumed=False, growth=growth)
+        report = await self._drive(run, terminal, growth=growth)
         if report.state != "replanned":
             return report
         terminal.emit(event.Note(text="the plan was changed after steps had begun; starting over"))
         return await self.run(replace(job, program=await growth.text()), terminal)
 
     async def resume(
-        self, run: str, terminal: Terminal | None = None, *, retry: bool = False
+        self,
+        run: str,
+        terminal: Terminal | None = None,
+        *,
+        retry: bool = False,
+        tokens: int = 0,
     ) -> Report:
         """Go on with a run; with `retry`, what failed is tried again.
+
+        Args:
+            tokens: a budget for the whole run instead of the one it was begun with; 0 keeps that.
 
         Raises:
             UsageError: there is nothing to go on with.
             LeaseError: another process is running it.
         """
-        info = await self.ledger.call(lambda store: store.find_run(run))
-        if info.state == "done" or (info.state == "partial" and not retry):
-            raise _ended(info)
-        if not info.last_seq:
-            raise UsageError(
-                "run_not_begun",
-                f"run {info.id} was cut off before its program was stored",
-                "Nothing of it has been executed.",
-                "Start it again with `edvac run`.",
-            )
-        if not self.history(info.id).whole:
-            raise UsageError(
-                "plan_cut_off",
-                f"run {info.id} was cut off while its program was being written",
-                "",
-                "Start it again with `edvac run`: what it has computed is reused.",
-            )
-        return await self._drive(info.id, terminal or Terminal(), resumed=True, retry=retry)
+        info, _ = await self.ledger.call(lambda store: history_to_resume(store, run, retry=retry))
+        return await self._drive(info.id, terminal or Terminal(), again=_Again(retry, tokens))
 
     def _create(self, store: Store, job: Job, program: Program, *, growing: bool = False) -> str:
         wall = self.clock.wall()
         run = self.entropy.token(4)
-        store.create_run(
-            RunInfo(run, wall, task=job.task, program=program.digest, title=_title(job))
-        )
+        store.create_run(RunInfo(run, wall, task=job.task, program=program.digest, title=job.title))
         lease = store.acquire(run, self._owner(), LEASE_S, wall)
         opened = {
             "task": job.task,
@@ -207,6 +179,7 @@ class Machine:
             "fresh": job.fresh,
             "tokens": job.tokens,
             "model": self.processor.identity,
+            "model_name": job.model,
             "growing": growing,
             "planner": self._planner() if job.task else "",
         }
@@ -220,21 +193,22 @@ class Machine:
         run: str,
         terminal: Terminal,
         *,
-        resumed: bool,
-        retry: bool = False,
+        again: _Again | None = None,
         growth: Growth | None = None,
     ) -> Report:
         wall, start = self.clock.wall(), self.clock.now()
         owner = self._owner()
         lease = await self.ledger.call(lambda store: store.acquire(run, owner, LEASE_S, wall))
         try:
-            if resumed:
+            if again is not None:
                 await self.ledger.call(lambda store: store.set_state(lease, "open"))
             history = await self.ledger.call(lambda store: read_history(store, run))
+            if again is not None and again.tokens:
+                history.opened["tokens"] = again.tokens
             session = _Session(self, run, history, terminal)
             try:
                 await self.processor.open()
-                replay = self._replay(session, history, retry=retry)
+                replay = self._replay(session, history, retry=again is not None and again.retry)
                 unit = session.unit(replay, self._at_once, growing=growth is not None)
                 driver = session.driver(unit, lease)
                 if growth is not None:
@@ -246,7 +220,7 @@ class Machine:
                             run=run,
                             task=history.opened["task"],
                             program=history.program,
-                            resumed=resumed,
+                            resumed=again is not None,
                             replayed=unit.replayed,
                         )
                     )
@@ -386,70 +360,11 @@ class _Session:
         self._roots.close()
 
 
-def _ended(info: RunInfo) -> UsageError:
-    """A run that cannot go on, and what one may want instead."""
-    show = f"`edvac show {info.id}`"
-    if info.state == "partial":
-        why = "What could be done is done; the rest failed, or waits for what failed."
-        fix = f"Try that again with `edvac resume {info.id} --retry`; {show} says why it failed."
-    else:
-        why = "Every step of it has ended."
-        fix = (
-            f"Look at it with {show}. To do it anew, start it again with `edvac run`, which reuses "
-            "what has not changed; with --fresh nothing is reused."
-        )
-    return UsageError("nothing_to_resume", f"run {info.id} is {info.state}", why, fix)
-
-
 async def _nobody(address: str, text: str, options: list[str]) -> str:
     """No person can be asked here: wait until the run is stopped; the question is journalled."""
     del address, text, options
     await asyncio.Event().wait()
     raise AssertionError("the wait above ends only by cancellation")
-
-
-def program_parameters(program: Program, settings: Mapping[str, str]) -> dict[str, Value]:
-    """``--set`` values by name, converted to the type of each parameter's default.
-
-    Raises:
-        ConfigError: an unknown parameter, or a text that is no value of its type.
-    """
-    made: dict[str, Value] = {}
-    for name, text in settings.items():
-        info = program.params.get(name)
-        if info is None:
-            known = ", ".join(program.params) or "none"
-            raise ConfigError(
-                "parameter_unknown", f"the program has no parameter {name!r}", f"It has: {known}."
-            )
-        kind = show(info.type)
-        try:
-            made[name] = lift(_CONVERT[kind](text), USER)
-        except (KeyError, ValueError, InvalidOperation) as problem:
-            raise ConfigError(
-                "parameter_type", f"--set {name}={text}: not a value of type {kind}", str(problem)
-            ) from problem
-    return made
-
-
-def _truth(text: str) -> bool:
-    found = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    return found[text.lower()]
-
-
-_CONVERT: dict[str, Callable[[str], Any]] = {
-    "str": str,
-    "int": int,
-    "float": float,
-    "Decimal": Decimal,
-    "bool": _truth,
-    "date": dt.date.fromisoformat,
-}
-
-
-def _title(job: Job) -> str:
-    line = (job.task or job.program).strip().splitlines()[0]
-    return line[:80]
 
 
 def _catalogue(devices: Mapping[str, Device]) -> Catalogue:

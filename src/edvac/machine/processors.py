@@ -37,6 +37,7 @@ def choose_processor(
             url, model, key_env=settings.key_env, concurrency=settings.at_once or 8
         )
     _require_engine()
+    from edvac.engine import catalogue
     from edvac.engine.client import EngineSpec
     from edvac.processor.embedded import EmbeddedProcessor
 
@@ -52,7 +53,7 @@ def choose_processor(
     def stage(name: str, done: float, total: float) -> None:
         emit(event.Stage(name=name, done=done, total=total))
 
-    return EmbeddedProcessor(spec, on_stage=stage)
+    return EmbeddedProcessor(spec, stage, sha256=catalogue.pinned(settings.model))
 
 
 def _require_engine() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 
-from edvac.core.errors import InternalError
+from edvac.core.errors import InternalError, ModelFileError
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
 from edvac.engine.protocol import Generate, Progress, Ready
 from edvac.processor.port import Answer, OnStage, OnText, Request
@@ -14,10 +14,17 @@ CONCURRENCY = 16  # rows that a step of the engine gains from; more only wait
 
 
 class EmbeddedProcessor:
-    """Connects to the engine of this model, or starts it."""
+    """Connects to the engine of this model, or starts it.
 
-    def __init__(self, spec: EngineSpec, on_stage: OnStage | None = None) -> None:
+    Args:
+        sha256: what the model file's hash has to be, where that is known.
+    """
+
+    def __init__(
+        self, spec: EngineSpec, on_stage: OnStage | None = None, *, sha256: str | None = None
+    ) -> None:
         self._spec = spec
+        self._sha256 = sha256
         self._on_stage = on_stage
         self._client: EngineClient | None = None
         self._names = itertools.count(1)
@@ -35,8 +42,23 @@ class EmbeddedProcessor:
         return self._ready().context_length
 
     async def open(self) -> None:
-        if self._client is None:
-            self._client = await connect_or_start(self._spec, self._progress)
+        """
+        Raises:
+            ModelFileError: the file is not the model that it should be.
+        """
+        if self._client is not None:
+            return
+        client = await connect_or_start(self._spec, self._progress)
+        if self._sha256 not in (None, client.ready.sha256):
+            await client.close()
+            raise ModelFileError(
+                "model_damaged",
+                f"the model file {self._spec.model.name} has been changed",
+                f"Its SHA-256 begins {client.ready.sha256[:12]} and should begin "
+                f"{self._sha256[:12]}.",
+                "Fetch it again with `edvac model pull`, or use it as it is by naming its path.",
+            )
+        self._client = client
 
     async def complete(self, request: Request, on_text: OnText | None = None) -> Answer:
         from edvac.processor.chat import render
