@@ -73,9 +73,26 @@ def test_texts_for_people(done: Bench) -> None:
     assert "✓ notes[0]" in shown
     assert "outcome" in done("log").out
     assert "same" in done("diff").out
-    assert "0 errors" in done("check", "p.edv").out
     assert "default" in done("config").out
     assert "class" in done("stubs").out or "def" in done("stubs").out
+
+
+def test_check_says_what_a_legal_program_would_touch(edvac: Bench) -> None:
+    lines = edvac("check", "p.edv").out.splitlines()
+    assert lines[0] == "reads     inbox/*"
+    assert lines[1].startswith("writes    out/notes.md, limit.txt")
+    assert lines[2] == "steps     llm.write ×1, files.read ×1, files.list ×1, files.write ×2"
+    assert lines[3] == "0 errors, 0 warnings"
+    document = edvac("check", "p.edv", "--json").document
+    assert document["reads"] == ["inbox/*"]
+    assert document["steps"]["files.write"] == 2
+
+
+def test_a_step_for_people_says_what_influenced_it(done: Bench) -> None:
+    run = done("ps", "--json").document["runs"][0]["id"]
+    shown = done("show", run, "notes[0]").out
+    assert "influenced by: file:inbox/a.txt, " in shown
+    assert "prompt:" not in shown and "label:" not in shown
 
 
 def test_the_prompt_is_shown_as_it_was_sent(done: Bench) -> None:

@@ -270,4 +270,5 @@ def test_a_process_that_may_open_few_files(
             # Where a step could open nothing it alone fails.
             codes["partial" if state == "partial" else typed(said, ENDS)] += 1
             goes_on(edvac, work, wanted, state, done)
-    assert codes["done"] and codes["store_files_exhausted"] and codes["system_refused"], codes
+    assert codes["done"] and codes["store_files_exhausted"], codes
+    assert codes["partial"] + codes["system_refused"], codes

@@ -13,6 +13,12 @@ from edvac.machine import processors
 from edvac.processor import Request
 
 
+def fails_on_beta(request: Request) -> str:
+    if "beta" in request.messages[-1].text:
+        raise errors.DeviceError("broken", "this one cannot be read")
+    return "ok"
+
+
 def test_a_program_runs_to_its_end(edvac: Bench) -> None:
     done = edvac("run", "p.edv", "--yes")
     assert done.code == 0
@@ -83,12 +89,7 @@ def test_events_as_json_lines(edvac: Bench) -> None:
 
 
 def test_one_bad_item_does_not_end_a_run_and_retry_mends_it(edvac: Bench) -> None:
-    def answer(request: Request) -> str:
-        if "beta" in request.messages[-1].text:
-            raise errors.DeviceError("broken", "this one cannot be read")
-        return "ok"
-
-    edvac.answer = answer
+    edvac.answer = fails_on_beta
     done = edvac("run", "p.edv", "--yes")
     assert done.code == 1
     assert "✗ notes[1]: this one cannot be read (holds up 1 more)" in done.err
@@ -107,6 +108,44 @@ def test_a_spent_budget(edvac: Bench) -> None:
     done = edvac("run", "p.edv", "--yes", "--budget", "1", "--fresh")
     assert done.code == 5
     assert "budget" in done.err
+
+
+def test_a_larger_budget_is_what_a_spent_one_needs(edvac: Bench) -> None:
+    edvac.monkeypatch.setenv("EDVAC_AT_ONCE", "1")
+    done = edvac("run", "p.edv", "--yes", "--budget", "1")
+    assert done.code == 5
+    assert "With a larger --budget, `edvac resume" in done.err
+    assert edvac("resume", "--retry").code == 5, "the budget is the run's, not the command's"
+    assert edvac("resume", "--retry", "--budget", "100000").code == 0
+
+
+def test_a_run_goes_on_with_the_model_it_was_begun_with(edvac: Bench) -> None:
+    edvac.answer = fails_on_beta
+    assert edvac("run", "p.edv", "--yes", "--model", "one").code == 1
+    done = edvac("resume", "--retry")
+    assert done.code == 1
+    assert edvac.processors[-1].identity == "one"
+    assert "begun with" not in done.err
+    edvac.answer = lambda request: "mended"
+    done = edvac("resume", "--retry", "--model", "two")
+    assert done.code == 0
+    assert edvac.processors[-1].identity == "two"
+    assert "note: the run was begun with one; it goes on with two" in done.err
+
+
+def test_what_cannot_go_on_is_said_before_a_model_is_loaded(edvac: Bench) -> None:
+    assert edvac("run", "p.edv", "--yes").code == 0
+    asked = len(edvac.processors)
+    assert "nothing_to_resume" in edvac("resume").err
+    assert "parameter_unknown" in edvac("run", "p.edv", "--yes", "--set", "most=5").err
+    assert len(edvac.processors) == asked
+
+
+def test_a_failed_step_says_why(edvac: Bench) -> None:
+    (edvac.root / "inbox" / "c.txt").write_bytes(b"caf\xe9")
+    done = edvac("run", "p.edv", "--yes")
+    said = "✗ notes[2].files.read: 'inbox/c.txt' is not UTF-8 text: byte 3 does not fit"
+    assert done.err.count(said) == 2, "when it happened, and in the summary"
 
 
 def test_an_empty_inbox_is_said(edvac: Bench) -> None:
@@ -172,7 +211,7 @@ def test_a_wrong_parameter(edvac: Bench, pair: str) -> None:
     done = edvac("run", "p.edv", "--yes", "--set", pair)
     assert done.code == 2
     assert "[parameter_" in done.err
-    assert edvac("ps").out == "no runs\n"
+    assert not edvac.stored
 
 
 def test_standard_input_that_is_not_text(edvac: Bench) -> None:

@@ -100,7 +100,7 @@ def test_ctrl_c_once_stops_cleanly_and_resume_goes_on(edvac: Bench) -> None:
     terminal.type("\x03")
     assert terminal.ended() == 130
     assert "stopping; once more" in terminal.seen
-    assert re.search(r"interrupted after .*1 steps finished", terminal.seen)
+    assert re.search(r"interrupted after .*1 step finished", terminal.seen)
     run = edvac("ps", "--json").document["runs"][0]
     assert run["id"] in terminal.seen
     assert (run["state"], run["running"]) == ("open", False)

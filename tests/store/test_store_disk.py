@@ -311,7 +311,7 @@ def test_a_run_is_not_taken_from_a_living_process(tmp_path: Path) -> None:
         with Store(tmp_path) as store:
             import time
 
-            with pytest.raises(LeaseError, match="holder"):
+            with pytest.raises(LeaseError, match=f"by process {process.pid}"):
                 store.acquire("r", "me", 60, time.time())
             process.kill()
             process.wait()

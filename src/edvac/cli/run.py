@@ -175,13 +175,13 @@ class _Command:
                 return await self._drive(machine, job=self._job("", source.task, values))
             if text is None:
                 text = await self._planner(machine.processor).plan(source.task)
-            roots = self._check(text)
+            roots = self._check(text, values)
             await self._approve(text, roots, with_text=True)
             return await self._drive(machine, job=self._job(text, source.task, values, roots))
 
     async def _run_program(self, source: Source, text: str, values: dict[str, str]) -> int:
         """Nothing is opened or stored before the program is found to be legal and approved."""
-        roots = self._check(text)
+        roots = self._check(text, values)
         if self._flags["plan_only"]:
             self._print_plan(text)
             return 0
@@ -278,13 +278,15 @@ class _Command:
 
         return Planner(processor, CATALOGUE, self._view.show)
 
-    def _check(self, text: str) -> dict[str, Path]:
+    def _check(self, text: str, values: dict[str, str]) -> dict[str, Path]:
         """Verify, and find the directories that the program reads."""
         from edvac.device import CATALOGUE
         from edvac.machine.inputs import derived_roots, missing_directories
+        from edvac.machine.job import program_parameters
         from edvac.program import parse
 
         program = parse(text, CATALOGUE)
+        program_parameters(program, values)
         if self._flags["inputs"]:
             return given_roots(self._flags["inputs"])
         for name in missing_directories(program.touches, Path.cwd()):

@@ -34,7 +34,9 @@ def read_source(task: str) -> Source:
             raise UsageError(
                 "program_unreadable",
                 f"the program {task!r} cannot be read",
-                str(problem),
+                "It is not UTF-8 text."
+                if isinstance(problem, ValueError)
+                else f"{problem.strerror}.",
                 "Name a program file, or say the task in words.",
             ) from problem
     if not task.strip():

@@ -81,7 +81,7 @@ def _failures(report: Report, reasons: dict[str, str]) -> list[str]:
 def _next_step(report: Report, pending: bool, applied: bool) -> list[str]:
     name = report.run
     match report.state:
-        case "interrupted" | "waiting":
+        case "interrupted" | "waiting" | "cancelled":
             return [f"Go on with `edvac resume {name}`."]
         case "partial" if report.spent:
             return [

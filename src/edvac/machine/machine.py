@@ -208,6 +208,8 @@ class Machine:
             session = _Session(self, run, history, terminal)
             try:
                 await self.processor.open()
+                if history.opened["model"] != self.processor.identity:
+                    terminal.emit(_another_model(history.opened["model"], self.processor.identity))
                 replay = self._replay(session, history, retry=again is not None and again.retry)
                 unit = session.unit(replay, self._at_once, growing=growth is not None)
                 driver = session.driver(unit, lease)
@@ -358,6 +360,10 @@ class _Session:
     async def close(self) -> None:
         await self._documents.close()
         self._roots.close()
+
+
+def _another_model(before: str, now: str) -> event.Note:
+    return event.Note(text=f"the run was begun with {before}; it goes on with {now}")
 
 
 async def _nobody(address: str, text: str, options: list[str]) -> str:

@@ -38,10 +38,10 @@ def may_take(holder: Holder, owner: str, now: float, owners: Owners) -> bool:
 
 
 def refuse_taken(run: str, holder: Holder) -> LeaseError:
-    where = f" (process {holder.process.pid})" if holder.process else ""
+    who = f"process {holder.process.pid}" if holder.process else holder.owner
     return LeaseError(
         "run_owned",
-        f"run {run} is being worked on by {holder.owner}{where}",
+        f"run {run} is being worked on by {who}",
         "A run has one owner at a time, and that one is alive.",
         f"Wait for it, or stop it with `edvac kill {run}`.",
     )

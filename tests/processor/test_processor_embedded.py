@@ -1,0 +1,47 @@
+"""The client side of the embedded engine: which file it accepts as a model of the catalogue."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edvac.core.errors import ModelFileError
+from edvac.engine.client import EngineSpec
+from edvac.processor import embedded
+
+
+class Engine:
+    ready = SimpleNamespace(sha256="ab" * 32, model="m", setting="fast")
+    closed = 0
+
+    async def close(self) -> None:
+        Engine.closed += 1
+
+
+@pytest.fixture(autouse=True)
+def engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def connect(spec: EngineSpec, progress: Any) -> Engine:
+        return Engine()
+
+    monkeypatch.setattr(embedded, "connect_or_start", connect)
+    monkeypatch.setattr(Engine, "closed", 0)
+
+
+def test_a_file_that_was_changed_is_not_the_model_of_its_name() -> None:
+    changed = embedded.EmbeddedProcessor(EngineSpec(Path("m.gguf")), sha256="cd" * 32)
+    with pytest.raises(ModelFileError, match="begins abababababab and should begin cdcdcdcdcdcd"):
+        asyncio.run(changed.open())
+    assert Engine.closed == 1
+
+
+@pytest.mark.parametrize("sha256", ["ab" * 32, None])
+def test_the_right_file_and_one_named_by_its_path(sha256: str | None) -> None:
+    processor = embedded.EmbeddedProcessor(EngineSpec(Path("m.gguf")), sha256=sha256)
+    asyncio.run(processor.open())
+    assert processor.identity == f"m@{'ab' * 8}/fast"
+    asyncio.run(processor.close())
+    assert Engine.closed == 1
