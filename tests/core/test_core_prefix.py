@@ -7,22 +7,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edvac.core.label import PROGRAM
-from edvac.core.prefix import Prefix, grown, to_copy
+from edvac.core.prefix import Prefix, grown, replaced, to_copy
 from edvac.core.value import Scalar, Sequence, digest, lift
 
 ENTRIES = st.lists(st.integers(), max_size=4)
 
 
-@given(ENTRIES, st.lists(st.tuples(st.integers(0, 20), ENTRIES), max_size=12))
-def test_versions_equal_tuples_whichever_of_them_grows(
-    first: list[int], growth: list[tuple[int, list[int]]]
+CHANGES = st.tuples(st.integers(0, 20), ENTRIES, st.none() | st.integers(0, 20))
+
+
+@given(ENTRIES, st.lists(CHANGES, max_size=12))
+def test_versions_equal_tuples_whichever_of_them_changes(
+    first: list[int], changes: list[tuple[int, list[int], int | None]]
 ) -> None:
     versions = [Prefix([*first, "hidden"], len(first))]
     models = [tuple(first)]
-    for at, more in growth:
+    for at, more, place in changes:
         at %= len(versions)
-        versions.append(grown(versions[at], more))
-        models.append((*models[at], *more))
+        old = models[at]
+        if place is None or not old:
+            versions.append(grown(versions[at], more))
+            models.append((*old, *more))
+        else:
+            place %= len(old)
+            versions.append(replaced(versions[at], place, 77))
+            models.append((*old[:place], 77, *old[place + 1 :]))
+            assert to_copy(versions[-1]) == 0
     for version, model in zip(versions, models, strict=True):
         assert version == model and tuple(version) == model and len(version) == len(model)
         assert hash(version) == hash(model) and repr(version) == repr(model)

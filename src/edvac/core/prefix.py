@@ -36,6 +36,12 @@ class Prefix(Sequence[Any]):
         buffer.extend(more)
         return Prefix(buffer, len(buffer))
 
+    def replaced(self, at: int, item: Any) -> Prefix:
+        """A copy with `item` in the place `at`, and a buffer of its own."""
+        buffer = self._buffer[: self._size]
+        buffer[at] = item
+        return Prefix(buffer, self._size)
+
     def __len__(self) -> int:
         return self._size
 
@@ -74,8 +80,16 @@ def _same(left: object, right: object) -> bool:
 
 def grown(items: Sequence[Any], more: Iterable[Any]) -> Prefix:
     """`items` and then `more`, sharing what can be shared."""
-    found = items if isinstance(items, Prefix) else Prefix(list(items), len(items))
-    return found.grown(more)
+    return _prefix(items).grown(more)
+
+
+def replaced(items: Sequence[Any], at: int, item: Any) -> Prefix:
+    """`items` with another one in the place `at`; copies them all."""
+    return _prefix(items).replaced(at, item)
+
+
+def _prefix(items: Sequence[Any]) -> Prefix:
+    return items if isinstance(items, Prefix) else Prefix(list(items), len(items))
 
 
 def to_copy(items: Sequence[Any]) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edvac.core.label import Label, combine
+from edvac.core.prefix import replaced
 from edvac.core.value import (
     Cell,
     Failed,
@@ -127,7 +128,7 @@ def stored(holder: Value, key: Value, made: Callable[[Operand], Operand]) -> Val
     match holder:
         case Sequence(fixed=False):
             at = bound(holder, key)
-            parts = (*holder.items[:at], made(holder.items[at]), *holder.items[at + 1 :])
+            parts = replaced(holder.items, at, made(holder.items[at]))
             return Sequence(parts, holder.label.steer(key.label), origin=holder.origin)
         case Mapping():
             here = holder.entries.get(key.data, Failed("", "key_missing", "", holder.label))
