@@ -63,7 +63,7 @@ def test_a_label_that_nobody_holds_is_forgotten() -> None:
     from edvac.core import label
 
     before = len(label._known)
-    made = [Label.of([f"file:{n}"]) for n in range(100)]
+    made = [Label.of([f"file:nobody holds {n}"]) for n in range(100)]
     assert len(label._known) == before + 100
     del made
     gc.collect()

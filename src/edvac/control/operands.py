@@ -54,7 +54,7 @@ def misfit(call: StepCall, operands: dict[str, Value]) -> OperandError | None:
     A default of None that a device declares fits, whatever the parameter's type.
     """
     for param in call.signature.params:
-        if param.name not in operands:
+        if param.name not in operands or _plainly_fits(param, operands[param.name]):
             continue
         for part in _given(param, operands[param.name]):
             if part.is_none and param.default is None:
@@ -63,6 +63,13 @@ def misfit(call: StepCall, operands: dict[str, Value]) -> OperandError | None:
             if wrong is not None:
                 return _refused(call, wrong)
     return None
+
+
+def _plainly_fits(param: Param, value: Value) -> bool:
+    """Whether it fits as it is, which spares nearly every operand the look at each of its parts."""
+    if param.variadic and isinstance(value, Sequence):
+        return all(fits(item, param.type) for item in value.items)
+    return fits(value, param.type)
 
 
 def _given(param: Param, value: Value) -> Iterator[Part]:

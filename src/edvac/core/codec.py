@@ -10,6 +10,7 @@ Knows nothing of databases: blobs and labels go through the two functions given.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
 from collections.abc import Callable
 from decimal import Decimal
@@ -45,9 +46,16 @@ PutBlob = Callable[[bytes], str]
 GetBlob = Callable[[str], bytes]
 
 
+@functools.lru_cache(maxsize=65_536)
+def label_form(label: Label) -> bytes:
+    """The stored form of a label, in bytes."""
+    return msgspec.msgpack.encode(label.stored())
+
+
+@functools.lru_cache(maxsize=65_536)
 def label_key(label: Label) -> str:
     """Short stable name of a label, and the key under which a store keeps it."""
-    return hashlib.blake2b(msgspec.msgpack.encode(label.stored()), digest_size=8).hexdigest()
+    return hashlib.blake2b(label_form(label), digest_size=8).hexdigest()
 
 
 class Encoder:

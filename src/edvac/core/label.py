@@ -174,23 +174,38 @@ def _steer(value: Label, decider: Label) -> Label:
     )
 
 
+@functools.lru_cache(maxsize=65_536)
+def _add(left: Label, right: Label) -> Label:
+    return _intern(
+        left.sources | right.sources,
+        left.steered | right.steered,
+        _meet(left.readers, right.readers),
+        left.bits + right.bits,
+    )
+
+
+_FEW = 4  # labels that are combined in pairs: of more, the partial sums would fill the memory
+
+
 def combine(labels: Iterable[Label], bits: float = UNBOUNDED) -> Label:
     """The label of a function's result: everything that went in, at most `bits` bits of choice.
 
     Choice adds up over the operands (an outsider may choose each of them), which is why this is not
     a join.
     """
-    distinct = list(labels)
-    if not distinct:
+    given = list(labels)
+    if not given:
         return PUBLIC
-    first = distinct[0]
-    if all(label is first for label in distinct) and first.bits in (0.0, UNBOUNDED):
+    first = given[0]
+    if first.bits in (0.0, UNBOUNDED) and given.count(first) == len(given):
         return first.cap(bits)
+    if len(given) <= _FEW:
+        return functools.reduce(_add, given).cap(bits)
     sources: set[str] = set()
     steered: set[str] = set()
     readers: frozenset[str] | None = None
     total = 0.0
-    for label in distinct:
+    for label in given:
         sources |= label.sources
         steered |= label.steered
         readers = _meet(readers, label.readers)

@@ -21,7 +21,7 @@ from decimal import Decimal
 from typing import Any, TypeAlias
 
 from edvac.core.errors import InternalError
-from edvac.core.label import Label, combine
+from edvac.core.label import PUBLIC, Label, combine
 
 Atom: TypeAlias = bool | int | float | Decimal | str | dt.date | None
 
@@ -134,6 +134,7 @@ class Cell:
 
 Value: TypeAlias = Scalar | Sequence | Mapping | Instance | Failed
 Operand: TypeAlias = Value | Cell
+_LEAVES = (Scalar, Failed)  # values without parts
 
 
 def settle(operand: Operand) -> Operand:
@@ -162,7 +163,7 @@ def open_cells(operand: Operand) -> list[Cell]:
         here = settle(todo.pop())
         if isinstance(here, Cell):
             found.append(here)
-        elif not isinstance(here, Scalar | Failed):
+        elif not isinstance(here, _LEAVES):
             todo.extend(children(here))
     return found
 
@@ -220,8 +221,15 @@ def steered(value: Value, decider: Label) -> Value:
 
     which is enough because every read of an element joins the shape of what holds it.
     """
-    label = value.label.steer(decider)
-    return value if label is value.label else replace(value, label=label)
+    return _relabelled(value, value.label.steer(decider))
+
+
+def _relabelled(value: Value, label: Label) -> Value:
+    if label is value.label:
+        return value
+    if isinstance(value, Scalar):  # nearly every value is one, and `replace` is slow
+        return Scalar(value.raw, label, value.origin)
+    return replace(value, label=label)
 
 
 def infused(value: Value, operands: Label) -> Value:
@@ -229,9 +237,7 @@ def infused(value: Value, operands: Label) -> Value:
 
     Bits stay as they are: they are capped by the type of each part where the value is made.
     """
-    if not operands.integrity and operands.readers is None:
-        return value
-    who = Label.of(operands.sources, operands.steered, operands.readers)
+    who = operands.cap(0)
 
     def walk(part: Operand) -> Value:
         here = settle(part)
@@ -249,9 +255,9 @@ def infused(value: Value, operands: Label) -> Value:
                 return replace(
                     here, label=label, fields={k: walk(v) for k, v in here.fields.items()}
                 )
-        return replace(here, label=label)
+        return _relabelled(here, label)
 
-    return walk(value)
+    return walk(value) if who is not PUBLIC else value
 
 
 def plain(value: Operand) -> Any:
@@ -333,6 +339,8 @@ def _feed(state: Any, value: Operand) -> None:
 
 def _atom_text(data: Atom) -> tuple[bytes, str]:
     match data:
+        case str():
+            return b"s", data
         case None:
             return b"n", ""
         case bool():
@@ -343,8 +351,6 @@ def _atom_text(data: Atom) -> tuple[bytes, str]:
             return b"f", data.hex() if math.isfinite(data) else repr(data)
         case Decimal():
             return b"d", str(data)
-        case str():
-            return b"s", data
         case dt.date():
             return b"y", data.isoformat()
     raise InternalError("not_a_value", f"{type(data).__name__} is not an atom")

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from edvac.core.codec import INLINE_LIMIT, label_key
+from edvac.core.codec import INLINE_LIMIT, label_form, label_key
 from edvac.core.errors import DamageError, InternalError, StoreError
 from edvac.core.label import Label
 from edvac.core.seams import durability_point
@@ -191,8 +191,7 @@ class JournalPart(SegmentPart, Part):
 
     def _insert_named(self, execute: Execute, record: NewRecord) -> None:
         for key, label in record.labels.items():
-            form = msgspec.msgpack.encode(label.stored())
-            execute("INSERT OR IGNORE INTO label VALUES (?,?)", (key, form))
+            execute("INSERT OR IGNORE INTO label VALUES (?,?)", (key, label_form(label)))
         if record.segments:
             self._insert_segments(execute, record.segments)
 
