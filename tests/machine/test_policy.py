@@ -7,7 +7,7 @@ from machine_kit import Bench
 
 from edvac.core import event
 from edvac.core.label import Label
-from edvac.core.value import Sequence, Value
+from edvac.core.value import Failed, Sequence, Value
 from edvac.machine.machine import Terminal
 from edvac.sandbox import bubblewrap
 
@@ -59,6 +59,37 @@ def test_asked(bench: Bench, text: str) -> None:
     assert bench.run(text, Terminal(seen.append)).state == "waiting"
     assert bench.post.sent == []
     assert any(isinstance(e, event.Question) for e in seen)
+
+
+# -- what fails tells who had it fail ------------------------------------------------------------
+
+WRITTEN = "files.write('out/flag', 'x')\n"
+UNLESS = "if not ok(files.read('out/flag')):\n    mail.send('hello')\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        READ + "if 'nobody' in t:\n    " + WRITTEN + UNLESS,
+        WRITTEN + READ + "if 'ann' in t:\n    files.move('out/flag', 'else/flag')\n" + UNLESS,
+        UNLESS.replace("out/", "inbox/"),
+        "if not ok(doc.text('inbox/empty.txt')):\n    mail.send('hello')\n",
+        "if ok(files.stat('out/flag')):\n    x = 1\nelse:\n    mail.send('hello')\n",
+    ],
+)
+def test_what_is_not_there_decides_nothing_unasked(bench: Bench, text: str) -> None:
+    bench.file("inbox/empty.txt", "")
+    assert bench.run(text).state == "waiting"
+    assert bench.post.sent == []
+
+
+def test_a_failure_tells_who_removed_the_file(bench: Bench) -> None:
+    moved = WRITTEN + READ + "if 'ann' in t:\n    files.move('out/flag', 'else/flag')\n"
+    report = bench.run(moved + "y = attempt(files.read('out/flag'), 'none')\n")
+    with bench.open() as machine:
+        failed = [e.value for e in machine.history(report.run).entries if e.value is not None]
+    (gone,) = [value for value in failed if isinstance(value, Failed)]
+    assert "file:inbox/0.txt" in gone.label.steered and gone.label.readers == {"user"}
 
 
 # -- files that the run itself wrote: their names tell who had them written ---------------------

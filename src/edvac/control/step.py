@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from edvac.core.errors import EdvacError, ModelOutputError, TransientError
-from edvac.core.label import Label, combine
+from edvac.core.label import PUBLIC, Label, combine
 from edvac.core.signature import NO_ACCESS, Access, Effect
 from edvac.core.value import Cell, Failed, Value, digest, total_label
 
@@ -87,7 +87,8 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A step failed; `retry` says whether the same request may succeed later."""
+    """A step failed; `retry` says whether the same request may succeed later, `seen` who may have
+    decided that it fails, besides its operands."""
 
     code: str
     what: str
@@ -99,6 +100,7 @@ class Failure:
     seconds: float = 0.0
     prompt: tuple[str, ...] = ()
     answer: str = ""
+    seen: Label = PUBLIC
 
     @staticmethod
     def of(error: EdvacError, *, usage: Usage = Usage(), seconds: float = 0.0) -> Failure:

@@ -457,7 +457,7 @@ class ControlUnit:
         self._emit(notices.retried(step, failure, wait))
 
     def _fail(self, step: Step, failure: Failure) -> None:
-        label = step.operand_label.steer(step.call.branch)
+        label = step.operand_label.steer(step.call.branch).steer(failure.seen)
         failed = Failed(step.slot, failure.code, failure.what, label)
         self._work.records.append(Record.failure(step, failed, failure))
         self._emit(notices.failed(step, failure))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from edvac.core.errors import DeviceError
 from edvac.core.label import PROGRAM, UNBOUNDED, Label, combine
 from edvac.core.schema import DATE, INT, STR, Field, ListOf, Maybe, Record
-from edvac.core.signature import Effect, Param, Signature, address_param
+from edvac.core.signature import Effect, Param, Signature, address_param, overlap
 from edvac.core.value import Instance, Scalar, Sequence, Value, total_label
 from edvac.device.glob import Glob, is_glob
 from edvac.device.port import (
@@ -176,8 +176,7 @@ class Files:
         is found by the same rules as what lies in the roots."""
         listed = await asyncio.to_thread(self._roots.matching, pattern)
         labels = {path: name_label(path) for path, _ in listed.found}
-        root = posixpath.dirname(pattern) or "."
-        shape = [Label.of([f"shape:{root}"], readers=["user"], bits=UNBOUNDED)]
+        shape = [_shape(pattern)]
         glob = Glob.of(pattern)
         for path, version in held.items():
             if not glob.matches(path):
@@ -208,6 +207,19 @@ class Files:
             if not found.labels:
                 notes.append(f"no file matches {pattern!r}")
         return Found(labels, combine(shape), tuple(notes))
+
+    async def behind(self, patterns: tuple[str, ...]) -> Label:
+        """Who may have decided what a step found there, and that it found nothing: whoever wrote a
+        file or removed it, or else decides which files there are."""
+        held = await self._held.versions() if patterns else {}
+        labels: list[Label] = []
+        for pattern in patterns:
+            made = [held[pattern]] if pattern in held else []
+            if not made:
+                made = [version for path, version in held.items() if overlap(pattern, path)]
+                labels += [file_label(pattern), _shape(pattern)]
+            labels += [version.label for version in made]
+        return combine(labels)
 
     async def _exists(self, path: str, held: dict[str, Version]) -> bool:
         if path in held:
@@ -240,6 +252,11 @@ class Files:
         if move and source != target:
             made.append(NewFile(source, None, found.label))
         return Reply(_path_value(target), tuple(made))
+
+
+def _shape(pattern: str) -> Label:
+    root = posixpath.dirname(pattern) or "."
+    return Label.of([f"shape:{root}"], readers=["user"], bits=UNBOUNDED)
 
 
 def clean(path: str) -> str:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 
 from edvac.control import Failure, Intent, Outcome, Result, Usage
 from edvac.control.context import TEMPLATE_VERSION, assemble, read_answer
 from edvac.control.step import WrittenFile
 from edvac.core import event
 from edvac.core.errors import EdvacError
+from edvac.core.label import Label
 from edvac.core.seams import Clock
 from edvac.core.signature import Effect
 from edvac.core.value import Failed
@@ -36,6 +37,7 @@ class Execution:
     task: str
     fresh: bool
     emit: Callable[[event.Event], None]
+    behind: Callable[[tuple[str, ...]], Awaitable[Label]]  # who decided what is found at paths
 
 
 class Executor:
@@ -61,9 +63,10 @@ class Executor:
                 return await self._execute(intent, start)
         except TimeoutError:
             what = f"{intent.call.op} did not end within {intent.timeout_s:g} s"
-            return Failure("step_timeout", what, seconds=self._clock.now() - start)
+            failure = Failure("step_timeout", what, seconds=self._clock.now() - start)
         except EdvacError as error:
-            return Failure.of(error, seconds=self._clock.now() - start)
+            failure = Failure.of(error, seconds=self._clock.now() - start)
+        return replace(failure, seen=await self._run.behind(intent.access.reads))
 
     async def _execute(self, intent: Intent, start: float) -> Outcome:
         key = await self._reuse_key(intent)

@@ -317,7 +317,7 @@ class _Session:
         self._terminal = terminal
         self._program = parse(history.program, machine.catalogue)
         self._roots = Roots({name: Path(path) for name, path in opened["roots"].items()})
-        files = Files(self._roots, Overlay(machine.ledger, run))
+        files = self._files = Files(self._roots, Overlay(machine.ledger, run))
         self._documents = Documents(files)
         self.devices: dict[str, Device] = {"files": files, "doc": self._documents}
         processes = Processes(files, self._roots)
@@ -348,7 +348,12 @@ class _Session:
     def driver(self, unit: ControlUnit, lease: Lease) -> Driver:
         machine, opened = self._machine, self._opened
         execution = Execution(
-            self._run, opened["seed"], opened["task"], opened["fresh"], self._terminal.emit
+            self._run,
+            opened["seed"],
+            opened["task"],
+            opened["fresh"],
+            self._terminal.emit,
+            self._files.behind,
         )
         executor = Executor(
             self.devices, machine.processor, machine.ledger, machine.clock, execution
