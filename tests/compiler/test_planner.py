@@ -191,3 +191,41 @@ def test_a_rehearsal_finds_what_types_do_not_show(line: str, fails: bool) -> Non
         assert fails
     else:
         assert not fails
+
+
+COUNTED = FOUND + 'rows = group(found, by=["n"], count=count())\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "what", "fix"),
+    [
+        (
+            'files.write("a", rows[0]["count"])\n',
+            "text of files.write is a str, not a int",
+            'f"{x}"',
+        ),
+        (
+            'for r in rows:\n    files.write("a", r["n"])\n',
+            "text of files.write is a str, not None",
+            "is not None",
+        ),
+        ('x = json.load("[1]")\nfiles.write("a", x)\n', "is a str, not a list", "csv.dump"),
+        ('x = json.load("[1]")\ny = llm.choose("Which?", x)\n', "options[0]", 'f"{x}"'),
+        (
+            'files.write("a", f"{rows[0][\'count\']}")\n'
+            'x = llm.write("Sum up", rows, rows[0]["count"])\n',
+            "",
+            "",
+        ),
+    ],
+)
+def test_a_rehearsal_finds_operands_that_do_not_fit(line: str, what: str, fix: str) -> None:
+    text = RECORD + COUNTED + line
+    program = parse(text, CATALOGUE)
+    if not what:
+        return rehearse(program)
+    with pytest.raises(ProgramError) as refused:
+        rehearse(program)
+    assert refused.value.code == "plan_fails"
+    assert what in refused.value.what and fix in refused.value.fix
+    assert refused.value.line == len(text.splitlines())

@@ -12,7 +12,6 @@ import sim
 from sim import LIMITS, parsed
 
 from edvac.control import ControlUnit, Record, Result
-from edvac.control.operands import misfit
 from edvac.control.step import Limits, WrittenFile
 from edvac.core.label import PROGRAM, Label
 from edvac.core.schema import (
@@ -41,6 +40,7 @@ from edvac.guard.policy import Verdict
 from edvac.machine.ledger import Entry, History
 from edvac.program import Evaluator, Fuel, StepCall, parse
 from edvac.program.infer import clashes
+from edvac.program.operands import misfit
 
 ITEM = RecordType("Item", (Field("word", STR), Field("price", Maybe(DECIMAL))))
 LOAD = 'x = json.load(llm.write("x"))\n'

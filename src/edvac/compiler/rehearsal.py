@@ -1,9 +1,9 @@
 """A dry run on made-up values: finds the faults that types alone do not show.
 
 Every step of the program is answered at once with a value of its type; answers come in turn full
-and with every optional field absent. What pure code makes of them must not fail: an unguarded
-comparison with None, a column that
-does not exist, a record read like a dict. Nothing is read, written or asked of a model.
+and with every optional field absent. What pure code makes of them must not fail, and has to fit the
+steps that it is given to: an unguarded comparison with None, a column that does not exist, a record
+read like a dict, a number where a text is written. Nothing is read, written or asked of a model.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import deque
 from decimal import Decimal
 from typing import Any
 
-from edvac.core.errors import ProgramError
+from edvac.core.errors import OperandError, ProgramError
 from edvac.core.label import PUBLIC
 from edvac.core.schema import (
     Choice,
@@ -41,6 +41,7 @@ from edvac.core.value import (
     settle,
 )
 from edvac.program import Evaluator, Fuel, Program, StepCall
+from edvac.program.operands import misfit
 
 MAX_STEPS = 400
 _DATE = dt.date(2026, 1, 15)
@@ -56,19 +57,14 @@ def rehearse(program: Program) -> None:
     stage = _Stage(program)
     stage.run()
     if stage.fault is not None:
-        raise ProgramError(
-            "plan_fails",
-            stage.fault.what,
-            "It fails on values that the steps may return, such as None for an optional field.",
-            "Guard it, for example with `is not None`.",
-        )
+        raise stage.fault
 
 
 class _Stage:
     """The host of a rehearsal."""
 
     def __init__(self, program: Program) -> None:
-        self.fault: Failed | None = None
+        self.fault: ProgramError | None = None
         self._calls: deque[tuple[StepCall, Cell]] = deque()
         self._count = 0
         self._evaluator = Evaluator(program, self, {}, _DATE, Fuel())
@@ -82,6 +78,7 @@ class _Stage:
                 waiting.append((call, cell))
             else:
                 self._look(call.args.values())
+                self._check(call)
                 self._count += 1
                 self._evaluator.resolve(call.slot, _answer(call, self._count))
                 self._calls.extend(waiting)
@@ -108,7 +105,28 @@ class _Stage:
             if isinstance(here, Cell) or open_cells(here):
                 continue
             found = first_failure(here)
-            self.fault = self.fault or found
+            if found is not None:
+                self.fault = self.fault or _fails(found)
+
+    def _check(self, call: StepCall) -> None:
+        """Would the step take its operands?"""
+        if self.fault is None:
+            wrong = misfit(call, {name: completed(one) for name, one in call.args.items()})
+            self.fault = None if wrong is None else _refuses(wrong)
+
+
+def _fails(found: Failed) -> ProgramError:
+    return ProgramError(
+        "plan_fails",
+        found.what,
+        "It fails on values that the steps may return, such as None for an optional field.",
+        "Guard it, for example with `is not None`.",
+    )
+
+
+def _refuses(wrong: OperandError) -> ProgramError:
+    why = "The step fails on a value that others may return or code may make of it."
+    return ProgramError("plan_fails", wrong.what, why, wrong.fix, line=wrong.line)
 
 
 def _answer(call: StepCall, number: int) -> Value:

@@ -22,7 +22,6 @@ from edvac.control import notices
 from edvac.control.access import claimed_access, exact_access, unforeseen
 from edvac.control.journal import Record, Replay, StoredOutcome
 from edvac.control.notices import preview
-from edvac.control.operands import misfit
 from edvac.control.scoreboard import Claim, OpenOrders, Order, Scoreboard
 from edvac.control.step import (
     Failure,
@@ -50,6 +49,7 @@ from edvac.core.value import (
 from edvac.guard import Ask, Deny, Policy, Verdict, decide
 from edvac.program import Evaluator, Program, StepCall
 from edvac.program.host import Unreached
+from edvac.program.operands import misfit
 
 EvaluatorOf = Callable[["ControlUnit"], Evaluator]
 ABORTED = "aborted"  # code of a failure that says only that the execution was told to stop

@@ -1,8 +1,8 @@
 """Do the complete operands of a step fit its signature?
 
 The verifier refuses what certainly does not fit and lets a value of type `any` through; what it
-could not know is decided here, before anything of the step is asked for or executed. Knows nothing
-of devices: a signature says what they take.
+could not know is decided here: in a rehearsal on made-up values, and in a run before anything of
+the step is asked for or executed. Knows nothing of devices: a signature says what they take.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from edvac.core.errors import OperandError
 from edvac.core.schema import (
@@ -30,9 +29,7 @@ from edvac.core.schema import (
 )
 from edvac.core.signature import Param
 from edvac.core.value import Instance, Mapping, Scalar, Sequence, Value
-
-if TYPE_CHECKING:
-    from edvac.program import StepCall
+from edvac.program.host import StepCall
 
 
 @dataclass(frozen=True, slots=True)
