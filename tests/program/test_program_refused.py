@@ -43,6 +43,7 @@ REFUSED = [
     ("x = y", "name_unknown", ""),
     ("total_sum = 1\nx = total_sun", "name_unknown", "total_sum"),
     ("x = file.read('a')", "name_unknown", "files"),
+    ("x = web.get('http://a')", "name_unknown", "files, doc, llm"),
     ("x = files.reed('a')", "function_unknown", "files.read"),
     ("x = csv.lod('a')", "function_unknown", "csv.load"),
     ("x = files.read()", "operand_missing", "files.read(path)"),
@@ -189,6 +190,7 @@ def test_hostile_programs_are_refused_quickly(name: str) -> None:
 
 
 def test_check_finds_every_error_and_warns_of_wide_patterns() -> None:
+    assert [one.line for one in check("import os\nx = [*y]\n", CATALOGUE)] == [1, 2]
     found = check("x = y\nz = 1\nq = files.reed('a')\n", CATALOGUE)
     assert [(one.severity, one.line) for one in found] == [("error", 1), ("error", 3)]
     wide = check("name = files.read('n')\nfiles.write(name, 'x')\n", CATALOGUE)

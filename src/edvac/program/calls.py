@@ -85,6 +85,10 @@ class CallChecker:
             if owner in NAMESPACES:
                 known = [one for one in FUNCTIONS if one.startswith(f"{owner}.")]
                 fail(node, "function_unknown", f"there is no {name}", "", nearest(str(name), known))
+            if owner != "run" and not scope.mentions(owner):
+                known = [*scope.catalogue.devices, *sorted(NAMESPACES), *scope.names]
+                what = f"there is no device or value named {owner}"
+                fail(node, "name_unknown", what, "", nearest(owner, known))
         return self._method(node, node.func, scope)
 
     def _named(self, node: ast.Call, name: str, scope: Scope) -> Type:

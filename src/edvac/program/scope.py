@@ -37,6 +37,11 @@ class Scope:
         """A copy for one arm of a branch."""
         return replace(self, names=dict(self.names), uncertain=dict(self.uncertain))
 
+    def mentions(self, name: str) -> bool:
+        """Whether the program itself gives the name a meaning, if only on some ways."""
+        places = (self.names, self.uncertain, self.functions, self.records)
+        return any(name in place for place in places)
+
     def bind(self, name: str, kind: Type) -> None:
         self.names[name] = kind
         self.uncertain.pop(name, None)

@@ -56,7 +56,7 @@ def check(text: str, catalogue: Catalogue, *, name: str = "program.edv") -> list
         if not errors:
             found.extend(_warnings(program))
     except ProgramError as error:
-        if not any(str(error) == str(known) for known in errors):
+        if error.code != "program_refused" and not any(str(error) == str(known) for known in errors):
             errors.append(error)
     found.extend(_diagnostic("error", error) for error in errors)
     return sorted(found, key=lambda one: (one.line, one.column))
@@ -82,7 +82,7 @@ def _verified(text: str, catalogue: Catalogue, name: str, report: Report) -> tup
         broken_lines = True
         report(error)
     if broken_lines:
-        raise ProgramError("program_refused", "the program has errors")
+        raise ProgramError("program_refused", "the program has errors")  # each was reported
     _misplaced(source.tree.body)
     _shadows(source, catalogue)
     program = assemble(source, catalogue, name)
