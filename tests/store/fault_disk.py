@@ -33,7 +33,7 @@ class FaultDisk(SimDisk):
         self._calm = False
         super().__init__(root)
         self.vfs_name += "-fault"
-        self.vfs = FaultVfs(self)
+        self.vfs = FaultVfs(self, FaultFile)
         self.files = FaultFiles(self)
 
     def struck(self, op: str) -> bool:
@@ -69,16 +69,9 @@ class FaultVfs(LogVfs):
     _disk: FaultDisk
 
     def xOpen(self, name: Any, flags: list[int]) -> Any:
-        text = name.filename() if isinstance(name, apsw.URIFilename) else name
-        if text is not None:
+        if name is not None:
             self._disk.allow("open", apsw.CantOpenError)
-        fresh = text is not None and not Path(text).exists()
-        opened = FaultFile(self._disk, name, text, flags)
-        if flags[0] & apsw.SQLITE_OPEN_MAIN_DB:
-            self._disk.note("opened")
-        if fresh and text is not None:
-            self._disk.made(text)
-        return opened
+        return super().xOpen(name, flags)
 
     def xDelete(self, name: str, sync: bool) -> None:
         self._disk.allow("delete")

@@ -99,14 +99,15 @@ class Unheard:
 
 
 class LogVfs(Unheard, apsw.VFS):
-    def __init__(self, disk: SimDisk) -> None:
+    def __init__(self, disk: SimDisk, file: type[LogFile] | None = None) -> None:
         self._disk = disk
+        self._file = file or LogFile
         super().__init__(disk.vfs_name, "unix")
 
     def xOpen(self, name: Any, flags: list[int]) -> Any:
         text = name.filename() if isinstance(name, apsw.URIFilename) else name
         fresh = text is not None and not Path(text).exists()
-        opened = LogFile(self._disk, name, text, flags)
+        opened = self._file(self._disk, name, text, flags)
         if flags[0] & apsw.SQLITE_OPEN_MAIN_DB:
             self._disk.note("opened")
         if fresh and text is not None:
