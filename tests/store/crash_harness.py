@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,10 @@ class OneOwner:
 
     def me(self) -> Process:
         return self._me
+
+    def die(self) -> None:
+        """From now on it is another process that asks."""
+        self._me = replace(self._me, pid=self._me.pid + 1)
 
     def alive(self, process: Process) -> bool | None:
         return process == self._me

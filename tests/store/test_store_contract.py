@@ -197,6 +197,18 @@ def test_a_stale_lease_writes_nothing(kit: Any) -> None:
     assert kit.store.run("run-1").owner is None
 
 
+def test_a_list_names_no_owner_that_is_dead_or_out_of_time(kit: Any) -> None:
+    kit.store.create_run(RunInfo("run-1", NOW))
+    kit.store.acquire("run-1", "me", 60, kit.clock.wall())
+    assert kit.store.find_run().owner == "me"
+    kit.owners.die()
+    assert [info.owner for info in kit.store.runs()] == [None]
+    kit.store.acquire("run-1", "another", 60, kit.clock.wall())
+    assert kit.store.run("run-1").owner == "another"
+    kit.clock.advance(61)
+    assert kit.store.run("run-1").owner is None
+
+
 def test_a_clock_that_goes_back_harms_no_lease(kit: Any) -> None:
     lease = begin(kit)
     renewed = kit.store.renew(lease, 60, NOW - 5000)

@@ -56,7 +56,8 @@ def check(text: str, catalogue: Catalogue, *, name: str = "program.edv") -> list
         if not errors:
             found.extend(_warnings(program))
     except ProgramError as error:
-        if error.code != "program_refused" and not any(str(error) == str(known) for known in errors):
+        told = error.code == "program_refused" or str(error) in map(str, errors)
+        if not told:
             errors.append(error)
     found.extend(_diagnostic("error", error) for error in errors)
     return sorted(found, key=lambda one: (one.line, one.column))

@@ -30,6 +30,11 @@ def is_live(holder: Holder, now: float, owners: Owners) -> bool:
     return holder.process is None or owners.alive(holder.process) is not False
 
 
+def at_work(holder: Holder, now: float, owners: Owners) -> str | None:
+    """The owner to name in a list: nobody works on a run whose owner's lease or life has ended."""
+    return holder.owner if is_live(holder, now, owners) else None
+
+
 def may_take(holder: Holder, owner: str, now: float, owners: Owners) -> bool:
     """Whether `owner` may acquire now. The same owner in the same process may always."""
     if holder.owner == owner and holder.process == owners.me():

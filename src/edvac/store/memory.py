@@ -27,7 +27,7 @@ from edvac.store.filing import (
     stage_file,
 )
 from edvac.store.journal import Staged, as_record, check_records, make_batch
-from edvac.store.lease import Holder, is_live, may_take, refuse_stale, refuse_taken
+from edvac.store.lease import Holder, at_work, is_live, may_take, refuse_stale, refuse_taken
 from edvac.store.model import (
     MESSAGE_KINDS,
     ApplyEntry,
@@ -125,7 +125,7 @@ class MemoryStore:
         held = run.holder
         return replace(
             run.info,
-            owner=held.owner,
+            owner=at_work(held, self._clock.wall(), self._owners),
             epoch=held.epoch,
             expires=held.expires,
             last_seq=run.head[0],

@@ -70,7 +70,8 @@ DURABILITY_POINTS: tuple[str, ...] = (
 @dataclass(frozen=True, slots=True)
 class RunInfo:
     """One run as a list shows it. `create_run` reads the first six fields; the store keeps the
-    rest."""
+    rest. `owner` works on it now; None where nobody does, or a process that is known to be dead.
+    """
 
     id: str
     created: float

@@ -11,7 +11,7 @@ import msgspec
 from edvac.core.errors import InternalError, LeaseError, UsageError
 from edvac.core.seams import durability_point
 from edvac.store.chain import SEQ_BITS, first_link
-from edvac.store.lease import Holder, is_live, may_take, refuse_stale, refuse_taken
+from edvac.store.lease import Holder, at_work, is_live, may_take, refuse_stale, refuse_taken
 from edvac.store.model import Lease, RunInfo, State
 from edvac.store.owner import Process
 from edvac.store.part import Part, unknown_run
@@ -20,7 +20,7 @@ from edvac.store.seal import reseal, sealed, sound
 
 _COLUMNS = sealed(
     "SELECT run.id, run.created, run.state, run.task, run.program, run.title,"
-    " head.owner, head.epoch, head.expires,"
+    " head.owner, head.process, head.epoch, head.expires, head.seen,"
     " run.closed, run.seconds, run.counts, head.last,"
     " SOUND FROM run JOIN head USING (number)",
     "run",
@@ -99,7 +99,7 @@ class RunPart(Part):
         """Runs, newest first, in the order of their creation and not of any clock."""
         where = f" WHERE run.state IN ({','.join('?' * len(states))})" if states else ""
         sql = f"{_COLUMNS}{where} ORDER BY run.number DESC LIMIT ?"
-        return _infos(self._db.rows(sql, (*states, limit)))
+        return self._infos(self._db.rows(sql, (*states, limit)))
 
     def run(self, run: str) -> RunInfo:
         """One run by its full name.
@@ -110,7 +110,29 @@ class RunPart(Part):
         rows = self._db.rows(f"{_COLUMNS} WHERE run.id = ?", (run,))
         if not rows:
             raise unknown_run(run)
-        return _infos(rows)[0]
+        return self._infos(rows)[0]
+
+    def _infos(self, rows: list[tuple[Any, ...]]) -> list[RunInfo]:
+        return [self._info(row) for row in sound("run", rows)]
+
+    def _info(self, row: Sequence[Any]) -> RunInfo:
+        run, created, state, task, program, title, *head, closed, seconds, counts, last = row
+        holder = _held(head)
+        return RunInfo(
+            run,
+            created,
+            state,
+            task,
+            program,
+            title,
+            at_work(holder, self._clock.wall(), self._owners),
+            holder.epoch,
+            holder.expires,
+            closed,
+            seconds,
+            msgspec.json.decode(counts),
+            last,
+        )
 
     def find_run(self, prefix: str | None = None) -> RunInfo:
         """The run that a person means; without a prefix the latest.
@@ -126,7 +148,7 @@ class RunPart(Part):
                 )
             return latest[0]
         sql = f"{_COLUMNS} WHERE substr(run.id, 1, ?) = ? ORDER BY run.number DESC"
-        return pick_run(prefix, _infos(self._db.rows(sql, (len(prefix), prefix))))
+        return pick_run(prefix, self._infos(self._db.rows(sql, (len(prefix), prefix))))
 
     def set_state(
         self,
@@ -253,11 +275,9 @@ def _holder(execute: Execute, number: int) -> Holder:
     rows = execute(_HOLDER, (number,)).fetchall()
     if not rows:
         raise LeaseError("run_gone", "the run was removed in the meantime")
-    owner, process, epoch, expires, seen = sound("head", rows)[0]
+    return _held(sound("head", rows)[0])
+
+
+def _held(row: Sequence[Any]) -> Holder:
+    owner, process, epoch, expires, seen = row
     return Holder(owner, Process.restore(process) if process else None, epoch, expires, seen)
-
-
-def _infos(rows: list[tuple[Any, ...]]) -> list[RunInfo]:
-    return [
-        RunInfo(*(*row[:-2], msgspec.json.decode(row[-2]), row[-1])) for row in sound("run", rows)
-    ]
