@@ -139,16 +139,21 @@ def test_a_store_that_vanished_is_not_made_anew(tmp_path: Path) -> None:
     assert code(error) == "store_missing"
 
 
-def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "refusal"), [(schema.FORMAT + 1, "store_newer"), (1, "store_older")]
+)
+def test_a_format_that_it_does_not_know_is_refused_and_left_alone(
+    tmp_path: Path, version: int, refusal: str
+) -> None:
     filled(tmp_path)
     path = tmp_path / ".edvac/store.db"
     made = apsw.Connection(str(path))
-    made.execute(f"PRAGMA user_version = {schema.FORMAT + 1}")
+    made.execute(f"PRAGMA user_version = {version}")
     made.close()
     before = path.read_bytes()
     with pytest.raises(StoreError) as error:
         Store(tmp_path)
-    assert code(error) == "store_newer" and path.read_bytes() == before
+    assert code(error) == refusal and path.read_bytes() == before
 
 
 def test_an_older_format_is_brought_up_to_date(

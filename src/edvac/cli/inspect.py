@@ -157,7 +157,7 @@ def _step_document(entry: Entry) -> dict[str, Any]:
 
 
 def _show_step(store: Store, entry: Entry, prompt: bool, as_json: bool) -> None:
-    sent = [store.segment(name) for name in entry.body.get("prompt", ())]
+    sent = [store.segment(name) for name in entry.prompt]
     document = _step_document(entry)
     if as_json:
         document["prompt"] = sent
@@ -172,8 +172,7 @@ def _show_step(store: Store, entry: Entry, prompt: bool, as_json: bool) -> None:
         parts = ["".join(sent), "\n--- received ---\n", entry.body.get("answer", "")]
         click.echo("".join(map(ui.safe, parts)) if on_terminal else "".join(parts))
     else:
-        # The prompt is named by the hashes of its parts, and has an option of its own.
-        shown = {key: found for key, found in document.items() if key not in ("prompt", "label")}
+        shown = {key: found for key, found in document.items() if key != "label"}
         if "label" in document:
             sources, steered, *_ = document["label"]
             shown["influenced by"] = ", ".join(sorted({*sources, *steered}))

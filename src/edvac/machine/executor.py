@@ -142,7 +142,7 @@ class Executor:
             entry = read_entry(decoder_of(store), record)
             if entry.value is None or isinstance(entry.value, Failed):
                 return None
-            prompt = tuple(store.segment(name) for name in entry.body.get("prompt", ()))
+            prompt = tuple(store.segment(name) for name in entry.prompt)
             answer = str(entry.body.get("answer", ""))
             return Result(entry.value, prompt=prompt, answer=answer, reuse_key=key, reused=True)
 

@@ -104,8 +104,6 @@ def encode(store: Store, record: Record) -> NewRecord:
     if record.value is not None:
         body["value"] = encoder.encode(record.value)
     segments = tuple(store.put_segment(text) for text in record.prompt)
-    if segments:
-        body["prompt"] = list(segments)
     labels = dict(encoder.labels)
     labels.update({label_key(written.label): written.label for written in record.files})
     return NewRecord(
@@ -128,6 +126,7 @@ class Entry:
     slot: str
     body: dict[str, Any]
     value: Value | None = None
+    prompt: tuple[str, ...] = ()  # names of its segments
 
     @property
     def address(self) -> str:
@@ -215,4 +214,4 @@ def read_entry(decoder: Decoder, record: StoredRecord) -> Entry:
     body: dict[str, Any] = msgspec.msgpack.decode(record.payload)
     data = body.pop("value", None)
     value = decoder.decode(data) if data is not None else None
-    return Entry(record.seq, record.kind, record.slot, body, value)
+    return Entry(record.seq, record.kind, record.slot, body, value, record.segments)

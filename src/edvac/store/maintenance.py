@@ -26,7 +26,7 @@ from edvac.store.journal import JournalPart, restore_label
 from edvac.store.lease import Holder, is_live
 from edvac.store.model import Problem, Swept
 from edvac.store.owner import Process
-from edvac.store.schema import FORMAT, MIGRATIONS, Execute
+from edvac.store.schema import MIGRATIONS, Execute
 from edvac.store.seal import BROKEN, TABLES, sealed, sound
 from edvac.store.segments import row_names, unpack_segment
 
@@ -54,7 +54,7 @@ _SCHEMA = "SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' OR
 def expected_schema() -> list[tuple[Any, ...]]:
     """The tables that a store of this format has, by making one in memory."""
     made = apsw.Connection(":memory:")
-    for number in range(FORMAT):
+    for number in sorted(MIGRATIONS):
         MIGRATIONS[number](made.execute)
     found: list[tuple[Any, ...]] = made.execute(_SCHEMA).fetchall()
     made.close()

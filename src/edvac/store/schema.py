@@ -1,7 +1,7 @@
 """The tables of a store and the numbered steps that bring an older store up to date.
 
 The format is SQLite's `user_version`; a newer one is refused, never guessed at. A migration is
-added to the table, none is ever changed.
+added to the table, none is ever changed; only formats from before the first release are refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 from edvac.core.errors import StoreError
 
 APPLICATION_ID = 0x45445643  # "EDVC"
-FORMAT = 1
+FORMAT = 2
+OLDEST = 2  # the first release's
 
 Execute: TypeAlias = Callable[..., Any]
 
@@ -123,7 +124,7 @@ CREATE TABLE permission (
 
 
 def _create(execute: Execute) -> None:
-    """0 → 1: the first tables."""
+    """0 → `OLDEST`: the first tables."""
     execute(f"PRAGMA application_id = {APPLICATION_ID}")
     for statement in _TABLES.split(";\n"):
         if statement.strip():
@@ -156,7 +157,16 @@ def migrate(execute: Execute) -> int:
             "A newer edvac wrote it.",
             "Update edvac, or choose another workspace.",
         )
-    for number in range(found, FORMAT):
-        MIGRATIONS[number](execute)
-        execute(f"PRAGMA user_version = {number + 1}")
+    if 0 < found < OLDEST:
+        raise StoreError(
+            "store_older",
+            f"the store has format {found}, this edvac reads from {OLDEST} on",
+            "It was written before the first release.",
+            "Move .edvac away, or choose another workspace.",
+        )
+    if found < FORMAT:
+        for number in sorted(MIGRATIONS):
+            if number >= found:
+                MIGRATIONS[number](execute)
+        execute(f"PRAGMA user_version = {FORMAT}")
     return found
