@@ -193,6 +193,22 @@ def test_a_rehearsal_finds_what_types_do_not_show(line: str, fails: bool) -> Non
         assert not fails
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        'x = json.load(files.read("a.json"))["total"]\n',
+        'x = [row["Payee"] for row in csv.load(files.read("a.csv"))]\n',
+        'x = int(llm.write("A number"))\n',
+        'x = [line for line in files.read("a.log").splitlines() if "ERROR" in line][0]\n',
+    ],
+)
+def test_what_a_made_up_text_leads_to_proves_nothing(line: str) -> None:
+    program = RECORD + FOUND + line + "y = llm.write('Say it', x)\n"
+    rehearse(parse(program, CATALOGUE))
+    with pytest.raises(ProgramError, match="None"):
+        rehearse(parse(program + "big = [a for a in found if a.n > 3]\n", CATALOGUE))
+
+
 COUNTED = FOUND + 'rows = group(found, by=["n"], count=count())\n'
 
 

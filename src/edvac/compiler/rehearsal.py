@@ -3,7 +3,9 @@
 Every step of the program is answered at once with a value of its type; answers come in turn full
 and with every optional field absent. What pure code makes of them must not fail, and has to fit the
 steps that it is given to: an unguarded comparison with None, a column that does not exist, a record
-read like a dict, a number where a text is written. Nothing is read, written or asked of a model.
+read like a dict, a number where a text is written. What a made-up text leads to proves nothing,
+since a real one would be JSON, a date or a table with other columns: texts carry a label, and a
+failure that carries it is passed over. Nothing is read, written or asked of a model.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from decimal import Decimal
 from typing import Any
 
 from edvac.core.errors import OperandError, ProgramError
-from edvac.core.label import PUBLIC
+from edvac.core.label import PUBLIC, Label
 from edvac.core.schema import (
     Choice,
     DictOf,
@@ -45,6 +47,7 @@ from edvac.program.operands import misfit
 
 MAX_STEPS = 400
 _DATE = dt.date(2026, 1, 15)
+_MADE_UP = "made up"
 _TEXT = "name,amount\nfirst line of a text,10\nsecond line of a text,20\n"
 
 
@@ -105,13 +108,14 @@ class _Stage:
             if isinstance(here, Cell) or open_cells(here):
                 continue
             found = first_failure(here)
-            if found is not None:
+            if found is not None and _MADE_UP not in found.label.sources:
                 self.fault = self.fault or _fails(found)
 
     def _check(self, call: StepCall) -> None:
         """Would the step take its operands?"""
-        if self.fault is None:
-            wrong = misfit(call, {name: completed(one) for name, one in call.args.items()})
+        operands = {name: completed(one) for name, one in call.args.items()}
+        if self.fault is None and not any(map(first_failure, operands.values())):
+            wrong = misfit(call, operands)
             self.fault = None if wrong is None else _refuses(wrong)
 
 
@@ -157,8 +161,9 @@ def _value(kind: Type, number: int) -> Value:
             return lift(tuple(_value(item, number) for item in kind.items), PUBLIC)
         case DictOf():
             return lift({"key": _value(kind.item, number)}, PUBLIC)
-        case Plain():
-            return lift(_ATOMS.get(kind.name, _TEXT), PUBLIC)
+        case Plain() if kind.name in _ATOMS:
+            return lift(_ATOMS[kind.name], PUBLIC)
+    return lift(_TEXT, Label.of([_MADE_UP]))
 
 
 _ATOMS: dict[str, Any] = {
