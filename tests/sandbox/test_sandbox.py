@@ -301,10 +301,26 @@ def test_a_missing_isolation_is_explained(
         (tmp_path / "bwrap").write_text(script)
         (tmp_path / "bwrap").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}")
-    found = bubblewrap.probe.__wrapped__()
+    bubblewrap._probed.cache_clear()
+    try:
+        found = bubblewrap.probe()
+    finally:
+        bubblewrap._probed.cache_clear()
     assert not found.available
     assert why in found.why
     assert found.fix
+
+
+def test_what_kept_it_from_being_tried_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    bubblewrap._probed.cache_clear()
+
+    def refused(*args: Any, **words: Any) -> None:
+        raise OSError("too many open files")
+
+    with monkeypatch.context() as fewer:
+        fewer.setattr(subprocess, "run", refused)
+        assert "too many open files" in bubblewrap.probe().why
+    assert bubblewrap.probe().available
 
 
 def test_nothing_runs_without_it(monkeypatch: pytest.MonkeyPatch) -> None:

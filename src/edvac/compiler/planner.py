@@ -2,8 +2,8 @@
 
 A statement that the verifier refuses is sampled again, a little warmer each time; after a few
 refusals the statement before it is taken back as well. If that budget is spent the whole program is
-written once more with the last complaint
-in view (the repair loop), and then the planner gives up with the verifier's error.
+written once more with the last complaint in view (the repair loop), and then the planner gives up
+with the verifier's error.
 """
 
 from __future__ import annotations
@@ -107,8 +107,7 @@ class Planner:
         for attempt in range(ROUNDS):
             write = self._by_statement if self._processor.has_grammar else self._whole
             try:
-                text = await write(task, attempt, complaint, on_draft)
-                return text
+                return await write(task, attempt, complaint, on_draft)
             except ProgramError as problem:
                 failed = problem
                 complaint = f"An earlier program was refused. {problem}"

@@ -2,9 +2,8 @@
 
 Each step gets a context of its own, made of its operands and nothing else. Parts are laid out so
 that steps which share them coincide byte for byte: the constant system text, then the instruction
-with its schema, then the data.
-Data is fenced and announced as data; the fence is not the protection (the label is), it only helps
-the model.
+with its schema, then the data. Data is fenced and announced as data; the fence is not the
+protection (the label is), it only helps the model.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ import msgspec
 from edvac.control import ControlUnit, Failure, Intent, Outcome, Record, Result, Work
 from edvac.control.unit import ABORTED
 from edvac.core import event
-from edvac.core.errors import Interrupted
 from edvac.core.label import USER
 from edvac.core.seams import Clock, durability_point
 from edvac.core.value import Scalar, plain
@@ -304,12 +303,3 @@ class Driver:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-
-
-def interrupted(run: str) -> Interrupted:
-    return Interrupted(
-        "interrupted",
-        f"run {run} was interrupted",
-        "What was finished is kept.",
-        f"Go on with `edvac resume {run}`.",
-    )

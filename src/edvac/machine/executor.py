@@ -25,7 +25,7 @@ from edvac.machine.ledger import Ledger, decoder_of, read_entry
 from edvac.processor import Answer, Processor
 from edvac.store import Store
 
-NOT_REUSED_BELOW = frozenset({"files"})  # as cheap to do as to look up
+NEVER_REUSED = frozenset({"files"})  # as cheap to do as to look up
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Executor:
         signature = intent.call.signature
         if signature.effect is Effect.EXTERNAL or signature.person or intent.access.writes:
             return ""
-        if signature.device in NOT_REUSED_BELOW:
+        if signature.device in NEVER_REUSED:
             return ""
         parts = [signature.op, intent.digest, repr(intent.call.result)]
         if signature.device == "llm":
@@ -161,15 +161,4 @@ def _call(intent: Intent) -> Call:
 
 def _misfit(error: EdvacError, answer: Answer, usage: Usage, seconds: float) -> Failure:
     failed = Failure.of(error, usage=usage, seconds=seconds)
-    return Failure(
-        failed.code,
-        failed.what,
-        failed.why,
-        failed.fix,
-        retry=failed.retry,
-        repair=failed.repair,
-        usage=usage,
-        seconds=seconds,
-        prompt=answer.sent,
-        answer=answer.text,
-    )
+    return replace(failed, prompt=answer.sent, answer=answer.text)

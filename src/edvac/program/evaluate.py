@@ -22,7 +22,6 @@ from edvac.core.value import (
     Failed,
     Operand,
     Scalar,
-    Sequence,
     Value,
     open_cells,
     settle,
@@ -42,7 +41,7 @@ from edvac.program.mutate import Mutations
 from edvac.program.operate import ARITHMETIC
 from edvac.program.patterns import known_patterns
 from edvac.program.program import Program
-from edvac.program.tree import assigned, definite, dotted, mutation, root
+from edvac.program.tree import RETURNED, assigned, definite, is_param, mutation, root
 
 Run = Callable[[Value, Frame], None]
 
@@ -69,7 +68,7 @@ class Evaluator:
         self._fuel = fuel
         self._flow = Flow()
         self._top = Frame({}, Orders())
-        self._outside = frozenset(program.catalogue.devices) | NAMESPACES
+        self._outside = program.outside
         facts = self._facts_of(program)
         apply = Apply(self._flow, fuel, self._fuel_label, host.handled)
         on = Expressions(program, host, self._flow, apply, facts, top=self._top)
@@ -175,12 +174,11 @@ class Evaluator:
             case ast.Return():
                 none = Scalar(None, PROGRAM)
                 made = none if stmt.value is None else self._on.value(stmt.value, frame)
-                frame.names["$return"] = self._on.flow.raised(made, frame.pc)
+                frame.names[RETURNED] = self._on.flow.raised(made, frame.pc)
 
     def _assign(self, stmt: ast.Assign, frame: Frame) -> None:
         target, node = stmt.targets[0], stmt.value
-        param = isinstance(node, ast.Call) and dotted(node.func) == "param"
-        if param and isinstance(target, ast.Name):
+        if is_param(node) and isinstance(target, ast.Name):
             info = self.program.params[target.id]
             frame.names[target.id] = self._params.get(target.id, info.default)
             return
@@ -337,14 +335,8 @@ class Evaluator:
         self._later(stmt, cells, frame, lambda later: self._iterate(stmt, over, index, later))
 
 
-NAMESPACES = frozenset({"run"})
-
-
 def _known(operand: Operand) -> Value:
     here = settle(operand)
     if isinstance(here, Cell):
         raise InternalError("value_pending", "a decision was taken on a pending value")
     return here
-
-
-__all__ = ["Evaluator", "Sequence"]

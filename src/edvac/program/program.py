@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from edvac.core.schema import Record, Type
 from edvac.core.signature import NO_ACCESS, Access, Catalogue, Effect
 from edvac.core.value import Value
+from edvac.program.library import NAMESPACES
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,11 @@ class Program:
     sites: dict[ast.Call, Site]
     access: tuple[Use, ...]
     guarded: frozenset[ast.AugAssign] = frozenset()  # may not turn out to change a list
+
+    @property
+    def outside(self) -> frozenset[str]:
+        """Names that hold no values: devices, parts of the library, the run itself."""
+        return frozenset(self.catalogue.devices) | NAMESPACES | {"run"}
 
     @property
     def digest(self) -> str:

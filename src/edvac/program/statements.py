@@ -15,19 +15,19 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from edvac.core.errors import ProgramError
-from edvac.core.schema import ANY, NONE, ListOf, Plain, Type, show
+from edvac.core.schema import ANY, INT, NONE, STR, DictOf, ListOf, Record, TupleOf, Type, show
 from edvac.program.alias import Aliases
 from edvac.program.annotate import read_type
 from edvac.program.basics import item_type
 from edvac.program.checker import Checker
 from edvac.program.infer import clashes, joined, widened
-from edvac.program.library import CHANGES, NAMESPACES
+from edvac.program.library import CHANGES
 from edvac.program.limits import CALL_NESTING
 from edvac.program.program import Function, Program
 from edvac.program.refusal import fail
 from edvac.program.scope import Scope
 from edvac.program.source import Source
-from edvac.program.tree import RETURNED, assigned, calls, dotted, mutation, root
+from edvac.program.tree import RETURNED, assigned, calls, dotted, is_param, mutation, root
 
 Report: TypeAlias = Callable[[ProgramError], None]
 
@@ -41,7 +41,7 @@ class Statements:
         self._report = report
         self._checker = Checker()
         self._depth: dict[str, int] = {}
-        self._outside = frozenset(program.catalogue.devices) | NAMESPACES
+        self._outside = program.outside
         self.scope = Scope(program.catalogue, records=program.records)
         self.aliases = Aliases(program.catalogue, self._checker.types)
 
@@ -156,7 +156,7 @@ class Statements:
                 fail(stmt, "syntax_unsupported", "this statement is not part of the language")
 
     def _assign(self, stmt: ast.Assign, scope: Scope, *, top: bool) -> None:
-        if _is_param(stmt.value):
+        if is_param(stmt.value):
             if not top or len(stmt.targets) > 1 or not isinstance(stmt.targets[0], ast.Name):
                 fail(
                     stmt,
@@ -190,7 +190,7 @@ class Statements:
             fail(target, "target_unfit", "only an element of a name can be assigned")
         holder = widened(self._checker.type(target.value, scope))
         self._checker.type(target.slice, scope)
-        if holder in (Plain("str"), Plain("int")) or type(holder).__name__ in ("TupleOf", "Record"):
+        if holder in (STR, INT) or isinstance(holder, TupleOf | Record):
             fail(
                 target, "target_unfit", f"a {show(holder)} does not change", "", "Build a new one."
             )
@@ -239,8 +239,7 @@ class Statements:
         if name in self._outside or name not in scope.names:
             return None
         holder = self._changed(func.value, scope)
-        kinds = {"ListOf": "list", "DictOf": "dict"}
-        kind = kinds.get(type(holder).__name__, "")
+        kind = {ListOf: "list", DictOf: "dict"}.get(type(holder), "")
         if not kind and holder != ANY:
             fail(
                 node,
@@ -306,9 +305,3 @@ def _depth(node: ast.AST) -> int:
         deepest = max(deepest, depth)
         todo.extend((child, depth + 1) for child in ast.iter_child_nodes(here))
     return deepest
-
-
-def _is_param(node: ast.expr) -> bool:
-    return (
-        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "param"
-    )

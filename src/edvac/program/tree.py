@@ -57,6 +57,11 @@ def root(node: ast.expr) -> str | None:
                 return None
 
 
+def is_param(node: ast.expr) -> bool:
+    """Is this ``param(default)``?"""
+    return isinstance(node, ast.Call) and dotted(node.func) == "param"
+
+
 def mutation(node: ast.expr) -> ast.Attribute | None:
     """The ``xs.append`` of a call that changes a container in place."""
     match node:

@@ -81,23 +81,27 @@ class Completed:
     stderr: bytes
 
 
-@functools.cache
 def probe() -> Isolation:
-    """Try the isolation once, for real."""
-    if shutil.which("bwrap") is None:
-        return Isolation(False, "bubblewrap (bwrap) is not installed.", "Install it: bubblewrap.")
+    """Try the isolation for real; what came of it is remembered."""
     try:
-        with _command(Spec(("true",))) as (command, descriptor):
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                timeout=10,
-                check=False,
-                env=_HOST_ENV,
-                pass_fds=(descriptor,),
-            )
+        return _probed()
     except (OSError, subprocess.TimeoutExpired) as problem:
         return Isolation(False, f"bubblewrap could not be run: {problem}", "See `edvac doctor`.")
+
+
+@functools.cache
+def _probed() -> Isolation:
+    if shutil.which("bwrap") is None:
+        return Isolation(False, "bubblewrap (bwrap) is not installed.", "Install it: bubblewrap.")
+    with _command(Spec(("true",))) as (command, descriptor):
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            timeout=10,
+            check=False,
+            env=_HOST_ENV,
+            pass_fds=(descriptor,),
+        )
     if done.returncode != 0:
         why = done.stderr.decode(errors="replace").strip()[:300]
         return Isolation(
