@@ -257,7 +257,7 @@ def record_failing(fail: Callable[[int], bool]) -> Outage:
     finally:
         discard(root)
         if work.store is not None:
-            work.store._db._drop()  # a store on a dead disk cannot be closed in order
+            work.store._db.drop()  # a store on a dead disk cannot be closed in order
     return outage
 
 

@@ -58,7 +58,7 @@ class Life:
                 self._look(number)
         finally:
             if self.work.store is not None:
-                self.work.store._db._drop()  # a store on a dead disk cannot be closed in order
+                self.work.store._db.drop()  # a store on a dead disk cannot be closed in order
             self.disk.calm()
             discard(self.root)
         return harness.Recorded(self.disk, self.states, self.work.blobs)

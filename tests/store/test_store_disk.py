@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -367,3 +368,18 @@ def test_a_kill_at_each_point_leaves_a_sound_store(tmp_path: Path, point: str) -
     with harness.open_store(tmp_path) as store:
         assert harness.dump(store) in states[acked : acked + 2]
         assert store.verify() == []
+
+
+def test_a_store_that_cannot_be_opened_holds_no_file(tmp_path: Path) -> None:
+    """An open connection would keep its locks until the collector comes by."""
+
+    class NoMarker(SystemFiles):
+        def rename(self, source: Path, target: Path) -> None:
+            raise OSError(errno.EIO, "injected")
+
+    with pytest.raises(StoreError) as kept:  # whose traceback keeps what it passed alive
+        Store(tmp_path, files=NoMarker())
+    assert code(kept) == "store_io_failed"
+    links = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
+    held = [os.readlink(link) for link in links if os.path.lexists(link)]
+    assert held and not [name for name in held if name.startswith(str(tmp_path))]

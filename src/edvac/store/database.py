@@ -151,18 +151,18 @@ class Database:
             self._files.sync_dir(self.path.parent)
         except apsw.Error as error:
             problem = self._explain(error, "opening the store")
-            self._drop()
+            self.drop()
             raise problem from error
         except UnicodeDecodeError as error:
-            self._drop()
+            self.drop()
             raise _not_text("opening the store") from error
         except OSError as error:
-            self._drop()
+            self.drop()
             if error.errno in TOO_MANY:
                 raise too_many_files("opening the store") from error
             raise io_failed("opening the store", error.strerror or str(error)) from error
         except StoreError:
-            self._drop()
+            self.drop()
             raise
 
     def _connect(self, fresh: bool) -> None:
@@ -211,7 +211,7 @@ class Database:
         except apsw.Error as error:
             raise explain(error, "closing the store") from error
         finally:
-            self._connection = None
+            self.drop()
 
     def guard(self, *, any_thread: bool = False) -> None:
         """Refuse use after close, from another thread, or in a forked child (whose copy of the
@@ -308,7 +308,7 @@ class Database:
         closed by its own, at once or with that next use."""
         self._suspect = True
         if self._is_mine():
-            self._drop()
+            self.drop()
 
     def _is_mine(self) -> bool:
         return self._thread == threading.get_ident()
@@ -331,25 +331,27 @@ class Database:
         except apsw.Error:
             self.suspect()
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Let go of the connection, whatever state it is in."""
         if self._connection is not None:
+            # Not forced, it would stay open where a half-read cursor cannot be closed, with its locks.
             with contextlib.suppress(apsw.Error):
-                self._connection.close()
+                self._connection.close(True)
             self._connection = None
 
     def _recover(self) -> None:
         durability_point("store.recover.before")
-        self._drop()
+        self.drop()
         self.open(fresh=False)
         self._recovering = True
         try:
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             self._verify()
         except apsw.Error as error:
-            self._drop()
+            self.drop()
             raise explain(error, "verifying the store after a failure") from error
         except StoreError:
-            self._drop()
+            self.drop()
             raise
         finally:
             self._recovering = False

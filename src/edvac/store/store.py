@@ -67,8 +67,11 @@ class Store(RunPart, MaintenancePart, NotePart):
         self._blobs = Blobs(root, self._files, self._owners, self._entropy, self._distrust)
         try:
             self._open(root)
-        except OSError as error:
-            raise explain_os(error, "opening the store") from error
+        except BaseException as error:
+            self._db.drop()
+            if isinstance(error, OSError):
+                raise explain_os(error, "opening the store") from error
+            raise
 
     def _open(self, root: Path) -> None:
         if not self.workspace.is_dir():
