@@ -168,5 +168,5 @@ def _refused(root: Path, path: str, problem: OSError, code: str, verb: str) -> S
         code,
         f"{str(root / path)!r} could not be {verb}",
         problem.strerror or str(problem),
-        "Make room or grant access, then run it again: it goes on where it stopped.",
+        "Make room or grant access; `edvac apply` or `edvac undo` then goes on where it stopped.",
     )
