@@ -209,6 +209,33 @@ def test_what_a_made_up_text_leads_to_proves_nothing(line: str) -> None:
         rehearse(parse(program + "big = [a for a in found if a.n > 3]\n", CATALOGUE))
 
 
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ('files.write("a.md", "x")\nfiles.write("a.md", "y")\n', "a.md"),
+        ('for p in files.list("in/*"):\n    files.write("a.md", files.read(p))\n', "a.md"),
+        ('for p in files.list("in/*"):\n    files.write(f"{path.name(p)}.md", "x")\n', ""),
+        ('for a in found:\n    files.write(f"{a.n}.md", "x")\n', ""),
+        (
+            'files.write("a.md", "x")\nfiles.write("b.md", files.read("a.md"))\n'
+            'files.write("a.md", "y")\n',
+            "",
+        ),
+        (
+            'if found:\n    files.write("a.md", "x")\nelse:\n    files.write("a.md", "")\n',
+            "",
+        ),
+    ],
+)
+def test_a_rehearsal_finds_writes_that_are_lost(text: str, lost: str) -> None:
+    program = parse(RECORD + FOUND + text, CATALOGUE)
+    if not lost:
+        return rehearse(program)
+    with pytest.raises(ProgramError, match="again, and what stood in it is lost") as refused:
+        rehearse(program)
+    assert lost in refused.value.what
+
+
 COUNTED = FOUND + 'rows = group(found, by=["n"], count=count())\n'
 
 

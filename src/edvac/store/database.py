@@ -334,7 +334,7 @@ class Database:
     def drop(self) -> None:
         """Let go of the connection, whatever state it is in."""
         if self._connection is not None:
-            # Not forced, it would stay open where a half-read cursor cannot be closed, with its locks.
+            # Not forced, it would stay open with its locks where a cursor cannot be closed.
             with contextlib.suppress(apsw.Error):
                 self._connection.close(True)
             self._connection = None
