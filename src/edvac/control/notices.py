@@ -77,7 +77,7 @@ def preview(value: Value, width: int = 100) -> str:
             data = value.data
             text = " ".join(data[: 4 * width].split()) if isinstance(data, str) else str(data)
         case Sequence():
-            text = f"{len(value.items)} items"
+            text = f"{len(value.items)} item{'' if len(value.items) == 1 else 's'}"
         case _ if first_failure(value) is not None:
             text = "failed"
         case _:
