@@ -39,7 +39,7 @@ def summarise(machine: Machine, report: Report, applied: list[str]) -> list[str]
     if counts["failed"] or counts["blocked"]:
         text += f", {counts['failed']} failed, {counts['blocked']} blocked"
     if counts["handled"]:
-        text += f"; {counts['handled']} of the failures were handled by the program"
+        text += f"; handled by the program: {counts['handled']}"
     history = machine.history(report.run)
     lines = [
         text,
@@ -52,6 +52,8 @@ def summarise(machine: Machine, report: Report, applied: list[str]) -> list[str]
     versions = machine.ledger.call_now(lambda store: newest(store.file_versions(report.run)))
     target = _target(machine, report)
     for version in versions:
+        if version.deleted and target and version.path not in applied:
+            continue  # made and taken away within the run
         place = f"{target}/{version.path}" if target else version.path
         size = "removed" if version.deleted else f"{version.size:,} bytes"
         unchanged = ", as it was" if target and version.path not in applied else ""
