@@ -11,7 +11,7 @@ import sim
 from sim import parsed
 
 from edvac.control import ControlUnit, Limits, Replay, Result
-from edvac.control.access import claimed_access, unforeseen
+from edvac.control.access import claimed_access, unforeseen, with_contents
 from edvac.core.label import PROGRAM
 from edvac.core.signature import Access, overlap
 from edvac.core.value import lift
@@ -42,6 +42,28 @@ def claim_of(op: str, pieces: list[tuple[str, bool]]) -> Access:
     ]
     call = ast.Call(ast.parse(op, mode="eval").body, [ast.JoinedStr(values)], [])
     return claimed_access(Facts(CATALOGUE, {}, {}).call_access(call, CATALOGUE.signatures[op]))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whoever_reads_a_directory_waits_for_all_that_may_come_into_it(seed: int) -> None:
+    chance = random.Random(seed)
+    shell = CATALOGUE.signatures["shell.run"]
+    met = 0
+    for _ in range(2_000):
+        pieces = [
+            (chance.choice(["out/", "a", ".md", "sub/b", "x"]), chance.random() < 0.6)
+            for _ in range(chance.randint(2, 4))
+        ]
+        text = "".join(piece for piece, _ in pieces)
+        directory = posixpath.dirname(text)
+        if not directory or posixpath.normpath(text) != text:
+            continue
+        claim = claim_of("files.write", pieces)
+        assert unforeseen(claim, Access(writes=(text,))) is None
+        read = with_contents(shell, Access(reads=(directory,)))
+        assert any(overlap(new, old) for new in claim.writes for old in read.reads), (claim, text)
+        met += not overlap(claim.writes[0], directory)
+    assert met > 10, "cases that the directory's own name does not tell"
 
 
 @pytest.mark.parametrize("seed", range(8))

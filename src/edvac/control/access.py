@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import posixpath
+from dataclasses import replace
 
 from edvac.core.signature import WILD, Access, Effect, Signature, unbracketed
 from edvac.core.value import Value, plain
@@ -21,6 +22,18 @@ def exact_access(signature: Signature, operands: dict[str, Value]) -> Access:
         _paths(signature.writes, operands),
         external=signature.effect is Effect.EXTERNAL,
     )
+
+
+def with_contents(signature: Signature, access: Access) -> Access:
+    """The same, and everything below it where a path may be a directory's: the name that an earlier
+    step has announced as ``out/*.md`` may turn out to lie in ``out/sub``."""
+    if not any(param.glob for param in signature.params):
+        return access
+    return replace(access, reads=_and_below(access.reads), writes=_and_below(access.writes))
+
+
+def _and_below(paths: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part for path in paths for part in (path, f"{path}/*"))
 
 
 def claimed_access(static: Access) -> Access:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from edvac.control import notices
-from edvac.control.access import claimed_access, exact_access, unforeseen
+from edvac.control.access import claimed_access, exact_access, unforeseen, with_contents
 from edvac.control.journal import Record, Replay, StoredOutcome
 from edvac.control.notices import preview
 from edvac.control.scoreboard import Claim, OpenOrders, Order, Scoreboard
@@ -274,13 +274,14 @@ class ControlUnit:
         if wrong is not None:
             self._fail(step, Failure.of(wrong))
             return
-        step.access = exact_access(step.call.signature, step.values)
-        stray = unforeseen(claimed_access(step.call.static), step.access)
+        exact = exact_access(step.call.signature, step.values)
+        stray = unforeseen(claimed_access(step.call.static), exact)
         if stray is not None:
             what = f"{stray!r} is not a path that line {step.call.line} says it may touch"
             fix = "Keep `..` out of the parts that paths are made of."
             self._fail(step, Failure("path_unforeseen", what, "", fix))
             return
+        step.access = with_contents(step.call.signature, exact)
         step.state = StepState.READY
         claim = self._claims.get(step.slot)
         if claim is not None:
