@@ -146,9 +146,12 @@ def verify_model(name: str, as_json: bool) -> int:
     from edvac.engine import pull
     from edvac.machine.settings import DEFAULT_MODEL
 
-    good = pull.verify(name or DEFAULT_MODEL, on_progress=Meter().show)
+    name = name or DEFAULT_MODEL
+    good = pull.verify(name, on_progress=Meter().show)
     if as_json:
-        ui.out_json({"name": name or DEFAULT_MODEL, "verified": good})
+        ui.out_json({"name": name, "verified": good})
+    elif good:
+        ui.out("the file is what it should be")
     else:
-        ui.out("the file is what it should be" if good else "the file is damaged: pull it again")
+        ui.out(f"the file is damaged: `edvac model rm {name}`, then pull it again")
     return 0 if good else EXIT_DAMAGED

@@ -347,7 +347,7 @@ def _verified(entry: ModelEntry, path: Path, report: OnProgress) -> None:
             "model_damaged",
             f"the file {path.name} is not the model {entry.name}",
             f"Its SHA-256 begins {found[:12]} and should begin {entry.sha256[:12]}.",
-            "Remove it and pull the model again.",
+            f"Remove it with `edvac model rm {entry.name}`, then pull it again.",
         )
     digest.remember(path, found)
 

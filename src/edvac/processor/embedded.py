@@ -56,7 +56,7 @@ class EmbeddedProcessor:
                 f"the model file {self._spec.model.name} has been changed",
                 f"Its SHA-256 begins {client.ready.sha256[:12]} and should begin "
                 f"{self._sha256[:12]}.",
-                "Fetch it again with `edvac model pull`, or use it as it is by naming its path.",
+                "Remove it with `edvac model rm` and pull it again, or name its path to use it so.",
             )
         self._client = client
 
