@@ -148,6 +148,14 @@ def test_a_failed_step_says_why(edvac: Bench) -> None:
     assert done.err.count(said) == 2, "when it happened, and in the summary"
 
 
+def test_a_line_that_fails_says_why(edvac: Bench) -> None:
+    edvac.write("q.edv", 'x = [1][2]\nfiles.write("a.md", f"{x}")\nfiles.write("b.md", f"{x}")\n')
+    done = edvac("run", "q.edv", "--yes")
+    assert done.code == 1
+    assert "- files.write@2: not done: line 1: tuple index out of range" in done.err
+    assert "✗ line 1: tuple index out of range (holds up 2 more)" in done.err
+
+
 def test_an_empty_inbox_is_said(edvac: Bench) -> None:
     for path in (edvac.root / "inbox").iterdir():
         path.unlink()

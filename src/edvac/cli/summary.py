@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,19 +64,24 @@ def summarise(machine: Machine, report: Report, applied: list[str]) -> list[str]
 
 
 def _failures(report: Report, reasons: dict[str, str]) -> list[str]:
-    """A row for each item that failed; blocked ones are counted under their cause."""
-    rows = []
-    by_cause: dict[str, int] = {}
+    """A row for each item that failed; blocked ones are counted under their cause, which may be a
+    line of the program and no step."""
+    causes: dict[str, str] = {}
+    held: Counter[str] = Counter()
     for step in report.failures:
-        if step.failure is not None and step.failure.slot != step.slot:
-            by_cause[step.failure.slot] = by_cause.get(step.failure.slot, 0) + 1
-    for step in report.failures:
-        if step.failure is None or step.failure.slot != step.slot:
-            continue
-        held = by_cause.get(step.slot, 0)
-        more = f" (holds up {held} more)" if held else ""
-        said = because(step.failure.what, reasons.get(step.slot, ""))
-        rows.append(f"  ✗ {step.call.address}: {said}{more}")
+        assert step.failure is not None
+        cause = step.failure.slot or step.failure.what
+        if step.failure.slot == step.slot:
+            said = because(step.failure.what, reasons.get(step.slot, ""))
+            causes[cause] = f"{step.call.address}: {said}"
+        else:
+            held[cause] += 1
+            if not step.failure.slot:
+                causes[cause] = step.failure.what
+    rows = [
+        f"  ✗ {said}" + (f" (holds up {held[cause]} more)" if held[cause] else "")
+        for cause, said in causes.items()
+    ]
     left = len(rows) - MAX_ROWS
     return rows[:MAX_ROWS] + ([f"  … and {left} more"] if left > 0 else [])
 

@@ -280,6 +280,8 @@ def describe(happened: event.Event, tally: Tally) -> str:
             return f"{mark} [{ended}/{tally.known}] {happened.address}: {happened.preview}{took}"
         case event.StepFailed(blocked_by=""):
             return f"✗ {happened.address}: {because(happened.what, happened.why)}"
+        case event.StepFailed(blocked_by="the program"):
+            return f"- {happened.address}: not done: {happened.what}"
         case event.StepFailed():
             return f"- {happened.address}: not done, because {happened.blocked_by} failed"
         case event.StepRetried():

@@ -154,14 +154,18 @@ def _meet(left: frozenset[str] | None, right: frozenset[str] | None) -> frozense
     return left if right is None else left & right
 
 
-@functools.lru_cache(maxsize=65_536)
-def _join(left: Label, right: Label) -> Label:
+def _both(left: Label, right: Label, bits: float) -> Label:
     return _intern(
         left.sources | right.sources,
         left.steered | right.steered,
         _meet(left.readers, right.readers),
-        max(left.bits, right.bits),
+        bits,
     )
+
+
+@functools.lru_cache(maxsize=65_536)
+def _join(left: Label, right: Label) -> Label:
+    return _both(left, right, max(left.bits, right.bits))
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -176,12 +180,7 @@ def _steer(value: Label, decider: Label) -> Label:
 
 @functools.lru_cache(maxsize=65_536)
 def _add(left: Label, right: Label) -> Label:
-    return _intern(
-        left.sources | right.sources,
-        left.steered | right.steered,
-        _meet(left.readers, right.readers),
-        left.bits + right.bits,
-    )
+    return _both(left, right, left.bits + right.bits)
 
 
 _FEW = 4  # labels that are combined in pairs: of more, the partial sums would fill the memory
