@@ -51,6 +51,6 @@ def _spent(unit: str, limit: int, line: int) -> FuelError:
         "fuel_exhausted",
         f"pure code used more than {limit:,} {unit}",
         "A program may compute only so much between its steps.",
-        "Make the loop or the value smaller, or raise `fuel` in the settings.",
+        "Make the loop or the value smaller.",
         line=line,
     )
