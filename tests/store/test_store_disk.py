@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -315,8 +316,6 @@ def test_a_run_is_not_taken_from_a_living_process(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout is not None and process.stdout.readline() == b"held\n"
         with Store(tmp_path) as store:
-            import time
-
             with pytest.raises(LeaseError, match=f"by process {process.pid}"):
                 store.acquire("r", "me", 60, time.time())
             process.kill()

@@ -41,8 +41,8 @@ CODES: tuple[tuple[type[Exception], str], ...] = (
     (KeyError, "key_missing"),
     (IndexError, "index_out_of_range"),
     (LookupError, "key_missing"),
-    (TypeError, "operand_unfit"),
-    (AttributeError, "operand_unfit"),
+    (TypeError, "operand_misfit"),
+    (AttributeError, "operand_misfit"),
     (ValueError, "value_unfit"),
 )
 

@@ -78,7 +78,7 @@ def value(data: Any, label: Label) -> Value:
 
 def key_refused(key: object) -> OperandError:
     return OperandError(
-        "key_unfit",
+        "key_misfit",
         f"a dict key is a {type(key).__name__}",
         "Keys are texts, numbers, dates, booleans or None.",
         'Join the parts into one text, f"{a}|{b}", or use group(rows, by=[...]).',
