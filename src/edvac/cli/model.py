@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from edvac.cli import ui
-from edvac.core.errors import EXIT_DAMAGED, ConfigError
+from edvac.core.errors import EXIT_DAMAGED, ConfigError, ModelFileError
 
 if TYPE_CHECKING:
     from edvac.engine.pull import PullPlan, PullProgress
@@ -54,26 +55,41 @@ def list_models(as_json: bool) -> None:
 @JSON
 def pull_model(name: str, yes: bool, prepare: bool, origin: str | None, as_json: bool) -> None:
     """Fetch NAME (default: the default model), verified; goes on where it was cut off."""
-    from pathlib import Path
-
     from edvac.engine import pull
     from edvac.machine.settings import DEFAULT_MODEL
 
-    plan = pull.plan_pull(name or DEFAULT_MODEL, Path(origin) if origin else None)
-    if plan.kind != "installed":
-        for line in describe(plan):
-            ui.err(line)
-        if not yes and not as_json:
-            if not ui.is_terminal():
-                raise ConfigError("approval_needed", "nobody is there to agree", "", "Use --yes.")
-            click.confirm("Fetch it?", default=True, abort=True, err=True)
-    path = pull.pull(plan, Meter().show)
+    own = Path(origin) if origin else None
+    damaged: list[Path] = []
+    while True:
+        plan = pull.plan_pull(name or DEFAULT_MODEL, own, damaged=damaged)
+        if plan.kind != "installed":
+            _agree(plan, asking=not yes and not as_json)
+        try:
+            path = pull.pull(plan, Meter().show)
+            break
+        except ModelFileError as error:
+            if error.code != "model_damaged" or plan.kind != "copy" or own:
+                raise
+            # What another program keeps is not what was asked for: the next place, said again.
+            ui.err(f"note: {error.what}: {error.why}")
+            damaged.append(Path(plan.source))
     if prepare:
         _prepare(plan.entry.name)
     if as_json:
         ui.out_json({"name": plan.entry.name, "path": str(path), "size": plan.size})
     else:
         ui.out(f"{plan.entry.name} is here: {path}")
+
+
+def _agree(plan: PullPlan, asking: bool) -> None:
+    """Show what will be done, and have a person say yes to it."""
+    for line in describe(plan):
+        ui.err(line)
+    if not asking:
+        return
+    if not ui.is_terminal():
+        raise ConfigError("approval_needed", "nobody is there to agree", "", "Use --yes.")
+    click.confirm("Fetch it?", default=True, abort=True, err=True)
 
 
 def _prepare(name: str) -> None:

@@ -13,7 +13,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -69,11 +69,17 @@ class InstalledModel:
 OnProgress = Callable[[PullProgress], None]
 
 
-def plan_pull(name: str, path: Path | None = None, directory: Path | None = None) -> PullPlan:
-    """What `pull` would do for a model; `path` names a file that the user already has."""
+def plan_pull(
+    name: str,
+    path: Path | None = None,
+    directory: Path | None = None,
+    damaged: Collection[Path] = (),
+) -> PullPlan:
+    """What `pull` would do for a model; `path` names a file that the user already has, `damaged`
+    those in other programs' caches that were found to be something else."""
     entry = find(name)
     target = model_path(entry, directory)
-    origin = _local(entry, path, target)
+    origin = _local(entry, path, target, damaged)
     kind: Kind = "installed" if origin == target else "copy" if origin else "download"
     downloads = () if origin else tuple(_downloads(entry))
     have = partial_bytes(target)
@@ -247,7 +253,9 @@ def _partial(target: Path) -> Partial:
     return Partial(target.with_name(target.name + ".partial"))
 
 
-def _local(entry: ModelEntry, path: Path | None, target: Path) -> Path | None:
+def _local(
+    entry: ModelEntry, path: Path | None, target: Path, damaged: Collection[Path]
+) -> Path | None:
     """A file on this machine that has the model's size, the best place first."""
     if path is not None:
         if not path.is_file():
@@ -257,7 +265,7 @@ def _local(entry: ModelEntry, path: Path | None, target: Path) -> Path | None:
         return path
     for candidate in (target, *_ollama(entry), *_hub_cache(entry)):
         try:
-            if candidate.stat().st_size == entry.size:
+            if candidate not in damaged and candidate.stat().st_size == entry.size:
                 return candidate
         except OSError:
             continue
