@@ -97,7 +97,7 @@ def _param(stmt: ast.stmt) -> ParamInfo | None:
         case ast.Assign(
             targets=[ast.Name(id=name)], value=ast.Call(func=ast.Name("param")) as call
         ):
-            pass
+            _check_doc(stmt, call)
         case _:
             return None
     try:
@@ -112,6 +112,21 @@ def _param(stmt: ast.stmt) -> ParamInfo | None:
         ) from None
     value = lift(data, PROGRAM)
     return ParamInfo(name, value, type_of(value), stmt.lineno)
+
+
+def _check_doc(stmt: ast.stmt, call: ast.Call) -> None:
+    """Refuse what many would write, `limit = param("limit", 500)`: its default would be a name."""
+    texts = [*call.args[1:], *(word.value for word in call.keywords if word.arg == "doc")]
+    match [*texts, *(word for word in call.keywords if word.arg != "doc")]:
+        case [] | [ast.Constant(value=str())]:
+            return
+    raise refusal(
+        stmt,
+        "param_operands",
+        "a parameter takes its default, then at most a text that explains it",
+        "Its name is the one that it is assigned to.",
+        'Write name = param(1000) or name = param(1000, doc="how many").',
+    )
 
 
 def literal(node: ast.expr) -> object:
