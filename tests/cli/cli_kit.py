@@ -47,12 +47,13 @@ class Bench:
     monkeypatch: pytest.MonkeyPatch
     capsys: pytest.CaptureFixture[str]
     answer: Callable[[Request], str] = lambda request: f"[{len(request.messages[-1].text)}]"
+    answers: dict[str, Callable[[Request], str]] = field(default_factory=dict)  # by model
     processors: list[ScriptedProcessor] = field(default_factory=list)
 
     def choose(
         self, settings: Settings, emit: Callable[[event.Event], None] = lambda _: None
     ) -> Processor:
-        made = ScriptedProcessor(self.answer, name=settings.model)
+        made = ScriptedProcessor(self.answers.get(settings.model, self.answer), name=settings.model)
         self.processors.append(made)
         return made
 

@@ -77,7 +77,9 @@ CATALOGUE = Catalogue.of(
         Signature("mail.send", (Param("to", STR), Param("text", STR)), STR, Effect.EXTERNAL, ""),
     ]
 )
-LIMITS = Limits(at_once={"llm": 4, "files": 3}, default_at_once=5, attempts=3, backoff_s=0.5)
+LIMITS = Limits(
+    at_once={"llm": 4, "files": 3}, default_at_once=5, attempts=3, backoff_s=0.5, escalate=True
+)
 START = {"f0": "zero", "f1": "one", "f2": "two"}
 TODAY = dt.date(2026, 3, 4)
 Worlds = dict[str, str]
@@ -93,6 +95,10 @@ def fate(call: StepCall, operands: dict[str, Value], seed: int) -> float:
     return int.from_bytes(hashlib.blake2b(shown.encode(), digest_size=4).digest(), "big") / 2**32
 
 
+def never_fits(call: StepCall, operands: dict[str, Value], seed: int) -> bool:
+    return call.op == "llm.choose" and 0.3 < fate(call, operands, seed + 1) < 0.4
+
+
 def fitting(call: StepCall, operands: dict[str, Value]) -> bool:
     """Are the operands that have to be texts texts?"""
     texts = [param.name for param in call.signature.params if param.type == STR]
@@ -102,6 +108,8 @@ def fitting(call: StepCall, operands: dict[str, Value]) -> bool:
 def perform(call: StepCall, operands: dict[str, Value], files: Worlds, seed: int) -> Outcome:
     """What a step does, without any chance in it."""
     here = fate(call, operands, seed)
+    if never_fits(call, operands, seed):
+        return Failure("misfit", "no model can", repair=True)
     if here < 0.08:
         return Failure("broken", f"{call.op} does not work")
     given = {name: plain(value) for name, value in operands.items()}
@@ -226,6 +234,7 @@ class World:
     mails: list[str] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
     executed: Counter[str] = field(default_factory=Counter)
+    escalated: set[str] = field(default_factory=set)
     lives: int = 0
 
     @property
@@ -340,6 +349,12 @@ class Simulation:
         if 0.2 < here < 0.3 and intent.attempt == 1:
             self._failed_at[intent.slot] = (self._now, 0.0)
             return Failure("misfit", "does not fit", repair=True)
+        if 0.3 < here < 0.6 and intent.call.op == "llm.choose" and not intent.escalated:
+            self._failed_at[intent.slot] = (self._now, 0.0)
+            return Failure("misfit", "never fits", repair=True)
+        if 0.5 < here < 0.6 and intent.attempt < 3 and self._chance.random() < 0.5:
+            self._failed_at[intent.slot] = (self._now, 7.0)
+            return Failure("busy", "come back in 7 s", retry=True, wait_s=7.0)
         outcome = perform(intent.call, intent.operands, running.files, self._seed)
         if intent.call.op == "mail.send" and isinstance(outcome, Result):
             self.world.mails.append(intent.slot)
@@ -371,7 +386,11 @@ class Simulation:
         assert not any(open_cells(operand) for operand in call.args.values())
         assert fitting(call, intent.operands), f"{call.address} is of a wrong type"
         assert call.slot not in self._durable.outcomes, f"{call.address} ran again"
-        assert intent.attempt <= self._limits.attempts + self._limits.repairs
+        assert intent.attempt <= self._limits.attempts + self._limits.repairs + 1
+        turn = [r for r in self.world.records if r.slot == call.slot and r.body.get("escalated")]
+        assert intent.escalated is bool(turn), f"{call.address} was asked of the wrong model"
+        assert len(turn) <= 1, f"{call.address} was given to the escalate model twice"
+        self.world.escalated.update({call.slot} if turn else ())
         if call.slot in self._failed_at and intent.attempt > 1:
             when, wait = self._failed_at[call.slot]
             assert self._now >= when + wait, f"{call.address} was tried again too soon"

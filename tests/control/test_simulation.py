@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import sim
 from sim import Crash, Ended, Simulation, World, parsed, sequentially
 from sim_programs import Writer
 
-from edvac.control import Limits, Replay, Scoreboard
+from edvac.control import Replay, Scoreboard
 from edvac.control.scoreboard import _Paths
 from edvac.control.unit import ControlUnit
 from edvac.core.errors import EdvacError
@@ -80,14 +81,16 @@ def test_any_order_equals_program_order(kind: str) -> None:
 def test_the_programs_are_worth_it() -> None:
     """Together they have everything that the invariants speak of."""
     steps: dict[str, int] = {}
-    mails = blocked = retried = 0
+    mails = blocked = retried = escalated = 0
     for seed in range(60):
         found, _, world = lives(seed, crashes=True, cancels=False)
         mails += len(found.mails)
+        escalated += len(world.escalated)
         blocked += sum(state == "blocked" for state in found.steps.values())
         retried += sum(count > 1 for count in world.executed.values())
         for state in found.steps.values():
             steps[state] = steps.get(state, 0) + 1
+    assert escalated > 10
     assert mails > 20 and blocked > 50 and retried > 50 and steps["failed"] > 30
 
 
@@ -130,7 +133,24 @@ def no_limits(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_backoff(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(sim, "LIMITS", Limits(sim.LIMITS.tokens, sim.LIMITS.at_once, 5, 3, 1, 0.0))
+    patch.setattr(sim, "LIMITS", replace(sim.LIMITS, backoff_s=0.0))
+
+
+def impatient(patch: pytest.MonkeyPatch) -> None:
+    """Who is told to come back in 7 s comes back at once."""
+    retry = ControlUnit._fail_or_retry
+    patch.setattr(
+        ControlUnit, "_fail_or_retry", lambda self, s, f: retry(self, s, replace(f, wait_s=0.0))
+    )
+
+
+def forgotten_escalation(patch: pytest.MonkeyPatch) -> None:
+    replay = History.replay
+    patch.setattr(History, "replay", lambda self: replace(replay(self), escalated={}))
+
+
+def escalated_for_ever(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ControlUnit, "_may_escalate", lambda self, step: step.call.op == "llm.choose")
 
 
 def forgotten_replay(patch: pytest.MonkeyPatch) -> None:
@@ -141,8 +161,7 @@ def forgotten_unknown(patch: pytest.MonkeyPatch) -> None:
     replay = History.replay
 
     def without(self: History) -> Replay:
-        known = replay(self)
-        return Replay(known.outcomes, frozenset(), known.approved, known.blocked, known.usage)
+        return replace(replay(self), unknown=frozenset())
 
     patch.setattr(History, "replay", without)
 
@@ -169,6 +188,9 @@ PLANTS = [
     eager_external,
     no_limits,
     no_backoff,
+    impatient,
+    forgotten_escalation,
+    escalated_for_ever,
     forgotten_replay,
     forgotten_unknown,
     issue_after_cancel,

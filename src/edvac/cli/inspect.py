@@ -123,7 +123,8 @@ def _show_run(info: RunInfo, program: str, entries: list[Entry], as_json: bool) 
         ui.out(f"  {number:3} {line}")
     ui.out("")
     for entry in ended.values():
-        ui.out(ui.safe_line(f"{_mark(entry)} {entry.address}  {_preview(entry)}"))
+        by = f"  (by {entry.body['model']})" if entry.body.get("escalated") else ""
+        ui.out(ui.safe_line(f"{_mark(entry)} {entry.address}  {_preview(entry)}{by}"))
 
 
 def _mark(entry: Entry) -> str:

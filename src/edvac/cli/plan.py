@@ -20,8 +20,9 @@ def describe_plan(
     if with_text:
         lines += [f"  {n:3} {line}" for n, line in enumerate(text.rstrip().split("\n"), 1)]
     lines += describe_touches(parse(text, CATALOGUE), roots)
-    remote = "://" in settings.model
-    lines.append(f"contacts  {settings.model if remote else 'nothing outside this machine'}")
+    named = dict.fromkeys((settings.model, settings.plan_model, settings.escalate_model))
+    remote = [model for model in named if "://" in model]
+    lines.append(f"contacts  {', '.join(remote) or 'nothing outside this machine'}")
     return lines
 
 

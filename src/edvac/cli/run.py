@@ -43,6 +43,8 @@ def common(command: Any) -> Any:
     """Options of everything that runs a model."""
     options = [
         click.option("--model", help="Model name, .gguf file, or URL#MODEL of an endpoint."),
+        click.option("--plan-model", help="Another one that writes the program."),
+        click.option("--escalate-model", help="One to ask where --model has failed twice."),
         click.option("--budget", "tokens", type=click.IntRange(min=1), help=_BUDGET_HELP),
         click.option("--yes", "-y", is_flag=True, help="Approve the plan without asking."),
         click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout."),
@@ -81,7 +83,7 @@ def run(task: str, **flags: Any) -> int:
 def resume(run_id: str | None, retry: bool, **flags: Any) -> int:
     """Go on with RUN (default: the latest); nothing that is finished runs again.
 
-    The model and the budget are the run's own, unless others are given.
+    The models and the budget are the run's own, unless others are given.
     """
     command = _Command(flags)
     return asyncio.run(command.whole(command.resume(run_id, retry=retry)))
@@ -128,7 +130,8 @@ class _Command:
 
         self._flags = flags
         self._workspace = ui.workspace()
-        chosen = {"model": flags["model"], "tokens": flags["tokens"]}
+        names = ("model", "plan_model", "escalate_model", "tokens")
+        chosen = {name: flags[name] for name in names}
         self._settings, _ = settings.load(self._workspace, chosen)
         self._view: View = choose(plain=flags["plain"], as_json=flags["as_json"])
         self._asker = Asker()
@@ -170,11 +173,12 @@ class _Command:
         if self._flags["plan_only"]:
             return await self._plan_only(source.task)
         async with self._machine() as machine:
+            await machine.plan.open()
             text = self._known(machine, source.task)
             if text is None and self._may_run_ahead():
                 return await self._drive(machine, job=self._job("", source.task, values))
             if text is None:
-                text = await self._planner(machine.processor).plan(source.task)
+                text = await self._planner(machine.plan).plan(source.task)
             roots = self._check(text, values)
             await self._approve(text, roots, with_text=True)
             return await self._drive(machine, job=self._job(text, source.task, values, roots))
@@ -191,13 +195,13 @@ class _Command:
             return await self._drive(machine, job=self._job(text, source.task, values, roots))
 
     async def _plan_only(self, task: str) -> int:
-        processor = processors.choose_processor(self._settings, self._view.show)
+        roles = processors.choose_roles(self._settings, self._view.show)
         try:
             with self._view:
-                await processor.open()
-                text = await self._planner(processor).plan(task)
+                await roles.plan.open()
+                text = await self._planner(roles.plan).plan(task)
         finally:
-            await processor.close()
+            await roles.close()
         self._print_plan(text)
         return 0
 
@@ -225,6 +229,7 @@ class _Command:
             self._flags["fresh"],
             self._settings.tokens,
             model=self._settings.model,
+            escalate_model=self._settings.escalate_model,
         )
 
     def _may_run_ahead(self) -> bool:
@@ -247,13 +252,17 @@ class _Command:
         return text
 
     async def resume(self, run_id: str | None, *, retry: bool) -> int:
-        """With the model that the run was begun with, unless another is named."""
+        """With the models that the run was begun with, unless others are named."""
         from edvac.machine.job import history_to_resume
 
         with open_store() as store:
             info, history = history_to_resume(store, run_id, retry=retry)
-        if self._flags["model"] is None and history.opened["model_name"]:
-            self._settings = replace(self._settings, model=history.opened["model_name"])
+        opened, flags = history.opened, self._flags
+        if flags["model"] is None and opened["model_name"]:
+            self._settings = replace(self._settings, model=opened["model_name"])
+        if flags["escalate_model"] is None:
+            begun_with = opened.get("escalate_name", "")
+            self._settings = replace(self._settings, escalate_model=begun_with)
         async with self._machine() as machine:
             return await self._drive(machine, run=info.id, retry=retry)
 
@@ -262,14 +271,20 @@ class _Command:
         """The workspace with its model ready, and the view on it."""
         from edvac.machine import Machine
 
-        processor = processors.choose_processor(self._settings, self._view.show)
+        roles = processors.choose_roles(self._settings, self._view.show)
         try:
             with self._view:
-                await processor.open()
-                with Machine(self._workspace, processor, at_once=self._settings.at_once) as machine:
+                await roles.work.open()
+                with Machine(
+                    self._workspace,
+                    roles.work,
+                    plan=roles.plan,
+                    escalate=roles.escalate,
+                    at_once=self._settings.at_once,
+                ) as machine:
                     yield machine
         finally:
-            await processor.close()
+            await roles.close()
 
     def _planner(self, processor: Processor) -> Planner:
         """Writes programs, showing each line as it is accepted."""
@@ -331,7 +346,7 @@ class _Command:
             self._own,
         )
         if job is not None and not job.program:
-            planner = self._planner(machine.processor)
+            planner = self._planner(machine.plan)
             report = await machine.run_as_written(
                 job, lambda draft: planner.plan(job.task, draft), terminal
             )

@@ -18,4 +18,4 @@ def config(as_json: bool) -> None:
         ui.out_json({o.name: {"value": o.value, "origin": o.origin} for o in origins})
         return
     for origin in origins:
-        ui.out(f"{origin.name:10} = {origin.value!r:28}  {origin.origin}")
+        ui.out(f"{origin.name:14} = {origin.value!r:28}  {origin.origin}")

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edvac.cli.ui import because, counted, seconds
+from edvac.core.value import Failed
 from edvac.machine import delivery
 from edvac.machine.overlay import newest
 
 if TYPE_CHECKING:
     from edvac.machine import Machine, Report
+    from edvac.machine.ledger import History
 
 MAX_ROWS = 20
 
@@ -50,6 +52,7 @@ def summarise(machine: Machine, report: Report, applied: list[str]) -> list[str]
         f"  - line {call.line}: {', '.join(call.ops)} was never reached: {call.failed.what}"
         for call in report.unreached
     ]
+    lines += _other_models(history)
     versions = machine.ledger.call_now(lambda store: newest(store.file_versions(report.run)))
     target = _target(machine, report)
     for version in versions:
@@ -60,6 +63,23 @@ def summarise(machine: Machine, report: Report, applied: list[str]) -> list[str]
         unchanged = ", as it was" if target and version.path not in applied else ""
         lines.append(f"  {place}  {size}{unchanged}")
     lines += _next_step(report, bool(versions) and not target, bool(applied))
+    return lines
+
+
+def _other_models(history: History) -> list[str]:
+    """A line for each model that made values and is not the one that the run was begun with."""
+    made: dict[tuple[str, bool], list[str]] = {}
+    for entry in history.entries:
+        model = str(entry.body.get("model", ""))
+        escalated = bool(entry.body.get("escalated", False))
+        good = entry.kind == "outcome" and not isinstance(entry.value, Failed)
+        if good and model and (escalated or model != history.opened["model"]):
+            made.setdefault((model, escalated), []).append(entry.address)
+    lines = []
+    for (model, escalated), steps in made.items():
+        shown = ", ".join(steps[:3]) + (", …" if len(steps) > 3 else "")
+        who = f"the escalate model {model}" if escalated else f"another model, {model}"
+        lines.append(f"  {counted(len(steps), 'value')} made by {who}: {shown}")
     return lines
 
 

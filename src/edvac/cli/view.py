@@ -284,6 +284,8 @@ def describe(happened: event.Event, tally: Tally) -> str:
             return f"- {happened.address}: not done: {happened.what}"
         case event.StepFailed():
             return f"- {happened.address}: not done, because {happened.blocked_by} failed"
+        case event.StepRetried(escalated=True):
+            return f"… {happened.address}: {happened.what}; now the escalate model"
         case event.StepRetried():
             return f"… {happened.address}: {happened.what}; again"
         case event.FileWritten():

@@ -82,7 +82,7 @@ def assemble(intent: Intent, run: str, seed: int, task: str = "") -> Request:
         ),
         schema=answer_schema(call.result) if verb != "write" else None,
         max_tokens=_BOUND[verb],
-        temperature=0.0 if intent.attempt == 1 else 0.4,
+        temperature=0.0 if intent.attempt == 1 or intent.escalated else 0.4,
         seed=seed + intent.attempt,
         reader_class=_reader_class(intent),
     )

@@ -51,6 +51,12 @@ class Record:
         )
 
     @staticmethod
+    def escalation(step: Step) -> Record:
+        """From now on this step is the escalate model's, in a resumed run too."""
+        body = {"at": step.call.address, "op": step.call.op, "digest": step.digest}
+        return Record("intent", step.slot, body | {"attempt": step.attempt, "escalated": True})
+
+    @staticmethod
     def approved(step: Step, verdict: str) -> Record:
         body = {"at": step.call.address, "verdict": verdict, "digest": step.digest}
         return Record("approved", step.slot, body)
@@ -61,6 +67,8 @@ class Record:
             "answer": result.answer,
             "reused": result.reused,
             "notes": list(result.notes),
+            "model": result.model,
+            "escalated": result.escalated,
         }
         return Record(
             "outcome",
@@ -78,6 +86,7 @@ class Record:
             "answer": failure.answer,
             "why": failure.why,
             "fix": failure.fix,
+            "model": failure.model,
         }
         return Record("outcome", step.slot, _present(body), value, prompt=failure.prompt)
 
@@ -124,6 +133,8 @@ class Replay:
             is durable and the outcome is not, or the outcome was given up.
         approved: slots to which a person has said yes, with the digest of the operands shown.
         blocked: slots whose being blocked is in the journal already.
+        escalated: slots whose turn at the escalate model has come, with the digest of their
+            operands.
         edited: outcomes were forgotten on purpose, so others may rest on operands that differ now.
     """
 
@@ -131,6 +142,7 @@ class Replay:
     unknown: frozenset[str] = frozenset()
     approved: Mapping[str, str] = field(default_factory=dict)
     blocked: frozenset[str] = frozenset()
+    escalated: Mapping[str, str] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
     edited: bool = False
 

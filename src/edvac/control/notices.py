@@ -36,7 +36,7 @@ def finished(step: Step, value: Value, result: Result) -> Iterator[event.Event]:
     )
 
 
-def retried(step: Step, failure: Failure, wait_s: float) -> event.Event:
+def retried(step: Step, failure: Failure, wait_s: float, *, escalated: bool) -> event.Event:
     return event.StepRetried(
         slot=step.slot,
         address=step.call.address,
@@ -44,6 +44,7 @@ def retried(step: Step, failure: Failure, wait_s: float) -> event.Event:
         code=failure.code,
         what=failure.what,
         wait_s=wait_s,
+        escalated=escalated,
     )
 
 

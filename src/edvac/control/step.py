@@ -71,6 +71,8 @@ class Result:
             operands and branch.
         prompt: the segments sent, `answer` what came back, for ``edvac show --prompt``.
         reuse_key: under which a later run may take this result; empty where it may not.
+        model: identity of the model that made the value, `escalated` when that was the one asked
+            after others had failed.
         notes: what a person should know (a repair, a fallback).
     """
 
@@ -83,12 +85,14 @@ class Result:
     reuse_key: str = ""
     reused: bool = False
     notes: tuple[str, ...] = ()
+    model: str = ""
+    escalated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A step failed; `retry` says whether the same request may succeed later, `seen` who may have
-    decided that it fails, besides its operands."""
+    """A step failed; `retry` says whether the same request may succeed later and `wait_s` how many
+    seconds to wait at least, `seen` who may have decided that it fails, besides its operands."""
 
     code: str
     what: str
@@ -101,6 +105,8 @@ class Failure:
     prompt: tuple[str, ...] = ()
     answer: str = ""
     seen: Label = PUBLIC
+    wait_s: float = 0.0
+    model: str = ""
 
     @staticmethod
     def of(error: EdvacError, *, usage: Usage = Usage(), seconds: float = 0.0) -> Failure:
@@ -111,6 +117,7 @@ class Failure:
             error.fix,
             retry=isinstance(error, TransientError),
             repair=isinstance(error, ModelOutputError),
+            wait_s=error.wait_s if isinstance(error, TransientError) else 0.0,
             usage=usage,
             seconds=seconds,
         )
@@ -127,6 +134,7 @@ class Intent:
         digest: identity of the operands, whatever their labels.
         attempt: counts from 1; part of a model step's seed, so that a repair is not the same again.
         complaint: what was wrong with the previous answer.
+        escalated: the escalate model is asked.
     """
 
     call: StepCall
@@ -136,6 +144,7 @@ class Intent:
     attempt: int = 1
     complaint: str = ""
     timeout_s: float = 600.0
+    escalated: bool = False
 
     @property
     def slot(self) -> str:
@@ -162,6 +171,7 @@ class Limits:
             shown before a whole batch of prompts has been read; 0 is no such limit.
         attempts: of a step with a transient error; `repairs` of one whose answer did not fit.
         backoff_s: wait before the second attempt; doubled before each further one.
+        escalate: a model step whose answers did not fit its type goes once to another model.
     """
 
     tokens: int = 0
@@ -171,6 +181,7 @@ class Limits:
     attempts: int = 5
     repairs: int = 1
     backoff_s: float = 0.5
+    escalate: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -186,6 +197,7 @@ class Step:
     attempt: int = 0
     repairs: int = 0
     complaint: str = ""
+    escalated: bool = False  # the escalate model's turn
     wake_at: float = 0.0
     usage: Usage = Usage()
     approved: bool = False

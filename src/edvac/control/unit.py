@@ -281,6 +281,8 @@ class ControlUnit:
             fix = "Keep `..` out of the parts that paths are made of."
             self._fail(step, Failure("path_unforeseen", what, "", fix))
             return
+        if self._limits.escalate:
+            step.escalated = self._replay.escalated.get(step.slot) == step.digest
         step.access = with_contents(step.call.signature, exact)
         step.state = StepState.READY
         claim = self._claims.get(step.slot)
@@ -415,6 +417,7 @@ class ControlUnit:
             step.attempt,
             step.complaint,
             signature.timeout_s,
+            step.escalated,
         )
         if signature.effect in (Effect.WRITE, Effect.EXTERNAL) or signature.person:
             self._work.records.append(Record.intent(intent))
@@ -441,21 +444,30 @@ class ControlUnit:
         self.usage = self.usage + failure.usage
         wait = 0.0
         again = failure.retry and step.attempt < self._limits.attempts
-        repair = failure.repair and step.repairs < self._limits.repairs
-        if self._stopping and (again or repair or failure.code == ABORTED):
+        repair = failure.repair and step.repairs < self._limits.repairs and not step.escalated
+        escalate = failure.repair and not repair and self._may_escalate(step)
+        if self._stopping and (again or repair or escalate or failure.code == ABORTED):
             step.state = StepState.READY  # nothing is recorded: the next resume tries again
             return
         if again:
-            wait = self._limits.backoff_s * 2 ** (step.attempt - 1)
+            wait = max(self._limits.backoff_s * 2 ** (step.attempt - 1), failure.wait_s)
         elif repair:
             step.repairs += 1
             step.complaint = failure.what
+        elif escalate:
+            step.escalated, step.complaint = True, ""
+            self._work.records.append(Record.escalation(step))
         else:
             self._fail(step, failure)
             return
         step.state = StepState.RETRYING
         heapq.heappush(self._timers, (self._now + wait, step.slot))
-        self._emit(notices.retried(step, failure, wait))
+        self._emit(notices.retried(step, failure, wait, escalated=escalate))
+
+    def _may_escalate(self, step: Step) -> bool:
+        """Only what has a type can be seen not to fit it."""
+        typed = step.call.signature.function != "write"
+        return self._limits.escalate and typed and not step.escalated
 
     def _fail(self, step: Step, failure: Failure) -> None:
         label = step.operand_label.steer(step.call.branch).steer(failure.seen)

@@ -134,8 +134,11 @@ class BudgetError(EdvacError):
 
 
 class TransientError(EdvacError):
+    """Try again. `wait_s`: seconds to wait before that, where the other side has asked for it."""
+
     exit_code = EXIT_TRANSIENT
     retryable = True
+    wait_s: float = 0.0
 
 
 class ProcessorError(TransientError):

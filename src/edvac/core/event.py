@@ -93,6 +93,7 @@ class StepRetried(Event, frozen=True, kw_only=True, tag="step_retried"):
     code: str
     what: str
     wait_s: float
+    escalated: bool = False  # the escalate model is asked next
 
 
 class Question(Event, frozen=True, kw_only=True, tag="question"):

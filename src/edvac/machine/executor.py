@@ -22,7 +22,7 @@ from edvac.core.signature import Effect
 from edvac.core.value import Failed
 from edvac.device import Call, Device
 from edvac.machine.ledger import Ledger, decoder_of, read_entry
-from edvac.processor import Answer, Processor
+from edvac.processor import Processor
 from edvac.store import Store
 
 NEVER_REUSED = frozenset({"files"})  # as cheap to do as to look up
@@ -38,6 +38,7 @@ class Execution:
     fresh: bool
     emit: Callable[[event.Event], None]
     behind: Callable[[tuple[str, ...]], Awaitable[Label]]  # who decided what is found at paths
+    escalate: Processor | None = None  # asked where answers did not fit; opened when first needed
 
 
 class Executor:
@@ -51,6 +52,7 @@ class Executor:
     ) -> None:
         self._devices = devices
         self._processor = processor
+        self._escalate = execution.escalate
         self._ledger = ledger
         self._clock = clock
         self._run = execution
@@ -69,13 +71,15 @@ class Executor:
         return replace(failure, seen=await self._run.behind(intent.access.reads))
 
     async def _execute(self, intent: Intent, start: float) -> Outcome:
-        key = await self._reuse_key(intent)
+        model = intent.call.signature.device == "llm"
+        key = self._model_key(intent, self._processor.identity) if model else ""
+        key = key if model else await self._device_key(intent)
         if key and not self._run.fresh and intent.attempt == 1:
-            known = await self._reuse(key)
+            known = await self._reuse(key) or (await self._reuse_escalated(key) if model else None)
             if known is not None:
                 return known
-        if intent.call.signature.device == "llm":
-            return await self._model(intent, key, start)
+        if model:
+            return await self._model(intent, start)
         return await self._device(intent, key, start)
 
     async def _device(self, intent: Intent, key: str, start: float) -> Outcome:
@@ -85,24 +89,35 @@ class Executor:
         seconds = self._clock.now() - start
         return Result(reply.value, seconds, files=files, notes=reply.notes, reuse_key=key)
 
-    async def _model(self, intent: Intent, key: str, start: float) -> Outcome:
+    async def _model(self, intent: Intent, start: float) -> Outcome:
+        escalated = intent.escalated and self._escalate is not None
+        processor = self._escalate if escalated and self._escalate else self._processor
+        await processor.open()
         request = assemble(intent, self._run.run, self._seed(intent.slot), self._run.task)
-        answer = await self._processor.complete(request, self._on_text(intent.slot))
+        answer = await processor.complete(request, self._on_text(intent.slot))
         usage = Usage(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
         seconds = self._clock.now() - start
+        model = answer.model or processor.identity
+        received = answer.received or answer.text
         try:
-            value = read_answer(intent, answer.text, answer.finish, self._processor.identity)
+            value = read_answer(intent, answer.text, answer.finish, model)
         except EdvacError as error:
-            return _misfit(error, answer, usage, seconds)
-        notes = ("answered only after a repair",) if intent.attempt > 1 else ()
+            failed = Failure.of(error, usage=usage, seconds=seconds)
+            return replace(failed, prompt=answer.sent, answer=received, model=model)
+        if escalated:
+            key = _escalated_key(self._model_key(intent, self._processor.identity))
+        else:
+            key = self._model_key(intent, model)
         return Result(
             value,
             seconds,
             usage,
             prompt=answer.sent,
-            answer=answer.text,
+            answer=received,
             reuse_key=key,
-            notes=notes,
+            notes=(*answer.notes, *_how(intent, escalated=escalated, model=model)),
+            model=model,
+            escalated=escalated,
         )
 
     def _seed(self, slot: str) -> int:
@@ -115,24 +130,31 @@ class Executor:
 
         return show
 
-    async def _reuse_key(self, intent: Intent) -> str:
-        """Everything that decides the result (design 2, Identity); empty where reuse is not
-        allowed."""
+    def _model_key(self, intent: Intent, model: str) -> str:
+        """Everything that decides what this model answers (design 2, Identity)."""
+        return _key(intent, model, str(TEMPLATE_VERSION), self._run.task)
+
+    async def _device_key(self, intent: Intent) -> str:
+        """The same for a device; empty where reuse is not allowed."""
         signature = intent.call.signature
         if signature.effect is Effect.EXTERNAL or signature.person or intent.access.writes:
             return ""
         if signature.device in NEVER_REUSED:
             return ""
-        parts = [signature.op, intent.digest, repr(intent.call.result)]
-        if signature.device == "llm":
-            parts += [self._processor.identity, str(TEMPLATE_VERSION), self._run.task]
-        else:
-            device = self._devices[signature.device]
-            read = await device.read_version(_call(intent))
-            if read is None:
-                return ""
-            parts += [device.version, read]
-        return hashlib.blake2b("\n".join(parts).encode(), digest_size=20).hexdigest()
+        device = self._devices[signature.device]
+        read = await device.read_version(_call(intent))
+        return _key(intent, device.version, read) if read is not None else ""
+
+    async def _reuse_escalated(self, key: str) -> Result | None:
+        """What the escalate model made where the one of this key had failed; only if it is still
+        the same."""
+        if self._escalate is None:
+            return None
+        known = await self._reuse(_escalated_key(key))
+        if known is None:
+            return None
+        await self._escalate.open()
+        return known if known.model == self._escalate.identity else None
 
     async def _reuse(self, key: str) -> Result | None:
         def look(store: Store) -> Result | None:
@@ -142,9 +164,15 @@ class Executor:
             entry = read_entry(decoder_of(store), record)
             if entry.value is None or isinstance(entry.value, Failed):
                 return None
-            prompt = tuple(store.segment(name) for name in entry.prompt)
-            answer = str(entry.body.get("answer", ""))
-            return Result(entry.value, prompt=prompt, answer=answer, reuse_key=key, reused=True)
+            return Result(
+                entry.value,
+                prompt=tuple(store.segment(name) for name in entry.prompt),
+                answer=str(entry.body.get("answer", "")),
+                reuse_key=key,
+                reused=True,
+                model=str(entry.body.get("model", "")),
+                escalated=bool(entry.body.get("escalated", False)),
+            )
 
         return await self._ledger.call(look)
 
@@ -159,6 +187,17 @@ def _call(intent: Intent) -> Call:
     )
 
 
-def _misfit(error: EdvacError, answer: Answer, usage: Usage, seconds: float) -> Failure:
-    failed = Failure.of(error, usage=usage, seconds=seconds)
-    return replace(failed, prompt=answer.sent, answer=answer.text)
+def _key(intent: Intent, *parts: str) -> str:
+    head = (intent.call.signature.op, intent.digest, repr(intent.call.result))
+    return hashlib.blake2b("\n".join((*head, *parts)).encode(), digest_size=20).hexdigest()
+
+
+def _escalated_key(key: str) -> str:
+    return hashlib.blake2b(f"{key} escalated".encode(), digest_size=20).hexdigest()
+
+
+def _how(intent: Intent, *, escalated: bool, model: str) -> tuple[str, ...]:
+    """What is to be said of how a value came about."""
+    if escalated:
+        return (f"made by the escalate model {model}, after two answers that did not fit",)
+    return ("answered only after a repair",) if intent.attempt > 1 and intent.complaint else ()

@@ -27,7 +27,8 @@ class Job:
             a directory's own entries visible.
         settings: values for the program's parameters, as text.
         output: directory that `apply` writes into by default.
-        model: the name by which the processor was chosen, so that a resumed run is given the same.
+        model: the name by which the processor was chosen, so that a resumed run is given the same;
+            `escalate_model` likewise.
         fresh: take no results from earlier runs.
     """
 
@@ -40,6 +41,7 @@ class Job:
     tokens: int = 0
     seed: int = 0
     model: str = ""
+    escalate_model: str = ""
 
     @property
     def title(self) -> str:

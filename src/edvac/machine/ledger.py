@@ -148,6 +148,7 @@ class History:
         begun: set[str] = set()  # external effects whose outcome is not known
         approved: dict[str, str] = {}
         blocked: set[str] = set()
+        escalated: dict[str, str] = {}
         usage = Usage()
         for entry in self.entries:
             digest = str(entry.body.get("digest", ""))
@@ -157,8 +158,11 @@ class History:
                     outcomes.pop(entry.slot, None)
                     if entry.body.get("external"):
                         begun.add(entry.slot)
+                    if entry.body.get("escalated"):
+                        escalated[entry.slot] = digest
                 case "outcome" if entry.value is not None:
                     begun.discard(entry.slot)
+                    escalated.pop(entry.slot, None)
                     usage = usage + _usage(entry)
                     outcomes[entry.slot] = StoredOutcome(entry.value, digest)
                 case "blocked":
@@ -167,7 +171,7 @@ class History:
                     approved[entry.slot] = digest
                 case "approved":
                     approved.pop(entry.slot, None)
-        return Replay(outcomes, frozenset(begun), approved, frozenset(blocked), usage)
+        return Replay(outcomes, frozenset(begun), approved, frozenset(blocked), escalated, usage)
 
 
 def _usage(entry: Entry) -> Usage:

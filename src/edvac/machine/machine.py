@@ -74,6 +74,9 @@ class Machine:
     """One open workspace. Use it as a context manager, from one event loop.
 
     Args:
+        processor: executes model steps (the role *work*).
+        plan: writes programs; the same as `processor` unless another is given.
+        escalate: asked once where an answer did not fit its type twice.
         at_once: model steps in flight; 0 lets the processor decide.
         devices: further devices by name, beside the ones that come with edvac.
     """
@@ -83,6 +86,8 @@ class Machine:
         workspace: Path,
         processor: Processor,
         *,
+        plan: Processor | None = None,
+        escalate: Processor | None = None,
         clock: Clock | None = None,
         entropy: Entropy | None = None,
         at_once: int = 0,
@@ -90,6 +95,8 @@ class Machine:
     ) -> None:
         self.workspace = workspace
         self.processor = processor
+        self.plan = plan or processor
+        self.escalate = escalate
         self.devices = dict(devices or {})
         self.catalogue = _catalogue(self.devices)
         self.clock = clock or SystemClock()
@@ -117,6 +124,8 @@ class Machine:
         program_parameters(program, job.settings)
         Roots(dict(job.roots)).close()
         await self.processor.open()  # a run records which model it is for
+        if job.task:
+            await self.plan.open()
         run = await self.ledger.call(lambda store: self._create(store, job, program))
         return await self._drive(run, terminal or Terminal())
 
@@ -135,6 +144,7 @@ class Machine:
         Roots(dict(job.roots)).close()
         program = parse("", self.catalogue)
         await self.processor.open()
+        await self.plan.open()
         run = await self.ledger.call(lambda store: self._create(store, job, program, growing=True))
         growth = Growth(write, self.catalogue)
         terminal = terminal or Terminal()
@@ -180,6 +190,7 @@ class Machine:
             "tokens": job.tokens,
             "model": self.processor.identity,
             "model_name": job.model,
+            "escalate_name": job.escalate_model,
             "growing": growing,
             "planner": self._planner() if job.task else "",
         }
@@ -229,7 +240,7 @@ class Machine:
                 )
                 report = _report(run, state, self.clock.now() - start, unit)
                 await self._record_end(lease, report)
-                terminal.emit(_closed(report, unit, self.processor.endpoint))
+                terminal.emit(_closed(report, unit, self._contacted(unit)))
             finally:
                 await session.close()
             if growth is not None:
@@ -247,6 +258,12 @@ class Machine:
         unit = session.unit(replay, self._at_once)
         unit.start(self.clock.now())
         return replay.forgetting(step.slot for step in unit.failures())
+
+    def _contacted(self, unit: ControlUnit) -> list[str]:
+        asked = [self.processor]
+        if self.escalate is not None and any(step.escalated for step in unit.steps.values()):
+            asked.append(self.escalate)
+        return list(dict.fromkeys(one.endpoint for one in asked))
 
     def _owner(self) -> str:
         """A name for one owner: two drives of one run in one process must not both own it."""
@@ -280,7 +297,7 @@ class Machine:
 
     def known_program(self, task: str) -> str | None:
         """The program of an earlier run that the same model wrote for the same task, and that came
-        to an end."""
+        to an end. `plan` has to be open."""
         runs = self.ledger.call_now(lambda store: store.runs(200, ("done", "partial")))
         for info in runs:
             if task and info.task == task:
@@ -291,7 +308,7 @@ class Machine:
 
     def _planner(self) -> str:
         """What decides the plan of a task: the model and the planner's own version."""
-        return f"{PLANNER_VERSION} {self.processor.identity}"
+        return f"{PLANNER_VERSION} {self.plan.identity}"
 
     def kill(self, run: str) -> bool:
         """Ask the owner to stop; True when there seems to be one. A later resume ignores it."""
@@ -331,6 +348,7 @@ class _Session:
         limits = Limits(
             tokens=self._opened["tokens"],
             slow_start=1,
+            escalate=self._machine.escalate is not None,
             at_once={
                 "llm": at_once or self._machine.processor.concurrency,
                 "python": os.cpu_count() or 1,
@@ -354,6 +372,7 @@ class _Session:
             opened["fresh"],
             self._terminal.emit,
             self._files.behind,
+            machine.escalate,
         )
         executor = Executor(
             self.devices, machine.processor, machine.ledger, machine.clock, execution
@@ -402,7 +421,7 @@ def _report(run: str, state: str, seconds: float, unit: ControlUnit) -> Report:
     return Report(run, state, seconds, counts, failures, spent, unit.unreached)
 
 
-def _closed(report: Report, unit: ControlUnit, endpoint: str) -> event.RunClosed:
+def _closed(report: Report, unit: ControlUnit, endpoints: list[str]) -> event.RunClosed:
     return event.RunClosed(
         run=report.run,
         state=report.state,
@@ -411,5 +430,5 @@ def _closed(report: Report, unit: ControlUnit, endpoint: str) -> event.RunClosed
         prompt_tokens=unit.usage.prompt,
         cached_tokens=unit.usage.cached,
         completion_tokens=unit.usage.completion,
-        endpoints=[endpoint],
+        endpoints=endpoints,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edvac.core import event
@@ -12,6 +13,43 @@ from edvac.machine.settings import Settings
 from edvac.processor import Processor
 
 ENGINE_NEEDS = ("torch", "llguidance", "tokenizers", "jinja2", "numpy")  # the extra `engine`
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Who does what: `work` executes the steps, `plan` writes programs, `escalate` is asked where
+    `work` has failed twice. One model in two roles is one processor."""
+
+    work: Processor
+    plan: Processor
+    escalate: Processor | None = None
+
+    async def close(self) -> None:
+        found = [self.work, self.plan, self.escalate]
+        for number, processor in enumerate(found):
+            if processor is not None and processor not in found[:number]:
+                await processor.close()
+
+
+def choose_roles(settings: Settings, emit: Callable[[event.Event], None] = lambda _: None) -> Roles:
+    """Processors for the three roles; none is opened yet.
+
+    Raises:
+        ConfigError: no such model, or it is not on this machine.
+    """
+    made: dict[str, Processor] = {}
+
+    def of(model: str) -> Processor:
+        if model not in made:
+            made[model] = choose_processor(replace(settings, model=model), emit)
+        return made[model]
+
+    escalate = settings.escalate_model
+    return Roles(
+        of(settings.model),
+        of(settings.plan_model or settings.model),
+        of(escalate) if escalate and escalate != settings.model else None,
+    )
 
 
 def choose_processor(

@@ -30,8 +30,11 @@ class Settings:
     """Every setting, with its default.
 
     Attributes:
-        model: name in the catalogue, path of a .gguf file, or ``URL#MODEL`` of an OpenAI-compatible
-            endpoint.
+        model: the role *work*, which executes the steps: name in the catalogue, path of a .gguf
+            file, or ``URL#MODEL`` of an OpenAI-compatible endpoint.
+        plan_model: the role *plan*, which turns a task into a program; empty takes `model`.
+        escalate_model: the role *escalate*, which is asked once where an answer did not fit its
+            type twice; empty is none.
         key_env: name of the environment variable that holds the endpoint's key.
         precision: ``fast`` (quantised) or ``reference`` (fp32).
         threads: of the engine; 0 takes the free cores.
@@ -43,6 +46,8 @@ class Settings:
     """
 
     model: str = DEFAULT_MODEL
+    plan_model: str = ""
+    escalate_model: str = ""
     key_env: str = "OPENAI_API_KEY"
     precision: str = "fast"
     threads: int = 0

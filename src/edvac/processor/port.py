@@ -55,7 +55,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back; `sent` is the exact text the model saw, in segments."""
+    """What came back.
+
+    Attributes:
+        text: the answer, without what the model thought before it.
+        sent: the exact text the model saw, in segments; `received` all that came back, where that
+            is more than `text`.
+        model: identity of the model that answered, where it may be another than the processor's.
+        notes: what a person should know, such as that counts are estimated.
+    """
 
     text: str
     finish: str  # stop, length or cancelled
@@ -63,6 +71,9 @@ class Answer:
     cached_tokens: int
     completion_tokens: int
     sent: tuple[str, ...]
+    received: str = ""
+    model: str = ""
+    notes: tuple[str, ...] = ()
 
 
 OnText: TypeAlias = Callable[[str, int], None]
