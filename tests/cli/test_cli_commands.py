@@ -34,7 +34,7 @@ def done(edvac: Bench) -> Bench:
         (["undo"], {"run", "undone"}),
         (["apply", "--output", "again"], {"run", "applied"}),
         (["check", "p.edv"], {"legal", "diagnostics"}),
-        (["config"], {"model", "tokens"}),
+        (["config"], {"model", "budget"}),
         (["doctor"], {"healthy", "findings"}),
         (["gc"], {"blobs", "bytes"}),
         (["model", "ls"], {"models"}),

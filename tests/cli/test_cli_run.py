@@ -10,7 +10,11 @@ from cli_kit import PROGRAM, Bench
 
 from edvac.core import errors
 from edvac.machine import processors
-from edvac.processor import Request
+from edvac.machine.settings import Settings
+from edvac.processor import FREE, Request
+from edvac.processor.scripted import ScriptedProcessor
+
+CHOOSE = processors.choose_processor
 
 
 def fails_on_beta(request: Request) -> str:
@@ -101,22 +105,64 @@ def test_one_bad_item_does_not_end_a_run_and_retry_mends_it(edvac: Bench) -> Non
     assert edvac("resume").code == 2
 
 
-def test_a_spent_budget(edvac: Bench) -> None:
-    done = edvac("run", "p.edv", "--yes", "--budget", "1")
-    assert done.code in (0, 5)
-    edvac.monkeypatch.setenv("EDVAC_AT_ONCE", "1")
-    done = edvac("run", "p.edv", "--yes", "--budget", "1", "--fresh")
-    assert done.code == 5
-    assert "budget" in done.err
-
-
-def test_a_larger_budget_is_what_a_spent_one_needs(edvac: Bench) -> None:
+def test_a_spent_budget_is_kept_until_there_is_a_larger_one(edvac: Bench) -> None:
     edvac.monkeypatch.setenv("EDVAC_AT_ONCE", "1")
     done = edvac("run", "p.edv", "--yes", "--budget", "1")
     assert done.code == 5
-    assert "With a larger --budget, `edvac resume" in done.err
-    assert edvac("resume", "--retry").code == 5, "the budget is the run's, not the command's"
-    assert edvac("resume", "--retry", "--budget", "100000").code == 0
+    assert "its 1 tokens are spent" in done.err
+    assert "`edvac resume" in done.err and "--budget AMOUNT`" in done.err
+    assert "its budget is spent" in edvac("ps").out
+    assert edvac("resume").code == 5, "the budget is the run's, not the command's"
+    done = edvac("resume", "--budget", "100000")
+    assert done.code == 0 and "failed" not in done.err
+    assert edvac.processors[-1].calls == 1, "what was computed is not computed again"
+
+
+def test_a_budget_that_was_raised_stays_raised(edvac: Bench) -> None:
+    edvac.write("q.edv", 'x = llm.write("a")\ny = human.ask("b")\nz = llm.write("c", x, y)\n')
+    assert edvac("run", "q.edv", "--yes", "--budget", "1").code == 4
+    assert edvac("answer", "1=x", "--resume").code == 5
+    run = edvac("resume", "--budget", "100000", "--retry")
+    assert run.code == 0
+    edvac.write("q.edv", 'x = llm.write("a")\ny = human.ask("b", [], x)\nz = llm.write("c", y)\n')
+    assert edvac("run", "q.edv", "--yes", "--fresh", "--budget", "1").code == 4
+    assert edvac("resume", "--budget", "100000").code == 4
+    assert edvac("answer", "1=x", "--resume").code == 0
+
+
+PRICED = """
+[prices."http://127.0.0.1:9/v1#paid"]
+input = 4.0
+output = 1000000
+"""
+
+
+def test_a_budget_in_money(edvac: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def paid(settings: Settings, emit: object = None) -> ScriptedProcessor:
+        made = ScriptedProcessor(lambda request: "1234" * 2, concurrency=1)
+        made.price = dict(settings.prices).get(settings.model, FREE)
+        return made
+
+    model = "http://127.0.0.1:9/v1#paid"
+    monkeypatch.setattr(processors, "choose_processor", paid)
+    edvac.write("edvac.toml", PRICED)
+    done = edvac("run", "p.edv", "--yes", "--model", model, "--budget", "2.00USD")
+    assert done.code == 5, "the first call costs 2 and a little"
+    assert "its money is spent (2.00" in done.err
+    assert "2.00" in edvac("ps").out
+    run = edvac("ps", "--json").document["runs"][0]
+    assert run["cost"].startswith("2.00") and run["currency"] == "USD"
+    assert edvac("resume", "--budget", "5.00USD").code == 0
+    assert edvac("ps", "--json").document["runs"][0]["cost"].startswith("4.00")
+    assert "4.00" in edvac("show").out
+
+
+def test_money_needs_a_price_and_one_currency(edvac: Bench) -> None:
+    edvac.monkeypatch.setattr(processors, "choose_processor", CHOOSE)
+    args = ["run", "p.edv", "--yes", "--model", "http://127.0.0.1:9/v1#x", "--budget"]
+    assert "[price_unknown]" in edvac(*args, "2.00USD").err
+    assert "[budget_malformed]" in edvac(*args, "2.00EUR").err
+    assert not edvac.stored
 
 
 def test_a_run_goes_on_with_the_model_it_was_begun_with(edvac: Bench) -> None:

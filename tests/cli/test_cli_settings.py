@@ -100,12 +100,12 @@ def test_variables_of_edvacs_own_are_no_settings(layers: tuple[Path, Path]) -> N
 
 def test_config_shows_values_and_origins(edvac: Bench) -> None:
     edvac.write("edvac.toml", 'model = "m"\n')
-    edvac.monkeypatch.setenv("EDVAC_TOKENS", "9")
+    edvac.monkeypatch.setenv("EDVAC_THREADS", "9")
     found = edvac("config", "--json").document
     assert found["model"] == {"value": "m", "origin": str(edvac.root / "edvac.toml")}
-    assert found["tokens"] == {"value": 9, "origin": "environment"}
-    assert found["threads"]["origin"] == "default"
-    edvac.monkeypatch.setenv("EDVAC_TOKEN", "9")
+    assert found["threads"] == {"value": 9, "origin": "environment"}
+    assert found["kv_mb"]["origin"] == "default"
+    edvac.monkeypatch.setenv("EDVAC_THREAD", "9")
     said = edvac("config")
     assert said.code == 2
     assert "Did you mean" in said.err

@@ -299,6 +299,8 @@ class Simulation:
             if work.closed:
                 assert not self._running, "something still runs"
                 return str(work.closed)
+            if "budget" in self.unit.awaited:
+                return "spent"
             work = self._next(work)
 
     def _next(self, work: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -66,12 +67,27 @@ def test_an_external_effect_behind_an_unhandled_failure_is_withheld_and_says_why
     assert mail.failure is not None and mail.failure.code == "earlier_failed"
 
 
-def test_the_last_step_out_of_budget_ends_the_run() -> None:
-    unit = unit_of('x = llm.write("x")\ny = llm.write("y", x)\n', limits=Limits(tokens=5))
+@pytest.mark.parametrize(
+    "limits",
+    [Limits(tokens=5), Limits(money=Decimal("0.01")), Limits(seconds=10.0, before=9.0)],
+    ids=["tokens", "money", "time"],
+)
+def test_a_spent_budget_holds_steps_back_and_fails_none(limits: Limits) -> None:
+    unit = unit_of('x = llm.write("x")\ny = attempt(llm.write("y", x), "")\n', limits=limits)
     intents = unit.start(0).intents
-    work = unit.finished([(intents[0].slot, ok(usage=Usage(4, 0, 1)))], 1)
-    assert work.closed == "partial" and not work.intents
-    assert [step.failure.code for step in unit.failures() if step.failure] == ["budget_spent"]
+    work = unit.finished([(intents[0].slot, ok(usage=Usage(4, 0, 1, Decimal("0.01"))))], 1)
+    assert not work.closed and not work.intents and not unit.failures()
+    assert unit.awaited == {"budget"} and unit.spent and unit.standing()["spent"] == 1
+    assert unit.cancel(2).closed == "cancelled"
+
+
+def test_time_holds_back_every_step_and_tokens_only_those_of_a_model() -> None:
+    text = 'x = llm.write("x")\nfiles.write("f0", x)\n'
+    for limits, op in ((Limits(tokens=1), ["files.write"]), (Limits(seconds=1.0), [])):
+        unit = unit_of(text, limits=limits)
+        intents = unit.start(0).intents
+        work = unit.finished([(intents[0].slot, ok(usage=Usage(4, 0, 1)))], 1)
+        assert [intent.call.op for intent in work.intents] == op
 
 
 def test_no_model_step_is_issued_once_the_budget_is_spent() -> None:
@@ -79,10 +95,13 @@ def test_no_model_step_is_issued_once_the_budget_is_spent() -> None:
     world = World()
     limits = Limits(tokens=60, at_once={"llm": 2}, attempts=3)
     life = Simulation(parsed(text), world, 1, random.Random(1), limits=limits)
-    life.run()
+    assert life.run() == "spent"
     used = life.unit.usage
     assert 60 <= used.prompt - used.cached + used.completion <= 60 + 2 * 4
     assert len(world.executed) < 40
+    assert Simulation(parsed(text), world, 1, random.Random(2), limits=limits).run() == "spent"
+    assert Simulation(parsed(text), world, 1, random.Random(3)).run() == "done"
+    assert len(world.executed) == 40, "every step ran once, over three lives"
 
 
 def test_a_calls_not_reached_make_the_run_partial_and_are_listed() -> None:

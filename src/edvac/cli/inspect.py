@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import sys
 import time
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,6 +38,7 @@ def ps(limit: int, as_json: bool) -> None:
     """List runs, the latest first."""
     with open_store() as store:
         found = store.runs(limit=limit)
+        answers = {info.id: _answered(store, info) for info in found}
     if as_json:
         ui.out_json({"runs": [_run_document(info) for info in found]})
         return
@@ -44,14 +46,50 @@ def ps(limit: int, as_json: bool) -> None:
         ui.out("no runs")
     for info in found:
         started = dt.datetime.fromtimestamp(info.created).strftime("%Y-%m-%d %H:%M")
-        state = "running" if info.state == "open" and info.owner else info.state
-        ui.out(ui.safe_line(f"{info.id}  {state:9}  {started}  {_counts(info):28}  {info.title}"))
+        state = standing(info)
+        done = "; ".join(filter(None, [_counts(info), spent(info)]))
+        ui.out(ui.safe_line(f"{info.id}  {state:11}  {started}  {done:48}  {info.title}"))
+        for line in needs(info, answers[info.id]):
+            ui.out(f"          {line}")
+
+
+def standing(info: RunInfo) -> str:
+    """How a run stands, in a word."""
+    if info.state != "open":
+        return info.state
+    if info.owner:
+        return "running"
+    return "waiting" if needs(info, 0) else "interrupted"
+
+
+def needs(info: RunInfo, answers: int) -> list[str]:
+    """What an open run waits for, and the command that helps."""
+    if info.state != "open":
+        return []
+    lines = []
+    asked = info.counts.get("questions", 0)
+    if asked > answers:
+        count = ui.counted(asked - answers, "question")
+        lines.append(f"waiting for you: {count} (`edvac answer {info.id}`)")
+    elif asked and not info.owner:
+        lines.append(f"answered: `edvac resume {info.id}`")
+    if info.counts.get("spent"):
+        lines.append(f"its budget is spent (`edvac resume {info.id} --budget AMOUNT`)")
+    return lines
+
+
+def _answered(store: Store, info: RunInfo) -> int:
+    from edvac.machine.questions import answered
+
+    asked = info.state == "open" and info.counts.get("questions", 0)
+    return answered(store, info.id) if asked else 0
 
 
 def _run_document(info: RunInfo) -> dict[str, Any]:
     return {
         "id": info.id,
         "state": info.state,
+        "standing": standing(info),
         "running": bool(info.owner),
         "created": info.created,
         "closed": info.closed,
@@ -59,7 +97,32 @@ def _run_document(info: RunInfo) -> dict[str, Any]:
         "task": info.task,
         "title": info.title,
         "counts": dict(info.counts),
+        "tokens": {name: info.counts.get(name, 0) for name in ("prompt", "cached", "completion")},
+        "cost": money(info),
+        "currency": currency(),
     }
+
+
+def money(info: RunInfo) -> str:
+    """What a run has cost, as a decimal number."""
+    return f"{Decimal(info.counts.get('nano', 0)) / 10**9:f}"
+
+
+def currency() -> str:
+    """Of the workspace's prices."""
+    from edvac.machine import settings
+
+    return settings.load(ui.workspace(), {})[0].currency
+
+
+def spent(info: RunInfo) -> str:
+    """Time, computed tokens and money of a run, for people."""
+    counts = info.counts
+    tokens = counts.get("prompt", 0) - counts.get("cached", 0) + counts.get("completion", 0)
+    parts = [ui.seconds(info.seconds)] if info.seconds else []
+    parts += [ui.counted(tokens, "token")] if tokens else []
+    parts += [f"{Decimal(money(info)):.4f} {currency()}"] if counts.get("nano") else []
+    return ", ".join(parts)
 
 
 def _counts(info: RunInfo) -> str:
@@ -115,7 +178,7 @@ def _show_run(info: RunInfo, program: str, entries: list[Entry], as_json: bool) 
         steps = [_step_document(entry) for entry in ended.values()]
         ui.out_json(_run_document(info) | {"program": program, "steps": steps})
         return
-    ui.out(f"run {info.id}: {info.state}")
+    ui.out(f"run {info.id}: {standing(info)}" + (f" · {spent(info)}" if spent(info) else ""))
     if info.task:
         ui.out(f"task: {info.task}")
     ui.out("")

@@ -16,6 +16,7 @@ COMMANDS = {
     "run": ("run", "run", "Run a task in words, or a program."),
     "resume": ("run", "resume", "Go on with an interrupted run."),
     "ps": ("inspect", "ps", "List runs."),
+    "answer": ("answer", "answer", "Answer the questions of a run."),
     "show": ("inspect", "show", "Show a run, or one step of it."),
     "log": ("inspect", "log", "Print the journal of a run."),
     "diff": ("deliver", "diff", "Show what apply would change."),

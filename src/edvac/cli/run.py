@@ -19,6 +19,7 @@ from edvac.cli.inspect import open_store
 from edvac.cli.source import Source, read_source
 from edvac.core import errors, event
 from edvac.machine import processors
+from edvac.machine.budget import parse_budget, require_price
 from edvac.machine.inputs import given_roots
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ Examples:
 """
 
 
-_BUDGET_HELP = "Tokens at most; steps that run when they are spent still end."
+_BUDGET_HELP = (
+    "What the run may use: 100000 (tokens), 2.50USD, 10min, or several. What runs when it is spent "
+    "still ends; the rest waits for `edvac resume --budget`."
+)
 
 
 def common(command: Any) -> Any:
@@ -45,7 +49,7 @@ def common(command: Any) -> Any:
         click.option("--model", help="Model name, .gguf file, or URL#MODEL of an endpoint."),
         click.option("--plan-model", help="Another one that writes the program."),
         click.option("--escalate-model", help="One to ask where --model has failed twice."),
-        click.option("--budget", "tokens", type=click.IntRange(min=1), help=_BUDGET_HELP),
+        click.option("--budget", multiple=True, metavar="AMOUNT", help=_BUDGET_HELP),
         click.option("--yes", "-y", is_flag=True, help="Approve the plan without asking."),
         click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout."),
         click.option("--plain", is_flag=True, help="Plain lines instead of a live panel."),
@@ -130,9 +134,11 @@ class _Command:
 
         self._flags = flags
         self._workspace = ui.workspace()
-        names = ("model", "plan_model", "escalate_model", "tokens")
+        names = ("model", "plan_model", "escalate_model")
         chosen = {name: flags[name] for name in names}
+        chosen["budget"] = ",".join(flags["budget"]) or None
         self._settings, _ = settings.load(self._workspace, chosen)
+        self._given = parse_budget(flags["budget"], self._settings.currency)
         self._view: View = choose(plain=flags["plain"], as_json=flags["as_json"])
         self._asker = Asker()
         self._one_question = asyncio.Lock()
@@ -227,7 +233,7 @@ class _Command:
             values,
             self._flags["output"],
             self._flags["fresh"],
-            self._settings.tokens,
+            parse_budget(filter(None, [self._settings.budget]), self._settings.currency),
             model=self._settings.model,
             escalate_model=self._settings.escalate_model,
         )
@@ -263,6 +269,8 @@ class _Command:
         if flags["escalate_model"] is None:
             begun_with = opened.get("escalate_name", "")
             self._settings = replace(self._settings, escalate_model=begun_with)
+        prices, budget = dict(self._settings.prices), history.budget.raised(self._given)
+        require_price(self._settings.model, prices, budget)
         async with self._machine() as machine:
             return await self._drive(machine, run=info.id, retry=retry)
 
@@ -281,6 +289,7 @@ class _Command:
                     plan=roles.plan,
                     escalate=roles.escalate,
                     at_once=self._settings.at_once,
+                    notify=self._settings.notify,
                 ) as machine:
                     yield machine
         finally:
@@ -353,9 +362,7 @@ class _Command:
         elif job is not None:
             report = await machine.run(job, terminal)
         else:
-            report = await machine.resume(
-                run, terminal, retry=retry, tokens=self._flags["tokens"] or 0
-            )
+            report = await machine.resume(run, terminal, retry=retry, budget=self._given)
         self._view.__exit__(None, None, None)
         return self._finish(machine, report)
 

@@ -106,15 +106,25 @@ def _failures(report: Report, reasons: dict[str, str]) -> list[str]:
     return rows[:MAX_ROWS] + ([f"  … and {left} more"] if left > 0 else [])
 
 
+def _waiting(report: Report) -> list[str]:
+    name, open_now = report.run, report.counts["questions"]
+    lines = []
+    if open_now:
+        lines.append(f"It waits for you: {counted(open_now, 'question')}.")
+        lines.append(f"Answer with `edvac answer {name}`, then `edvac resume {name}`.")
+    if report.spent:
+        lines.append(f"It waits for a budget: {report.spent}.")
+        lines.append(f"With a larger one it goes on: `edvac resume {name} --budget AMOUNT`.")
+    return lines
+
+
 def _next_step(report: Report, pending: bool, applied: bool) -> list[str]:
     name = report.run
     match report.state:
-        case "interrupted" | "waiting" | "cancelled":
+        case "waiting":
+            return _waiting(report)
+        case "interrupted" | "cancelled":
             return [f"Go on with `edvac resume {name}`."]
-        case "partial" if report.spent:
-            return [
-                f"With a larger --budget, `edvac resume {name} --retry` does only what is missing."
-            ]
         case "partial":
             return [
                 f"Mend the cause, then `edvac resume {name} --retry` does only what is missing."

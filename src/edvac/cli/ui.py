@@ -37,6 +37,11 @@ def safe_line(text: str) -> str:
     return _LINE.sub(_escaped, text)
 
 
+def no_formula(text: str) -> str:
+    """Text for a cell of a table: a spreadsheet takes some beginnings for a formula to run."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
 def json_text(document: Any, indent: int | None = None) -> str:
     """JSON that neither a terminal nor an encoding stumbles over."""
     text = json.dumps(document, ensure_ascii=False, indent=indent, default=str)

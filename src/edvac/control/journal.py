@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from edvac.control.question import asked_body, shown_operands
 from edvac.control.step import Failure, Result, Usage, WrittenFile
+from edvac.core.event import Question
 from edvac.core.signature import Effect
 from edvac.core.value import Failed, Value
 
@@ -42,13 +44,16 @@ class Record:
 
     @staticmethod
     def intent(intent: Intent) -> Record:
-        body = {"at": intent.call.address, "op": intent.call.op, "digest": intent.digest}
-        external = intent.call.signature.effect is Effect.EXTERNAL
-        return Record(
-            "intent",
-            intent.slot,
-            _present(body | {"attempt": intent.attempt, "external": external}),
-        )
+        body: dict[str, Any] = {
+            "at": intent.call.address,
+            "op": intent.call.op,
+            "digest": intent.digest,
+            "attempt": intent.attempt,
+            "external": intent.call.signature.effect is Effect.EXTERNAL,
+            "key": intent.question,
+        }
+        shown = shown_operands(intent.operands) if intent.question else None
+        return Record("intent", intent.slot, _present(body), shown)
 
     @staticmethod
     def escalation(step: Step) -> Record:
@@ -60,6 +65,11 @@ class Record:
     def approved(step: Step, verdict: str) -> Record:
         body = {"at": step.call.address, "verdict": verdict, "digest": step.digest}
         return Record("approved", step.slot, body)
+
+    @staticmethod
+    def asked(step: Step, question: Question, *, doubt: bool) -> Record:
+        body = asked_body(step, question.text, question.options, doubt=doubt)
+        return Record("approved", step.slot, body, shown_operands(step.values))
 
     @staticmethod
     def result(step: Step, value: Value, result: Result) -> Record:
@@ -105,6 +115,7 @@ def _head(step: Step, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "attempts": step.attempt,
         "tokens": [usage.prompt, usage.cached, usage.completion] if any_tokens(usage) else None,
+        "cost": str(usage.cost) if usage.cost else None,
     }
 
 
@@ -135,6 +146,8 @@ class Replay:
         blocked: slots whose being blocked is in the journal already.
         escalated: slots whose turn at the escalate model has come, with the digest of their
             operands.
+        answered: how many answers of a person each slot has had.
+        asked: keys of the guard's questions that are in the journal already.
         edited: outcomes were forgotten on purpose, so others may rest on operands that differ now.
     """
 
@@ -144,6 +157,8 @@ class Replay:
     blocked: frozenset[str] = frozenset()
     escalated: Mapping[str, str] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
+    answered: Mapping[str, int] = field(default_factory=dict)
+    asked: frozenset[str] = frozenset()
     edited: bool = False
 
     def forgetting(self, slots: Iterable[str]) -> Replay:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import hashlib
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, TypeAlias
 
 from edvac.core.errors import EdvacError, ModelOutputError, TransientError
@@ -33,17 +34,20 @@ class StepState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one or more model calls; cached ones are part of the prompt's."""
+    """Tokens of one or more model calls; cached ones are part of the prompt's. `cost` is what they
+    were charged at, in the run's currency."""
 
     prompt: int = 0
     cached: int = 0
     completion: int = 0
+    cost: Decimal = Decimal(0)
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             self.prompt + other.prompt,
             self.cached + other.cached,
             self.completion + other.completion,
+            self.cost + other.cost,
         )
 
 
@@ -135,6 +139,7 @@ class Intent:
         attempt: counts from 1; part of a model step's seed, so that a repair is not the same again.
         complaint: what was wrong with the previous answer.
         escalated: the escalate model is asked.
+        question: key of the question, where the step asks a person.
     """
 
     call: StepCall
@@ -145,6 +150,7 @@ class Intent:
     complaint: str = ""
     timeout_s: float = 600.0
     escalated: bool = False
+    question: str = ""
 
     @property
     def slot(self) -> str:
@@ -172,6 +178,9 @@ class Limits:
         attempts: of a step with a transient error; `repairs` of one whose answer did not fit.
         backoff_s: wait before the second attempt; doubled before each further one.
         escalate: a model step whose answers did not fit its type goes once to another model.
+        money: of model steps altogether, in the run's currency; None is no limit.
+        seconds: that the run may be driven; 0 is no limit. `before` of them were used by earlier
+            drives.
     """
 
     tokens: int = 0
@@ -182,6 +191,9 @@ class Limits:
     repairs: int = 1
     backoff_s: float = 0.5
     escalate: bool = False
+    money: Decimal | None = None
+    seconds: float = 0.0
+    before: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -201,6 +213,7 @@ class Step:
     wake_at: float = 0.0
     usage: Usage = Usage()
     approved: bool = False
+    question: str = ""  # key of the last one that was asked about it
     failure: Failed | None = None
 
     @property

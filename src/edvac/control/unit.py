@@ -22,6 +22,8 @@ from edvac.control import notices
 from edvac.control.access import claimed_access, exact_access, unforeseen, with_contents
 from edvac.control.journal import Record, Replay, StoredOutcome
 from edvac.control.notices import preview
+from edvac.control.outlook import Outlook
+from edvac.control.question import Asker, question_key
 from edvac.control.scoreboard import Claim, OpenOrders, Order, Scoreboard
 from edvac.control.step import (
     Failure,
@@ -48,7 +50,6 @@ from edvac.core.value import (
 )
 from edvac.guard import Ask, Deny, Policy, Verdict, decide
 from edvac.program import Evaluator, Program, StepCall
-from edvac.program.host import Unreached
 from edvac.program.operands import misfit
 
 EvaluatorOf = Callable[["ControlUnit"], Evaluator]
@@ -68,7 +69,7 @@ class Work:
     closed: str = ""  # done, partial or the reason of `cancel`, once nothing is left to do
 
 
-class ControlUnit:
+class ControlUnit(Outlook):
     """Issue, hazards, retire. One object per run; not thread-safe."""
 
     def __init__(
@@ -97,6 +98,10 @@ class ControlUnit:
         self._running: Counter[str] = Counter()  # by device and by op
         self._issued: dict[str, Step] = {}
         self._held: set[str] = set()
+        self._asking: set[str] = set()  # steps with an open question
+        self._unpaid: list[str] = []  # ready, and held back by a budget
+        self._answers = Counter(replay.answered)
+        self._began = 0.0
         self._timers: list[tuple[float, str]] = []
         self._in_order: list[str] = []  # external steps that wait for everything earlier
         self._unhandled: dict[str, Step] = {}
@@ -113,7 +118,7 @@ class ControlUnit:
     # -- what happens -------------------------------------------------------------------------
 
     def start(self, now: float) -> Work:
-        self._now = now
+        self._now = self._began = now
         self._evaluator.start()
         return self._pump()
 
@@ -157,6 +162,8 @@ class ControlUnit:
         if slot in self._held:
             step = self.steps[slot]
             self._held.discard(slot)
+            self._asking.discard(slot)
+            self._answers[slot] += 1
             self._work.records.append(Record.approved(step, "yes" if yes else "no"))
             if yes:
                 step.approved = True
@@ -313,7 +320,9 @@ class ControlUnit:
 
     def _hold(self, step: Step, verdict: Verdict, *, doubtful: bool) -> None:
         step.state = StepState.HELD
+        step.question = self._key(step, "doubt" if doubtful else "guard")
         self._held.add(step.slot)
+        self._asking.add(step.slot)
         text = verdict.text if isinstance(verdict, Ask) else ""
         address = step.call.address
         if doubtful:
@@ -322,8 +331,13 @@ class ControlUnit:
                 "effect. Do it (again)?"
             )
         question = event.Question(slot=step.slot, address=address, text=text, options=["yes", "no"])
+        if step.question not in self._replay.asked:
+            self._work.records.append(Record.asked(step, question, doubt=doubtful))
         self._work.questions.append(question)
         self._emit(question)
+
+    def _key(self, step: Step, asker: Asker) -> str:
+        return question_key(step, asker, self._answers[step.slot])
 
     def _try_external(self) -> None:
         """External effects: every earlier line finished, or failed and handled (design 2)."""
@@ -341,7 +355,8 @@ class ControlUnit:
         """Block the first external step that waits for a failure which nothing will handle any
         more. While anything moves, a later attempt() may still accept it; so whether the step runs
         does not depend on which of the two comes first."""
-        moving = self._issued or self._held or self._timers or any(self._ready.values())
+        waiting = self._held or self._unpaid or self._timers
+        moving = self._issued or waiting or any(self._ready.values())
         if self._growing or moving or not self._in_order:
             return False
         step = min((self.steps[slot] for slot in self._in_order), key=lambda step: step.order)
@@ -379,7 +394,9 @@ class ControlUnit:
                     continue
                 if self._too_early(step) or (limit and self._running[step.call.op] >= limit):
                     at_limit.append(first)
-                elif not self._budget_spent(step):
+                elif self._over(step):
+                    self._unpaid.append(step.slot)
+                else:
                     self._start(step)
             for left in at_limit:
                 heapq.heappush(ready, left)
@@ -393,15 +410,6 @@ class ControlUnit:
         slow = self._limits.slow_start
         return min(limit, slow) if slow and device == "llm" and not self._answered else limit
 
-    def _budget_spent(self, step: Step) -> bool:
-        used = self.usage.prompt - self.usage.cached + self.usage.completion
-        if step.call.signature.device != "llm" or not 0 < self._limits.tokens <= used:
-            return False
-        what = f"the run's budget of {self._limits.tokens} tokens is spent"
-        fix = "Raise it with --budget and run `edvac resume --retry`."
-        self._fail(step, Failure("budget_spent", what, f"{used} were used.", fix))
-        return True
-
     def _start(self, step: Step) -> None:
         signature = step.call.signature
         step.state = StepState.ISSUED
@@ -409,6 +417,9 @@ class ControlUnit:
         self._issued[step.slot] = step
         self._running[signature.device] += 1
         self._running[signature.op] += 1
+        if signature.person:
+            step.question = self._key(step, "program")
+            self._asking.add(step.slot)
         intent = Intent(
             step.call,
             step.values,
@@ -418,6 +429,7 @@ class ControlUnit:
             step.complaint,
             signature.timeout_s,
             step.escalated,
+            question=step.question if signature.person else "",
         )
         if signature.effect in (Effect.WRITE, Effect.EXTERNAL) or signature.person:
             self._work.records.append(Record.intent(intent))
@@ -435,6 +447,8 @@ class ControlUnit:
         step.usage = step.usage + result.usage
         self.usage = self.usage + result.usage
         self.reused += result.reused
+        if step.call.signature.person:
+            self._answers[step.slot] += 1
         self._work.records.append(Record.result(step, value, result))
         self._work.events.extend(notices.finished(step, value, result))
         self._end(step, StepState.DONE, value)
@@ -506,6 +520,7 @@ class ControlUnit:
 
     def _end(self, step: Step, state: StepState, value: Value) -> None:
         step.state = state
+        self._asking.discard(step.slot)
         self._open.remove(step.order)
         if isinstance(value, Failed):
             step.failure = value
@@ -530,50 +545,6 @@ class ControlUnit:
                 "Please report this with the program.",
             )
         self._work.closed = "partial" if self._unhandled or self.unreached else "done"
-
-    # -- what others may look at ----------------------------------------------------------------
-
-    @property
-    def awaited(self) -> str:
-        """What keeps the run from going on, when only a person does: ``approval`` of a held step,
-        an ``answer`` to a question of the program, ``both``, or nothing."""
-        if self._growing:
-            return ""
-        asked = [step for step in self._issued.values() if step.call.signature.person]
-        if len(asked) < len(self._issued) or self._timers:
-            return ""
-        if asked:
-            return "both" if self._held else "answer"
-        return "approval" if self._held else ""
-
-    def is_held(self, slot: str) -> bool:
-        return slot in self._held
-
-    def asked(self, slot: str) -> Step | None:
-        """The step, if it is a question to a person that is open now."""
-        step = self._issued.get(slot)
-        return step if step is not None and step.call.signature.person else None
-
-    def failures(self) -> list[Step]:
-        """Steps that failed or were blocked, and that no attempt() or ok() accepted, in order. The
-        cause of a blocked one is listed even where it was accepted somewhere else."""
-        found = dict(self._unhandled)
-        for step in self._unhandled.values():
-            cause = self.steps.get(step.failure.slot) if step.failure else None
-            if cause is not None:
-                found[cause.slot] = cause
-        return sorted(found.values(), key=lambda step: step.order)
-
-    @property
-    def handled_count(self) -> int:
-        """Steps that failed or were blocked and whose failure the program accepted."""
-        bad = [s for s in self.steps.values() if s.state in (StepState.FAILED, StepState.BLOCKED)]
-        return sum(step.slot not in self._unhandled for step in bad)
-
-    @property
-    def unreached(self) -> tuple[Unreached, ...]:
-        """Calls that were never made because what decides them failed."""
-        return self._evaluator.unreached
 
     def _emit(self, happened: event.Event) -> None:
         self._work.events.append(happened)

@@ -20,6 +20,7 @@ from edvac.core.label import USER
 from edvac.core.seams import Clock, durability_point
 from edvac.core.value import Scalar, plain
 from edvac.machine.ledger import Ledger
+from edvac.machine.questions import read_answer
 from edvac.program import Program
 from edvac.store import Lease, Message, Store
 
@@ -55,6 +56,7 @@ class _Letter:
     message: int
     slot: str
     answer: bool | str
+    key: str = ""  # of the question that it answers; empty: whichever is open about the step
 
 
 class Driver:
@@ -88,6 +90,7 @@ class Driver:
         self._renew_at = 0.0
         self._inbox_at = 0.0
         self._seen = 0
+        self._told = 0  # how many questions were open when `ps` was told last
 
     def stop(self, reason: str = "interrupted") -> None:
         """Ask for a clean end: abort what runs, keep what is finished."""
@@ -126,22 +129,17 @@ class Driver:
         """Only a person can help, and none can be reached from here."""
         if self._stop or self._outcomes or self._answers or self._next_letter() is not None:
             return False
-        can = {"approval": self._front.answer is not None, "answer": self._front.asks}
-        match self._unit.awaited:
-            case "":
-                return False
-            case "both":
-                return not any(can.values())
-            case kind:
-                return not can[kind]
+        here = {"approval": self._front.answer is not None, "answer": self._front.asks}
+        awaited = self._unit.awaited
+        return bool(awaited) and not any(here.get(kind, False) for kind in awaited)
 
     async def _act(self, work: Work) -> None:
+        done, self._read = self._read, []
         if work.records:
             durability_point("driver.before_commit")
-            await self._ledger.commit(self._lease, work.records)
+            await self._ledger.commit(self._lease, work.records, done)
             durability_point("driver.after_commit")
-        if self._read:
-            done, self._read = self._read, []
+        elif done:
             await self._ledger.call(lambda store: self._take_out(store, done))
         for happened in work.events:
             self._front.emit(msgspec.structs.replace(happened, run=self._lease.run))
@@ -246,16 +244,20 @@ class Driver:
         if now < self._renew_at and now < self._inbox_at:
             return
         renew = now >= self._renew_at
-        for message in await self._ledger.call(lambda store: self._visit(store, renew)):
+        standing = self._unit.standing() if renew or self._unit.questions != self._told else None
+        self._told = self._unit.questions
+        for message in await self._ledger.call(lambda store: self._visit(store, renew, standing)):
             self._seen = message.id
             self._sort(message)
         self._inbox_at = now + INBOX_S
         if renew:
             self._renew_at = now + LEASE_S / 3
 
-    def _visit(self, store: Store, renew: bool) -> list[Message]:
+    def _visit(self, store: Store, renew: bool, standing: dict[str, int] | None) -> list[Message]:
         if renew:
             self._lease = store.renew(self._lease, LEASE_S, self._front.clock.wall())
+        if standing is not None:
+            store.set_state(self._lease, "open", seconds=self._unit.seconds, counts=standing)
         found = store.inbox(self._lease.run, self._seen)
         self._take_out(store, [message.id for message in found if message.kind != "answer"])
         return found
@@ -268,35 +270,42 @@ class Driver:
         if message.kind == "kill":
             self.stop("cancelled")
         elif message.kind == "answer":
-            slot, answer = msgspec.msgpack.decode(message.payload, type=tuple[str, bool | str])
-            self._letters.append(_Letter(message.id, slot, answer))
+            slot, answer, key = read_answer(message.payload)
+            self._letters.append(_Letter(message.id, slot, answer, key))
 
     def _next_letter(self) -> _Letter | None:
-        """The first answer whose question is open; others wait, for a step not reached yet."""
+        """The first answer whose question is open, or was closed without it; others wait, for a
+        step not reached yet."""
         for letter in self._letters:
-            if isinstance(letter.answer, bool):
-                if self._unit.is_held(letter.slot):
-                    return letter
-            elif self._unit.asked(letter.slot) is not None:
+            step = self._unit.steps.get(letter.slot)
+            if self._unit.question(letter.slot) is not None or (step and step.state.ended):
                 return letter
         return None
 
     def _heed(self, letter: _Letter, now: float) -> Work:
         self._letters.remove(letter)
         self._read.append(letter.message)
+        step = self._unit.question(letter.slot)
+        held = self._unit.is_held(letter.slot)
+        if step is None or letter.key not in ("", step.question):
+            return self._refuse(letter, "it answers a question that is no longer open", now)
+        if isinstance(letter.answer, bool) is not held:
+            return self._refuse(letter, "it is no answer to this kind of question", now)
         if isinstance(letter.answer, bool):
             return self._unit.answer(letter.slot, letter.answer, now)
-        step = self._unit.asked(letter.slot)
-        assert step is not None
         options = plain(step.values["options"]) if "options" in step.values else []
         if options and letter.answer not in options:
-            text = f"{step.call.address}: {letter.answer!r} is none of {', '.join(options)}"
-            self._front.emit(event.Note(run=self._lease.run, text=text, level="warning"))
-            return self._unit.tick(now)
+            return self._refuse(letter, f"it is none of {', '.join(options)}", now)
         task = self._tasks.pop(letter.slot, None)
         if task is not None:
             task.cancel()
         return self._unit.finished([(letter.slot, Result(Scalar(letter.answer, USER)))], now)
+
+    def _refuse(self, letter: _Letter, why: str, now: float) -> Work:
+        address = self._unit.steps[letter.slot].call.address
+        text = f"{address}: the answer {letter.answer!r} is not used: {why}"
+        self._front.emit(event.Note(run=self._lease.run, text=text, level="warning"))
+        return self._unit.tick(now)
 
     async def _end_tasks(self) -> None:
         left: list[asyncio.Future[Any]] = [*self._tasks.values(), *self._asking.values()]

@@ -95,7 +95,8 @@ class Executor:
         await processor.open()
         request = assemble(intent, self._run.run, self._seed(intent.slot), self._run.task)
         answer = await processor.complete(request, self._on_text(intent.slot))
-        usage = Usage(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens)
+        cost = processor.price.of(answer)
+        usage = Usage(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens, cost)
         seconds = self._clock.now() - start
         model = answer.model or processor.identity
         received = answer.received or answer.text

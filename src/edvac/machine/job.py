@@ -13,6 +13,7 @@ from edvac.core.errors import ConfigError, UsageError
 from edvac.core.label import USER
 from edvac.core.schema import show
 from edvac.core.value import Value, lift
+from edvac.machine.budget import UNLIMITED, Budget
 from edvac.machine.ledger import History, read_history
 from edvac.program import Program
 from edvac.store import RunInfo, Store
@@ -30,6 +31,7 @@ class Job:
         model: the name by which the processor was chosen, so that a resumed run is given the same;
             `escalate_model` likewise.
         fresh: take no results from earlier runs.
+        budget: what the run may use.
     """
 
     program: str
@@ -38,7 +40,7 @@ class Job:
     settings: Mapping[str, str] = field(default_factory=dict)
     output: Path | None = None
     fresh: bool = False
-    tokens: int = 0
+    budget: Budget = UNLIMITED
     seed: int = 0
     model: str = ""
     escalate_model: str = ""

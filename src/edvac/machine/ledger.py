@@ -8,9 +8,11 @@ given, in one durable transaction a batch, and reads a run back for replay.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,7 +23,8 @@ from edvac.control.step import WrittenFile
 from edvac.core.codec import Decoder, Encoder, label_key
 from edvac.core.errors import EdvacError
 from edvac.core.label import Label
-from edvac.core.value import Value
+from edvac.core.value import Failed, Value
+from edvac.machine.budget import UNLIMITED, Budget
 from edvac.store import FileVersion, Lease, NewRecord, Store
 from edvac.store import Record as StoredRecord
 
@@ -53,24 +56,29 @@ class Ledger:
         finally:
             self._thread.shutdown()
 
-    async def commit(self, lease: Lease, records: Sequence[Record]) -> None:
-        """Make a batch durable, with the files and labels that it names.
+    async def commit(
+        self, lease: Lease, records: Sequence[Record], taken: Sequence[int] = ()
+    ) -> None:
+        """Make a batch durable, with the files and labels that it names; the messages `taken`
+        leave the inbox with it, or stay with it.
 
         Raises:
             LeaseError: another process owns the run by now; nothing was written.
             StoreError: the disk refused; nothing was acknowledged.
         """
-        await self.call(lambda store: self._commit(store, lease, records))
+        await self.call(lambda store: self._commit(store, lease, records, taken))
 
     @staticmethod
-    def _commit(store: Store, lease: Lease, records: Sequence[Record]) -> None:
+    def _commit(
+        store: Store, lease: Lease, records: Sequence[Record], taken: Sequence[int]
+    ) -> None:
         versions: dict[str, int] = {}  # of this batch only: others may have written before it
         files = [
             _version(store, lease.run, record.slot, new, versions)
             for record in records
             for new in record.files
         ]
-        store.append(lease, [encode(store, record) for record in records], files)
+        store.append(lease, [encode(store, record) for record in records], files, taken)
 
 
 def _version(
@@ -139,6 +147,7 @@ class History:
 
     opened: dict[str, Any] = field(default_factory=dict)
     program: str = ""
+    budget: Budget = UNLIMITED  # the last one that somebody gave it
     whole: bool = True  # False while the program is still being written
     entries: list[Entry] = field(default_factory=list)
 
@@ -149,6 +158,9 @@ class History:
         approved: dict[str, str] = {}
         blocked: set[str] = set()
         escalated: dict[str, str] = {}
+        answered: Counter[str] = Counter()
+        asked: set[str] = set()
+        personal: set[str] = set()  # steps that ask a person
         usage = Usage()
         for entry in self.entries:
             digest = str(entry.body.get("digest", ""))
@@ -156,6 +168,8 @@ class History:
             match entry.kind:
                 case "intent":
                     outcomes.pop(entry.slot, None)
+                    if "key" in entry.body:
+                        personal.add(entry.slot)
                     if entry.body.get("external"):
                         begun.add(entry.slot)
                     if entry.body.get("escalated"):
@@ -163,20 +177,35 @@ class History:
                 case "outcome" if entry.value is not None:
                     begun.discard(entry.slot)
                     escalated.pop(entry.slot, None)
+                    if entry.slot in personal and not isinstance(entry.value, Failed):
+                        answered[entry.slot] += 1
                     usage = usage + _usage(entry)
                     outcomes[entry.slot] = StoredOutcome(entry.value, digest)
                 case "blocked":
                     blocked.add(entry.slot)
-                case "approved" if entry.body.get("verdict") == "yes":
-                    approved[entry.slot] = digest
+                case "approved" if entry.body.get("verdict") == "asked":
+                    asked.add(entry.body["key"])
                 case "approved":
+                    answered[entry.slot] += 1
                     approved.pop(entry.slot, None)
-        return Replay(outcomes, frozenset(begun), approved, frozenset(blocked), escalated, usage)
+                    if entry.body.get("verdict") == "yes":
+                        approved[entry.slot] = digest
+        return Replay(
+            outcomes,
+            frozenset(begun),
+            approved,
+            frozenset(blocked),
+            escalated,
+            usage,
+            answered,
+            frozenset(asked),
+        )
 
 
 def _usage(entry: Entry) -> Usage:
-    tokens = entry.body.get("tokens")
-    return Usage(*tokens) if tokens else Usage()
+    tokens = entry.body.get("tokens") or (0, 0, 0)
+    prompt, cached, completion = tokens
+    return Usage(prompt, cached, completion, Decimal(entry.body.get("cost", "0")))
 
 
 def read_history(store: Store, run: str) -> History:
@@ -192,12 +221,15 @@ def read_history(store: Store, run: str) -> History:
         match record.kind:
             case "opened":
                 history.opened = entry.body
+                history.budget = Budget.restore(entry.body.get("budget", {}))
             case "program":
                 history.program = entry.body["text"]
                 history.whole = not history.opened.get("growing", False)
             case "extended":
                 history.program += entry.body["text"]
                 history.whole = entry.body["whole"]
+            case "approved" if entry.body.get("verdict") == "budget":
+                history.budget = Budget.restore(entry.body)
             case _:
                 history.entries.append(entry)
     return history

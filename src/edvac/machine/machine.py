@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
-
 from edvac.compiler import PLANNER_VERSION
-from edvac.control import ControlUnit, Limits, Record, Replay, Step, StepState
+from edvac.control import ControlUnit, Limits, Record, Replay, Step
 from edvac.core import event
 from edvac.core.errors import ConfigError
 from edvac.core.seams import Clock, Entropy, SystemClock, SystemEntropy, iso_date
@@ -27,16 +25,21 @@ from edvac.device import (
     Processes,
     Roots,
 )
+from edvac.machine.budget import UNLIMITED, Budget
 from edvac.machine.driver import LEASE_S, Answer, Driver, Front
 from edvac.machine.executor import Execution, Executor
 from edvac.machine.growth import Growth, Writer
 from edvac.machine.job import Job, history_to_resume, program_parameters
 from edvac.machine.ledger import History, Ledger, encode, read_history
+from edvac.machine.notify import Waiting, notify
 from edvac.machine.overlay import Overlay
+from edvac.machine.questions import write_answer
 from edvac.processor import Processor
 from edvac.program import Evaluator, Fuel, Program, parse
 from edvac.program.host import Unreached
 from edvac.store import Lease, RunInfo, Store
+
+QUESTIONS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Report:
     seconds: float
     counts: dict[str, int]
     failures: tuple[Step, ...]
-    spent: bool  # a budget ran out
+    spent: str = ""  # which budget holds back steps, as a clause
     unreached: tuple[Unreached, ...] = ()  # calls never made: what decides them failed
 
 
@@ -57,7 +60,7 @@ class _Again:
     """How a run goes on."""
 
     retry: bool
-    tokens: int
+    budget: Budget
 
 
 @dataclass(slots=True)
@@ -79,6 +82,7 @@ class Machine:
         escalate: asked once where an answer did not fit its type twice.
         at_once: model steps in flight; 0 lets the processor decide.
         devices: further devices by name, beside the ones that come with edvac.
+        notify: command and arguments to call when a run waits for a person.
     """
 
     def __init__(
@@ -92,7 +96,9 @@ class Machine:
         entropy: Entropy | None = None,
         at_once: int = 0,
         devices: Mapping[str, Device] | None = None,
+        notify: Sequence[str] = (),
     ) -> None:
+        self._notify = tuple(notify)
         self.workspace = workspace
         self.processor = processor
         self.plan = plan or processor
@@ -160,19 +166,19 @@ class Machine:
         terminal: Terminal | None = None,
         *,
         retry: bool = False,
-        tokens: int = 0,
+        budget: Budget = UNLIMITED,
     ) -> Report:
         """Go on with a run; with `retry`, what failed is tried again.
 
         Args:
-            tokens: a budget for the whole run instead of the one it was begun with; 0 keeps that.
+            budget: for the whole run, instead of what it had of the same kind; stays with it.
 
         Raises:
             UsageError: there is nothing to go on with.
             LeaseError: another process is running it.
         """
         info, _ = await self.ledger.call(lambda store: history_to_resume(store, run, retry=retry))
-        return await self._drive(info.id, terminal or Terminal(), again=_Again(retry, tokens))
+        return await self._drive(info.id, terminal or Terminal(), again=_Again(retry, budget))
 
     def _create(self, store: Store, job: Job, program: Program, *, growing: bool = False) -> str:
         wall = self.clock.wall()
@@ -187,7 +193,7 @@ class Machine:
             "date": iso_date(wall),
             "seed": job.seed or int(self.entropy.token(4), 16),
             "fresh": job.fresh,
-            "tokens": job.tokens,
+            "budget": job.budget.stored(),
             "model": self.processor.identity,
             "model_name": job.model,
             "escalate_name": job.escalate_model,
@@ -214,9 +220,12 @@ class Machine:
             if again is not None:
                 await self.ledger.call(lambda store: store.set_state(lease, "open"))
             history = await self.ledger.call(lambda store: read_history(store, run))
-            if again is not None and again.tokens:
-                history.opened["tokens"] = again.tokens
-            session = _Session(self, run, history, terminal)
+            if again is not None and again.budget:
+                history.budget = history.budget.raised(again.budget)
+                given = Record("approved", "", {"verdict": "budget"} | history.budget.stored())
+                await self.ledger.commit(lease, [given])
+            before = (await self.ledger.call(lambda store: store.run(run))).seconds
+            session = _Session(self, run, history, terminal, before)
             try:
                 await self.processor.open()
                 if history.opened["model"] != self.processor.identity:
@@ -239,7 +248,7 @@ class Machine:
                     )
                 )
                 report = _report(run, state, self.clock.now() - start, unit)
-                await self._record_end(lease, report)
+                await self._record_end(lease, report, unit)
                 terminal.emit(_closed(report, unit, self._contacted(unit)))
             finally:
                 await session.close()
@@ -247,7 +256,15 @@ class Machine:
                 await growth.end(report.state)
         finally:
             await self.ledger.call(lambda store: store.release(lease))
+        if report.state == "waiting" and self._notify:
+            await self._tell(report, terminal)
         return report
+
+    async def _tell(self, report: Report, terminal: Terminal) -> None:
+        waiting = Waiting(report.run, report.counts["questions"])
+        wrong = await notify(self._notify, waiting, self.workspace)
+        if wrong:
+            terminal.emit(event.Note(text=f"nobody was notified: {wrong}", level="warning"))
 
     def _replay(self, session: _Session, history: History, *, retry: bool) -> Replay:
         """What the journal knows. For a retry, a unit that executes nothing finds out first which
@@ -269,10 +286,15 @@ class Machine:
         """A name for one owner: two drives of one run in one process must not both own it."""
         return f"pid {os.getpid()} {self.entropy.token(4)}"
 
-    async def _record_end(self, lease: Lease, report: Report) -> None:
+    async def _record_end(self, lease: Lease, report: Report, unit: ControlUnit) -> None:
         """Close the journal; an interrupted or waiting run stays open, so that it can go on."""
         state = "cancelled" if report.state in ("replanned", "unplanned") else report.state
         if state not in ("done", "partial", "cancelled"):
+            await self.ledger.call(
+                lambda store: store.set_state(
+                    lease, "open", seconds=unit.seconds, counts=report.counts
+                )
+            )
             return
         body = {"state": state, "seconds": round(report.seconds, 3)} | report.counts
         await self.ledger.commit(lease, [Record("closed", "", body)])
@@ -281,7 +303,7 @@ class Machine:
                 lease,
                 state,  # type: ignore[arg-type]
                 closed=self.clock.wall(),
-                seconds=report.seconds,
+                seconds=unit.seconds,
                 counts=report.counts,
             )
         )
@@ -318,16 +340,20 @@ class Machine:
 
     def answer(self, run: str, slot: str, answer: bool | str) -> None:
         """Answer an open question: yes or no to an approval, a text to `human.ask`. A run that is
-        not driven now reads it when it is resumed."""
-        payload = msgspec.msgpack.encode((slot, answer))
+        not driven now reads it when it is resumed. See `questions.post_answers` for people."""
+        payload = write_answer(slot, answer)
         self.ledger.call_now(lambda store: store.post(run, "answer", payload))
 
 
 class _Session:
     """The parts of one run that live as long as it is driven."""
 
-    def __init__(self, machine: Machine, run: str, history: History, terminal: Terminal) -> None:
+    def __init__(
+        self, machine: Machine, run: str, history: History, terminal: Terminal, before: float
+    ) -> None:
         opened = history.opened
+        self._budget = history.budget
+        self._before = before
         self._machine = machine
         self._run = run
         self._opened = opened
@@ -346,14 +372,17 @@ class _Session:
         settings = program_parameters(self._program, self._opened["settings"])
         date = dt.date.fromisoformat(self._opened["date"])
         limits = Limits(
-            tokens=self._opened["tokens"],
+            tokens=self._budget.tokens,
+            money=self._budget.money,
+            seconds=self._budget.seconds,
+            before=self._before,
             slow_start=1,
             escalate=self._machine.escalate is not None,
             at_once={
                 "llm": at_once or self._machine.processor.concurrency,
                 "python": os.cpu_count() or 1,
                 "shell": os.cpu_count() or 1,
-                "human": 1000,
+                "human": QUESTIONS_AT_ONCE,
             },
         )
         return ControlUnit(
@@ -406,19 +435,8 @@ def _catalogue(devices: Mapping[str, Device]) -> Catalogue:
 
 
 def _report(run: str, state: str, seconds: float, unit: ControlUnit) -> Report:
-    states = [step.state for step in unit.steps.values()]
-    counts = {
-        "finished": states.count(StepState.DONE),
-        "failed": states.count(StepState.FAILED),
-        "blocked": states.count(StepState.BLOCKED),
-        "reused": unit.reused,
-        "replayed": unit.replayed,
-        "handled": unit.handled_count,
-        "unreached": len(unit.unreached),
-    }
     failures = tuple(unit.failures())
-    spent = any(s.failure and s.failure.code == "budget_spent" for s in failures)
-    return Report(run, state, seconds, counts, failures, spent, unit.unreached)
+    return Report(run, state, seconds, unit.standing(), failures, unit.spent, unit.unreached)
 
 
 def _closed(report: Report, unit: ControlUnit, endpoints: list[str]) -> event.RunClosed:

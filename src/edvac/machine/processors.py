@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edvac.core import event
 from edvac.core.errors import ConfigError
+from edvac.machine.budget import parse_budget, require_price
 from edvac.machine.settings import Settings
 from edvac.processor import Processor
 
@@ -58,8 +59,16 @@ def choose_processor(
     """A processor for ``settings.model``: ``URL#MODEL``, a .gguf file, or a name of the catalogue.
 
     Raises:
-        ConfigError: no such model, or it is not on this machine.
+        ConfigError: no such model, it is not on this machine, or a budget in money needs its price.
     """
+    budget = parse_budget([settings.budget] if settings.budget else [], settings.currency)
+    price = require_price(settings.model, dict(settings.prices), budget)
+    made = _choose(settings, emit)
+    made.price = price
+    return made
+
+
+def _choose(settings: Settings, emit: Callable[[event.Event], None]) -> Processor:
     if "://" in settings.model:
         from edvac.processor.openai import OpenAIProcessor
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -19,10 +20,13 @@ from typing import Any
 import platformdirs
 
 from edvac.core.errors import ConfigError
+from edvac.machine.budget import read_prices
+from edvac.processor import Price
 
 ENVIRONMENT = "environment"  # the origin of what EDVAC_* variables say
 DEFAULT_MODEL = "qwen2.5-coder:1.5b"
 INTERNAL = {"EDVAC_KILL_AT", "EDVAC_DATA", "EDVAC_MODELS", "EDVAC_CRASH_IMAGES", "EDVAC_KILLS"}
+INTERNAL |= {"EDVAC_RUN", "EDVAC_QUESTIONS"}  # what a notified command is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,11 @@ class Settings:
         context: tokens of context that the engine plans for.
         kv_mb: memory for keys and values, MiB.
         idle_s: seconds after its last client until the engine ends.
-        tokens: budget of a run; 0 is no limit.
+        budget: of a run, as ``--budget`` takes it; empty is no limit.
         at_once: model steps in flight; 0 lets the processor decide.
+        notify: command and arguments to call when a run waits for a person.
+        currency: of the prices and of budgets in money.
+        prices: by model, what a million tokens cost: tables with input, cached and output.
     """
 
     model: str = DEFAULT_MODEL
@@ -54,8 +61,11 @@ class Settings:
     context: int = 8192
     kv_mb: int = 1024
     idle_s: int = 300
-    tokens: int = 0
+    budget: str = ""
     at_once: int = 0
+    notify: tuple[str, ...] = ()
+    currency: str = "USD"
+    prices: tuple[tuple[str, Price], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +128,7 @@ def _name(key: str, origin: str) -> str:
 def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
     if isinstance(default, int) and origin == ENVIRONMENT and re.fullmatch("-?[0-9]{1,18}", value):
         value = int(value)
+    value = _read(name, value, origin)
     shown = f"{_name(name, origin)} = {value!r} in {origin}"
     if type(value) is not type(default):
         kind = _KINDS.get(type(default), type(default).__name__)
@@ -133,7 +144,21 @@ def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
     return value
 
 
-_KINDS = {int: "a whole number", str: "a text"}
+_KINDS = {int: "a whole number", str: "a text", tuple: "a list of texts or a table"}
+
+
+def _read(name: str, value: Any, origin: str) -> Any:
+    """Lists and tables as they are kept."""
+    if name == "prices" and isinstance(value, dict):
+        return read_prices(value)
+    if name == "notify" and origin == ENVIRONMENT:
+        try:
+            return tuple(shlex.split(value))
+        except ValueError:
+            return value
+    if name == "notify" and isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    return value
 
 
 def _from_file(path: Path) -> dict[str, Any]:

@@ -4,6 +4,26 @@ Three fit: the embedded engine, any OpenAI-compatible endpoint, and a scripted o
 nothing of programs, journals or devices.
 """
 
-from edvac.processor.port import Answer, Message, OnStage, OnText, Processor, Request, Segment
+from edvac.processor.port import (
+    FREE,
+    Answer,
+    Message,
+    OnStage,
+    OnText,
+    Price,
+    Processor,
+    Request,
+    Segment,
+)
 
-__all__ = ["Answer", "Message", "OnStage", "OnText", "Processor", "Request", "Segment"]
+__all__ = [
+    "FREE",
+    "Answer",
+    "Message",
+    "OnStage",
+    "OnText",
+    "Price",
+    "Processor",
+    "Request",
+    "Segment",
+]

@@ -8,7 +8,7 @@ import json
 from edvac.core.errors import InternalError, ModelFileError
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
 from edvac.engine.protocol import Generate, Progress, Ready
-from edvac.processor.port import Answer, OnStage, OnText, Request
+from edvac.processor.port import FREE, Answer, OnStage, OnText, Request
 
 CONCURRENCY = 16  # rows that a step of the engine gains from; more only wait
 
@@ -29,6 +29,7 @@ class EmbeddedProcessor:
         self._client: EngineClient | None = None
         self._names = itertools.count(1)
         self.concurrency = CONCURRENCY
+        self.price = FREE
         self.has_grammar = True
         self.endpoint = "embedded engine"
 

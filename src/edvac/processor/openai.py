@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 
 from edvac.core.errors import ConfigError, ModelOutputError, OperandError, ProcessorError
-from edvac.processor.port import Answer, OnText, Request
+from edvac.processor.port import FREE, Answer, OnText, Request
 
 MAX_ANSWER = 8 * 1024 * 1024  # bytes of one streamed answer
 MAX_REFUSAL = 64 * 1024  # bytes read of an error's text
@@ -61,6 +61,7 @@ class OpenAIProcessor:
         base = _address(url)
         self.identity = f"{base.netloc.decode()}/{model}"
         self.concurrency = concurrency
+        self.price = FREE
         self.context_tokens = 0  # the endpoint's affair
         self.has_grammar = False
         self.endpoint = f"{base.scheme}://{base.netloc.decode()}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Protocol, TypeAlias
 
 
@@ -76,12 +77,35 @@ class Answer:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model asks for a million tokens, in the workspace's currency."""
+
+    input: Decimal = Decimal(0)
+    cached: Decimal = Decimal(0)
+    output: Decimal = Decimal(0)
+
+    def of(self, answer: Answer) -> Decimal:
+        """The cost of a call; cached tokens are part of the prompt's."""
+        fresh = self.input * (answer.prompt_tokens - answer.cached_tokens)
+        known = self.cached * answer.cached_tokens
+        return (fresh + known + self.output * answer.completion_tokens) / 1_000_000
+
+
+FREE = Price()
+
 OnText: TypeAlias = Callable[[str, int], None]
 OnStage: TypeAlias = Callable[[str, float, float], None]  # name, done, total
 
 
 class Processor(Protocol):
-    """Executes model calls. Everything outside edvac that runs a model hides behind this."""
+    """Executes model calls. Everything outside edvac that runs a model hides behind this.
+
+    Attributes:
+        price: what its calls are charged at; a model on this machine is free.
+    """
+
+    price: Price
 
     @property
     def identity(self) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from edvac.processor.port import Answer, OnText, Request
+from edvac.processor.port import FREE, Answer, OnText, Request
 
 Script = Callable[[Request], str]
 
@@ -21,6 +21,7 @@ class ScriptedProcessor:
         self._delay_s = delay_s
         self.identity = name
         self.concurrency = concurrency
+        self.price = FREE
         self.context_tokens = 1_000_000
         self.has_grammar = True
         self.endpoint = "scripted"

@@ -33,6 +33,7 @@ from edvac.store.chain import (
     unpack,
 )
 from edvac.store.filing import insert_file, stage_file
+from edvac.store.inbox import take_message
 from edvac.store.model import KINDS, FileVersion, Kind, Lease, NewRecord, Record
 from edvac.store.part import Part
 from edvac.store.runs import check_epoch
@@ -113,9 +114,14 @@ class JournalPart(SegmentPart, Part):
     _doubtful: dict[str, tuple[int, bytes]]
 
     def append(
-        self, lease: Lease, records: Sequence[NewRecord], files: Sequence[FileVersion] = ()
+        self,
+        lease: Lease,
+        records: Sequence[NewRecord],
+        files: Sequence[FileVersion] = (),
+        taken: Sequence[int] = (),
     ) -> int:
-        """Append a batch in one durable transaction; the seq of its last record.
+        """Append a batch in one durable transaction; the seq of its last record. The messages
+        `taken` leave the inbox in the same transaction: what they led to is in the batch.
 
         After `store_io_failed` the batch may be stored or not. Appending the same batch again
         stores it exactly once, whichever it was.
@@ -138,6 +144,8 @@ class JournalPart(SegmentPart, Part):
         try:
             with self._db.write("appending to the journal") as execute:
                 last, head = self._append(execute, number, lease, staged, filed)
+                for message in taken:
+                    take_message(execute, number, message)
                 durability_point("store.append.before_commit")
         except StoreError as error:
             if error.code == "store_io_failed" and known is not None:

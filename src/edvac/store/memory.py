@@ -207,7 +207,11 @@ class MemoryStore:
     # journal
 
     def append(
-        self, lease: Lease, records: Sequence[NewRecord], files: Sequence[FileVersion] = ()
+        self,
+        lease: Lease,
+        records: Sequence[NewRecord],
+        files: Sequence[FileVersion] = (),
+        taken: Sequence[int] = (),
     ) -> int:
         check_records(records)
         run = self._get(lease.run)
@@ -226,6 +230,7 @@ class MemoryStore:
         try:
             self.fault("append.before")
             self._append(run, lease, staged, filed)
+            run.inbox = [message for message in run.inbox if message.id not in taken]
             self.fault("append.after")
         except StoreError as error:
             if error.code == "store_io_failed" and run.doubt is None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edvac.core.errors import InternalError
 from edvac.core.seams import durability_point
+from edvac.store.inbox import take_message
 from edvac.store.model import MESSAGE_KINDS, Grant, Message, MessageKind
 from edvac.store.part import Part
+from edvac.store.schema import Execute
 from edvac.store.seal import reseal, sealed, sound
 
 _WAITING = sealed(
@@ -22,17 +26,25 @@ _PERMISSIONS = sealed(
 class NotePart(Part):
     def post(self, run: str, kind: MessageKind, payload: bytes = b"") -> int:
         """Put a message into a run's inbox; its number. Needs no lease."""
+        return self.post_all(run, kind, [payload])[0]
+
+    def post_all(self, run: str, kind: MessageKind, payloads: Sequence[bytes]) -> list[int]:
+        """Several messages of one kind, all of them or none."""
         if kind not in MESSAGE_KINDS:
             raise InternalError("message_kind_unknown", f"{kind!r} is no kind of message")
         number = self._number(run)
         with self._db.write("posting a message") as execute:
-            found: int = execute(
-                "INSERT INTO inbox (number, kind, payload, posted) VALUES (?,?,?,?) RETURNING id",
-                (number, kind, payload, self._clock.wall()),
-            ).fetchall()[0][0]
-            reseal(execute, "inbox", "id = ?", (found,))
+            found = [self._post(execute, number, kind, payload) for payload in payloads]
             durability_point("store.post.before_commit")
         durability_point("store.post.after_commit")
+        return found
+
+    def _post(self, execute: Execute, number: int, kind: MessageKind, payload: bytes) -> int:
+        found: int = execute(
+            "INSERT INTO inbox (number, kind, payload, posted) VALUES (?,?,?,?) RETURNING id",
+            (number, kind, payload, self._clock.wall()),
+        ).fetchall()[0][0]
+        reseal(execute, "inbox", "id = ?", (found,))
         return found
 
     def inbox(self, run: str, after: int = 0) -> list[Message]:
@@ -44,12 +56,7 @@ class NotePart(Part):
         """Take a message; False if it was taken already. Exactly one caller gets True."""
         number = self._number(run)
         with self._db.write("taking a message") as execute:
-            rows = execute(
-                "UPDATE inbox SET taken = 1 WHERE id = ? AND number = ? AND taken = 0 RETURNING id",
-                (message, number),
-            ).fetchall()
-            reseal(execute, "inbox", "id = ?", (message,))
-        return bool(rows)
+            return take_message(execute, number, message)
 
     def grant(self, given: Grant) -> None:
         """Keep a permission; the same id replaces."""

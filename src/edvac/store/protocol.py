@@ -50,7 +50,11 @@ class StoreProtocol(Protocol):
 
     # journal
     def append(
-        self, lease: Lease, records: Sequence[NewRecord], files: Sequence[FileVersion] = ()
+        self,
+        lease: Lease,
+        records: Sequence[NewRecord],
+        files: Sequence[FileVersion] = (),
+        taken: Sequence[int] = (),
     ) -> int: ...
     def records(
         self, run: str, kinds: Collection[Kind] | None = None, after: int = 0
@@ -79,6 +83,7 @@ class StoreProtocol(Protocol):
 
     # inbox and permissions
     def post(self, run: str, kind: MessageKind, payload: bytes = b"") -> int: ...
+    def post_all(self, run: str, kind: MessageKind, payloads: Sequence[bytes]) -> list[int]: ...
     def inbox(self, run: str, after: int = 0) -> list[Message]: ...
     def ack(self, run: str, message: int) -> bool: ...
     def grant(self, given: Grant) -> None: ...

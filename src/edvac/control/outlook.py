@@ -1,0 +1,113 @@
+"""What others may look at in a control unit: what it waits for, what failed, what is spent.
+
+Changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from edvac.control.budget import over
+from edvac.control.step import Limits, Step, StepState, Usage
+from edvac.program import Evaluator
+from edvac.program.host import Unreached
+
+
+class Outlook:
+    """The read-only side of `ControlUnit`."""
+
+    steps: dict[str, Step]
+    usage: Usage
+    reused: int
+    replayed: int
+    _evaluator: Evaluator
+    _limits: Limits
+    _issued: dict[str, Step]
+    _held: set[str]
+    _asking: set[str]
+    _unpaid: list[str]
+    _timers: list[tuple[float, str]]
+    _unhandled: dict[str, Step]
+    _growing: bool
+    _now: float
+    _began: float
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has been driven, earlier drives included."""
+        return self._limits.before + self._now - self._began
+
+    @property
+    def awaited(self) -> frozenset[str]:
+        """What keeps the run from going on, when only a person does: ``approval`` of a held step,
+        an ``answer`` to a question of the program, a larger ``budget``."""
+        asked = [step for step in self._issued.values() if step.call.signature.person]
+        if self._growing or len(asked) < len(self._issued) or self._timers:
+            return frozenset()
+        found = {"answer": asked, "approval": self._held, "budget": self._unpaid}
+        return frozenset(name for name, slots in found.items() if slots)
+
+    def question(self, slot: str) -> Step | None:
+        """The step, if a question about it is open now: its own, or one of the guard."""
+        if slot in self._held:
+            return self.steps[slot]
+        step = self._issued.get(slot)
+        return step if step is not None and step.call.signature.person else None
+
+    def is_held(self, slot: str) -> bool:
+        return slot in self._held
+
+    @property
+    def questions(self) -> int:
+        """How many questions are open, or would be if the run were not stopping."""
+        return len(self._asking)
+
+    @property
+    def spent(self) -> str:
+        """Which budget holds back a step, as a clause; empty where none does."""
+        return self._over(self.steps[self._unpaid[0]]) if self._unpaid else ""
+
+    def failures(self) -> list[Step]:
+        """Steps that failed or were blocked, and that no attempt() or ok() accepted, in order. The
+        cause of a blocked one is listed even where it was accepted somewhere else."""
+        found = dict(self._unhandled)
+        for step in self._unhandled.values():
+            cause = self.steps.get(step.failure.slot) if step.failure else None
+            if cause is not None:
+                found[cause.slot] = cause
+        return sorted(found.values(), key=lambda step: step.order)
+
+    @property
+    def handled_count(self) -> int:
+        """Steps that failed or were blocked and whose failure the program accepted."""
+        bad = [s for s in self.steps.values() if s.state in (StepState.FAILED, StepState.BLOCKED)]
+        return sum(step.slot not in self._unhandled for step in bad)
+
+    def standing(self) -> dict[str, int]:
+        """How the run stands, in whole numbers: what a list of runs shows. `nano` is money, in
+        billionths of the currency; `cached` tokens are part of `prompt`."""
+        states = Counter(step.state for step in self.steps.values())
+        return {
+            "finished": states[StepState.DONE],
+            "failed": states[StepState.FAILED],
+            "blocked": states[StepState.BLOCKED],
+            "reused": self.reused,
+            "replayed": self.replayed,
+            "handled": self.handled_count,
+            "unreached": len(self.unreached),
+            "questions": self.questions,
+            "spent": int(bool(self._unpaid)),
+            "prompt": self.usage.prompt,
+            "cached": self.usage.cached,
+            "completion": self.usage.completion,
+            "nano": int(self.usage.cost * 10**9),
+        }
+
+    @property
+    def unreached(self) -> tuple[Unreached, ...]:
+        """Calls that were never made because what decides them failed."""
+        return self._evaluator.unreached
+
+    def _over(self, step: Step) -> str:
+        model = step.call.signature.device == "llm"
+        return over(self._limits, self.usage, self.seconds, model=model)
