@@ -26,8 +26,16 @@ from edvac.device import (
     Roots,
     Version,
 )
+from edvac.device.reading.read import read
+from edvac.device.reading.source import Source
 
 T = TypeVar("T")
+
+
+def to_text(name: str, data: bytes) -> tuple[str, list[str]]:
+    """Text and notes of a document, read in this process."""
+    found = read(name, Source.of(data))
+    return found.text(), found.notes
 
 
 class RunFiles:

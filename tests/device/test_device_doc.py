@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
+import shutil
 import signal
-import sys
+import struct
 from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
-from device_kit import World, few_files
+from device_kit import World, few_files, to_text
 
 from edvac.core.errors import DeviceError, ProcessorError
 from edvac.core.label import UNBOUNDED, Label
-from edvac.device import doc, parse
-from edvac.device.parse import Unreadable, to_text
+from edvac.device import parser
+from edvac.device.reading import marks, serve
+from edvac.device.reading.refusal import Unreadable
+from edvac.device.reading.source import MAX_WHOLE, Source
 from edvac.sandbox import Isolation, bubblewrap
 
 GERMAN = "Rechnung über 1.250,00 € für Müller & Söhne, fällig am 3. März. Größe: äöüß."
@@ -52,14 +54,15 @@ def test_line_ends_become_one_kind() -> None:
     [
         ("a.txt", b"", "empty"),
         ("a.txt", b" \n\t ", "empty"),
-        ("a.txt", b"%PDF-1.7 ...", "a PDF"),
+        ("a.txt", b"%PDF-1.7 ...", "a broken PDF"),
         ("a.docx", b"PK\x03\x04xxxx", "Office"),
+        ("a.txt", b"\x7fELF....", "a program"),
         ("a.txt", bytes(range(256)) * 4, "binary"),
         ("a.txt", b"\xff\xfea\x00b", "does not fit"),  # UTF-16 cut in the middle
         ("a.html", b"<html><script>x()</script></html>", "no text"),
         ("a.eml", b"\n\nno headers here", "no headers"),
-        ("a.txt", b"x" * (parse.MAX_TEXT + 1), "limit"),
-        ("a.txt", b"x" * (parse.MAX_DATA + 1), "limit"),
+        ("a.txt", b"x" * (marks.MAX_TEXT + 1), "limit"),
+        ("a.txt", b"x" * (MAX_WHOLE + 1), "limit"),
     ],
 )
 def test_what_has_no_text_says_why(name: str, data: bytes, why: str) -> None:
@@ -104,15 +107,19 @@ def test_mail_in_quoted_printable_and_base64() -> None:
         assert GERMAN in text
 
 
-def test_mail_prefers_the_plain_part_and_names_attachments() -> None:
+def test_mail_prefers_the_plain_part_and_reads_attachments() -> None:
     message = mail()
     message.set_content("the plain part")
     message.add_alternative("<p>the <b>page</b></p>", subtype="html")
-    message.add_attachment(b"%PDF", maintype="application", subtype="pdf", filename="rechnung.pdf")
+    message.add_attachment("Betrag: 5 €", filename="notiz.txt")
+    message.add_attachment(b"\x7fELF", maintype="application", subtype="x", filename="setup.exe")
     text, notes = to_text("m.eml", bytes(message))
     assert "the plain part" in text
     assert "page" not in text
-    assert notes == ["attachments not read: rechnung.pdf"]
+    assert "\n\n[attachment notiz.txt]\nBetrag: 5 €\n\n" in text
+    why = "not read: it is a program, which doc.text does not read"
+    assert text.endswith(f"\n\n[attachment setup.exe: {why}]")
+    assert notes == [f"attachment setup.exe {why}"]
 
 
 def test_mail_with_only_a_page_and_with_a_wrong_charset() -> None:
@@ -136,7 +143,7 @@ def test_a_header_cannot_fake_another_line() -> None:
 def test_csv_with_other_separators_says_so() -> None:
     text, notes = to_text("d.csv", b"name;total\nann;1,5\nbob;2,5\n")
     assert text.startswith("name;total")
-    assert notes == ["columns are separated by ';'"]
+    assert notes == ["columns are separated by ';'", "numbers have a decimal comma"]
     assert to_text("d.tsv", b"name\ttotal\nann\t1\nbob\t2\n")[1] == [
         "columns are separated by '\\t'"
     ]
@@ -160,19 +167,26 @@ def test_a_document_through_the_process(world: World) -> None:
     assert reply.value.label is Label.of(["file:in/cp1252.txt"], readers=["user"], bits=UNBOUNDED)
     assert reply.notes == ("not UTF-8; read as cp1252",)
     error = world.refused("doc.text", path="in/empty.txt")
-    assert (error.code, error.why) == ("document_unreadable", "The file is empty.")
+    assert (error.code, error.why) == ("document_empty", "The file is empty.")
 
 
 def evil(tmp_path: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A parser that does `body` for a document called ``evil``, as if it had taken it over."""
-    source = Path(parse.__file__).read_text()
-    hook = "    suffix = name.rpartition"
-    lines = "".join(f"        {line}\n" for line in body.split("\n"))
-    made = source.replace(hook, f"    if name.startswith('evil'):\n{lines}{hook}")
-    assert made != source
-    (tmp_path / "parse.py").write_text(made)
-    monkeypatch.setattr(doc, "__file__", str(tmp_path / "doc.py"))
+    made = tmp_path / "evil" / "edvac" / "device" / "reading"
+    shutil.copytree(parser.READING, made, dirs_exist_ok=True)
+    for above in (made.parent, made.parent.parent):
+        (above / "__init__.py").write_text("")
+    hook = "    if source.size == 0"
+    lines = "".join(f"        {line}\n" for line in ["import os, struct", *body.split("\n")])
+    change(made / "read.py", hook, f"    if name.startswith('evil'):\n{lines}{hook}")
+    monkeypatch.setattr(parser, "READING", made)
     (tmp_path / "evil.txt").write_text("evil")
+
+
+def change(path: Path, old: str, new: str) -> None:
+    source = path.read_text()
+    assert source.count(old) == 1
+    path.write_text(source.replace(old, new))
 
 
 async def good_after_evil(world: World) -> list[str]:
@@ -197,12 +211,17 @@ async def good_after_evil(world: World) -> list[str]:
         ("os._exit(7)", "Its parser died (status 7)"),
         ("os.write(3, b'x'); raise KeyError('x')", "KeyError"),
         ("x = 'x' * 10**10", "MemoryError"),
-        ("raise ZeroDivisionError", "Its parser died (status 1)"),
+        ("raise BufferError", "Its parser died (status 1)"),
         ("raise Unreadable('e' * 50)", "E" + "e" * 49),
         (
             "for f in range(3, 40):\n    try: os.write(f, b'junk')\n    except OSError: pass",
-            "ProcessorError",
+            "Its parser",
         ),
+        ("os.write(4, struct.pack('>cQI', b'R', 0, 1 << 30))", "Its parser"),
+        ("os.write(4, struct.pack('>cQI', b'R', 1 << 60, 9))", "Its parser"),
+        ("os.write(4, struct.pack('>cQI', b'A', 0, 1 << 31))", "Its parser"),
+        ("os.write(4, struct.pack('>cQI', b'A', 0, 99) + b'{'); os._exit(0)", "Its parser"),
+        ("os.write(4, struct.pack('>cQI', b'A', 0, 2) + b'no'); os._exit(0)", "ProcessorError"),
     ],
 )
 def test_a_bad_document_does_not_touch_the_next(
@@ -219,18 +238,17 @@ def test_endless_computing_ends(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evil(tmp_path, "while True: pass", monkeypatch)
-    made = (tmp_path / "parse.py").read_text().replace("MAX_SECONDS = 20", "MAX_SECONDS = 1")
-    (tmp_path / "parse.py").write_text(made)
+    monkeypatch.setattr(parser, "SECONDS", 1)
     said, good = asyncio.run(good_after_evil(world))
     assert "more than 1 s" in said
     assert good == "good"
 
 
 PROBES = {
-    "network": "import socket\nsocket.create_connection(('127.0.0.1', PORT))\nreturn 'out', []",
-    "file": "return open(r'SECRET').read(), []",
-    "environment": "return open('/proc/1/environ').read() + str(os.environ), []",
-    "write": "open('/tmp/../w', 'w').write('x')\nreturn 'out', []",
+    "network": "import socket\nsocket.create_connection(('127.0.0.1', PORT))\nfound = 'out'",
+    "file": "found = open(r'SECRET').read()",
+    "environment": "found = open('/proc/1/environ').read() + str(os.environ)",
+    "write": "open('/tmp/../w', 'w').write('x')\nfound = 'out'",
 }
 
 
@@ -247,7 +265,7 @@ def test_the_parser_has_no_network_and_no_files(
         server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         body = PROBES[probe].replace("PORT", str(port)).replace("SECRET", str(secret))
-        evil(tmp_path, body, monkeypatch)
+        evil(tmp_path, f"{body}\nreturn Reading([Section(found)])", monkeypatch)
         held = await good_after_evil(world)
         with monkeypatch.context() as context:  # the same parser without a sandbox gets out
             context.setattr(bubblewrap, "probe", lambda: Isolation(False, "none", "none"))
@@ -285,13 +303,30 @@ def test_a_killed_parser_is_replaced(world: World) -> None:
 
 @pytest.mark.sandbox
 @pytest.mark.parametrize(
-    "reply", [b"\xff\xff\xff\xff", b"\0\0\0\2no", b"\0\0\0\4true", b'\0\0\0\x0a{"text":5}']
+    "reply",
+    [
+        struct.pack(">cQI", b"A", 0, 1 << 31),
+        struct.pack(">cQI", b"A", 0, 2) + b"no",
+        struct.pack(">cQI", b"A", 0, 4) + b"true",
+        struct.pack(">cQI", b"A", 0, 10) + b'{"text":5}',
+        struct.pack(">cQI", b"R", 3, 9),  # more than there is
+        struct.pack(">cQI", b"R", 0, 1 << 30),
+        struct.pack(">cQI", b"R", 0, 4) * 1000,  # again and again
+        b"junk" * 9,
+        b"",
+    ],
 )
 def test_a_lying_parser_is_an_error(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reply: bytes
 ) -> None:
-    (tmp_path / "parse.py").write_text(f"import sys\nsys.stdout.buffer.write({reply!r})\n")
-    monkeypatch.setattr(doc, "__file__", str(tmp_path / "doc.py"))
+    evil(tmp_path, "pass", monkeypatch)
+    code = f"""
+import sys
+def serve():
+    while sys.stdout.buffer.write({reply!r}):
+        sys.stdout.flush()
+"""
+    (parser.READING / "serve.py").write_text(code)
     error = world.refused("doc.text", path="in/good.txt")
     assert error.code == "parser_died"
 
@@ -317,12 +352,10 @@ def test_without_isolation_a_note_says_so(world: World, monkeypatch: pytest.Monk
     assert "without a sandbox" in reply.notes[0]
 
 
-def test_the_parser_answers_in_ascii_json() -> None:
-    found = parse._answer("a.txt", "é\u2028".encode())
-    assert json.loads(json.dumps(found)) == {"text": "é\u2028", "notes": []}
+def test_half_of_a_surrogate_pair_is_no_text() -> None:
     escaped = b'<html><meta charset="unicode_escape"><p>\xe9 \\ud800</p></html>'
-    assert "\\ud800" in parse._answer("a.html", escaped)["text"]
-    assert sys.version_info >= (3, 11)
+    found = serve.answer({"op": "text", "name": "a.html"}, Source.of(escaped))
+    assert "\\ud800" in found["text"]
 
 
 def test_a_parser_that_cannot_be_started_is_a_failed_step_with_its_reason(tmp_path: Path) -> None:

@@ -1,42 +1,71 @@
-"""Documents: text of plain text, HTML, e-mail and CSV files.
+"""Documents: their text, as a whole or part by part.
 
-Parsing happens in a separate process without network and without any file but the interpreter's
-own; the content is handed to it through a pipe. Where the system has no isolation the process still
-runs, with limits and a clean environment, and a note says so.
+Reading happens in `edvac.device.parser`'s isolated process. Where the system has no isolation the
+process still runs, with limits and a clean environment, and a note says so. Knows nothing of
+formats.
 """
 
 from __future__ import annotations
 
 import asyncio
-import struct
-import sys
+import functools
+import importlib.metadata
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from edvac.core.errors import DeviceError, ProcessorError
+from edvac.core.errors import DeviceError
 from edvac.core.label import combine
-from edvac.core.schema import STR
-from edvac.core.signature import Effect, Signature, address_param
-from edvac.core.value import Scalar
+from edvac.core.schema import INT, STR, ListOf, Maybe
+from edvac.core.seams import Clock, SystemClock
+from edvac.core.signature import Effect, Param, Signature, address_param
+from edvac.core.value import Scalar, Sequence, Value
+from edvac.device.content import Content
 from edvac.device.files import Files, clean
+from edvac.device.parser import Parsed, Parser, Place, has_ocr, unread
+from edvac.device.parts import PART, place_of, stretches, value_of
 from edvac.device.port import Call, Reply
-from edvac.device.roots import fingerprint
-from edvac.sandbox import Grant, Spec, bubblewrap, end, interpreter, start
+from edvac.sandbox import bubblewrap
 
 WORKERS = 4  # processes; no more documents are begun at once, so none waits for a slow one's time
-MAX_ANSWER = 128 * 1024 * 1024  # bytes that a parser may answer
+PART_SIZE = 200_000  # bytes of a part of a text or table
+MIN_PART, MAX_PART = 1_000, 4_000_000
+_SETTLED_S = 2.0  # a file that changed just now may change again within a tick of its clock
+
+_KINDS = "PDF, DOCX, XLSX, HTML, e-mail, mbox, CSV, text or picture"
 
 SIGNATURES = (
     Signature(
         "doc.text",
-        (address_param(doc="a text, HTML, e-mail (.eml) or CSV file"),),
+        (
+            address_param(doc=f"a document: {_KINDS}"),
+            Param("part", Maybe(PART), default=None, doc="one of doc.parts of the same file"),
+        ),
         STR,
         Effect.READ,
-        "The text of a document, whatever its encoding.",
+        "The text of a document, or of one part of it, with marks such as [page 3], [sheet Costs], "
+        "[message 12] and [attachment invoice.pdf] on lines of their own.",
         reads=("path",),
         limit=WORKERS,
-        timeout_s=60.0,
+        timeout_s=600.0,
+    ),
+    Signature(
+        "doc.parts",
+        (
+            address_param(doc=f"a document: {_KINDS}"),
+            Param("size", INT, default=PART_SIZE, doc="bytes of a part of a text or table"),
+        ),
+        ListOf(PART),
+        Effect.READ,
+        "The parts of a document, however large: pages, sheets, messages, or stretches of lines or "
+        "rows; read each with doc.text(path, part).",
+        reads=("path",),
+        limit=WORKERS,
+        timeout_s=600.0,
     ),
 )
 
@@ -45,118 +74,158 @@ class Documents:
     """The `doc` device."""
 
     signatures = SIGNATURES
-    version = "2"
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, clock: Clock | None = None) -> None:
         self._files = files
+        self._clock = clock or SystemClock()
         self._room = asyncio.Semaphore(WORKERS)
         self._idle: list[Parser] = []
+        self._known: dict[tuple[int, ...], str] = {}  # fingerprints of files that lie still
+
+    @property
+    def version(self) -> str:
+        return _version()
 
     async def call(self, call: Call) -> Reply:
         path = clean(call.text("path"))
-        found = await self._files.fetch(path)
-        async with self._room:
-            parser = self._idle.pop() if self._idle else Parser()
-            try:
-                answer = await parser.parse(path, found.content)
-                self._idle.append(parser)
-            finally:
-                if parser not in self._idle:
-                    await parser.close()  # an answer half read would be taken for the next one's
+        listing = call.signature.function == "parts"
+        request: dict[str, Any] = {"op": call.signature.function, "name": Path(path).name}
+        if listing:
+            request["size"] = _size(call.data("size"))
+        else:
+            place = _place(path, call)
+            request["part"] = place and msgspec.to_builtins(place)
+        async with self._opened(path) as content:
+            answer = await self._ask(request, content)
+            label = combine([content.label])
         if answer.error:
-            raise _unread(path, answer.error)
+            raise _refused(path, answer)
         notes = list(answer.notes)
         if not bubblewrap.probe().available:
             notes.append("read without a sandbox: there is none here (see `edvac doctor`)")
-        return Reply(Scalar(answer.text, combine([found.label])), notes=tuple(notes))
+        value: Value = Scalar(answer.text, label)
+        if listing:
+            value = Sequence(tuple(value_of(one, label) for one in answer.parts), label)
+        return Reply(value, notes=tuple(notes))
 
     async def read_version(self, call: Call) -> str | None:
-        return fingerprint((await self._files.fetch(clean(call.text("path")))).content)
+        path = clean(call.text("path"))
+        place = None if call.signature.function == "parts" else _place(path, call)
+        async with self._opened(path) as content:
+            if place is not None and stretches(place):
+                return await asyncio.to_thread(content.fingerprint, *stretches(place))
+            return await self._fingerprint(content)
 
     async def close(self) -> None:
         idle, self._idle = self._idle, []
         for parser in idle:
             await parser.close()
 
-
-class Parsed(msgspec.Struct):
-    """What a parser says. It read hostile input: its answer is checked like any other."""
-
-    text: str = ""
-    notes: list[str] = []
-    error: str = ""
-
-
-class Parser:
-    """One parsing process: started at its first document, ended with the run."""
-
-    def __init__(self) -> None:
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def parse(self, name: str, data: bytes) -> Parsed:
-        """The answer of `edvac.device.parse`.
-
-        Raises:
-            ProcessorError: the process died; try again with another parser.
-            DeviceError: it cannot be started.
-        """
-        if self._process is None:
-            try:
-                self._process = await _start()
-            except OSError as problem:
-                raise _unread(name, f"its parser did not start: {problem.strerror}") from problem
-        process = self._process
-        assert process.stdin and process.stdout
-        encoded = Path(name).name.encode()
+    @asynccontextmanager
+    async def _opened(self, path: str) -> AsyncIterator[Content]:
+        content = await self._files.open(path)
         try:
-            process.stdin.write(struct.pack(">II", len(encoded), len(data)) + encoded + data)
-            await process.stdin.drain()
-            (size,) = struct.unpack(">I", await process.stdout.readexactly(4))
-            if size > MAX_ANSWER:
-                raise _died(name)
-            return msgspec.json.decode(await process.stdout.readexactly(size), type=Parsed)
-        except (OSError, asyncio.IncompleteReadError, msgspec.DecodeError) as problem:
-            raise _died(name) from problem
+            yield content
+        except OSError as problem:
+            raise unread(path, problem.strerror or str(problem)) from problem
+        finally:
+            content.close()
 
-    async def close(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            await end(process)
+    async def _ask(self, request: dict[str, Any], content: Content) -> Parsed:
+        async with self._room:
+            parser = self._idle.pop() if self._idle else Parser()
+            try:
+                answer = await parser.ask(request, content)
+                self._idle.append(parser)
+            finally:
+                if parser not in self._idle:
+                    await parser.close()  # an answer half read would be taken for the next one's
+        return answer
+
+    async def _fingerprint(self, content: Content) -> str:
+        """Of the whole content; a page of a large file must not cost reading all of it again."""
+        known = self._known.get(content.identity)
+        if known is not None:
+            return known
+        begun = self._clock.wall()
+        found = await asyncio.to_thread(content.fingerprint)
+        if content.identity and content.unchanged():
+            changed = max(content.identity[-2:]) / 1e9
+            if begun - changed > _SETTLED_S:
+                self._known[content.identity] = found
+        return found
 
 
-def _unread(path: str, why: str) -> DeviceError:
+def _size(size: int) -> int:
+    if MIN_PART <= size <= MAX_PART:
+        return size
+    raise DeviceError(
+        "part_size",
+        f"parts cannot have {size} bytes",
+        f"They have {MIN_PART:,} to {MAX_PART:,}.",
+        "Choose a size that fits what is done with a part.",
+    )
+
+
+def _place(path: str, call: Call) -> Place | None:
+    data = call.data("part")
+    if data is None:
+        return None
+    found = place_of(data)
+    if found is None:
+        raise _no_part(path, "It was not made by doc.parts.")
+    return found
+
+
+def _no_part(path: str, why: str) -> DeviceError:
     return DeviceError(
-        "document_unreadable",
-        f"{path!r} cannot be read",
-        f"{why[0].upper()}{why[1:]}.",
-        "Mend that or remove the file, then run `edvac resume --retry`.",
+        "part_unknown",
+        f"{path!r} has no such part",
+        why,
+        "Take the part from doc.parts of the same file in the same run.",
     )
 
 
-def _died(name: str) -> ProcessorError:
-    return ProcessorError(
-        "parser_died",
-        f"the document parser died while reading {name!r}",
-        "Nothing else is affected.",
-        "It is tried again; if that fails too, remove the file.",
-    )
+def _refused(path: str, answer: Parsed) -> DeviceError:
+    why = f"{answer.error[0].upper()}{answer.error[1:]}."
+    match answer.kind:
+        case "part_unknown":
+            return _no_part(path, why)
+        case "empty":
+            fix = "Remove the file, or let the program go on with attempt(doc.text(path), '')."
+            return DeviceError("document_empty", f"{path!r} has no text", why, fix)
+        case "encrypted":
+            fix = "Save a copy without the password, then run `edvac resume --retry`."
+            return DeviceError("document_encrypted", f"{path!r} is encrypted", why, fix)
+        case "too_large":
+            fix = "Read it part by part: doc.text(path, part) for each of doc.parts(path)."
+            return DeviceError("document_too_large", f"{path!r} is too large", why, fix)
+        case "ocr_missing":
+            fix = (
+                "Install tesseract (Debian, Ubuntu: apt install tesseract-ocr), then run "
+                "`edvac resume --retry`."
+            )
+            return DeviceError("ocr_missing", f"{path!r} can only be read by OCR", why, fix)
+        case "library_missing":
+            fix = "Run `pip install 'edvac[documents]'`, then `edvac resume --retry`."
+            what = f"{path!r} needs a package that is not installed"
+            return DeviceError("documents_missing", what, why, fix)
+    return unread(path, answer.error)
 
 
-async def _start() -> asyncio.subprocess.Process:
-    """The interpreter on the parser's file alone, isolated where the system can."""
-    script = Path(__file__).with_name("parse.py")
-    if bubblewrap.probe().available:
-        code = (sys.executable, "-I", "-B", "/.edvac/parse.py")
-        grants = (*interpreter(), Grant(script, "/.edvac/parse.py"))
-        return await start(Spec(code, grants, memory_mb=2048, files_mb=64, processes=64))
-    limits = ["prlimit", "--as=2147483648", "--nofile=64", "--core=0", "--"]
-    return await asyncio.create_subprocess_exec(
-        *limits,
-        *(sys.executable, "-I", "-B", str(script)),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-        cwd="/",
-        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
-    )
+@functools.cache
+def _version() -> str:
+    """What decides a text beside the document: the libraries, and tesseract with its languages."""
+    parts = ["3"]
+    for name in ("charset-normalizer", "pillow", "pypdfium2", "python-calamine", "selectolax"):
+        try:
+            parts.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    if has_ocr():
+        for option in ("--version", "--list-langs"):
+            done = subprocess.run(
+                ["tesseract", option], capture_output=True, timeout=10, check=False
+            )
+            parts.append(" ".join(done.stdout.decode(errors="replace").split()))
+    return "/".join(parts)

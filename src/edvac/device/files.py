@@ -16,6 +16,7 @@ from edvac.core.label import PROGRAM, UNBOUNDED, Label, combine
 from edvac.core.schema import DATE, INT, STR, Field, ListOf, Maybe, Record
 from edvac.core.signature import Effect, Param, Signature, address_param, overlap
 from edvac.core.value import Instance, Scalar, Sequence, Value, total_label
+from edvac.device.content import Content
 from edvac.device.glob import Glob, is_glob
 from edvac.device.port import (
     Call,
@@ -149,6 +150,15 @@ class Files:
         await self._refuse_deleted(path)
         content = await asyncio.to_thread(self._roots.read, path)
         return Held(content, file_label(path))
+
+    async def open(self, path: str) -> Content:
+        """The same for reading it piece by piece; whoever gets it closes it."""
+        held = await self._held.latest(path)
+        if held is not None:
+            return Content.held(held.content, held.label)
+        await self._refuse_deleted(path)
+        descriptor = await asyncio.to_thread(self._roots.open, path)
+        return Content.opened(descriptor, file_label(path))
 
     async def _refuse_deleted(self, path: str) -> None:
         if await self._held.deleted(path):

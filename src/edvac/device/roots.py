@@ -86,6 +86,19 @@ class Roots:
         finally:
             os.close(descriptor)
 
+    def open(self, path: str) -> int:
+        """A descriptor to read a regular file from; whoever gets it closes it.
+
+        Raises:
+            DeviceError: not there, not a regular file, or outside every root.
+        """
+        descriptor = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
+        kind = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(kind):
+            os.close(descriptor)
+            raise _refused(path, _kind(kind))
+        return descriptor
+
     def stat(self, path: str) -> Stat:
         descriptor = self._open(path, os.O_PATH)
         try:
