@@ -10,7 +10,7 @@ from edvac.device.reading.marks import NO_TEXT, Reading, Section
 from edvac.device.reading.refusal import Unreadable
 from edvac.device.reading.source import Source
 
-FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "GIF", "BMP", "WEBP")
+FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP")
 MAX_PIXELS = 120_000_000  # of one picture, unpacked
 MAX_FRAMES = 1_000
 

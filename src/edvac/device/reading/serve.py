@@ -64,7 +64,8 @@ def _warm() -> None:
     import selectolax.lexbor
 
     assert charset_normalizer and selectolax.lexbor
-    for name in ("pypdfium2", "PIL.Image", "PIL.TiffImagePlugin", "python_calamine"):
+    pillow = [f"PIL.{name}ImagePlugin" for name in ("Jpeg", "Png", "Tiff", "WebP")]
+    for name in ("pypdfium2", "python_calamine", *pillow):
         try:
             __import__(name)
         except ImportError:
