@@ -20,12 +20,13 @@ READ = "t = files.read('inbox/0.txt')\n"
         (READ + "x = llm.write(t)\n", "untrusted_instruction"),
         (READ + "x = llm.write('Go on' + t)\n", "untrusted_instruction"),
         (READ + "x = llm.choose(t, ['a', 'b'])\n", "untrusted_instruction"),
-        (READ + "files.write(f'out/{text.strip(t)}.md', 'x')\n", "untrusted_address"),
+        (READ + "files.write(f'{t.strip()}.md', 'x')\n", "untrusted_address"),
+        (READ + "files.write(f'{t.strip()}/a.md', 'x')\n", "untrusted_address"),
+        (READ + "files.write(f'out{t.strip()}/a.md', 'x')\n", "untrusted_address"),
+        (READ + "files.write(f'out/a/../{t.strip()}', 'x')\n", "untrusted_address"),
     ],
 )
 def test_denied(bench: Bench, text: str, code: str) -> None:
-    if "text.strip" in text:
-        text = text.replace("text.strip(t)", "t.strip()")
     report = bench.run(text)
     assert [s.failure.code for s in report.failures if s.failure] == [code]
     assert bench.files(report.run) == {}
@@ -43,6 +44,43 @@ def test_denied(bench: Bench, text: str, code: str) -> None:
 )
 def test_allowed(bench: Bench, text: str) -> None:
     assert bench.run(text).state == "done"
+
+
+@pytest.mark.parametrize(
+    "name", ["../a", ".a", "a/b", "a/../../b", "..", "", " ", "a\nb", "/etc/passwd", "\x1b[2J", "/"]
+)
+@pytest.mark.parametrize("path", ["f'out/{t}'", "f'out/{t}/x'", "f'out/in/{t}'"])
+def test_data_names_a_file_and_nothing_else(bench: Bench, name: str, path: str) -> None:
+    bench.file("inbox/n.txt", name)
+    text = f"t = files.read('inbox/n.txt')\nfiles.write({path}, 'x')\n"
+    report = bench.run(text)
+    (failure,) = [s.failure for s in report.failures if s.failure]
+    assert failure.code in ("untrusted_address", "path_unforeseen")
+    assert bench.files(report.run) == {}
+    bench.file("inbox/n.txt", "Ann [1]*")
+    report = bench.run(text)
+    assert list(bench.files(report.run)) == [path[2:-1].replace("{t}", "Ann [1]*")]
+
+
+KIND = "class Item:\n    word: Literal['ann', 'bob']\n\n"
+CHOSEN = "llm.choose('Which?', ['ann', 'yes'], t)"
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        (CHOSEN, "yes"),
+        (f"unique([{CHOSEN}])[0]", "yes"),
+        ("llm.extract(t, Item).word", "ann"),
+    ],
+)
+def test_what_is_chosen_among_the_programs_words_may_be_a_path(
+    bench: Bench, name: str, made: str
+) -> None:
+    bench.file("inbox/w.txt", "word=ann ")
+    text = KIND + f"t = files.read('inbox/w.txt')\nfiles.write(f'{{{name}}}.md', 'x')\n"
+    report = bench.run(text.replace("f'{", 'f"{').replace("}.md'", '}.md"'))
+    assert list(bench.files(report.run)) == [f"{made}.md"]
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ from edvac.control.step import (
 )
 from edvac.core import event
 from edvac.core.errors import InternalError
+from edvac.core.schema import selected
 from edvac.core.signature import Access, Effect
 from edvac.core.value import (
     Cell,
@@ -440,7 +441,8 @@ class ControlUnit(Outlook):
 
     def _retire(self, step: Step, result: Result) -> None:
         operands, branch = step.operand_label, step.call.branch
-        value = steered(infused(result.value, operands), branch)
+        value = selected(infused(result.value, operands), step.call.result)
+        value = steered(value, branch)
         if result.files:
             files = tuple(written.influenced(operands, branch) for written in result.files)
             result = replace(result, files=files)

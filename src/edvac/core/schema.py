@@ -17,7 +17,17 @@ from typing import Any, NoReturn, TypeAlias
 
 from edvac.core.errors import ModelOutputError
 from edvac.core.label import UNBOUNDED, Label
-from edvac.core.value import Failed, Instance, Mapping, Scalar, Sequence, Value, settle
+from edvac.core.value import (
+    Cell,
+    Failed,
+    Instance,
+    Mapping,
+    Operand,
+    Scalar,
+    Sequence,
+    Value,
+    settle,
+)
 
 TEXT_CAP = 20_000  # characters in one string that a model may return
 LIST_CAP = 500  # items in one list that a model may return
@@ -236,6 +246,31 @@ def decode(data: Any, kind: Type, label: Label, source: str | None = None, at: s
             return _decode_quoted(data, kind, label, source, at)
         case Record():
             return _decode_record(data, kind, label, source, at)
+
+
+def selected(value: Value, kind: Type) -> Value:
+    """The value with every part of a `Choice` labelled as chosen, not made, by whoever influenced
+    it: its text is the program's own, just as where a branch had picked it."""
+    match value, kind:
+        case Scalar(), Choice():
+            label = value.label
+            chosen = Label.of((), label.integrity, label.readers, label.bits)
+            return replace(value, label=chosen)
+        case _, Maybe():
+            return selected(value, kind.item)
+        case Sequence(), ListOf():
+            return replace(value, items=tuple(_selected(item, kind.item) for item in value.items))
+        case Instance(), Record():
+            fields = {
+                part.name: _selected(value.fields[part.name], part.type) for part in kind.fields
+            }
+            return replace(value, fields=fields)
+    return value
+
+
+def _selected(operand: Operand, kind: Type) -> Operand:
+    here = settle(operand)
+    return here if isinstance(here, Cell) else selected(here, kind)
 
 
 def _decode_record(data: Any, kind: Record, label: Label, source: str | None, at: str) -> Value:

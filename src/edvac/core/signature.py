@@ -32,7 +32,7 @@ class Role(enum.StrEnum):
 
     DATA = "data"
     INSTRUCTION = "instruction"  # goals, hints, questions: needs a trusted label
-    ADDRESS = "address"  # names a resource: trusted, or made by a fixed rule from an input's name
+    ADDRESS = "address"  # names a resource; what data may have made of it is the guard's to say
     TYPE = "type"  # a record or another type, known at verify
     CODE = "code"  # a string literal in the program's own text
 

@@ -4,7 +4,8 @@
 what                  needs
 ==================== =========================================================================
 instruction to a model integrity of operand and branch within the trusted principals
-address of a write     sources trusted, or made by a fixed rule from an input's name
+address of a write     sources trusted, or made by a fixed rule from an input's name; or a plain
+                      file name in a directory that the program spells, as the plan shows it
 code                   a literal of the program: sources are the program alone
 external effect        operands and branch trusted, or a person says yes
 anything else          nothing: untrusted data may be read, shown to a model and written to files
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from edvac.core.errors import PolicyError
 from edvac.core.label import Label
 from edvac.core.signature import Effect, Role
-from edvac.core.value import Value, total_label
+from edvac.core.value import Value, plain, total_label
 
 if TYPE_CHECKING:
     from edvac.program import StepCall
@@ -70,7 +71,7 @@ def decide(call: StepCall, operands: dict[str, Value]) -> Verdict:
             return _deny_code(call, param.name, label)
         if param.role is Role.ADDRESS and param.name in signature.writes:
             strangers = {source for source in label.sources if not _may_name(source)}
-            if strangers:
+            if strangers and not _stays_in_directory(call, operand):
                 return _deny_address(call, param.name, strangers)
         doubtful |= label.integrity - TRUSTED
     if signature.effect is Effect.EXTERNAL:
@@ -85,6 +86,20 @@ def decide(call: StepCall, operands: dict[str, Value]) -> Verdict:
 
 def _may_name(source: str) -> bool:
     return source in TRUSTED or source.startswith(NAME_PREFIXES)
+
+
+def _stays_in_directory(call: StepCall, address: Value) -> bool:
+    """May data make this address? In ``people/{name}.csv`` it gives a file its name, but cannot
+    leave the directory, make another below it or hide the file: every part stands where the
+    program has one, and the first is the program's own."""
+    parts = str(plain(address)).split("/")
+    if any(part.startswith(".") or not part.strip() or not part.isprintable() for part in parts):
+        return False
+    spelled = (pattern.split("/") for pattern in call.static.writes)
+    return any(
+        len(own) == len(parts) > 1 and own[0] == parts[0] and not set(own[0]) & set("*?[")
+        for own in spelled
+    )
 
 
 def _deny_instruction(call: StepCall, name: str, label: Label) -> Deny:
@@ -117,7 +132,8 @@ def _deny_address(call: StepCall, name: str, strangers: set[str]) -> Deny:
             "untrusted_address",
             f"{call.address}: `{name}` of {call.op} would be made of untrusted data",
             f"It contains data from {_some(strangers)}, who could then choose the file.",
-            "Make the path of fixed text and of the input's own name (path.stem(p)).",
+            "Make it of the input's own name (path.stem(p)), or put it into a directory that the "
+            'program spells, as in f"people/{name}.csv"; a name holds no / and begins with no dot.',
             line=call.line,
         )
     )

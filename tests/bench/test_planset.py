@@ -1,0 +1,83 @@
+"""The set of planning tasks: every task can be done, and its checks tell when it was not."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import re
+from collections import Counter
+
+import pytest
+
+from edvac.bench.planning import execute
+from edvac.bench.planset import Task, tasks
+from edvac.compiler.examples import library
+from edvac.processor.scripted import ScriptedProcessor
+
+NAMED = {task.id: task for task in tasks()}
+
+
+def outcome(task: Task, program: str) -> tuple[str, dict[str, str]]:
+    return asyncio.run(execute(program, task, ScriptedProcessor(task.world.oracle)))
+
+
+def test_the_set_is_as_large_as_it_says() -> None:
+    assert len(NAMED) == len(tasks()) == 60
+    split = Counter((task.world.held_out, task.level) for task in tasks())
+    assert split == {
+        (False, "easy"): 20,
+        (False, "hard"): 20,
+        (True, "easy"): 10,
+        (True, "hard"): 10,
+    }
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_program_can_do_it_and_its_checks_see_what_is_missing(name: str) -> None:
+    task = NAMED[name]
+    state, files = outcome(task, task.solution)
+    assert (state, task.problems(files)) == ("done", [])
+    for path in set(files) - set(task.world.documents):
+        others = {other: text for other, text in files.items() if other != path}
+        assert task.problems(others), f"nobody misses {path}"
+    assert task.problems(dict(task.world.documents)), "doing nothing would pass"
+
+
+def test_what_does_one_task_does_no_other() -> None:
+    for task in tasks():
+        near = [other for other in tasks() if other.world is task.world and other is not task]
+        for other in near:
+            _, files = outcome(other, other.solution)
+            assert task.problems(files), f"{other.id} passes for {task.id}"
+
+
+def content(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]{4,}", text.casefold()))
+
+
+def shape(program: str) -> str:
+    """A program without its names and texts."""
+    tree = ast.parse(program)
+    for node in ast.walk(tree):
+        for field in ("id", "attr", "name", "arg"):
+            if isinstance(getattr(node, field, None), str):
+                setattr(node, field, "x")
+        if isinstance(node, ast.Constant):
+            node.value = 0
+    return ast.dump(tree)
+
+
+def test_no_example_carries_a_task() -> None:
+    for example in library():
+        for task in tasks():
+            shared = content(example.task) & content(task.text)
+            united = content(example.task) | content(task.text)
+            assert len(shared) / len(united) < 0.5, f"{example.name} is {task.id}"
+            if len(task.solution.splitlines()) > 6:
+                same = shape(example.program) == shape(task.solution)
+                assert not same, f"{example.name} does {task.id}"
+            documents = " ".join(task.world.documents)
+            folders = set(re.findall(r"([a-z]+)/", example.program)) & set(
+                re.findall(r"([a-z]+)/", documents)
+            )
+            assert not folders, f"{example.name} reads what {task.id} reads"
