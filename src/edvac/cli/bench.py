@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edvac.cli import ui
 from edvac.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from edvac.bench.planning import Result
+    from edvac.processor import Processor
 
 PEERS = (
     "Python of an environment that holds the peers (xllamacpp, langgraph, "
@@ -48,3 +55,79 @@ def bench_run(quick: bool, peers: str | None, repeats: int, output: str, as_json
     if not quick:
         for path in report.write(document, Path(output)):
             ui.err(f"wrote {path}")
+
+
+@bench.command("plan")
+@click.option("--model", help="What plans: a model's name, .gguf file, or URL#MODEL.")
+@click.option("--held-out", is_flag=True, help="The 20 tasks that nothing was tuned on.")
+@click.option("--only", multiple=True, metavar="ID", help="One task (its name begins so).")
+@click.option("--quick", is_flag=True, help="Every fifth task.")
+@click.option("--end-to-end", is_flag=True, help="Ten tasks, with the model in the steps too.")
+@click.option("--at-once", default=8, show_default=True, type=click.IntRange(1, 64))
+@click.option("--programs", type=click.Path(path_type=Path), help="Where to put the programs.")
+@click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
+@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+def bench_plan(**flags: Any) -> None:
+    """Plan the tasks of the evaluation set and run the programs on their documents."""
+    from edvac.bench import planning, planset, report
+    from edvac.machine import Settings
+    from edvac.machine.processors import choose_processor
+
+    chosen = [task for task in planset.tasks() if task.world.held_out == flags["held_out"]]
+    if flags["only"]:
+        chosen = [task for task in planset.tasks() if task.id.startswith(flags["only"])]
+    if flags["quick"] or flags["end_to_end"]:
+        chosen = chosen[:: 5 if flags["quick"] else max(1, len(chosen) // 10)]
+    if not chosen:
+        raise UsageError("bench_empty", "no task has such a name", "", "See bench/tasks.")
+    model = flags["model"] or Settings().model
+    words = "".join(f" --{name.replace('_', '-')}" for name in _SWITCHES if flags[name])
+    document = report.start("plan", f"edvac bench plan --model {model}{words}")
+    processor = choose_processor(Settings(model=model))
+    work = planning.evaluate(
+        chosen,
+        processor,
+        worker=processor if flags["end_to_end"] else None,
+        at_once=flags["at_once"],
+        on_result=_Told(flags["programs"], len(chosen)),
+    )
+    planning.add_figures(document, asyncio.run(_and_close(work, processor)))
+    if flags["as_json"]:
+        ui.out_json(document.as_dict())
+    else:
+        for line in report.table(document):
+            ui.out(line)
+    if flags["output"]:
+        for path in report.write(document, flags["output"]):
+            ui.err(f"wrote {path}")
+
+
+_SWITCHES = ("held_out", "quick", "end_to_end")
+
+
+async def _and_close(work: Awaitable[list[Result]], processor: Processor) -> list[Result]:
+    try:
+        return await work
+    finally:
+        await processor.close()
+
+
+class _Told:
+    """Says how each task ended, and keeps its program."""
+
+    def __init__(self, folder: Path | None, total: int) -> None:
+        self._folder = folder
+        self._total = total
+        self._ended = 0
+
+    def __call__(self, result: Result) -> None:
+        self._ended += 1
+        why = "; ".join(result.problems).replace("\n", " ")
+        mark = "✓" if result.passed else f"✗ {result.kind}:"
+        ui.err(f"[{self._ended}/{self._total}] {result.task.id} {mark} {why[:200]}")
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            text = (
+                f"# task: {result.task.text}\n# {result.kind or 'passed'} {why}\n{result.program}"
+            )
+            (self._folder / f"{result.task.id}.edv").write_text(text, encoding="utf-8")
