@@ -19,6 +19,7 @@ from typing import Any
 from edvac.processor import Request
 
 _WORD = re.compile(r"[a-zäöüß]+|\d+")
+_PLAIN = re.compile(r"[^\W_]+")
 _DATA = re.compile(r"\n\n<data \d+[^>\n]*>\n(.*?)\n</data \d+>", re.DOTALL)
 _NO = {"not", "no", "non", "un", "false", "without", "never"}
 _YES = {"ye", "true"}  # as `words` leaves them
@@ -31,9 +32,21 @@ def words(text: str) -> list[str]:
 
 
 def _flat(text: str) -> str:
-    """Text for finding one in another: JSON's marks undone, white space single."""
-    undone = text.replace("\\n", " ").replace('\\"', '"').replace("\\t", " ")
-    return " ".join(undone.split()).casefold()
+    """Text for finding one in another: words alone, JSON's marks undone."""
+    undone = text.replace("\\n", " ").replace("\\t", " ")
+    return f" {' '.join(_PLAIN.findall(undone.casefold()))} "
+
+
+def _where(shown: str, data: str) -> int:
+    """Where most of a text begins in another, -1 where it is not there. A reader of documents may
+    have changed its head a little."""
+    place = data.find(shown)
+    parts = shown.split()
+    if place >= 0 or len(parts) < 8:
+        return place
+    runs = [f" {' '.join(parts[at : at + 4])} " for at in range(len(parts) - 3)]
+    found = [at for at in map(data.find, runs) if at >= 0]
+    return min(found) if len(found) > 0.6 * len(runs) else -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +92,7 @@ class Oracle:
 
     def _about(self, data: str) -> list[Entity]:
         flat = _flat(data)
-        found = [(flat.find(shown), place) for place, shown in enumerate(self._shown)]
+        found = [(_where(shown, flat), place) for place, shown in enumerate(self._shown)]
         here = sorted(one for one in found if one[0] >= 0)
         if not here:
             hits = [sum(mark in flat for mark in marks) for marks in self._marks]
@@ -192,7 +205,7 @@ def _distinctive(entities: tuple[Entity, ...]) -> list[set[str]]:
     """For each entity the values that no other one has."""
     values = [{_flat(v) for v in e.facts.values() if isinstance(v, str)} for e in entities]
     shared = Counter(value for own in values for value in own)
-    return [{value for value in own if len(value) > 2 and shared[value] == 1} for own in values]
+    return [{value for value in own if len(value) > 4 and shared[value] == 1} for own in values]
 
 
 def _is_prose(value: Any) -> bool:
