@@ -31,19 +31,47 @@ def choose(logits: torch.Tensor, sampling: Sampling, position: int, seen: list[i
         logits = _penalise(logits, sampling.repetition_penalty, seen)
     if sampling.temperature <= 0.0:
         return int(logits.argmax())
-    keep = sampling.top_k if sampling.top_k > 0 else len(logits)
-    best, tokens = torch.topk(logits, min(keep, len(logits)))
-    chances = torch.softmax(best.double() / sampling.temperature, dim=0)
-    floor = sampling.min_p * chances[0]
+    share = _uniform(sampling.seed, position)
+    keep = min(sampling.top_k, len(logits)) if sampling.top_k > 0 else len(logits)
+    best, tokens = torch.topk(logits, keep if sampling.top_k > 0 else min(keep, _LIKELY))
+    weights = torch.exp((best.double() - best[0].double()) / sampling.temperature)
+    mass = float(weights.sum())
+    if len(best) < keep:
+        rest = (logits.double() - best[0].double()) / sampling.temperature
+        mass = float(torch.exp(rest).sum())
+    found = _pick(weights / mass, share, sampling, whole=len(best) == keep)
+    if found is None:
+        best, tokens = torch.topk(logits, keep)
+        found = _pick(torch.softmax(best.double() / sampling.temperature, 0), share, sampling)
+        assert found is not None
+    return int(tokens[found])
+
+
+_LIKELY = 256  # the next token is nearly always among these; sorting a vocabulary costs far more
+
+
+def _pick(
+    chances: torch.Tensor, share: float, sampling: Sampling, *, whole: bool = True
+) -> int | None:
+    """Which of the chances (highest first) a share in [0, 1) of the allowed ones falls on.
+
+    Args:
+        whole: these are all there are; if not, None says that the rest would decide.
+    """
     before = chances.cumsum(0) - chances
-    allowed = (before < sampling.top_p) & (chances >= floor)
+    allowed = (before < sampling.top_p) & (chances >= sampling.min_p * chances[0])
     allowed[0] = True
     total = torch.where(allowed, chances, 0.0).cumsum(0)
-    point = _uniform(sampling.seed, position) * float(total[-1])
-    index = int(torch.searchsorted(total, torch.tensor(point, dtype=total.dtype), right=True))
-    while index and not bool(allowed[min(index, len(total) - 1)]):
+    mass = float(total[-1])
+    if not whole and bool(allowed[-1]):
+        if sampling.top_p < 1.0 or sampling.min_p > 0.0 or share >= mass:
+            return None
+        mass = 1.0
+    point = torch.tensor(share * mass, dtype=total.dtype)
+    index = min(int(torch.searchsorted(total, point, right=True)), len(total) - 1)
+    while index and not bool(allowed[index]):
         index -= 1  # rounding at the very end of the scale
-    return int(tokens[min(index, len(tokens) - 1)])
+    return index
 
 
 def _uniform(seed: int, position: int) -> float:
