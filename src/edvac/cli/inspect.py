@@ -145,6 +145,7 @@ def _counts(info: RunInfo) -> str:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def show(run_id: str | None, step: str | None, prompt: bool, program: bool, as_json: bool) -> None:
     """Show RUN (default: the latest), or the STEP of it that is addressed like invoices[17]."""
+    from edvac.machine.detach import log_path
     from edvac.machine.ledger import read_history
 
     with open_store() as store:
@@ -156,6 +157,9 @@ def show(run_id: str | None, step: str | None, prompt: bool, program: bool, as_j
             ui.out(history.program.rstrip())
         elif step is None:
             _show_run(info, history.program, history.entries, as_json)
+            log = log_path(store.workspace, info.id)
+            if log.exists() and not as_json:
+                ui.out(f"\nlog: {log}")
         else:
             entries = [entry for entry in history.entries if entry.address == step]
             if not entries:
@@ -264,7 +268,12 @@ def log(run_id: str | None, follow: bool, as_json: bool) -> None:
             for record in store.records(info.id, after=last):
                 last = record.seq
                 _log_line(read_entry(decoder, record), as_json)
-            if not follow or store.run(info.id).state != "open":
+            info = store.run(info.id)
+            if not follow or info.state != "open":
+                return
+            if info.owner is None and info.last_seq == last:
+                for line in needs(info, _answered(store, info)) or [f"{standing(info)}"]:
+                    ui.err(f"nobody works on run {info.id}: {line}")
                 return
             time.sleep(0.5)
 

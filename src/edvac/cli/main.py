@@ -6,11 +6,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edvac import __version__
+
+if TYPE_CHECKING:
+    from edvac.core.errors import EdvacError
 
 COMMANDS = {
     "run": ("run", "run", "Run a task in words, or a program."),
@@ -89,6 +92,7 @@ def main(args: list[str] | None = None) -> Any:
     try:
         sys.exit(cli.main(args=given, prog_name="edvac", standalone_mode=False) or 0)
     except EdvacError as error:
+        _tell_starter(error)
         if "--debug" in given:
             raise
         from edvac.cli.ui import report_error
@@ -118,7 +122,16 @@ def main(args: list[str] | None = None) -> Any:
             f"It was about {error.filename!r}." if error.filename else "What is finished is kept.",
             "Mend it and repeat; `edvac --debug` in front of the command shows where it was.",
         )
+        _tell_starter(refused)
         sys.exit(report_error(refused, as_json="--json" in given))
+
+
+def _tell_starter(error: EdvacError) -> None:
+    """Of a detached run, which has no terminal; in all others nobody listens."""
+    if "EDVAC_HANDSHAKE" in os.environ or "edvac.machine.detach" in sys.modules:
+        from edvac.machine.detach import HANDSHAKE
+
+        HANDSHAKE.failed(error)
 
 
 if __name__ == "__main__":

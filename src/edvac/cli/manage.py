@@ -38,11 +38,14 @@ def kill(run_id: str | None, as_json: bool) -> None:
 @JSON
 def rm(run_ids: tuple[str, ...], as_json: bool) -> None:
     """Remove runs with their journal and files; what `apply` made stays."""
+    from edvac.machine.detach import log_path
+
     removed = []
     with open_store() as store:
         for run_id in run_ids:
             info = store.find_run(run_id)
             store.remove_run(info.id)
+            log_path(store.workspace, info.id).unlink(missing_ok=True)
             removed.append(info.id)
     if as_json:
         ui.out_json({"removed": removed})

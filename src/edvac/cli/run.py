@@ -50,6 +50,7 @@ def common(command: Any) -> Any:
         click.option("--plan-model", help="Another one that writes the program."),
         click.option("--escalate-model", help="One to ask where --model has failed twice."),
         click.option("--budget", multiple=True, metavar="AMOUNT", help=_BUDGET_HELP),
+        click.option("--detach", is_flag=True, help="Go on without this terminal."),
         click.option("--yes", "-y", is_flag=True, help="Approve the plan without asking."),
         click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout."),
         click.option("--plain", is_flag=True, help="Plain lines instead of a live panel."),
@@ -131,8 +132,10 @@ class _Command:
     def __init__(self, flags: dict[str, Any]) -> None:
         from edvac.cli.view import choose
         from edvac.machine import settings
+        from edvac.machine.detach import HANDSHAKE
 
         self._flags = flags
+        self._handshake = HANDSHAKE
         self._workspace = ui.workspace()
         names = ("model", "plan_model", "escalate_model")
         chosen = {name: flags[name] for name in names}
@@ -156,6 +159,8 @@ class _Command:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupt)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         try:
             return await work
         except asyncio.CancelledError:
@@ -166,7 +171,7 @@ class _Command:
                 "Start it again, or go on with `edvac resume` where a run was begun.",
             ) from None
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.remove_signal_handler(number)
 
     async def run(self, task: str) -> int:
@@ -182,12 +187,12 @@ class _Command:
             await machine.plan.open()
             text = self._known(machine, source.task)
             if text is None and self._may_run_ahead():
-                return await self._drive(machine, job=self._job("", source.task, values))
+                return await self._drive(machine, self._job("", source.task, values))
             if text is None:
                 text = await self._planner(machine.plan).plan(source.task)
             roots = self._check(text, values)
             await self._approve(text, roots, with_text=True)
-            return await self._drive(machine, job=self._job(text, source.task, values, roots))
+            return await self._begin(machine, self._job(text, source.task, values, roots))
 
     async def _run_program(self, source: Source, text: str, values: dict[str, str]) -> int:
         """Nothing is opened or stored before the program is found to be legal and approved."""
@@ -198,7 +203,27 @@ class _Command:
         if not self._flags["yes"]:
             await self._approve(text, roots, with_text=False)
         async with self._machine() as machine:
-            return await self._drive(machine, job=self._job(text, source.task, values, roots))
+            return await self._begin(machine, self._job(text, source.task, values, roots))
+
+    async def _begin(self, machine: Machine, job: Job) -> int:
+        """Here, or in a process of its own that goes on with the stored run."""
+        if not self._flags["detach"]:
+            return await self._drive(machine, job)
+        run = await machine.create(job)
+        self._view.__exit__(None, None, None)
+        return self._detach(run, [])
+
+    def _detach(self, run: str, flags: list[str]) -> int:
+        from edvac.machine.detach import log_path, start
+
+        log = log_path(self._workspace, run)
+        start(["resume", run, "--plain", *flags], log)
+        if self._flags["as_json"]:
+            ui.out_json({"run": run, "log": str(log)})
+        else:
+            ui.out(f"run {run} goes on by itself; what it says goes to {log}")
+            ui.out(f"Watch it with `edvac log -f {run}`, stop it with `edvac kill {run}`.")
+        return errors.EXIT_DONE
 
     async def _plan_only(self, task: str) -> int:
         roles = processors.choose_roles(self._settings, self._view.show)
@@ -242,7 +267,8 @@ class _Command:
         """Steps may begin while the plan is being written: the user approved it unseen, and said
         what may be read."""
         flags = self._flags
-        return flags["yes"] and flags["inputs"] and not flags["plan_only"] and not flags["settings"]
+        other = flags["plan_only"] or flags["settings"] or flags["detach"]
+        return flags["yes"] and flags["inputs"] and not other
 
     def _known(self, machine: Machine, task: str) -> str | None:
         """The plan of an earlier run for the same task."""
@@ -271,8 +297,18 @@ class _Command:
             self._settings = replace(self._settings, escalate_model=begun_with)
         prices, budget = dict(self._settings.prices), history.budget.raised(self._given)
         require_price(self._settings.model, prices, budget)
+        if flags["detach"]:
+            return self._detach(info.id, self._given_again(retry))
         async with self._machine() as machine:
             return await self._drive(machine, run=info.id, retry=retry)
+
+    def _given_again(self, retry: bool) -> list[str]:
+        """The flags of this resume, for the process that carries it out."""
+        names = ("model", "plan_model", "escalate_model")
+        given = [(name.replace("_", "-"), self._flags[name]) for name in names]
+        given += [("budget", amount) for amount in self._flags["budget"]]
+        flags = [f"--{name}={value}" for name, value in given if value is not None]
+        return [*flags, "--retry"] if retry else flags
 
     @contextlib.asynccontextmanager
     async def _machine(self) -> AsyncIterator[Machine]:
@@ -343,13 +379,13 @@ class _Command:
         self._view.resume()
 
     async def _drive(
-        self, machine: Machine, *, job: Job | None = None, run: str = "", retry: bool = False
+        self, machine: Machine, job: Job | None = None, *, run: str = "", retry: bool = False
     ) -> int:
         from edvac.machine.machine import Terminal
 
         asks = ui.is_terminal()
         terminal = Terminal(
-            self._view.show,
+            self._show,
             self._answer if asks else None,
             self._ask if asks else None,
             self._own,
@@ -365,6 +401,21 @@ class _Command:
             report = await machine.resume(run, terminal, retry=retry, budget=self._given)
         self._view.__exit__(None, None, None)
         return self._finish(machine, report)
+
+    def _show(self, happened: event.Event) -> None:
+        if isinstance(happened, event.RunOpened):
+            self._handshake.ready()
+        self._view.show(happened)
+
+    def _hang_up(self) -> None:
+        """The terminal is gone: a clean stop, in silence."""
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nowhere, stream)
+        if self._driver is not None:
+            self._driver.stop("interrupted")
+        elif self._task is not None:
+            self._task.cancel()
 
     def _own(self, driver: Driver) -> None:
         self._driver = driver

@@ -120,7 +120,11 @@ class Machine:
         self.ledger.close()
 
     async def run(self, job: Job, terminal: Terminal | None = None) -> Report:
-        """Run a program to its end.
+        """Run a program to its end; raises what `create` does."""
+        return await self._drive(await self.create(job), terminal or Terminal())
+
+    async def create(self, job: Job) -> str:
+        """Store a run without beginning it: `resume` does that, here or in another process.
 
         Raises:
             ProgramError: the program is not legal; nothing was stored.
@@ -132,8 +136,7 @@ class Machine:
         await self.processor.open()  # a run records which model it is for
         if job.task:
             await self.plan.open()
-        run = await self.ledger.call(lambda store: self._create(store, job, program))
-        return await self._drive(run, terminal or Terminal())
+        return await self.ledger.call(lambda store: self._create(store, job, program))
 
     async def run_as_written(
         self, job: Job, write: Writer, terminal: Terminal | None = None

@@ -26,7 +26,7 @@ from edvac.processor import Price
 ENVIRONMENT = "environment"  # the origin of what EDVAC_* variables say
 DEFAULT_MODEL = "qwen2.5-coder:1.5b"
 INTERNAL = {"EDVAC_KILL_AT", "EDVAC_DATA", "EDVAC_MODELS", "EDVAC_CRASH_IMAGES", "EDVAC_KILLS"}
-INTERNAL |= {"EDVAC_RUN", "EDVAC_QUESTIONS"}  # what a notified command is told
+INTERNAL |= {"EDVAC_RUN", "EDVAC_QUESTIONS", "EDVAC_HANDSHAKE"}  # told to other processes
 
 
 @dataclass(frozen=True, slots=True)
