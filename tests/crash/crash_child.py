@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import crash_asking
 import crash_plants
 
 from edvac.core import seams
@@ -172,7 +173,10 @@ def child(order: dict[str, Any]) -> None:
     watch_executions(work / "executed")
     if order.get("plant"):
         crash_plants.PLANTS[order["plant"]]()
-    state = asyncio.run(drive(order, work)) if order["do"] == "drive" else deliver(order, work)
+    if order["do"] in crash_asking.ORDERS:
+        state = crash_asking.ORDERS[order["do"]](order, work)
+    else:
+        state = asyncio.run(drive(order, work)) if order["do"] == "drive" else deliver(order, work)
     note(work / "states", state)
 
 

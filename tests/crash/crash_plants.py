@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from edvac.core.value import Failed
-from edvac.machine import delivery
+from edvac.machine import delivery, driver, questions
 from edvac.machine.driver import Driver
 from edvac.machine.ledger import History, Ledger, _version, encode
 from edvac.program import stepping
@@ -56,10 +56,10 @@ def ignore_unknown() -> None:
 def no_intents() -> None:
     commit = Ledger._commit
 
-    def kept(store: Any, lease: Any, records: Any) -> None:
+    def kept(store: Any, lease: Any, records: Any, taken: Any) -> None:
         left = [record for record in records if record.kind != "intent"]
         if left:
-            commit(store, lease, left)
+            commit(store, lease, left, taken)
 
     Ledger._commit = staticmethod(kept)  # type: ignore[method-assign]
 
@@ -67,8 +67,8 @@ def no_intents() -> None:
 def files_after_outcome() -> None:
     """Written files in a transaction of their own, after that of the outcome."""
 
-    def apart(store: Any, lease: Any, records: Any) -> None:
-        store.append(lease, [encode(store, record) for record in records])
+    def apart(store: Any, lease: Any, records: Any, taken: Any) -> None:
+        store.append(lease, [encode(store, record) for record in records], (), taken)
         files = [
             _version(store, lease.run, record.slot, new, {})
             for record in records
@@ -134,6 +134,35 @@ def put_in_place() -> None:
     delivery.put = put
 
 
+def answers_taken_before_they_act() -> None:
+    act = Driver._act
+
+    async def early(self: Driver, work: Any) -> None:
+        read, self._read = self._read, []
+        await self._ledger.call(lambda store: self._take_out(store, read))
+        await act(self, work)
+
+    Driver._act = early  # type: ignore[method-assign]
+
+
+def answers_taken_after_they_act() -> None:
+    """In a transaction of their own, and fitting whatever is asked about the step."""
+    act, read_answer = Driver._act, driver.read_answer
+
+    async def late(self: Driver, work: Any) -> None:
+        read, self._read = self._read, []
+        await act(self, work)
+        await self._ledger.call(lambda store: self._take_out(store, read))
+
+    Driver._act = late  # type: ignore[method-assign]
+    driver.read_answer = lambda payload: (*read_answer(payload)[:2], "")  # type: ignore[assignment]
+
+
+def answers_not_alone() -> None:
+    """Who answers does not look what was answered before."""
+    questions.read_answer = lambda payload: ("", "", "")  # type: ignore[assignment]
+
+
 RUN_PLANTS = (
     "act_before_commit",
     "forget_outcomes",
@@ -144,6 +173,11 @@ RUN_PLANTS = (
     "slots_by_count",
 )
 APPLY_PLANTS = ("no_before_image", "marked_before_written", "put_in_place")
+ANSWER_PLANTS = (
+    "answers_taken_before_they_act",
+    "answers_taken_after_they_act",
+    "answers_not_alone",
+)
 PLANTS: dict[str, Callable[[], None]] = {
-    name: globals()[name] for name in (*RUN_PLANTS, *APPLY_PLANTS)
+    name: globals()[name] for name in (*RUN_PLANTS, *APPLY_PLANTS, *ANSWER_PLANTS)
 }
