@@ -17,7 +17,8 @@ from edvac.core.errors import (
     ProcessorError,
 )
 from edvac.processor import Answer, Message, Request, Segment
-from edvac.processor.openai import MAX_ANSWER, OPTIONAL, OpenAIProcessor
+from edvac.processor.openai import OpenAIProcessor, Timeouts
+from edvac.processor.stream import MAX_ANSWER
 
 KEY = "sk-canary-0123456789"
 
@@ -80,6 +81,7 @@ USAGE = {
 }
 GOOD = stream(piece("Hel"), piece("lo", "stop"), USAGE)
 REQUEST = Request("run", "slot", (Message("user", (Segment("Say hello"),)),), seed=5)
+OPTIONAL = ("response_format", "stream_options", "seed", "max_tokens", "temperature", "stop")
 SCHEMA = Request("run", "slot", REQUEST.messages, schema={"type": "object"}, stop=("END",))
 
 
@@ -92,7 +94,10 @@ def talk(
         listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
         port = listening.sockets[0].getsockname()[1]
         processor = OpenAIProcessor(
-            f"http://127.0.0.1:{port}/v1", "m", key_env="TEST_KEY", timeout_s=timeout_s
+            f"http://127.0.0.1:{port}/v1",
+            "m",
+            key_env="TEST_KEY",
+            timeouts=Timeouts(first=timeout_s, idle=timeout_s),
         )
         try:
             await processor.open()
@@ -179,9 +184,11 @@ def test_an_endpoint_that_refuses_everything_is_an_error_not_a_loop() -> None:
         (400, "maximum context length is 4096 tokens", OperandError, "operand_too_large"),
         (413, "too big", OperandError, "operand_too_large"),
         (408, "", ProcessorError, "endpoint_away"),
-        (429, "slow down", ProcessorError, "endpoint_away"),
+        (429, "slow down", ProcessorError, "endpoint_busy"),
+        (429, "insufficient_quota", ConfigError, "endpoint_quota"),
+        (402, "pay", ConfigError, "endpoint_quota"),
         (500, "<html>oops", ProcessorError, "endpoint_away"),
-        (503, "", ProcessorError, "endpoint_away"),
+        (503, "", ProcessorError, "endpoint_busy"),
     ],
 )
 def test_statuses(status: int, text: str, kind: type[EdvacError], code: str) -> None:
@@ -216,10 +223,10 @@ def test_garbage_is_called_garbage(what: str) -> None:
     assert error.why
 
 
-def test_strange_counts_are_no_counts() -> None:
+def test_strange_counts_are_no_counts_but_guesses() -> None:
     usage = {"choices": [], "usage": {"prompt_tokens": None, "completion_tokens": "many"}}
     answer, _ = talk(Server([stream(piece("x", "stop"), usage)]))
-    assert (answer.prompt_tokens, answer.completion_tokens) == (0, 0)
+    assert (answer.prompt_tokens, answer.completion_tokens) == (3, 1)
 
 
 def test_halves_of_a_character_are_joined_or_replaced() -> None:

@@ -33,6 +33,7 @@ from edvac.core.schema import (
 from edvac.core.signature import Role
 from edvac.core.value import Scalar, Sequence, Value, plain
 from edvac.processor import Message, Request, Segment
+from edvac.processor.clean import fenced_json, unfenced
 
 TEMPLATE_VERSION = 3  # part of the reuse key: raise it whenever a prompt's text changes
 
@@ -104,9 +105,9 @@ def read_answer(intent: Intent, text: str, finish: str, model: str) -> Value:
     label = Label.of([f"model:{model}"], bits=UNBOUNDED)
     kind = intent.call.result
     if intent.call.signature.function == "write":
-        return Scalar(text.strip(), label)
+        return Scalar(unfenced(text.strip()).strip(), label)
     try:
-        data = json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
+        data = json.loads(fenced_json(text), parse_float=Decimal, parse_constant=_no_constant)
         _json(data).encode()  # no halves of surrogate pairs
     except (ValueError, ArithmeticError, RecursionError) as problem:  # also 1e9999999999, [[[[…
         raise ModelOutputError(

@@ -15,7 +15,7 @@ from edvac.control import Failure, Intent, Outcome, Result, Usage
 from edvac.control.context import TEMPLATE_VERSION, assemble, read_answer
 from edvac.control.step import WrittenFile
 from edvac.core import event
-from edvac.core.errors import EdvacError
+from edvac.core.errors import EdvacError, ModelOutputError
 from edvac.core.label import Label
 from edvac.core.seams import Clock
 from edvac.core.signature import Effect
@@ -101,6 +101,8 @@ class Executor:
         model = answer.model or processor.identity
         received = answer.received or answer.text
         try:
+            if received.strip() and not answer.text.strip():
+                raise _only_thoughts()
             value = read_answer(intent, answer.text, answer.finish, model)
         except EdvacError as error:
             failed = Failure.of(error, usage=usage, seconds=seconds)
@@ -116,7 +118,7 @@ class Executor:
             prompt=answer.sent,
             answer=received,
             reuse_key=key,
-            notes=(*answer.notes, *_how(intent, escalated=escalated, model=model)),
+            notes=_how(intent, escalated=escalated, model=model),
             model=model,
             escalated=escalated,
         )
@@ -185,6 +187,15 @@ def _call(intent: Intent) -> Call:
         intent.slot,
         intent.call.address,
         intent.timeout_s,
+    )
+
+
+def _only_thoughts() -> ModelOutputError:
+    return ModelOutputError(
+        "answer_only_thoughts",
+        "the model thought and did not answer",
+        "What it thought is in the record.",
+        "Ask for less in one step, or use another model.",
     )
 
 

@@ -39,10 +39,13 @@ def choose_roles(settings: Settings, emit: Callable[[event.Event], None] = lambd
         ConfigError: no such model, or it is not on this machine.
     """
     made: dict[str, Processor] = {}
+    named = [settings.model, settings.plan_model, settings.escalate_model]
+    first = next((_host(model) for model in named if "://" in model), "")
 
     def of(model: str) -> Processor:
         if model not in made:
-            made[model] = choose_processor(replace(settings, model=model), emit)
+            key_env = settings.key_env if _host(model) == first else ""
+            made[model] = choose_processor(replace(settings, model=model, key_env=key_env), emit)
         return made[model]
 
     escalate = settings.escalate_model
@@ -51,6 +54,11 @@ def choose_roles(settings: Settings, emit: Callable[[event.Event], None] = lambd
         of(settings.plan_model or settings.model),
         of(escalate) if escalate and escalate != settings.model else None,
     )
+
+
+def _host(model: str) -> str:
+    """Scheme and host of an endpoint; a key goes to one of them only."""
+    return "/".join(model.partition("#")[0].split("/")[:3]).lower()
 
 
 def choose_processor(
@@ -70,23 +78,14 @@ def choose_processor(
 
 def _choose(settings: Settings, emit: Callable[[event.Event], None]) -> Processor:
     if "://" in settings.model:
-        from edvac.processor.openai import OpenAIProcessor
-
-        url, _, model = settings.model.partition("#")
-        if not model:
-            raise ConfigError(
-                "endpoint_url",
-                f"{settings.model!r} names no model",
-                "",
-                "Use URL#MODEL, such as http://127.0.0.1:11434/v1#llama3.2.",
-            )
-        return OpenAIProcessor(
-            url, model, key_env=settings.key_env, concurrency=settings.at_once or 8
-        )
+        return _endpoint(settings, emit)
     _require_engine()
     from edvac.engine import catalogue
     from edvac.engine.client import EngineSpec
     from edvac.processor.embedded import EmbeddedProcessor
+
+    def stage(name: str, done: float, total: float) -> None:
+        emit(event.Stage(name=name, done=done, total=total))
 
     spec = EngineSpec(
         model=model_path(settings.model),
@@ -96,11 +95,30 @@ def _choose(settings: Settings, emit: Callable[[event.Event], None]) -> Processo
         kv_mb=settings.kv_mb,
         idle_seconds=settings.idle_s,
     )
-
-    def stage(name: str, done: float, total: float) -> None:
-        emit(event.Stage(name=name, done=done, total=total))
-
     return EmbeddedProcessor(spec, stage, sha256=catalogue.pinned(settings.model))
+
+
+def _endpoint(settings: Settings, emit: Callable[[event.Event], None]) -> Processor:
+    from edvac.processor.abilities import cache_dir
+    from edvac.processor.openai import OpenAIProcessor
+
+    url, _, model = settings.model.partition("#")
+    if not model:
+        raise ConfigError(
+            "endpoint_url",
+            f"{settings.model!r} names no model",
+            "",
+            "Use URL#MODEL, such as http://127.0.0.1:11434/v1#llama3.2.",
+        )
+    return OpenAIProcessor(
+        url,
+        model,
+        key_env=settings.key_env,
+        concurrency=settings.at_once,
+        records=cache_dir(),
+        on_note=lambda text: emit(event.Note(text=text)),
+        on_stage=lambda name, done, total: emit(event.Stage(name=name, done=done, total=total)),
+    )
 
 
 def _require_engine() -> None:

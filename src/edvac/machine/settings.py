@@ -39,7 +39,9 @@ class Settings:
         plan_model: the role *plan*, which turns a task into a program; empty takes `model`.
         escalate_model: the role *escalate*, which is asked once where an answer did not fit its
             type twice; empty is none.
-        key_env: name of the environment variable that holds the endpoint's key.
+        key_env: name of the environment variable that holds the key of an endpoint. It is sent to
+            one host only: that of the first endpoint among the three models. Keys of other hosts
+            stand in ``keys.toml`` beside the user's settings.
         precision: ``fast`` (quantised) or ``reference`` (fp32).
         threads: of the engine; 0 takes the free cores.
         context: tokens of context that the engine plans for.

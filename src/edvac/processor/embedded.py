@@ -8,6 +8,7 @@ import json
 from edvac.core.errors import InternalError, ModelFileError
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
 from edvac.engine.protocol import Generate, Progress, Ready
+from edvac.processor.clean import without_thinking
 from edvac.processor.port import FREE, Answer, OnStage, OnText, Request
 
 CONCURRENCY = 16  # rows that a step of the engine gains from; more only wait
@@ -90,13 +91,15 @@ class EmbeddedProcessor:
                 on_text(piece, tokens)
 
         done = await self._client.generate(generate, text if on_text is not None else None)
+        answer = without_thinking(done.text) if request.lark is None else done.text
         return Answer(
-            done.text,
+            answer,
             done.finish_reason,
             done.prompt_tokens,
             done.cached_tokens,
             done.completion_tokens,
             tuple(segment.text for segment in segments),
+            done.text if done.text != answer else "",
         )
 
     async def close(self) -> None:

@@ -1,43 +1,51 @@
-"""Any OpenAI-compatible endpoint as the processor: ollama, llama-server, vLLM, a paid service.
+"""Any OpenAI-compatible endpoint as the processor: ollama, llama-server, vLLM, LM Studio, a paid
+service.
 
-The key is read from the environment at the moment of the call and appears in no error, log or
-record.
+What it can do is probed once and recorded (`abilities`); what it reports is held against what can
+be known (`counts`); what it asks for in peace and quiet is given (`gate`). The key is read at the
+moment of the call and appears in no error, log or record.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
 
 from edvac.core.errors import ConfigError, ModelOutputError, OperandError, ProcessorError
-from edvac.processor.port import FREE, Answer, OnText, Request
+from edvac.core.seams import Clock, SystemClock
+from edvac.processor import abilities, product
+from edvac.processor.abilities import Abilities
+from edvac.processor.address import KeySource, parse_address
+from edvac.processor.clean import without_thinking
+from edvac.processor.counts import Size, cut, sane
+from edvac.processor.gate import Gate
+from edvac.processor.port import FREE, Answer, OnStage, OnText, Request
+from edvac.processor.refusal import MAX_REFUSAL, OPTIONAL, Refused, Unsupported
+from edvac.processor.stream import Garbled, Reported, Silent, Stream, beginning, receive
+from edvac.processor.web import ask_json, bearer, client
 
-MAX_ANSWER = 8 * 1024 * 1024  # bytes of one streamed answer
-MAX_REFUSAL = 64 * 1024  # bytes read of an error's text
-CUT_RATIO = 16  # characters for each reported prompt token beyond which the prompt was cut
-
-# Parts of a request that some endpoints refuse; what one refuses, it is not sent again.
-OPTIONAL = ("response_format", "stream_options", "seed", "max_tokens", "temperature", "stop")
-_OTHER_WORDS = {"response_format": ("schema", "grammar", "json_object")}
+CONCURRENCY = 8  # calls at once where the endpoint does not say how many it computes
+PREFILLS = (product.LLAMACPP, product.VLLM)  # go on with an answer that has been begun
+THINKING_ROOM = 4096  # further tokens for a model that thinks before it answers
+LOOK_AGAIN_S = 60.0  # how old what is known of the weights may be
+MOST_TRIES = len(OPTIONAL) + 1
 
 
-@dataclass(slots=True)
-class _Stream:
-    """One answer as it comes in."""
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds: until a connection stands, until an answer begins, between two parts of it, and for
+    one probe."""
 
-    on_text: OnText | None
-    text: list[str] = field(default_factory=list)
-    finish: str = ""
-    over: bool = False  # its end was seen, not only the end of the connection
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
+    connect: float = 10.0
+    first: float = 600.0
+    idle: float = 120.0
+    probe: float = 120.0
 
 
 class OpenAIProcessor:
@@ -46,7 +54,10 @@ class OpenAIProcessor:
     Args:
         url: base, such as ``http://127.0.0.1:11434/v1``.
         model: name that the endpoint knows.
-        key_env: environment variable that holds the key; unset means no key is sent.
+        key_env: environment variable that holds the key; the key file comes first.
+        concurrency: calls at once; 0 leaves it to the endpoint.
+        records: directory of the records of abilities; None probes nothing.
+        on_note: told what a person should know, once each.
     """
 
     def __init__(
@@ -55,163 +66,271 @@ class OpenAIProcessor:
         model: str,
         *,
         key_env: str = "",
-        concurrency: int = 8,
-        timeout_s: float = 600,
+        concurrency: int = 0,
+        timeouts: Timeouts = Timeouts(),
+        records: Path | None = None,
+        on_note: Callable[[str], None] = lambda _: None,
+        on_stage: OnStage = lambda name, done, total: None,
+        clock: Clock | None = None,
     ) -> None:
-        base = _address(url)
-        self.identity = f"{base.netloc.decode()}/{model}"
-        self.concurrency = concurrency
+        self._address = parse_address(url)
         self.price = FREE
-        self.context_tokens = 0  # the endpoint's affair
-        self.has_grammar = False
-        self.endpoint = f"{base.scheme}://{base.netloc.decode()}"
-        self._url = f"{url.rstrip('/')}/chat/completions"
         self._model = model
-        self._key_env = key_env
+        self._key = KeySource(self._address.origin, key_env)
+        self._timeouts = timeouts
+        self._records = records
+        self._tell = on_note
+        self._told: set[str] = set()
+        self._on_stage = on_stage
+        self._clock = clock or SystemClock()
         self._left_out: set[str] = set()  # of OPTIONAL, as this endpoint refused it
-        self._client = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(timeout_s, connect=10), follow_redirects=False, trust_env=False
-        )
+        self._abilities: Abilities | None = None
+        self._answers_as = ""
+        self._fingerprint = ""
+        self._looked_at: float | None = None  # clock time of the last look; None: look again
+        self._looking = asyncio.Lock()
+        self._most = concurrency
+        self._gate = Gate(concurrency or CONCURRENCY)
+        self._http = client(max(timeouts.first, timeouts.idle), timeouts.connect)
+
+    @property
+    def identity(self) -> str:
+        return self._identity(self._abilities.answers_as if self._abilities is not None else "")
+
+    def _identity(self, answers_as: str) -> str:
+        """The model's name at this host, and what tells it from another one behind that name."""
+        name = f"{self._address.host}/{self._model}"
+        mark = self._abilities.mark if self._abilities is not None else ""
+        if not mark and answers_as in ("", self._model):
+            return name
+        mixed = hashlib.blake2b(f"{mark}\n{answers_as}".encode(), digest_size=6).hexdigest()
+        return f"{name}@{mixed}"
+
+    @property
+    def endpoint(self) -> str:
+        return self._address.origin
+
+    @property
+    def concurrency(self) -> int:
+        return self._gate.most
+
+    @property
+    def context_tokens(self) -> int:
+        return self._abilities.context if self._abilities is not None else 0
+
+    @property
+    def has_grammar(self) -> bool:
+        found = self._abilities
+        return found is not None and found.grammar and found.product in PREFILLS
+
+    @property
+    def abilities(self) -> Abilities | None:
+        """What it can do, where that was found out."""
+        return self._abilities
 
     async def open(self) -> None:
-        return
+        """Find out what is there. An endpoint that is away now may be there when it is needed."""
+        if self._records is None:
+            return
+        try:
+            await self._look(self._records)
+        except httpx2.HTTPError:
+            if self._abilities is None:
+                self._use(abilities.recall(self._records, self._address.base, self._model))
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._http.aclose()
 
     async def complete(self, request: Request, on_text: OnText | None = None) -> Answer:
-        for _ in range(len(OPTIONAL) + 1):
-            found = _Stream(on_text)
+        await self.open()
+        size = Size.of([message.text for message in request.messages])
+        if 0 < self.context_tokens <= size.least:
+            raise OperandError(
+                "operand_too_large",
+                "the prompt does not fit the endpoint's context",
+                f"It has at least {size.least} tokens, and there is room for "
+                f"{self.context_tokens}.",
+                "Raise the endpoint's context length, or split the data.",
+            )
+        async with self._gate:
+            found = await self._exchange(request, on_text)
+        return self._answer(request, size, found)
+
+    # -- what is there ----------------------------------------------------------------------------
+
+    async def _look(self, records: Path) -> None:
+        """Compare what is there with the record, and probe where they differ.
+
+        Raises:
+            httpx2.HTTPError: nobody is there, or not in time.
+        """
+        async with self._looking:
+            now, before = self._clock.now(), self._abilities
+            if self._looked_at is not None and now - self._looked_at < LOOK_AGAIN_S:
+                return
+            if self._looked_at is not None and before is not None and not before.mark:
+                return  # it tells nothing that another look could compare
+            self._looked_at = now
+            server = await product.look(self._http, self._address, self._key.read())
+            served = await self._served(server)
+            known = before or abilities.recall(records, self._address.base, self._model)
+            if known is not None and known.holds(served, self._clock.wall()):
+                self._use(known.updated(served))
+                return
+            if before is not None:
+                self._note("the model behind this name has changed")
+            known = await self._probe(server, served)
+            if known is not None:
+                abilities.keep(records, self._address.base, self._model, known)
+            self._use(known)
+
+    async def _served(self, server: product.Server | None) -> product.Served | None:
+        """What the server says of the model.
+
+        Raises:
+            ConfigError: it says that it has no such model.
+        """
+        if server is None:
+            return None
+        served = server.served(self._model)
+        if served is None and server.product != product.OTHER:
+            names = ", ".join(one.name for one in server.models[:20] if one.chat) or "none"
+            raise ConfigError(
+                "endpoint_model",
+                f"{server.product} at {self.endpoint} has no model {self._model!r}",
+                f"It has: {names}.",
+                "Name one of these after the #; `edvac doctor` prints the lines to paste.",
+            )
+        if served is None:
+            return None
+        return await product.detail(self._http, self._address, self._key.read(), server, served)
+
+    async def _probe(
+        self, server: product.Server | None, served: product.Served | None
+    ) -> Abilities | None:
+        self._on_stage(f"finding out what {self.endpoint} can do", 0, 0)
+        kind = server.product if server is not None else product.OTHER
+        found = await abilities.probe(self._ask, kind, served, self._clock.wall())
+        if found is None or found.context or kind != product.OLLAMA:
+            return found
+        # Its context is known only while the model is loaded, as it is now.
+        server = await product.look(self._http, self._address, self._key.read())
+        served = server.served(self._model) if server is not None else None
+        return found.updated(served)
+
+    async def _ask(self, body: dict[str, Any]) -> Any | None:
+        """One probe."""
+        return await ask_json(
+            self._http,
+            f"{self._address.base}/chat/completions",
+            key=self._key.read(),
+            body={"model": self._model} | body,
+            timeout_s=self._timeouts.probe,
+        )
+
+    def _use(self, found: Abilities | None) -> None:
+        self._abilities = found
+        if found is not None:
+            self._answers_as = found.answers_as or self._answers_as
+            self._gate.most = self._most or found.slots or CONCURRENCY
+            self._gate.limit = min(self._gate.limit, self._gate.most)
+
+    # -- one call ---------------------------------------------------------------------------------
+
+    async def _exchange(self, request: Request, on_text: OnText | None) -> Stream:
+        """Send the request in the form that this endpoint takes, and receive what comes.
+
+        Raises:
+            EdvacError: what stands in the way of an answer.
+        """
+        for _ in range(MOST_TRIES):
+            found = Stream(on_text)
             try:
-                await self._stream(self._body(request), found)
-            except _Unsupported as refusal:
+                await self._send(self._body(request), found)
+            except Unsupported as refusal:
                 self._left_out.add(refusal.part)
                 continue
+            except Silent as silence:
+                seconds = self._timeouts.idle if silence.begun else self._timeouts.first
+                what = "go on with its answer" if silence.begun else "begin to answer"
+                raise self._away(f"did not {what} in time ({seconds:g} s)") from silence
+            except Reported as problem:
+                raise self._away("reported an error", self._shown(str(problem))) from problem
+            except Garbled as problem:
+                raise self._garbage(f"It sent {self._shown(str(problem))[:80]!r}.") from problem
             except httpx2.TimeoutException as problem:
                 raise self._away("did not answer in time") from problem
             except httpx2.HTTPError as problem:
                 raise self._away(f"could not be reached ({type(problem).__name__})") from problem
-            return self._answer(request, found)
+            self._gate.answered()
+            return found
         raise self._garbage("It refuses every form of the request.")
 
     def _body(self, request: Request) -> dict[str, Any]:
+        able = self._abilities
+        thinks = able is not None and able.thinks
         messages = [{"role": m.role, "content": m.text} for m in request.messages]
-        if request.prefill:
-            messages.append({"role": "assistant", "content": request.prefill})
+        most = request.max_tokens + (THINKING_ROOM if thinks else 0)
         body: dict[str, Any] = {
             "model": self._model,
             "messages": messages,
-            "max_tokens": request.max_tokens,
+            "max_tokens": most,
             "temperature": request.temperature,
             "seed": request.seed,
-            "stream": True,
-            "stream_options": {"include_usage": True},
         }
+        if "stream" not in self._left_out:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        if request.prefill:
+            messages.append({"role": "assistant", "content": request.prefill})
+            if able is not None and able.product == product.VLLM:
+                body |= {"add_generation_prompt": False, "continue_final_message": True}
         if request.stop:
             body["stop"] = list(request.stop)
-        if request.schema is not None:
-            schema = {"name": "answer", "schema": request.schema, "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if request.schema is not None and (able is None or able.schema):
+            body["response_format"] = abilities.schema_format(request.schema)
+        if request.lark is not None and able is not None and able.grammar:
+            body |= abilities.grammar_part(able.product, request.lark)
         if "max_tokens" in self._left_out:
-            body["max_completion_tokens"] = request.max_tokens
+            body["max_completion_tokens"] = most
         return {name: part for name, part in body.items() if name not in self._left_out}
 
-    def _key(self) -> str:
-        key = os.environ.get(self._key_env, "").strip() if self._key_env else ""
-        if not re.fullmatch(r"[\x21-\x7e]*", key):
-            raise ConfigError(
-                "endpoint_key",
-                f"the key in ${self._key_env} has characters that no key has",
-                "",
-                "Set it again, without quotes, spaces or line ends.",
-            )
-        return key
-
-    async def _stream(self, body: dict[str, Any], found: _Stream) -> None:
-        key = self._key()
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        async with self._client.stream("POST", self._url, json=body, headers=headers) as reply:
-            if reply.status_code != 200:
-                raise self._refusal(reply.status_code, await _start(reply), body)
-            if reply.headers.get("content-type", "").startswith("application/json"):
-                whole = b"".join([part async for part in _bounded(reply, self)])
-                found.over = True
-                self._take(whole.decode(errors="replace"), found)
+    async def _send(self, body: dict[str, Any], found: Stream) -> None:
+        key = self._key.read()
+        url = f"{self._address.base}/chat/completions"
+        async with self._http.stream("POST", url, json=body, headers=bearer(key)) as reply:
+            if reply.status_code == 200:
+                await receive(reply, found, self._timeouts.first, self._timeouts.idle)
                 return
-            async for line in _lines(reply, self):
-                if line.startswith("data:") and line[5:].strip() == "[DONE]":
-                    found.over = True
-                elif line.startswith("data:"):
-                    self._take(line[5:], found)
-
-    def _take(self, data: str, found: _Stream) -> None:
-        """One event of the stream, or a whole answer."""
-        try:
-            event = json.loads(data)
-            if event.get("error"):
-                raise self._away("reported an error", self._shown(str(event["error"])))
-            usage = event.get("usage") or {}
-            found.prompt_tokens = _count(usage.get("prompt_tokens")) or found.prompt_tokens
-            found.completion_tokens = (
-                _count(usage.get("completion_tokens")) or found.completion_tokens
+            shown = self._shown(await beginning(reply, MAX_REFUSAL))
+            place = f"${self._key.variable}" if self._key.variable else "the key file"
+            refused = Refused(
+                self.endpoint, self._model, place, reply.status_code, shown, reply.headers
             )
-            details = usage.get("prompt_tokens_details") or {}
-            found.cached_tokens = _count(details.get("cached_tokens")) or found.cached_tokens
-            for choice in event.get("choices") or ():
-                part = choice.get("delta") or choice.get("message") or {}
-                piece = part.get("content") or ""
-                found.text.append(piece + "")
-                found.finish = str(choice.get("finish_reason") or found.finish)
-                if piece and found.on_text is not None:
-                    found.on_text(_whole(piece), 1)
-        except (ValueError, AttributeError, TypeError, RecursionError) as problem:
-            raise self._garbage(f"It sent {self._shown(data)[:80]!r}.") from problem
+        error = refused.error(body, key_sent=bool(key))
+        if isinstance(error, ProcessorError) and error.code == "endpoint_busy":
+            error.wait_s = self._gate.refused(refused.wait_s)
+            self._note(f"asks to be left alone; nothing is sent to it for {error.wait_s:g} s")
+        raise error
 
-    def _refusal(self, status: int, text: str, body: dict[str, Any]) -> Exception:
-        """What an answer other than 200 means."""
-        low = text.lower()
-        shown = self._shown(text)[:200]
-        if status in (400, 422):
-            for part in OPTIONAL:
-                words = (part, *_OTHER_WORDS.get(part, ()))
-                if part in body and any(word in low for word in words):
-                    return _Unsupported(part)
-        if status in (400, 413) and ("context" in low or status == 413):
-            return OperandError(
-                "operand_too_large",
-                "the prompt does not fit the endpoint's context",
-                shown,
-                "Split the data into smaller parts.",
-            )
-        if status in (408, 409, 425, 429) or status >= 500:
-            return self._away(f"answered with status {status}", shown)
-        if status in (401, 403):
-            return ConfigError(
-                "endpoint_key",
-                f"{self.endpoint} refused the key",
-                f"The key is read from ${self._key_env}." if self._key() else "No key was sent.",
-                f"Set ${self._key_env}, or name another variable with the setting key_env.",
-            )
-        return ConfigError(
-            "endpoint_refused",
-            f"{self.endpoint} answered with status {status}",
-            shown,
-            f"Check the address and the model's name, {self._model!r}.",
-        )
+    # -- what came --------------------------------------------------------------------------------
 
-    def _answer(self, request: Request, found: _Stream) -> Answer:
-        sent = tuple(f"<{m.role}>\n{m.text}\n" for m in request.messages)
-        size = sum(len(m.text) for m in request.messages)
-        text = _whole("".join(found.text))
-        if not text and not found.finish:
+    def _answer(self, request: Request, size: Size, found: Stream) -> Answer:
+        content, thinking = found.text, found.thinking
+        if not content and not thinking and not found.finish:
             raise self._garbage("The answer was empty.")
         if not found.finish and not found.over:
             raise self._away("stopped in the middle of an answer")
-        if found.prompt_tokens and size > CUT_RATIO * found.prompt_tokens + 200:
+        if found.doubled:
+            self._left_out.add("stream")  # in one piece nothing can come twice
+            raise self._garbage(
+                f"It sent {found.pieces} pieces and counted {found.completion_tokens} tokens."
+            )
+        why = cut(size, found.counts, self.context_tokens)
+        if why:
             raise OperandError(
                 "operand_too_large",
                 "the endpoint cut the prompt",
-                f"It counted {found.prompt_tokens} tokens in {size} characters.",
+                why,
                 "Raise the endpoint's context length, or split the data.",
             )
         if found.finish == "content_filter":
@@ -221,17 +340,55 @@ class OpenAIProcessor:
                 "Its content filter said no.",
                 "Use another model for this step.",
             )
-        finish = "length" if found.finish == "length" else "stop"
-        return Answer(
-            text, finish, found.prompt_tokens, found.cached_tokens, found.completion_tokens, sent
+        counts, lie = sane(
+            size, len(content.encode()) + len(thinking.encode()), found.counts, request.max_tokens
         )
+        if lie:
+            self._note(lie)
+        sent = [f"<{m.role}>\n{m.text}\n" for m in request.messages]
+        if request.prefill:
+            sent.append(f"<assistant>\n{request.prefill}")
+            content = content.removeprefix(request.prefill)  # some send it back
+        text = without_thinking(content)
+        received = f"<reasoning_content>\n{thinking}\n</reasoning_content>\n" if thinking else ""
+        received += content
+        return Answer(
+            text,
+            "length" if found.finish == "length" else "stop",
+            counts.prompt,
+            counts.cached,
+            counts.completion,
+            tuple(sent),
+            received if received != text else "",
+            self._made_by(found),
+        )
+
+    def _made_by(self, found: Stream) -> str:
+        """The identity of the model that answered, where it is another than the one asked."""
+        if found.fingerprint and self._fingerprint and found.fingerprint != self._fingerprint:
+            self._note("its software or settings have changed")
+        self._fingerprint = found.fingerprint or self._fingerprint
+        self._answers_as = self._answers_as or found.model
+        if found.model and found.model != self._answers_as:
+            self._looked_at = None
+            self._note(f"answers as {found.model!r} and no longer as {self._answers_as!r}")
+            return self._identity(found.model)
+        return ""
+
+    # -- what is said -----------------------------------------------------------------------------
+
+    def _note(self, what: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self._tell(f"{self.endpoint}: {what}")
 
     def _shown(self, text: str) -> str:
         """Text of the endpoint without the key, which some repeat."""
-        key = self._key()
+        key = self._key.read()
         return text.replace(key, "(key)") if key else text
 
     def _away(self, why: str, more: str = "") -> ProcessorError:
+        self._looked_at = None  # whoever comes back may be another
         return ProcessorError(
             "endpoint_away", f"{self.endpoint} {why}", more[:200], "Is it running, and is it free?"
         )
@@ -243,74 +400,3 @@ class OpenAIProcessor:
             why,
             f"Check the address and the model's name, {self._model!r}.",
         )
-
-
-class _Unsupported(Exception):
-    """The endpoint refuses a part of the request that it can do without."""
-
-    def __init__(self, part: str) -> None:
-        super().__init__(part)
-        self.part = part
-
-
-def _address(url: str) -> httpx2.URL:
-    try:
-        base = httpx2.URL(url)
-        port = base.port
-    except (httpx2.InvalidURL, ValueError):
-        base, port = httpx2.URL(""), None
-    if base.scheme not in ("http", "https") or not base.host or not 0 < (port or 80) < 65536:
-        raise ConfigError(
-            "endpoint_url",
-            f"{url!r} is not the address of an endpoint",
-            "",
-            "Use URL#MODEL, such as http://127.0.0.1:11434/v1#llama3.2.",
-        )
-    if base.userinfo or base.query:
-        raise ConfigError(
-            "endpoint_url",
-            f"the address of {base.host} holds a name, a key or a query",
-            "It would be stored and shown with every run.",
-            "Put the key into an environment variable and name that with key_env.",
-        )
-    return base
-
-
-def _whole(text: str) -> str:
-    """Text without halves of surrogate pairs, which JSON can bring and nothing can store; halves
-    that were sent apart are put together."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _count(found: Any) -> int:
-    return found if isinstance(found, int) and found > 0 else 0
-
-
-async def _start(reply: httpx2.Response) -> str:
-    """The beginning of an error's text; it may not end."""
-    found = b""
-    async for part in reply.aiter_bytes():
-        found += part
-        if len(found) > MAX_REFUSAL:
-            break
-    return found[:MAX_REFUSAL].decode(errors="replace")
-
-
-async def _bounded(reply: httpx2.Response, processor: OpenAIProcessor) -> AsyncIterator[bytes]:
-    size = 0
-    async for part in reply.aiter_bytes():
-        size += len(part)
-        if size > MAX_ANSWER:
-            raise processor._garbage("Its answer does not end.")
-        yield part
-
-
-async def _lines(reply: httpx2.Response, processor: OpenAIProcessor) -> AsyncIterator[str]:
-    """Lines, of which one may never end."""
-    rest = b""
-    async for part in _bounded(reply, processor):
-        *lines, rest = (rest + part).split(b"\n")
-        for line in lines:
-            yield line.decode(errors="replace").rstrip("\r")
-    if rest:
-        yield rest.decode(errors="replace")

@@ -62,8 +62,7 @@ class Answer:
         text: the answer, without what the model thought before it.
         sent: the exact text the model saw, in segments; `received` all that came back, where that
             is more than `text`.
-        model: identity of the model that answered, where it may be another than the processor's.
-        notes: what a person should know, such as that counts are estimated.
+        model: identity of the model that answered, where it is another than the processor's.
     """
 
     text: str
@@ -74,7 +73,6 @@ class Answer:
     sent: tuple[str, ...]
     received: str = ""
     model: str = ""
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
