@@ -7,31 +7,27 @@ import shutil
 import statistics
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from edvac.cli import ui
+from edvac.cli import local, ui
+from edvac.cli.local import Finding
 from edvac.core.errors import EXIT_DAMAGED
 
 SYNCS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at; `state` is ok, note or bad."""
-
-    name: str
-    state: str
-    found: str
-    fix: str = ""
-
-
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def doctor(as_json: bool) -> int:
-    """Look at this machine and this workspace."""
+@click.option("--reprobe", is_flag=True, help="Find out anew what endpoints can do.")
+def doctor(as_json: bool, reprobe: bool) -> int:
+    """Look at this machine, the models on it, and this workspace.
+
+    Servers of models are looked for on this machine only; lines like `model = "..."` are for
+    edvac.toml, and what is in the quotes is for --model.
+    """
     findings = [
         _processor(),
         _memory(),
@@ -40,6 +36,9 @@ def doctor(as_json: bool) -> int:
         _isolation(),
         _engine(),
         _model(),
+        *local.servers(),
+        *local.kept(),
+        *local.endpoints(reprobe=reprobe),
         *_workspace(),
     ]
     bad = any(finding.state == "bad" for finding in findings)
@@ -48,8 +47,9 @@ def doctor(as_json: bool) -> int:
     else:
         for finding in findings:
             ui.out(f"{finding.state:4}  {finding.name:11} {finding.found}")
-            if finding.fix:
-                ui.out(f"{'':17} {finding.fix}")
+            for line in (finding.fix, *finding.paste):
+                if line:
+                    ui.out(f"{'':17} {line}")
     return EXIT_DAMAGED if bad else 0
 
 

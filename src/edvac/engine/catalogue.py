@@ -45,6 +45,7 @@ class ModelEntry:
     aliases: tuple[str, ...] = ()
 
 
+ARCHITECTURES: Final = ("qwen2", "qwen3", "llama", "smollm2")  # what the engine computes
 DEFAULT: Final = "qwen2.5-coder:1.5b"
 
 CATALOGUE: Final[tuple[ModelEntry, ...]] = (

@@ -22,6 +22,7 @@ Meta: TypeAlias = "Scalar | list[Scalar]"
 
 MAX_TENSORS: Final = 65_536
 MAX_KEYS: Final = 65_536
+MAX_FIRST_KEYS: Final = 32  # keys among which the architecture is looked for
 MAX_KEY_BYTES: Final = 65_535  # the format's own rule
 MAX_NAME_BYTES: Final = 64  # the format's own rule for tensor names
 MAX_STRING_BYTES: Final = 16 << 20  # chat templates are the longest strings in practice
@@ -125,6 +126,28 @@ def open_gguf(path: Path) -> GGUFFile:
         raise
 
 
+def read_architecture(path: Path) -> str:
+    """What a file says it is, from its first keys; nothing else of it is read.
+
+    Raises:
+        ModelFileError: it is no GGUF file, or does not say so near its beginning.
+    """
+    try:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (ValueError, OSError) as error:
+        raise bad("unreadable", path, f"the system says {error}") from error
+    with mapped:
+        reader = _Reader(path, mapped)
+        _, key_count = _counts(reader)
+        for index in range(min(key_count, MAX_FIRST_KEYS)):
+            key = reader.string(MAX_KEY_BYTES, f"the name of key {index}")
+            value = reader.value(f"the value of {key!r}")
+            if key == "general.architecture":
+                return str(value)[:100]
+    raise bad("malformed", path, "it does not say what architecture it has")
+
+
 class _Reader:
     """A cursor that refuses to pass the end."""
 
@@ -188,8 +211,8 @@ def _plain(value: float | bool) -> Scalar:
     return value
 
 
-def _parse(path: Path, mapped: mmap.mmap) -> GGUFFile:
-    reader = _Reader(path, mapped)
+def _counts(reader: _Reader) -> tuple[int, int]:
+    """How many tensors and keys follow."""
     if reader.take(4, "the magic number") != b"GGUF":
         raise reader.fail("malformed", "it does not start with the GGUF magic number")
     version = reader.number("<I", "the version")
@@ -199,6 +222,12 @@ def _parse(path: Path, mapped: mmap.mmap) -> GGUFFile:
     key_count = reader.number("<Q", "the key count")
     if tensor_count > MAX_TENSORS or key_count > MAX_KEYS:
         raise reader.fail("malformed", f"it claims {tensor_count} tensors and {key_count} keys")
+    return tensor_count, key_count
+
+
+def _parse(path: Path, mapped: mmap.mmap) -> GGUFFile:
+    reader = _Reader(path, mapped)
+    tensor_count, key_count = _counts(reader)
     metadata: dict[str, Meta] = {}
     for index in range(key_count):
         key = reader.string(MAX_KEY_BYTES, f"the name of key {index}")

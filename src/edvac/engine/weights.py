@@ -19,12 +19,12 @@ from typing import Any, Final, Protocol, TypeVar
 import safetensors
 import torch
 
+from edvac.engine.catalogue import ARCHITECTURES
 from edvac.engine.gguf import GGUFFile, Meta, bad, open_gguf
 from edvac.engine.quants import dequantise, rows
 from edvac.engine.tokenizer import TextCodec, from_gguf, from_json
 
 _T = TypeVar("_T")
-ARCHITECTURES: Final = ("qwen2", "qwen3", "llama", "smollm2")
 _HF_NAMES: Final = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",

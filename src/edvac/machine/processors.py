@@ -6,12 +6,16 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edvac.core import event
 from edvac.core.errors import ConfigError
 from edvac.machine.budget import parse_budget, require_price
 from edvac.machine.settings import Settings
 from edvac.processor import Processor
+
+if TYPE_CHECKING:
+    from edvac.processor.openai import OpenAIProcessor
 
 ENGINE_NEEDS = ("torch", "llguidance", "tokenizers", "jinja2", "numpy")  # the extra `engine`
 
@@ -78,7 +82,7 @@ def choose_processor(
 
 def _choose(settings: Settings, emit: Callable[[event.Event], None]) -> Processor:
     if "://" in settings.model:
-        return _endpoint(settings, emit)
+        return choose_endpoint(settings, emit)
     _require_engine()
     from edvac.engine import catalogue
     from edvac.engine.client import EngineSpec
@@ -98,7 +102,14 @@ def _choose(settings: Settings, emit: Callable[[event.Event], None]) -> Processo
     return EmbeddedProcessor(spec, stage, sha256=catalogue.pinned(settings.model))
 
 
-def _endpoint(settings: Settings, emit: Callable[[event.Event], None]) -> Processor:
+def choose_endpoint(
+    settings: Settings, emit: Callable[[event.Event], None] = lambda _: None
+) -> OpenAIProcessor:
+    """A processor for a model that is given as ``URL#MODEL``.
+
+    Raises:
+        ConfigError: it is no address, or names no model.
+    """
     from edvac.processor.abilities import cache_dir
     from edvac.processor.openai import OpenAIProcessor
 
