@@ -203,7 +203,12 @@ class _Command:
         if not self._flags["yes"]:
             await self._approve(text, roots, with_text=False)
         async with self._machine() as machine:
-            return await self._begin(machine, self._job(text, source.task, values, roots))
+            job = self._job(text, source.task, values, roots)
+            return await self._begin(machine, replace(job, name=self._name(source)))
+
+    def _name(self, source: Source) -> str:
+        """A program file is the same program whatever is edited in it; a workspace may move."""
+        return os.path.relpath(source.path.resolve(), self._workspace) if source.path else ""
 
     async def _begin(self, machine: Machine, job: Job) -> int:
         """Here, or in a process of its own that goes on with the stored run."""

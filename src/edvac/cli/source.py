@@ -18,6 +18,7 @@ class Source:
 
     task: str
     text: str | None
+    path: Path | None = None
 
 
 def read_source(task: str) -> Source:
@@ -29,7 +30,7 @@ def read_source(task: str) -> Source:
     path = Path(task)
     if task.endswith(".edv"):
         try:
-            return Source("", path.read_text(encoding="utf-8"))
+            return Source("", path.read_text(encoding="utf-8"), path)
         except (OSError, UnicodeDecodeError) as problem:
             raise UsageError(
                 "program_unreadable",

@@ -79,6 +79,7 @@ class Record:
             "notes": list(result.notes),
             "model": result.model,
             "escalated": result.escalated,
+            "read": dict(result.read) or None,
         }
         return Record(
             "outcome",

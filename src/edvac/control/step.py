@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeAlias
@@ -78,6 +79,7 @@ class Result:
         model: identity of the model that made the value, `escalated` when that was the one asked
             after others had failed.
         notes: what a person should know (a repair, a fallback).
+        read: input files that it has read, with the hashes of their content.
     """
 
     value: Value
@@ -91,6 +93,7 @@ class Result:
     notes: tuple[str, ...] = ()
     model: str = ""
     escalated: bool = False
+    read: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

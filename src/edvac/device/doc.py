@@ -114,7 +114,10 @@ class Documents:
         async with self._opened(path) as content:
             if place is not None and stretches(place):
                 return await asyncio.to_thread(content.fingerprint, *stretches(place))
-            return await self._fingerprint(content)
+            found = await self._fingerprint(content)
+            if content.descriptor >= 0:  # an input, and nothing that the run made
+                self._files.note_read(path, found)
+            return found
 
     async def close(self) -> None:
         idle, self._idle = self._idle, []

@@ -67,6 +67,14 @@ SIGNATURES = (
         reads=("path",),
     ),
     Signature(
+        "files.hash",
+        (address_param(),),
+        STR,
+        Effect.READ,
+        "The hash of a file's content: two files with one hash are equal. See run.previous.",
+        reads=("path",),
+    ),
+    Signature(
         "files.write",
         (address_param(), Param("text", STR, doc="the whole new content")),
         STR,
@@ -116,6 +124,7 @@ class Files:
     def __init__(self, roots: Roots, held: RunFiles) -> None:
         self._roots = roots
         self._held = held
+        self._read: dict[str, str] = {}  # input files read so far, with their hashes
 
     async def call(self, call: Call) -> Reply:
         match call.signature.function:
@@ -125,6 +134,10 @@ class Files:
                 path = clean(call.text("path"))
                 found = await self.fetch(path)
                 return Reply(Scalar(_utf8(path, found.content), found.label))
+            case "hash":
+                found = await self.fetch(clean(call.text("path")))
+                digest = await asyncio.to_thread(fingerprint, found.content)
+                return Reply(Scalar(digest, found.label.cap(64)))
             case "stat":
                 return await self._stat(clean(call.text("path")))
             case "write":
@@ -149,7 +162,24 @@ class Files:
             return held
         await self._refuse_deleted(path)
         content = await asyncio.to_thread(self._roots.read, path)
+        self.note_read(path, await asyncio.to_thread(fingerprint, content))
         return Held(content, file_label(path))
+
+    def note_read(self, path: str, digest: str) -> None:
+        """An input file was read, whole, and had this hash."""
+        self._read[path] = digest
+
+    def read_of(self, patterns: tuple[str, ...], *, below: bool) -> dict[str, str]:
+        """The input files among these paths that were read, with their hashes; with `below` also
+        those that a pattern matches or a directory holds."""
+        found: dict[str, str] = {}
+        for pattern in map(posixpath.normpath, patterns):
+            if pattern in self._read:
+                found[pattern] = self._read[pattern]
+            elif below:
+                glob = Glob.of(pattern if is_glob(pattern) else f"{pattern}/**")
+                found |= {path: seen for path, seen in self._read.items() if glob.matches(path)}
+        return found
 
     async def open(self, path: str) -> Content:
         """The same for reading it piece by piece; whoever gets it closes it."""

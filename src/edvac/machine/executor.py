@@ -38,6 +38,7 @@ class Execution:
     fresh: bool
     emit: Callable[[event.Event], None]
     behind: Callable[[tuple[str, ...]], Awaitable[Label]]  # who decided what is found at paths
+    read_of: Callable[..., dict[str, str]]  # input files at paths, with the hashes they had
     escalate: Processor | None = None  # asked where answers did not fit; opened when first needed
 
 
@@ -62,13 +63,21 @@ class Executor:
         start = self._clock.now()
         try:
             async with asyncio.timeout(intent.timeout_s):
-                return await self._execute(intent, start)
+                return self._with_read(intent, await self._execute(intent, start))
         except TimeoutError:
             what = f"{intent.call.op} did not end within {intent.timeout_s:g} s"
             failure = Failure("step_timeout", what, seconds=self._clock.now() - start)
         except EdvacError as error:
             failure = Failure.of(error, seconds=self._clock.now() - start)
         return replace(failure, seen=await self._run.behind(intent.access.reads))
+
+    def _with_read(self, intent: Intent, outcome: Outcome) -> Outcome:
+        """With the hashes of the input files that the step read: a later run may ask for them."""
+        signature = intent.call.signature
+        if isinstance(outcome, Failure) or not intent.access.reads or signature.op == "files.list":
+            return outcome
+        below = signature.device not in ("files", "doc")
+        return replace(outcome, read=self._run.read_of(intent.access.reads, below=below))
 
     async def _execute(self, intent: Intent, start: float) -> Outcome:
         model = intent.call.signature.device == "llm"

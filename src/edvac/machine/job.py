@@ -32,6 +32,8 @@ class Job:
             `escalate_model` likewise.
         fresh: take no results from earlier runs.
         budget: what the run may use.
+        name: what makes two runs runs of the same program, whatever was edited in between: the
+            path of its file. Empty: the task in words, or else the program's text.
     """
 
     program: str
@@ -43,6 +45,7 @@ class Job:
     budget: Budget = UNLIMITED
     seed: int = 0
     model: str = ""
+    name: str = ""
     escalate_model: str = ""
 
     @property

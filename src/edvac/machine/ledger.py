@@ -147,6 +147,7 @@ class History:
 
     opened: dict[str, Any] = field(default_factory=dict)
     program: str = ""
+    previous: Value | None = None  # what `run.previous` is
     budget: Budget = UNLIMITED  # the last one that somebody gave it
     whole: bool = True  # False while the program is still being written
     entries: list[Entry] = field(default_factory=list)
@@ -221,6 +222,7 @@ def read_history(store: Store, run: str) -> History:
         match record.kind:
             case "opened":
                 history.opened = entry.body
+                history.previous = entry.value
                 history.budget = Budget.restore(entry.body.get("budget", {}))
             case "program":
                 history.program = entry.body["text"]

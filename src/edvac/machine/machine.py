@@ -33,6 +33,7 @@ from edvac.machine.job import Job, history_to_resume, program_parameters
 from edvac.machine.ledger import History, Ledger, encode, read_history
 from edvac.machine.notify import Waiting, notify
 from edvac.machine.overlay import Overlay
+from edvac.machine.previous import mentions_previous, previous_run, reuse_key
 from edvac.machine.questions import write_answer
 from edvac.processor import Processor
 from edvac.program import Evaluator, Fuel, Program, parse
@@ -188,6 +189,7 @@ class Machine:
         run = self.entropy.token(4)
         store.create_run(RunInfo(run, wall, task=job.task, program=program.digest, title=job.title))
         lease = store.acquire(run, self._owner(), LEASE_S, wall)
+        name = job.name or job.task or program.digest
         opened = {
             "task": job.task,
             "settings": dict(job.settings),
@@ -200,10 +202,16 @@ class Machine:
             "model": self.processor.identity,
             "model_name": job.model,
             "escalate_name": job.escalate_model,
+            "name": name,
             "growing": growing,
             "planner": self._planner() if job.task else "",
         }
-        records = [Record("opened", "", opened), Record("program", "", {"text": program.text})]
+        before = previous_run(store, name, growing or mentions_previous(program.text))
+        opened["left_out"] = before.left_out
+        records = [
+            Record("opened", "", opened, before.value),
+            Record("program", "", {"text": program.text}),
+        ]
         store.append(lease, [encode(store, record) for record in records])
         store.release(lease)
         return run
@@ -231,6 +239,9 @@ class Machine:
             session = _Session(self, run, history, terminal, before)
             try:
                 await self.processor.open()
+                left_out = history.opened.get("left_out")
+                if left_out and again is None:
+                    terminal.emit(event.Note(text=_not_in_previous(left_out)))
                 if history.opened["model"] != self.processor.identity:
                     terminal.emit(_another_model(history.opened["model"], self.processor.identity))
                 replay = self._replay(session, history, retry=again is not None and again.retry)
@@ -251,7 +262,7 @@ class Machine:
                     )
                 )
                 report = _report(run, state, self.clock.now() - start, unit)
-                await self._record_end(lease, report, unit)
+                await self._record_end(lease, report, unit, history)
                 terminal.emit(_closed(report, unit, self._contacted(unit)))
             finally:
                 await session.close()
@@ -289,7 +300,9 @@ class Machine:
         """A name for one owner: two drives of one run in one process must not both own it."""
         return f"pid {os.getpid()} {self.entropy.token(4)}"
 
-    async def _record_end(self, lease: Lease, report: Report, unit: ControlUnit) -> None:
+    async def _record_end(
+        self, lease: Lease, report: Report, unit: ControlUnit, history: History
+    ) -> None:
         """Close the journal; an interrupted or waiting run stays open, so that it can go on."""
         state = "cancelled" if report.state in ("replanned", "unplanned") else report.state
         if state not in ("done", "partial", "cancelled"):
@@ -300,7 +313,9 @@ class Machine:
             )
             return
         body = {"state": state, "seconds": round(report.seconds, 3)} | report.counts
-        await self.ledger.commit(lease, [Record("closed", "", body)])
+        # Found by the next run of this program; see `previous`.
+        key = reuse_key(history.opened.get("name", "")) if state == "done" else ""
+        await self.ledger.commit(lease, [Record("closed", "", body, reuse_key=key)])
         await self.ledger.call(
             lambda store: store.set_state(
                 lease,
@@ -356,6 +371,7 @@ class _Session:
     ) -> None:
         opened = history.opened
         self._budget = history.budget
+        self._previous = history.previous
         self._before = before
         self._machine = machine
         self._run = run
@@ -389,7 +405,9 @@ class _Session:
             },
         )
         return ControlUnit(
-            lambda host: Evaluator(self._program, host, settings, date, Fuel()),
+            lambda host: Evaluator(
+                self._program, host, settings, date, Fuel(), previous=self._previous
+            ),
             replay,
             limits,
             growing=growing,
@@ -404,6 +422,7 @@ class _Session:
             opened["fresh"],
             self._terminal.emit,
             self._files.behind,
+            self._files.read_of,
             machine.escalate,
         )
         executor = Executor(
@@ -420,6 +439,11 @@ class _Session:
 
 def _another_model(before: str, now: str) -> event.Note:
     return event.Note(text=f"the run was begun with {before}; it goes on with {now}")
+
+
+def _not_in_previous(paths: list[str]) -> str:
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return f"no text or too large for run.previous.written: {', '.join(paths[:3])}{more}"
 
 
 async def _nobody(address: str, text: str, options: list[str]) -> str:

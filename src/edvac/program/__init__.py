@@ -8,6 +8,7 @@ from edvac.program.evaluate import Evaluator
 from edvac.program.fuel import Fuel
 from edvac.program.host import Host, Order, StepCall, Unreached
 from edvac.program.library import FunctionDoc, library
+from edvac.program.previous import PREVIOUS, no_previous
 from edvac.program.printer import format_program
 from edvac.program.program import Function, Outline, ParamInfo, Program, Use
 from edvac.program.scope import Scope
@@ -15,6 +16,7 @@ from edvac.program.stubs import stubs
 from edvac.program.verify import Diagnostic, check, parse, verify_prefix
 
 __all__ = [
+    "PREVIOUS",
     "Diagnostic",
     "Evaluator",
     "Fuel",
@@ -32,6 +34,7 @@ __all__ = [
     "check",
     "format_program",
     "library",
+    "no_previous",
     "parse",
     "stubs",
     "verify_prefix",

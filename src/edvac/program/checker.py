@@ -34,6 +34,7 @@ from edvac.program.containers import DATE_PARTS
 from edvac.program.infer import binary_type, compare_clash, joined, widened
 from edvac.program.library import FUNCTIONS, NAMESPACES
 from edvac.program.native import Native
+from edvac.program.previous import PREVIOUS
 from edvac.program.refusal import fail
 from edvac.program.scope import Scope, nearest
 from edvac.program.tree import dotted
@@ -242,10 +243,18 @@ class Checker:
         name = dotted(node) or ""
         if name == "run.date":
             return DATE
+        if name == "run.previous":
+            return PREVIOUS
         if isinstance(node.value, ast.Name) and node.value.id not in scope.names:
             owner = node.value.id
             if owner == "run":
-                fail(node, "name_unknown", f"there is no {name}", "", "There is run.date.")
+                fail(
+                    node,
+                    "name_unknown",
+                    f"there is no {name}",
+                    "",
+                    "There are run.date and run.previous.",
+                )
             if owner in scope.catalogue.devices or owner in NAMESPACES:
                 fail(node, "name_unfit", f"{name} is a function", "", f"Call it: {name}(...).")
         return self.field(node, self.type(node.value, scope), node.attr)

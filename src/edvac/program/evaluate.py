@@ -40,6 +40,7 @@ from edvac.program.identity import Elements
 from edvac.program.mutate import Mutations
 from edvac.program.operate import ARITHMETIC
 from edvac.program.patterns import known_patterns
+from edvac.program.previous import no_previous
 from edvac.program.program import Program
 from edvac.program.tree import RETURNED, assigned, definite, is_param, mutation, root
 
@@ -53,6 +54,7 @@ class Evaluator:
         host: is told of steps and regions.
         params: values of the program's parameters that were set by whoever runs it.
         run_date: what ``run.date`` is; recorded once a run, so that a replay sees the same.
+        previous: what ``run.previous`` is; recorded in the same way.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class Evaluator:
         params: dict[str, Value],
         run_date: dt.date,
         fuel: Fuel,
+        *,
+        previous: Value | None = None,
     ) -> None:
         self.program = program
         self._params = params
@@ -74,6 +78,7 @@ class Evaluator:
         on = Expressions(program, host, self._flow, apply, facts, top=self._top)
         self._on = on
         on.constants["run.date"] = Scalar(run_date, PROGRAM)
+        on.constants["run.previous"] = previous or no_previous()
         on.run_body = self._run
         on.comprehend = Comprehensions(on, self._bind).evaluate
         self._mutations = Mutations(on)

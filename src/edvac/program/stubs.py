@@ -26,8 +26,14 @@ class Quoted(Generic[T]):
     value: T
     quote: str
 
+class Previous:
+    date: date | None
+    files: dict[str, str]
+    written: dict[str, str]
+
 class run:
     date: date
+    previous: Previous
 '''
 PYTHON = BASICS.keys() - {"attempt", "ok", "param"}  # what an editor knows already
 
