@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
+
 from crash_kit import Ended, Server, live, workspace
 
 

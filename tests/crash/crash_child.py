@@ -27,6 +27,8 @@ from edvac.machine import Job, Machine, delivery
 from edvac.machine.driver import Driver
 from edvac.machine.executor import Executor
 from edvac.machine.machine import Terminal
+from edvac.processor import Processor
+from edvac.processor.openai import OpenAIProcessor
 from edvac.processor.scripted import ScriptedProcessor
 
 PROGRAM_TEXT = """
@@ -125,6 +127,18 @@ def watch_executions(path: Path) -> None:
     Executor.execute = executed  # type: ignore[method-assign]
 
 
+def processors_of(order: dict[str, Any], work: Path) -> tuple[Processor, Processor | None]:
+    """A scripted model, or one behind an endpoint; with one to escalate to, the first does not
+    manage what it else repairs."""
+    if "endpoint" not in order:
+        return ScriptedProcessor(answer, delay_s=0.001), None
+    made = [
+        OpenAIProcessor(order["endpoint"], model, records=work / "cache")
+        for model in (("weak", "strong") if order.get("escalate") else ("model",))
+    ]
+    return made[0], made[1] if len(made) > 1 else None
+
+
 async def drive(order: dict[str, Any], work: Path) -> str:
     """Begin the run, or go on with it."""
 
@@ -134,9 +148,10 @@ async def drive(order: dict[str, Any], work: Path) -> str:
             note(work / "asked", f"{question.slot} {order['answer']}", sync=True)
         return order["answer"] == "yes" if doubtful else True
 
-    processor = ScriptedProcessor(answer, delay_s=0.001)
+    processor, escalate = processors_of(order, work)
     terminal = Terminal(answer=reply)
-    with Machine(work, processor, devices={"mail": Mail(work / "mailbox")}) as machine:
+    mail = Mail(work / "mailbox")
+    with Machine(work, processor, escalate=escalate, devices={"mail": mail}) as machine:
         known = machine.ledger.call_now(lambda store: store.runs())
         begun = [info for info in known if info.last_seq]
         if not begun:
