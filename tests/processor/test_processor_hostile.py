@@ -387,4 +387,4 @@ def talk_at(fake: Fake) -> list[EdvacError]:
 
 
 def test_words_are_counted_as_the_fake_does() -> None:
-    assert words({"messages": [{"content": "a b"}, {"content": "c"}]}) == 3
+    assert words({"messages": [{"content": "a b"}, {"content": "c"}]}) == 4

@@ -4,6 +4,7 @@ does, with whatever ill will a test gives it."""
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -70,7 +71,8 @@ class Fake:
 
 
 def words(body: Body) -> int:
-    return sum(len(message["content"].split()) for message in body["messages"])
+    """Words and marks, as many as an honest tokenizer would find at least."""
+    return sum(len(re.findall(r"\w+?\b|_|\W", m["content"])) for m in body["messages"])
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -238,7 +240,9 @@ def obedient_schema(body: Body) -> str:
     return obedient(body) if "response_format" in body else "Hello there!"
 
 
-def llamacpp(name: str = "model.gguf", params: int = 134515008, **more: Any) -> Fake:
+def llamacpp(
+    name: str = "model.gguf", params: int = 134515008, context: int = 2048, **more: Any
+) -> Fake:
     pages = {
         "/v1/models": {
             "models": [{"name": name, "capabilities": ["completion"]}],
@@ -254,7 +258,7 @@ def llamacpp(name: str = "model.gguf", params: int = 134515008, **more: Any) -> 
             ],
         },
         "/props": {
-            "default_generation_settings": {"n_ctx": 2048},
+            "default_generation_settings": {"n_ctx": context},
             "total_slots": 2,
             "model_path": f"/models/{name}",
             "chat_template": "{{ messages }}",
