@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 
-from edvac.machine import detach, processors
+from edvac.machine import detach, every, processors
 from edvac.processor.scripted import ScriptedProcessor
 
 DELAY = float(sys.argv[1])
@@ -17,7 +17,7 @@ def choose(settings: object, emit: object = None) -> ScriptedProcessor:
 
 
 processors.choose_processor = choose  # type: ignore[assignment]
-detach.COMMAND = (sys.executable, __file__, sys.argv[1])
+detach.COMMAND = every.COMMAND = (sys.executable, __file__, sys.argv[1])
 
 if __name__ == "__main__":
     from edvac.cli.main import main

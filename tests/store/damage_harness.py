@@ -43,6 +43,7 @@ SQL: dict[str, str] = {
     "state": "UPDATE run SET state = 'done'",
     "message": "UPDATE inbox SET payload = x'00'",
     "grant": "UPDATE permission SET scope = 'always'",
+    "schedule": "UPDATE schedule SET spec = '[]'",
     "apply": "UPDATE apply SET root = '/'",
     "applied": "UPDATE applied SET mode = 511",
     "no entry": "DELETE FROM applied WHERE path = 'a'",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from edvac.store import (
     Grant,
     NewRecord,
     RunInfo,
+    Schedule,
 )
 
 NOW = 1_000_000_000.0
@@ -417,3 +419,28 @@ def test_gc_keeps_what_is_named_or_young_or_under_a_live_lease(kit: Any) -> None
     swept = store.gc(grace_s=old)
     assert swept.blobs == 4 and swept.labels == 1
     assert store.verify() == []
+
+
+def test_an_append_takes_messages_out_with_it_or_leaves_them(kit: Any) -> None:
+    lease, store = begin(kit), kit.store
+    first, second, third = store.post_all("run-1", "answer", [b"a", b"b", b"c"])
+    store.append(lease, [NewRecord("a", "outcome")], (), [first, third])
+    assert [m.id for m in store.inbox("run-1")] == [second]
+    stale = replace(lease, epoch=lease.epoch + 1)
+    with pytest.raises(LeaseError):
+        store.append(stale, [NewRecord("a", "outcome")], (), [second])
+    assert [m.id for m in kit.reopen().inbox("run-1")] == [second]
+
+
+def test_schedules_are_kept_replaced_and_dropped(kit: Any) -> None:
+    first = Schedule("a", "{}", 1.0, "2026-05-01")
+    second = Schedule("b", "{}", 2.0, "2026-05-01", "run", "why")
+    kit.store.keep_schedule(second)
+    kit.store.keep_schedule(first)
+    store = kit.reopen()
+    assert store.schedules() == [first, second]
+    again = replace(first, fired="2026-05-02")
+    store.keep_schedule(again)
+    assert store.schedules() == [again, second]
+    assert store.drop_schedule("b") and not store.drop_schedule("b")
+    assert kit.reopen().schedules() == [again]

@@ -21,7 +21,7 @@ import edvac.store
 from edvac.core.errors import DamageError, InternalError, LeaseError, StoreError
 from edvac.core.label import USER, Label
 from edvac.core.seams import ManualClock
-from edvac.store import DURABILITY_POINTS, NewRecord, RunInfo, Store, schema
+from edvac.store import DURABILITY_POINTS, NewRecord, RunInfo, Schedule, Store, schema
 from edvac.store.files import SystemFiles
 
 NOW = 1_000_000_000.0
@@ -156,6 +156,19 @@ def test_a_format_that_it_does_not_know_is_refused_and_left_alone(
     with pytest.raises(StoreError) as error:
         Store(tmp_path)
     assert code(error) == refusal and path.read_bytes() == before
+
+
+def test_a_store_of_the_first_release_gets_its_schedules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as first:
+        first.setattr(schema, "MIGRATIONS", {0: schema.MIGRATIONS[0]})
+        first.setattr(schema, "FORMAT", 2)
+        filled(tmp_path)
+    with Store(tmp_path) as store:
+        assert store.schedules() == [] == store.verify()
+        store.keep_schedule(Schedule("a", "{}", 1.0, ""))
+        assert len(store.schedules()) == 1 and len(list(store.records("r"))) == 7
 
 
 def test_an_older_format_is_brought_up_to_date(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "run": ("run", "run", "Run a task in words, or a program."),
     "resume": ("run", "resume", "Go on with an interrupted run."),
+    "every": ("every", "every", "Run a program at set times."),
     "ps": ("inspect", "ps", "List runs."),
     "answer": ("answer", "answer", "Answer the questions of a run."),
     "show": ("inspect", "show", "Show a run, or one step of it."),

@@ -74,6 +74,7 @@ def common(command: Any) -> Any:
 @click.option("--output", type=click.Path(path_type=Path), help="Apply the result there when done.")
 @click.option("--plan-only", is_flag=True, help="Print the program and stop.")
 @click.option("--fresh", is_flag=True, help="Take no results from earlier runs.")
+@click.option("--occurrence", default="", hidden=True)  # given by a schedule
 @common
 def run(task: str, **flags: Any) -> int:
     """Run TASK: a task in words, or the path of a program (.edv); - reads from stdin."""
@@ -204,7 +205,9 @@ class _Command:
             await self._approve(text, roots, with_text=False)
         async with self._machine() as machine:
             job = self._job(text, source.task, values, roots)
-            return await self._begin(machine, replace(job, name=self._name(source)))
+            return await self._begin(
+                machine, replace(job, name=self._name(source), occurrence=self._flags["occurrence"])
+            )
 
     def _name(self, source: Source) -> str:
         """A program file is the same program whatever is edited in it; a workspace may move."""

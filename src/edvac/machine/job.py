@@ -32,6 +32,7 @@ class Job:
             `escalate_model` likewise.
         fresh: take no results from earlier runs.
         budget: what the run may use.
+        occurrence: of a schedule, for which this is the run.
         name: what makes two runs runs of the same program, whatever was edited in between: the
             path of its file. Empty: the task in words, or else the program's text.
     """
@@ -46,6 +47,7 @@ class Job:
     seed: int = 0
     model: str = ""
     name: str = ""
+    occurrence: str = ""
     escalate_model: str = ""
 
     @property

@@ -27,6 +27,7 @@ from edvac.device import (
 )
 from edvac.machine.budget import UNLIMITED, Budget
 from edvac.machine.driver import LEASE_S, Answer, Driver, Front
+from edvac.machine.every import occurrence_key
 from edvac.machine.executor import Execution, Executor
 from edvac.machine.growth import Growth, Writer
 from edvac.machine.job import Job, history_to_resume, program_parameters
@@ -209,7 +210,7 @@ class Machine:
         before = previous_run(store, name, growing or mentions_previous(program.text))
         opened["left_out"] = before.left_out
         records = [
-            Record("opened", "", opened, before.value),
+            Record("opened", "", opened, before.value, reuse_key=occurrence_key(job.occurrence)),
             Record("program", "", {"text": program.text}),
         ]
         store.append(lease, [encode(store, record) for record in records])

@@ -21,6 +21,7 @@ from edvac.store.model import (
     Problem,
     Record,
     RunInfo,
+    Schedule,
     State,
     Swept,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "Process",
     "Record",
     "RunInfo",
+    "Schedule",
     "State",
     "Store",
     "StoreProtocol",

@@ -42,6 +42,7 @@ from edvac.store.model import (
     Problem,
     Record,
     RunInfo,
+    Schedule,
     State,
     Swept,
 )
@@ -94,6 +95,7 @@ class MemoryStore:
         self._blob_times: dict[str, float] = {}
         self._reuse: dict[str, dict[int, tuple[str, int]]] = {}
         self._grants: dict[str, Grant] = {}
+        self._schedules: dict[str, Schedule] = {}
 
     def close(self) -> None:
         return None
@@ -401,12 +403,17 @@ class MemoryStore:
     # inbox and permissions
 
     def post(self, run: str, kind: MessageKind, payload: bytes = b"") -> int:
+        return self.post_all(run, kind, [payload])[0]
+
+    def post_all(self, run: str, kind: MessageKind, payloads: Sequence[bytes]) -> list[int]:
         if kind not in MESSAGE_KINDS:
             raise InternalError("message_kind_unknown", f"{kind!r} is no kind of message")
         found = self._get(run)
-        self._messages += 1
-        found.inbox.append(Message(self._messages, run, kind, payload, self._clock.wall()))
-        return self._messages
+        first = self._messages + 1
+        for payload in payloads:
+            self._messages += 1
+            found.inbox.append(Message(self._messages, run, kind, payload, self._clock.wall()))
+        return list(range(first, self._messages + 1))
 
     def inbox(self, run: str, after: int = 0) -> list[Message]:
         return [message for message in self._get(run).inbox if message.id > after]
@@ -431,6 +438,15 @@ class MemoryStore:
 
     def revoke(self, grant: str) -> bool:
         return self._grants.pop(grant, None) is not None
+
+    def keep_schedule(self, schedule: Schedule) -> None:
+        self._schedules[schedule.id] = schedule
+
+    def schedules(self) -> list[Schedule]:
+        return sorted(self._schedules.values(), key=lambda one: (one.created, one.id))
+
+    def drop_schedule(self, schedule: str) -> bool:
+        return self._schedules.pop(schedule, None) is not None
 
     # care
 

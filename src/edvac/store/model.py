@@ -195,6 +195,19 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Schedule:
+    """What is run at set times: `spec` is JSON that only the scheduler reads, `fired` the name of
+    the occurrence begun last, `run` what it became, `said` why it did not."""
+
+    id: str
+    spec: str
+    created: float
+    fired: str
+    run: str = ""
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Something that `verify` found: `where` names the table, run or blob."""
 

@@ -1,4 +1,4 @@
-"""Small durable rows beside the journal: a run's inbox, and the permissions people gave."""
+"""Small durable rows beside the journal: a run's inbox, the permissions people gave, schedules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from edvac.core.errors import InternalError
 from edvac.core.seams import durability_point
 from edvac.store.inbox import take_message
-from edvac.store.model import MESSAGE_KINDS, Grant, Message, MessageKind
+from edvac.store.model import MESSAGE_KINDS, Grant, Message, MessageKind, Schedule
 from edvac.store.part import Part
 from edvac.store.schema import Execute
 from edvac.store.seal import reseal, sealed, sound
@@ -20,6 +20,10 @@ _WAITING = sealed(
 _PERMISSIONS = sealed(
     "SELECT id, shape, scope, expires, created, SOUND FROM permission ORDER BY created, id",
     "permission",
+)
+_SCHEDULES = sealed(
+    "SELECT id, spec, created, fired, run, said, SOUND FROM schedule ORDER BY created, id",
+    "schedule",
 )
 
 
@@ -81,4 +85,25 @@ class NotePart(Part):
         """Remove a permission; whether it was there."""
         with self._db.write("revoking a permission") as execute:
             rows = execute("DELETE FROM permission WHERE id = ? RETURNING id", (grant,)).fetchall()
+        return bool(rows)
+
+    def keep_schedule(self, schedule: Schedule) -> None:
+        """Keep a schedule; the same id replaces."""
+        row = (schedule.id, schedule.spec, schedule.created)
+        with self._db.write("storing a schedule") as execute:
+            execute(
+                "INSERT OR REPLACE INTO schedule (id, spec, created, fired, run, said)"
+                " VALUES (?,?,?,?,?,?)",
+                (*row, schedule.fired, schedule.run, schedule.said),
+            )
+            reseal(execute, "schedule", "id = ?", (schedule.id,))
+
+    def schedules(self) -> list[Schedule]:
+        """All of them, oldest first."""
+        return [Schedule(*row) for row in sound("schedule", self._db.rows(_SCHEDULES))]
+
+    def drop_schedule(self, schedule: str) -> bool:
+        """Remove a schedule; whether it was there."""
+        with self._db.write("removing a schedule") as execute:
+            rows = execute("DELETE FROM schedule WHERE id = ? RETURNING id", (schedule,)).fetchall()
         return bool(rows)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from edvac.core.errors import StoreError
 
 APPLICATION_ID = 0x45445643  # "EDVC"
-FORMAT = 2
+FORMAT = 3
 OLDEST = 2  # the first release's
 
 Execute: TypeAlias = Callable[..., Any]
@@ -131,7 +131,16 @@ def _create(execute: Execute) -> None:
             execute(statement)
 
 
-MIGRATIONS: dict[int, Callable[[Execute], None]] = {0: _create}
+def _schedules(execute: Execute) -> None:
+    """2 → 3: what is run at set times."""
+    execute(
+        "CREATE TABLE schedule (id TEXT PRIMARY KEY, spec TEXT NOT NULL, created REAL NOT NULL,"
+        " fired TEXT NOT NULL, run TEXT NOT NULL, said TEXT NOT NULL,"
+        " mark BLOB NOT NULL DEFAULT x'') WITHOUT ROWID"
+    )
+
+
+MIGRATIONS: dict[int, Callable[[Execute], None]] = {0: _create, 2: _schedules}
 
 
 def migrate(execute: Execute) -> int:

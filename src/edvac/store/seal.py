@@ -22,6 +22,7 @@ _COLUMNS = {
     "applied": "number, round, path, before, after, mode, state",
     "inbox": "id, number, kind, payload, posted, taken",
     "permission": "id, shape, scope, expires, created",
+    "schedule": "id, spec, created, fired, run, said",
 }
 TABLES = tuple(_COLUMNS)
 _encode = msgspec.msgpack.Encoder().encode
