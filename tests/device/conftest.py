@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,3 +14,5 @@ from sandbox_kit import skip_without_bubblewrap
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     skip_without_bubblewrap(item)
+    if item.get_closest_marker("ocr") and shutil.which("tesseract") is None:
+        pytest.skip("needs tesseract")

@@ -99,7 +99,7 @@ class Documents:
             answer = await self._ask(request, content)
             label = combine([content.label])
         if answer.error:
-            raise _refused(path, answer)
+            raise _refused(path, answer, listing=listing)
         notes = list(answer.notes)
         if not bubblewrap.probe().available:
             notes.append("read without a sandbox: there is none here (see `edvac doctor`)")
@@ -189,7 +189,7 @@ def _no_part(path: str, why: str) -> DeviceError:
     )
 
 
-def _refused(path: str, answer: Parsed) -> DeviceError:
+def _refused(path: str, answer: Parsed, *, listing: bool) -> DeviceError:
     why = f"{answer.error[0].upper()}{answer.error[1:]}."
     match answer.kind:
         case "part_unknown":
@@ -202,6 +202,8 @@ def _refused(path: str, answer: Parsed) -> DeviceError:
             return DeviceError("document_encrypted", f"{path!r} is encrypted", why, fix)
         case "too_large":
             fix = "Read it part by part: doc.text(path, part) for each of doc.parts(path)."
+            if listing:
+                fix = "Split the file, or ask for larger parts with doc.parts(path, size=...)."
             return DeviceError("document_too_large", f"{path!r} is too large", why, fix)
         case "ocr_missing":
             fix = (

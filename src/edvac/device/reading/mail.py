@@ -66,9 +66,12 @@ def read_mail(data: bytes, nested: Nested) -> Reading:
     Raises:
         Unreadable: no mail, or one nested or split beyond the bounds.
     """
-    message = email.message_from_bytes(data, policy=email.policy.compat32)
     mail = _Mail(nested)
-    sections = list(_sections(message, mail, "", 0))
+    try:
+        message = email.message_from_bytes(data, policy=email.policy.compat32)
+        sections = list(_sections(message, mail, "", 0))
+    except RecursionError as problem:
+        raise Unreadable("its parts lie too deep in each other", "too_large") from problem
     return Reading(sections, mail.notes)
 
 
@@ -79,7 +82,7 @@ def _sections(message: Message, mail: _Mail, above: str, depth: int) -> Iterator
     head = _head(message)
     parts = _gather(message, mail, 0)
     text = parts.text
-    if not text.strip():
+    if not text.strip() and not parts.attached:
         mail.notes.append(f"{above.rstrip(' >') or 'the e-mail'} has no body")
     yield Section(f"{head}\n\n{text}" if text.strip() else head)
     for number, part in enumerate(parts.attached, 1):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
-MAX_PIXELS = 40_000_000  # of what is handed to tesseract
+MAX_PIXELS = 25_000_000  # of what is handed to tesseract
 MAX_PAGES = 300  # pictures of one call
 MAX_LANGUAGES = 4
 _SECONDS = 60  # for one picture, by the clock
