@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edvac.device.reading import ocr
+from edvac.device.reading.layer import text_layer
 from edvac.device.reading.marks import NO_TEXT, Reading, Section, ranges
 from edvac.device.reading.refusal import Unreadable
 from edvac.device.reading.source import Source
@@ -62,7 +63,7 @@ def _page(document: Any, number: int) -> tuple[Section, bool]:
     try:
         page = document[number - 1]
         try:
-            text = _layer(page)
+            text = text_layer(page)
             if not _is_scan(page, text):
                 return Section(text, mark, "" if text.strip() else NO_TEXT), False
             seen = _seen(page)
@@ -76,15 +77,6 @@ def _page(document: Any, number: int) -> tuple[Section, bool]:
         return Section(text, mark, f"not read: {problem}"), False
     best = seen if len(seen.strip()) >= len(text.strip()) else text
     return Section(best, mark, "" if best.strip() else NO_TEXT), best is seen and bool(seen)
-
-
-def _layer(page: Any) -> str:
-    """The page's text, and what has been filled into its forms."""
-    layer = page.get_textpage()
-    try:
-        return str(layer.get_text_range()).replace("\r\n", "\n").replace("\r", "\n")
-    finally:
-        layer.close()
 
 
 def _is_scan(page: Any, text: str) -> bool:

@@ -142,28 +142,39 @@ def refuse_binary(head: bytes) -> None:
 def delimiter(sample: str) -> str:
     """What separates the columns of a table: the sign that gives the most lines equally many."""
     best, score = ",", 0.0
-    lines = sample[:_SAMPLE].splitlines()[:200]
-    lines = lines[:-1] if len(lines) > 1 and len(sample) > _SAMPLE else lines
-    for sign in _DELIMITERS:
-        widths = Counter(map(len, _rows(lines, sign)))
-        width, times = max(widths.items(), key=lambda found: (found[1], found[0]), default=(1, 0))
-        if width > 1 and times / sum(widths.values()) + min(width, 50) / 1000 > score:
-            best, score = sign, times / sum(widths.values()) + min(width, 50) / 1000
+    lines = _first_lines(sample)
+    for strict_ in (True, False):
+        for sign in _DELIMITERS:
+            widths = Counter(map(len, _rows(lines, sign, strict=strict_)))
+            width, times = max(widths.items(), key=lambda one: (one[1], one[0]), default=(1, 0))
+            fit = times / max(1, widths.total()) + min(width, 50) / 1000
+            if width > 1 and fit > score:
+                best, score = sign, fit
+        if score:
+            break
     return best
 
 
-def _rows(lines: list[str], sign: str) -> list[list[str]]:
+def _first_lines(sample: str) -> list[str]:
+    """Some lines, without one that the sample cuts."""
+    lines = sample[:_SAMPLE].splitlines()[:200]
+    return lines[:-1] if len(lines) > 1 and len(sample) > _SAMPLE else lines
+
+
+def _rows(lines: list[str], sign: str, *, strict: bool) -> list[list[str]]:
+    """The rows that this sign makes; none where a quote then stands in the middle of a field."""
     try:
-        return [row for row in csv.reader(lines, delimiter=sign) if row]
-    except csv.Error:  # a field without end: quotes mean nothing here
-        return [line.split(sign) for line in lines if line]
+        return [row for row in csv.reader(lines, delimiter=sign, strict=strict) if row]
+    except csv.Error:
+        return [] if strict else [line.split(sign) for line in lines if line]
 
 
 def dialect(raw: str) -> list[str]:
     """What is unusual in how a table is written."""
     sign = delimiter(raw)
     notes = [] if sign == "," else [f"columns are separated by {sign!r}"]
-    cells = [cell.strip() for row in _rows(raw[:_SAMPLE].splitlines()[:200], sign) for cell in row]
+    rows = _rows(_first_lines(raw), sign, strict=False)
+    cells = [cell.strip() for row in rows for cell in row]
     commas = sum(bool(_COMMA_NUMBER.fullmatch(cell)) for cell in cells)
     points = sum(bool(_POINT_NUMBER.fullmatch(cell)) for cell in cells)
     if commas > points:
