@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edvac.device.reading import image, kinds, mbox, pdf, plain, sheets, word
 from edvac.device.reading.html import visible
 from edvac.device.reading.mail import Nested, read_mail
-from edvac.device.reading.marks import Reading, Section
+from edvac.device.reading.marks import NO_TEXT, Reading, Section, label
 from edvac.device.reading.refusal import Unreadable
 from edvac.device.reading.source import Source, fingerprint
 
@@ -40,7 +40,7 @@ def read(name: str, source: Source, part: Part | None = None) -> Reading:
     if source.size == 0 or (source.size < 65_536 and not source.head.strip()):
         raise Unreadable("the file is empty", "empty")
     if part is not None:
-        return _part(name, source, part)
+        return _reported(_part(name, source, part), part)
     kind = kinds.kind_of(name, source)
     found = _whole(name, kind, source, 0)
     found.notes += kinds.misnamed(name, kind)
@@ -109,7 +109,7 @@ def _part(name: str, source: Source, part: Part) -> Reading:
                 return _bare(pdf.read_pdf(source, part.number))
             if kind == "image":
                 return _bare(image.read_image(source, part.number))
-        case "sheet":
+        case "sheet" if kinds.kind_of(name, source) == "sheets":
             return _bare(sheets.read_sheets(source, part.name.partition(" ")[2]))
         case "message" | "lines" | "rows":
             return _stretch(source, part)
@@ -117,6 +117,16 @@ def _part(name: str, source: Source, part: Part) -> Reading:
             text = read(name, source).text()
             return Reading([Section(text[part.start : part.end])])
     raise Unreadable("it has no such part", "part_unknown")
+
+
+def _reported(found: Reading, part: Part) -> Reading:
+    """A part without text is its mark, for the parts around it may have some."""
+    if any(
+        section.text.strip() or section.missing not in ("", NO_TEXT) for section in found.sections
+    ):
+        return found
+    notes = found.notes or [f"no text in {label(part.name)}"]
+    return Reading([Section(f"[{label(part.name)}: {NO_TEXT}]")], notes)
 
 
 def _bare(found: Reading) -> Reading:
