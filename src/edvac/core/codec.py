@@ -59,11 +59,13 @@ def label_key(label: Label) -> str:
 
 
 class Encoder:
-    """Encodes values; collects the labels that it met in `labels`, by key."""
+    """Encodes values; collects the labels that it met in `labels`, by key, and in `blobs` what the
+    encoded values need to be read back."""
 
     def __init__(self, put_blob: PutBlob) -> None:
         self._put_blob = put_blob
         self.labels: dict[str, Label] = {}
+        self.blobs: list[str] = []
 
     def encode(self, value: Value) -> bytes:
         """Bytes of a complete value.
@@ -110,6 +112,7 @@ class Encoder:
         raw = scalar.raw
         match raw:
             case LazyText():
+                self.blobs.append(raw.ref)
                 return _BLOB, [raw.ref, raw.size]
             case Decimal():
                 return _DECIMAL, str(raw)
@@ -120,7 +123,8 @@ class Encoder:
             case str() if len(raw) * 4 > INLINE_LIMIT:
                 body = raw.encode()
                 if len(body) > INLINE_LIMIT:
-                    return _BLOB, [self._put_blob(body), len(body)]
+                    self.blobs.append(self._put_blob(body))
+                    return _BLOB, [self.blobs[-1], len(body)]
         return _SCALAR, raw
 
 

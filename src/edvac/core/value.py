@@ -14,6 +14,8 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import math
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field, replace
@@ -26,21 +28,46 @@ from edvac.core.label import PUBLIC, Label, combine
 Atom: TypeAlias = bool | int | float | Decimal | str | dt.date | None
 
 
+class _Recent:
+    """The large texts read last, so that a run over very many holds only some of them."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._texts: OrderedDict[str, str] = OrderedDict()
+        self._lock = threading.Lock()  # a value may be read wherever it is needed
+
+    def get(self, ref: str, load: Callable[[str], str]) -> str:
+        with self._lock:
+            found = self._texts.get(ref)
+            if found is not None:
+                self._texts.move_to_end(ref)
+                return found
+        found = load(ref)
+        with self._lock:
+            if ref not in self._texts:
+                self._texts[ref] = found
+                self._size += len(found)
+            while self._size > self._limit and len(self._texts) > 1:
+                self._size -= len(self._texts.popitem(last=False)[1])
+        return found
+
+
+_recent = _Recent(16 * 1024 * 1024)  # characters
+
+
 class LazyText:
     """Text over the inline limit, kept by its blob until somebody reads it."""
 
-    __slots__ = ("_load", "_text", "ref", "size")
+    __slots__ = ("_load", "ref", "size")
 
     def __init__(self, ref: str, size: int, load: Callable[[str], str]) -> None:
         self.ref = ref
         self.size = size
         self._load = load
-        self._text: str | None = None
 
     def text(self) -> str:
-        if self._text is None:
-            self._text = self._load(self.ref)
-        return self._text
+        return _recent.get(self.ref, self._load)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +212,17 @@ def completed(operand: Operand) -> Value:
         case Instance():
             return replace(here, fields={k: completed(v) for k, v in here.fields.items()})
     return here
+
+
+def lazy_texts(value: Value) -> Iterator[LazyText]:
+    """Every text inside that lies in a blob."""
+    if isinstance(value, Scalar):
+        if isinstance(value.raw, LazyText):
+            yield value.raw
+        return
+    for child in map(settle, children(value)):
+        if not isinstance(child, Cell):
+            yield from lazy_texts(child)
 
 
 def first_failure(operand: Operand) -> Failed | None:

@@ -88,7 +88,7 @@ class Documents:
 
     async def call(self, call: Call) -> Reply:
         path = clean(call.text("path"))
-        listing = call.signature.function == "parts"
+        listing, place = call.signature.function == "parts", None
         request: dict[str, Any] = {"op": call.signature.function, "name": Path(path).name}
         if listing:
             request["size"] = _size(call.data("size"))
@@ -96,7 +96,8 @@ class Documents:
             place = _place(path, call)
             request["part"] = place and msgspec.to_builtins(place)
         async with self._opened(path) as content:
-            answer = await self._ask(request, content)
+            stretch = place is not None and bool(stretches(place))
+            answer = await self._ask(request, content, stretch=stretch)
             label = combine([content.label])
         if answer.error:
             raise _refused(path, answer, listing=listing)
@@ -134,11 +135,11 @@ class Documents:
         finally:
             content.close()
 
-    async def _ask(self, request: dict[str, Any], content: Content) -> Parsed:
+    async def _ask(self, request: dict[str, Any], content: Content, *, stretch: bool) -> Parsed:
         async with self._room:
             parser = self._idle.pop() if self._idle else Parser()
             try:
-                answer = await parser.ask(request, content)
+                answer = await parser.ask(request, content, stretch=stretch)
                 self._idle.append(parser)
             finally:
                 if parser not in self._idle:

@@ -22,8 +22,7 @@ from edvac.sandbox import Grant, Spec, bubblewrap, end, interpreter, start
 
 READING = Path(__file__).with_name("reading")  # the modules that run inside
 MAX_ANSWER = 128 * 1024 * 1024  # bytes that a parser may answer
-FIRST = 1 << 20  # bytes of a document that go along with the request
-BLOCK = 1 << 20  # bytes that it may ask for at once
+BLOCK = 1 << 17  # bytes that it may ask for at once; of a whole document the first go along
 MAX_READ = 16  # times the size of the document, in all
 SECONDS = 20  # of computing for a document, and one more for each
 PER_SECOND = 2_000_000  # bytes
@@ -68,8 +67,10 @@ class Parser:
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
 
-    async def ask(self, request: dict[str, Any], content: Content) -> Parsed:
-        """The answer of `edvac.device.reading.serve`.
+    async def ask(
+        self, request: dict[str, Any], content: Content, *, stretch: bool = False
+    ) -> Parsed:
+        """The answer of `edvac.device.reading.serve`; a stretch has no use for the beginning.
 
         Raises:
             ProcessorError: the process died or lied; try again with another parser.
@@ -85,7 +86,7 @@ class Parser:
         allowed = SECONDS + content.size // PER_SECOND
         header = msgspec.json.encode(request | {"bytes": content.size, "seconds": allowed})
         try:
-            head = await asyncio.to_thread(content.read, 0, FIRST)
+            head = await asyncio.to_thread(content.read, 0, 0 if stretch else BLOCK)
         except OSError as problem:
             raise unread(name, f"{problem.strerror or problem}") from problem
         try:
@@ -108,7 +109,7 @@ class Parser:
             kind, offset, size = _ASK.unpack(await source.readexactly(_ASK.size))
             if kind == b"A" and size <= MAX_ANSWER:
                 return msgspec.json.decode(await source.readexactly(size), type=Parsed)
-            left -= max(size, BLOCK // 16)
+            left -= max(size, BLOCK // 2)
             if kind != b"R" or size > BLOCK or offset + size > content.size or left < 0:
                 raise _died(name)
             data = await asyncio.to_thread(content.read, offset, size)

@@ -15,11 +15,12 @@ from edvac.control import Failure, Intent, Outcome, Result, Usage
 from edvac.control.context import TEMPLATE_VERSION, assemble, read_answer
 from edvac.control.step import WrittenFile
 from edvac.core import event
-from edvac.core.errors import EdvacError, ModelOutputError
+from edvac.core.codec import INLINE_LIMIT
+from edvac.core.errors import DamageError, EdvacError, ModelOutputError
 from edvac.core.label import Label
 from edvac.core.seams import Clock
 from edvac.core.signature import Effect
-from edvac.core.value import Failed
+from edvac.core.value import Failed, LazyText, Scalar, Value, lazy_texts
 from edvac.device import Call, Device
 from edvac.machine.ledger import Ledger, decoder_of, read_entry
 from edvac.processor import Processor
@@ -96,7 +97,22 @@ class Executor:
         reply = await device.call(_call(intent))
         files = tuple(WrittenFile(new.path, new.content, new.label) for new in reply.files)
         seconds = self._clock.now() - start
-        return Result(reply.value, seconds, files=files, notes=reply.notes, reuse_key=key)
+        value = await self._laid_down(reply.value)
+        return Result(value, seconds, files=files, notes=reply.notes, reuse_key=key)
+
+    async def _laid_down(self, value: Value) -> Value:
+        """A large text goes to its blob at once, so that a run over very many holds few of them."""
+        raw = value.raw if isinstance(value, Scalar) else None
+        if not isinstance(value, Scalar) or not isinstance(raw, str):
+            return value
+        if len(raw) * 4 <= INLINE_LIMIT or len(body := raw.encode()) <= INLINE_LIMIT:
+            return value
+
+        def put(store: Store) -> LazyText:
+            ref = store.put_blob(body)
+            return LazyText(ref, len(body), lambda name: store.get_blob(name).decode())
+
+        return replace(value, raw=await self._ledger.call(put))
 
     async def _model(self, intent: Intent, start: float) -> Outcome:
         escalated = intent.escalated and self._escalate is not None
@@ -176,6 +192,11 @@ class Executor:
             entry = read_entry(decoder_of(store), record)
             if entry.value is None or isinstance(entry.value, Failed):
                 return None
+            try:
+                for text in lazy_texts(entry.value):
+                    store.get_blob(text.ref)
+            except DamageError:
+                return None  # made anew, it is stored anew
             return Result(
                 entry.value,
                 prompt=tuple(store.segment(name) for name in entry.prompt),

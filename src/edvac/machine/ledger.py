@@ -101,13 +101,7 @@ def _version(
 
 def encode(store: Store, record: Record) -> NewRecord:
     """A record in its stored form; large texts go to blobs, prompts to segments."""
-    blobs: list[str] = []
-
-    def put(data: bytes) -> str:
-        blobs.append(store.put_blob(data))
-        return blobs[-1]
-
-    encoder = Encoder(put)
+    encoder = Encoder(store.put_blob)
     body = dict(record.body)
     if record.value is not None:
         body["value"] = encoder.encode(record.value)
@@ -119,7 +113,7 @@ def encode(store: Store, record: Record) -> NewRecord:
         record.kind,
         msgspec.msgpack.encode(body),
         labels=labels,
-        blobs=tuple(blobs),
+        blobs=tuple(dict.fromkeys(encoder.blobs)),
         segments=segments,
         reuse_key=record.reuse_key or None,
     )

@@ -10,8 +10,8 @@ from typing import Any
 
 from edvac.device.reading.refusal import Unreadable
 
-BLOCK = 1 << 20  # bytes that are asked for at once
-_KEPT = 32  # blocks, for what is read back and forth
+BLOCK = 1 << 17  # bytes that are asked for at once
+_KEPT = 256  # blocks, for what is read back and forth
 MAX_WHOLE = 64 * 1024 * 1024  # bytes of what can only be read as a whole
 
 
