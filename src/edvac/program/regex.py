@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from edvac.core.errors import OperandError
-from edvac.core.schema import STR, ListOf
+from edvac.core.schema import INT, STR, ListOf, TupleOf
 from edvac.program.limits import PATTERN_CHARS, SEARCHED_CHARS
 from edvac.program.native import Registry, Work
 from edvac.program.operate import too_large
@@ -147,6 +147,17 @@ def _ready(work: Work, pattern: str, text: str) -> re.Pattern[str]:
         )
     work.make(len(text) * 2)
     return found
+
+
+@_put(
+    "text.grep",
+    "Number and text of each line in which a pattern is found; the first line has number `first`.",
+    result=ListOf(TupleOf((INT, STR))),
+)
+def _grep(work: Work, text: str, pattern: str, first: int = 1) -> list[tuple[int, str]]:
+    found = _ready(work, pattern, text)
+    lines = enumerate(text.splitlines(), first)
+    return [(number, line) for number, line in lines if found.search(line)]
 
 
 @_put("re.findall", "Every match, or the groups of every match.", result=ListOf(STR))
