@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_endpoint import Body, Fake, Handler, hello, llamacpp, lmstudio, ollama, running, vllm
+from fake_endpoint import (
+    Body,
+    Fake,
+    Handler,
+    hello,
+    llamacpp,
+    lmstudio,
+    ollama,
+    only_gbnf,
+    running,
+    vllm,
+)
 
 from edvac.core.errors import ConfigError, OperandError
 from edvac.core.seams import ManualClock
@@ -77,12 +88,12 @@ PRODUCTS: dict[str, tuple[Callable[..., Fake], str, Abilities]] = {
     "llama.cpp": (
         llamacpp,
         "any",
-        Abilities(product="llama.cpp", schema=True, grammar=True, context=2048, slots=2),
+        Abilities(product="llama.cpp", schema=True, grammar="lark", context=2048, slots=2),
     ),
     "vLLM": (
         vllm,
         "Qwen/Qwen3-8B",
-        Abilities(product="vLLM", schema=True, grammar=True, context=32768),
+        Abilities(product="vLLM", schema=True, grammar="lark", context=32768),
     ),
     "LM Studio": (
         lmstudio,
@@ -129,6 +140,10 @@ def test_a_grammar_is_sent_in_the_products_own_words(rig: Rig) -> None:
         processor, _ = rig.use(fake, LARK, model="Qwen/Qwen3-8B")
         assert fake.chats[0]["structured_outputs"] == {"grammar": 'start: "a"'}
         assert fake.chats[0]["continue_final_message"] is True
+    with running(llamacpp(say=only_gbnf)) as fake:
+        processor, _ = rig.use(fake, LARK)
+        assert processor.has_grammar
+        assert fake.chats[0]["grammar"] == 'root ::= "a"\n'
     with running(ollama()) as fake:
         processor, _ = rig.use(fake, LARK, model="llama3.2")
         assert not processor.has_grammar

@@ -33,6 +33,11 @@ def obedient(body: Body) -> str:
     return "Hello there!"
 
 
+def only_gbnf(body: Body) -> str:
+    """As llama.cpp's server without Lark: it refuses that (see `Handler`)."""
+    return "edvac-7319" if body.get("grammar", "").startswith("root ::=") else obedient_schema(body)
+
+
 @dataclass
 class Fake:
     """One endpoint.

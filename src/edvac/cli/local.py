@@ -111,7 +111,7 @@ def _described(found: Abilities) -> str:
         name
         for name, able in (
             ("JSON schema", found.schema),
-            ("grammar", found.grammar),
+            ("grammar", bool(found.grammar)),
             ("tools", found.tools),
             ("thinks first", found.thinks),
         )

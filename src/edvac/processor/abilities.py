@@ -12,16 +12,18 @@ import hashlib
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import platformdirs
 
 from edvac.processor.clean import fenced_json, without_thinking
+from edvac.processor.gbnf import from_lark
 from edvac.processor.product import OTHER, VLLM, Served
 from edvac.processor.web import get, rows, text
 
 VERSION = 1
+Notation: TypeAlias = Literal["", "lark", "gbnf"]
 MAX_AGE_S = 30 * 86400.0
 MAX_RECORD = 64 * 1024  # bytes
 PROBE_TOKENS = 48
@@ -37,7 +39,7 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
         mark: of the weights, as the server tells them apart; empty where it does not.
         answers_as: the model's name in its answers.
         schema: decodes under a JSON schema.
-        grammar: decodes under a Lark grammar.
+        grammar: the notation in which it takes a grammar to decode under; empty is none.
         tools: can call tools.
         thinks: thinks before it answers, which costs tokens of the answer.
         context: tokens that one request has room for; 0 where it is not known.
@@ -50,7 +52,7 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
     mark: str = ""
     answers_as: str = ""
     schema: bool = False
-    grammar: bool = False
+    grammar: Notation = ""
     tools: bool = False
     thinks: bool = False
     context: int = 0
@@ -97,7 +99,7 @@ async def probe(ask: Ask, kind: str, served: Served | None, now: float) -> Abili
     thinks = bool(_thoughts(message)) or without_thinking(content) != content
     tokens = THINKING_TOKENS if thinks else PROBE_TOKENS
     schema = await ask(_body(tokens, response_format=schema_format(_SCHEMA)))
-    grammar = await ask(_body(tokens, **grammar_part(kind, _LARK)))
+    grammar = await _notation(ask, kind, tokens)
     tools = served.tools if served is not None else None
     if tools is None:
         called = await ask(_body(tokens, tools=[_TOOL], tool_choice="required"))
@@ -107,13 +109,23 @@ async def probe(ask: Ask, kind: str, served: Served | None, now: float) -> Abili
         mark=served.mark if served is not None else "",
         answers_as=text(plain, "model"),
         schema=_is_word(_content(schema)),
-        grammar=_content(grammar) == _WORD,
+        grammar=grammar,
         tools=tools,
         thinks=thinks,
         context=served.context if served is not None else 0,
         slots=served.slots if served is not None else 0,
         probed=now,
     )
+
+
+async def _notation(ask: Ask, kind: str, tokens: int) -> Notation:
+    """The first notation in which it decodes under a grammar: Lark says more."""
+    notations: tuple[Literal["lark", "gbnf"], ...] = ("lark", "gbnf")
+    for notation in notations:
+        answer = await ask(_body(tokens, **grammar_part(kind, notation, _LARK)))
+        if _content(answer) == _WORD:
+            return notation
+    return ""
 
 
 _SCHEMA = {
@@ -143,11 +155,12 @@ def schema_format(schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": named}
 
 
-def grammar_part(kind: str, lark: str) -> dict[str, Any]:
+def grammar_part(kind: str, notation: Literal["lark", "gbnf"], lark: str) -> dict[str, Any]:
     """The parts of a request that ask for an answer under a Lark grammar."""
+    text = lark if notation == "lark" else from_lark(lark)
     if kind == VLLM:
-        return {"structured_outputs": {"grammar": lark}}
-    return {"grammar": f"%llguidance {{}}\n{lark}"}
+        return {"structured_outputs": {"grammar": text}}
+    return {"grammar": f"%llguidance {{}}\n{lark}" if notation == "lark" else text}
 
 
 def _body(tokens: int = PROBE_TOKENS, **parts: Any) -> dict[str, Any]:

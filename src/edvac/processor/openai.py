@@ -121,7 +121,7 @@ class OpenAIProcessor:
     @property
     def has_grammar(self) -> bool:
         found = self._abilities
-        return found is not None and found.grammar and found.product in PREFILLS
+        return found is not None and bool(found.grammar) and found.product in PREFILLS
 
     @property
     def abilities(self) -> Abilities | None:
@@ -289,7 +289,7 @@ class OpenAIProcessor:
         if request.schema is not None and (able is None or able.schema):
             body["response_format"] = abilities.schema_format(request.schema)
         if request.lark is not None and able is not None and able.grammar:
-            body |= abilities.grammar_part(able.product, request.lark)
+            body |= abilities.grammar_part(able.product, able.grammar, request.lark)
         if "max_tokens" in self._left_out:
             body["max_completion_tokens"] = most
         return {name: part for name, part in body.items() if name not in self._left_out}
