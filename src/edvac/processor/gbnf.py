@@ -15,7 +15,8 @@ from edvac.core.errors import InternalError
 _RULE = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*): (.*)$", re.S)
 _NOT = re.compile(r"\s*&\s*~/(?:\\.|[^/\\])*/")
 _TOKEN = re.compile(
-    r"""(?P<space>\s+)|(?P<text>"(?:\\.|[^"\\])*")|(?P<regex>/(?:\\.|\[(?:\\.|[^\]\\])*\]|[^/\\\[])*/)
+    r"""(?P<space>\s+)|(?P<text>"(?:\\.|[^"\\])*")
+    |(?P<regex>/(?:\\.|\[(?:\\.|[^\]\\])*\]|[^/\\\[])*/)
     |(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<mark>\{\d+(?:,\d*)?\}|[()|?*+])""",
     re.X,
 )
