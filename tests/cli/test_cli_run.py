@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -314,3 +315,62 @@ def test_a_question_that_nobody_can_answer_waits(edvac: Bench) -> None:
 
 
 REAL = processors.choose_processor
+
+
+def fails_on_even(request: Request) -> str:
+    found = re.search(r"mail (\d+)", request.messages[-1].text)
+    if found and int(found[1]) % 2 == 0:
+        raise errors.DeviceError(
+            "broken", f"mail {found[1]} is cut off", "It ends early.", "Mend it."
+        )
+    return "ok"
+
+
+def test_hundreds_that_fail_for_one_reason_are_one_row_and_a_list(edvac: Bench) -> None:
+    for number in range(120):
+        edvac.write(f"inbox/m{number}.txt", f"mail {number}")
+    edvac.answer = fails_on_even
+    edvac.write(
+        "q.edv", PROGRAM + 'x = attempt(llm.write("a", "mail 2"), "")\nb = date.parse("?")\n'
+    )
+    done = edvac("run", "q.edv", "--yes")
+    assert done.code == 1
+    rows = [line for line in done.err.splitlines() if "is cut off" in line and "holds up" in line]
+    assert len(rows) == 1 and " and 59 more: " in rows[0] and "it ends early" in rows[0]
+    assert "Mend it." in done.err and "--failed` lists all" in done.err
+    assert " and 59 more: " in edvac("show").out
+    found = edvac("show", "--failed", "--json").document["failed"]
+    assert len([one for one in found if one["code"] == "broken"]) == 60, "attempt accepted one"
+    assert found[0]["inputs"] == ["inbox/m0.txt"]
+    rows = edvac("show", "--failed", "--csv").out.splitlines()
+    assert rows[0].startswith("item,inputs,code") and len(rows) == len(found) + 1
+    assert "inbox/m0.txt" in rows[1] and "Mend it." in rows[1]
+    edvac.answer = lambda request: "mended"
+    edvac("resume", "--retry")
+    found = edvac("show", "--failed", "--json").document["failed"]
+    assert all(one["code"] != "broken" for one in found), "what a retry mended has not failed"
+
+
+def test_show_lists_some_of_very_many_steps(edvac: Bench) -> None:
+    for number in range(120):
+        edvac.write(f"inbox/m{number}.txt", f"mail {number}")
+    edvac("run", "p.edv", "--yes")
+    shown = edvac("show").out
+    assert shown.count("✓") == 100 and "steps more: `edvac show --steps`" in shown
+    assert edvac("show", "--steps").out.count("✓") > 240
+
+
+@pytest.mark.parametrize(
+    ("program", "flags", "code"),
+    [
+        ('files.write("a", "b")\n', [], 0),
+        ('x = files.read("inbox/none")\n', [], 1),
+        ('x = attempt(files.read("inbox/none"), "")\n', [], 0),
+        ("x = \n", [], 2),
+        ('x = human.ask("?")\n', [], 4),
+        ('x = llm.write("a")\ny = llm.write("b", x)\n', ["--budget", "1"], 5),
+    ],
+)
+def test_one_rule_for_exit_codes(edvac: Bench, program: str, flags: list[str], code: int) -> None:
+    edvac.write("q.edv", program)
+    assert edvac("run", "q.edv", "--yes", *flags).code == code

@@ -15,8 +15,10 @@ from edvac.cli import ui
 from edvac.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from edvac.machine.ledger import Entry
+    from edvac.machine.ledger import Entry, History
     from edvac.store import RunInfo, Store
+
+MAX_STEPS = 100  # that `show` lists
 
 
 def open_store() -> Store:
@@ -142,29 +144,50 @@ def _counts(info: RunInfo) -> str:
 @click.argument("step", required=False)
 @click.option("--prompt", is_flag=True, help="The exact bytes sent to and received from the model.")
 @click.option("--program", is_flag=True, help="Only the program's text.")
+@click.option("--steps", is_flag=True, help="Every step, however many there are.")
+@click.option("--failed", is_flag=True, help="Every item that failed: inputs, reason, remedy.")
+@click.option("--csv", "as_csv", is_flag=True, help="With --failed: as CSV.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def show(run_id: str | None, step: str | None, prompt: bool, program: bool, as_json: bool) -> None:
+def show(run_id: str | None, step: str | None, prompt: bool, **flags: bool) -> None:
     """Show RUN (default: the latest), or the STEP of it that is addressed like invoices[17]."""
-    from edvac.machine.detach import log_path
     from edvac.machine.ledger import read_history
 
+    as_json = flags["as_json"]
     with open_store() as store:
         info = store.find_run(run_id)
-        history = read_history(store, info.id)
-        if program and as_json:
+        if flags["failed"] or flags["as_csv"]:
+            _show_failed(store, info.id, as_json=as_json, as_csv=flags["as_csv"])
+            return
+        history = read_history(store, info.id, lazy=True)
+        if flags["program"] and as_json:
             ui.out_json({"run": info.id, "program": history.program})
-        elif program:
+        elif flags["program"]:
             ui.out(history.program.rstrip())
         elif step is None:
-            _show_run(info, history.program, history.entries, as_json)
-            log = log_path(store.workspace, info.id)
-            if log.exists() and not as_json:
-                ui.out(f"\nlog: {log}")
+            _show_run(store, info, history, flags)
         else:
             entries = [entry for entry in history.entries if entry.address == step]
             if not entries:
                 raise _no_step(info.id, step, history.entries)
             _show_step(store, entries[-1], prompt, as_json)
+
+
+def _show_failed(store: Store, run: str, *, as_json: bool, as_csv: bool) -> None:
+    from edvac.cli import failed
+    from edvac.machine.failures import failed_items
+
+    items = failed_items(store, run)
+    if as_json:
+        ui.out_json(failed.document(items, run))
+    elif as_csv:
+        click.echo(failed.as_csv(items), nl=False)
+    else:
+        for item in items:
+            inputs = f" [{', '.join(item.inputs)}]" if item.inputs else ""
+            said = ui.because(item.what, item.why)
+            ui.out(ui.safe_line(f"✗ {item.item or 'a line'}{inputs}: {said} ({item.code})"))
+            if item.remedy:
+                ui.out(ui.safe_line(f"    {item.remedy}"))
 
 
 def _no_step(run: str, step: str, entries: list[Entry]) -> UsageError:
@@ -176,30 +199,52 @@ def _no_step(run: str, step: str, entries: list[Entry]) -> UsageError:
     return UsageError("step_unknown", f"run {run} has no step {step!r}", "", fix)
 
 
-def _show_run(info: RunInfo, program: str, entries: list[Entry], as_json: bool) -> None:
-    ended = {entry.slot: entry for entry in entries if entry.kind in ("outcome", "blocked")}
-    if as_json:
+def _show_run(store: Store, info: RunInfo, history: History, flags: dict[str, bool]) -> None:
+    from edvac.machine.detach import log_path
+
+    ended = {e.slot: e for e in history.entries if e.kind in ("outcome", "blocked")}
+    if flags["as_json"]:
         steps = [_step_document(entry) for entry in ended.values()]
-        ui.out_json(_run_document(info) | {"program": program, "steps": steps})
+        ui.out_json(_run_document(info) | {"program": history.program, "steps": steps})
         return
     ui.out(f"run {info.id}: {standing(info)}" + (f" · {spent(info)}" if spent(info) else ""))
+    for line in needs(info, _answered(store, info)):
+        ui.out(line)
     if info.task:
         ui.out(f"task: {info.task}")
     ui.out("")
-    for number, line in enumerate(program.rstrip().split("\n"), 1):
+    for number, line in enumerate(history.program.rstrip().split("\n"), 1):
         ui.out(f"  {number:3} {line}")
     ui.out("")
-    for entry in ended.values():
+    _show_steps(list(ended.values()), every=flags["steps"])
+    if any(entry.failed for entry in ended.values()):
+        from edvac.cli import failed
+        from edvac.machine.failures import failed_items
+
+        ui.out("")
+        for line in failed.table(failed_items(store, info.id), info.id):
+            ui.out(ui.safe_line(line))
+    log = log_path(store.workspace, info.id)
+    if log.exists():
+        ui.out(f"\nlog: {log}")
+
+
+def _show_steps(ended: list[Entry], *, every: bool) -> None:
+    """All of them, or of very many the first and the last."""
+    left = 0 if every else len(ended) - MAX_STEPS
+    for number, entry in enumerate(ended):
+        if left > 0 and number == MAX_STEPS // 2:
+            ui.out(f"… {ui.counted(left, 'step')} more: `edvac show --steps`")
+        if left > 0 and MAX_STEPS // 2 <= number < MAX_STEPS // 2 + left:
+            continue
         by = f"  (by {entry.body['model']})" if entry.body.get("escalated") else ""
         ui.out(ui.safe_line(f"{_mark(entry)} {entry.address}  {_preview(entry)}{by}"))
 
 
 def _mark(entry: Entry) -> str:
-    from edvac.core.value import Failed
-
     if entry.kind == "blocked":
         return "-"
-    return "✗" if isinstance(entry.value, Failed) else "✓"
+    return "✗" if entry.failed else "✓"
 
 
 def _preview(entry: Entry) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Coroutine
@@ -156,6 +157,8 @@ class _Command:
         Raises:
             Interrupted: it was stopped before steps began.
         """
+        # A run keeps what it has made: the collector would go through all of it again and again.
+        gc.set_threshold(100_000, 20, 100)
         self._task = asyncio.current_task()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):

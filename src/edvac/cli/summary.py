@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edvac.cli.ui import because, counted, seconds
-from edvac.core.value import Failed
+import msgspec
+
+from edvac.cli.failed import table
+from edvac.cli.ui import counted, seconds
 from edvac.machine import delivery
+from edvac.machine.failures import failed_items
+from edvac.machine.ledger import read_history
 from edvac.machine.overlay import newest
 
 if TYPE_CHECKING:
     from edvac.machine import Machine, Report
     from edvac.machine.ledger import History
-
-MAX_ROWS = 20
 
 
 def deliver(machine: Machine, report: Report) -> list[str]:
@@ -29,7 +30,14 @@ def deliver(machine: Machine, report: Report) -> list[str]:
 def _target(machine: Machine, report: Report) -> str:
     """Where the files of this run are made real without being asked for; empty: nowhere yet."""
     over = report.state in ("done", "partial")
-    return str(machine.history(report.run).opened.get("output", "")) if over else ""
+    return str(_opened(machine, report.run).get("output", "")) if over else ""
+
+
+def _opened(machine: Machine, run: str) -> dict[str, Any]:
+    """The run's first record alone."""
+    first = machine.ledger.call_now(lambda store: next(store.records(run, kinds=["opened"])))
+    body: dict[str, Any] = msgspec.msgpack.decode(first.payload)
+    return body
 
 
 def summarise(machine: Machine, report: Report, applied: list[str]) -> list[str]:
@@ -43,11 +51,11 @@ def summarise(machine: Machine, report: Report, applied: list[str]) -> list[str]
         text += f", {counts['failed']} failed, {counts['blocked']} blocked"
     if counts["handled"]:
         text += f"; handled by the program: {counts['handled']}"
-    history = machine.history(report.run)
-    lines = [
-        text,
-        *_failures(report, {e.slot: str(e.body.get("why", "")) for e in history.entries}),
-    ]
+    history = machine.ledger.call_now(lambda s: read_history(s, report.run, lazy=True))
+    lines = [text]
+    if report.state == "partial":
+        items = machine.ledger.call_now(lambda store: failed_items(store, report.run))
+        lines += table(items, report.run)
     lines += [
         f"  - line {call.line}: {', '.join(call.ops)} was never reached: {call.failed.what}"
         for call in report.unreached
@@ -72,8 +80,8 @@ def _other_models(history: History) -> list[str]:
     for entry in history.entries:
         model = str(entry.body.get("model", ""))
         escalated = bool(entry.body.get("escalated", False))
-        good = entry.kind == "outcome" and not isinstance(entry.value, Failed)
-        if good and model and (escalated or model != history.opened["model"]):
+        other = model and (escalated or model != history.opened["model"])
+        if other and entry.kind == "outcome" and not entry.failed:
             made.setdefault((model, escalated), []).append(entry.address)
     lines = []
     for (model, escalated), steps in made.items():
@@ -81,29 +89,6 @@ def _other_models(history: History) -> list[str]:
         who = f"the escalate model {model}" if escalated else f"another model, {model}"
         lines.append(f"  {counted(len(steps), 'value')} made by {who}: {shown}")
     return lines
-
-
-def _failures(report: Report, reasons: dict[str, str]) -> list[str]:
-    """A row for each item that failed; blocked ones are counted under their cause, which may be a
-    line of the program and no step."""
-    causes: dict[str, str] = {}
-    held: Counter[str] = Counter()
-    for step in report.failures:
-        assert step.failure is not None
-        cause = step.failure.slot or step.failure.what
-        if step.failure.slot == step.slot:
-            said = because(step.failure.what, reasons.get(step.slot, ""))
-            causes[cause] = f"{step.call.address}: {said}"
-        else:
-            held[cause] += 1
-            if not step.failure.slot:
-                causes[cause] = step.failure.what
-    rows = [
-        f"  ✗ {said}" + (f" (holds up {held[cause]} more)" if held[cause] else "")
-        for cause, said in causes.items()
-    ]
-    left = len(rows) - MAX_ROWS
-    return rows[:MAX_ROWS] + ([f"  … and {left} more"] if left > 0 else [])
 
 
 def _waiting(report: Report) -> list[str]:

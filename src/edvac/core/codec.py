@@ -128,6 +128,11 @@ class Encoder:
         return _SCALAR, raw
 
 
+def holds_failure(data: bytes) -> bool:
+    """Is this the stored form of a failed value? Looks at its first two bytes."""
+    return data[:1] in (b"\x92", b"\x93") and data[1:2] == bytes([_FAILED])
+
+
 class Decoder:
     """Reads the stored form back; texts in blobs stay there until somebody looks."""
 

@@ -20,7 +20,7 @@ import msgspec
 from edvac.control import Record, Usage
 from edvac.control.journal import Replay, StoredOutcome
 from edvac.control.step import WrittenFile
-from edvac.core.codec import Decoder, Encoder, label_key
+from edvac.core.codec import Decoder, Encoder, holds_failure, label_key
 from edvac.core.errors import EdvacError
 from edvac.core.label import Label
 from edvac.core.value import Failed, Value
@@ -119,16 +119,54 @@ def encode(store: Store, record: Record) -> NewRecord:
     )
 
 
-@dataclass(slots=True)
 class Entry:
-    """A stored record, read back."""
+    """A stored record, read back. Its value is decoded when somebody looks at it: a list of twenty
+    thousand steps looks at few."""
 
-    seq: int
-    kind: str
-    slot: str
-    body: dict[str, Any]
-    value: Value | None = None
-    prompt: tuple[str, ...] = ()  # names of its segments
+    __slots__ = ("_decoder", "_stored", "_value", "body", "kind", "prompt", "seq", "slot")
+
+    def __init__(  # noqa: PLR0917 - the columns of a record
+        self,
+        seq: int,
+        kind: str,
+        slot: str,
+        body: dict[str, Any],
+        value: Value | None = None,
+        prompt: tuple[str, ...] = (),
+    ) -> None:
+        self.seq = seq
+        self.kind = kind
+        self.slot = slot
+        self.body = body
+        self.prompt = prompt  # names of its segments
+        self._value = value
+        self._stored = b""
+        self._decoder: Decoder | None = None
+
+    @staticmethod
+    def stored(record: StoredRecord, decoder: Decoder) -> Entry:
+        body: dict[str, Any] = msgspec.msgpack.decode(record.payload)
+        made = Entry(record.seq, record.kind, record.slot, body, prompt=record.segments)
+        made._stored = body.pop("value", b"")
+        made._decoder = decoder
+        return made
+
+    @property
+    def value(self) -> Value | None:
+        """What the step returned, labelled.
+
+        Raises:
+            DamageError: it is not what was written.
+        """
+        if self._stored and self._decoder is not None:
+            self._value = self._decoder.decode(self._stored)
+            self._stored = b""
+        return self._value
+
+    @property
+    def failed(self) -> bool:
+        """Is the value a failure? Decodes nothing."""
+        return isinstance(self._value, Failed) or holds_failure(self._stored)
 
     @property
     def address(self) -> str:
@@ -203,8 +241,9 @@ def _usage(entry: Entry) -> Usage:
     return Usage(prompt, cached, completion, Decimal(entry.body.get("cost", "0")))
 
 
-def read_history(store: Store, run: str) -> History:
-    """Read a run's journal, chain checked.
+def read_history(store: Store, run: str, *, lazy: bool = False) -> History:
+    """Read a run's journal, chain checked. With `lazy`, values are decoded when they are looked
+    at, which has to be in the store's thread.
 
     Raises:
         DamageError: a record is not what was written.
@@ -213,6 +252,8 @@ def read_history(store: Store, run: str) -> History:
     history = History()
     for record in store.records(run):
         entry = read_entry(decoder, record)
+        if not lazy:
+            _ = entry.value
         match record.kind:
             case "opened":
                 history.opened = entry.body
@@ -243,7 +284,4 @@ def decoder_of(store: Store) -> Decoder:
 
 
 def read_entry(decoder: Decoder, record: StoredRecord) -> Entry:
-    body: dict[str, Any] = msgspec.msgpack.decode(record.payload)
-    data = body.pop("value", None)
-    value = decoder.decode(data) if data is not None else None
-    return Entry(record.seq, record.kind, record.slot, body, value, record.segments)
+    return Entry.stored(record, decoder)

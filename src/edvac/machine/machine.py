@@ -8,9 +8,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from edvac.compiler import PLANNER_VERSION
-from edvac.control import ControlUnit, Limits, Record, Replay, Step
+from edvac.control import ControlUnit, Limits, Record, Replay, Step, StepState
 from edvac.core import event
 from edvac.core.errors import ConfigError
 from edvac.core.seams import Clock, Entropy, SystemClock, SystemEntropy, iso_date
@@ -246,6 +247,7 @@ class Machine:
                 if history.opened["model"] != self.processor.identity:
                     terminal.emit(_another_model(history.opened["model"], self.processor.identity))
                 replay = self._replay(session, history, retry=again is not None and again.retry)
+                history.entries.clear()  # what is needed of them is in the replay
                 unit = session.unit(replay, self._at_once, growing=growth is not None)
                 driver = session.driver(unit, lease)
                 if growth is not None:
@@ -313,7 +315,9 @@ class Machine:
                 )
             )
             return
-        body = {"state": state, "seconds": round(report.seconds, 3)} | report.counts
+        body: dict[str, Any] = {"state": state, "seconds": round(report.seconds, 3)} | report.counts
+        failed = [step.slot for step in report.failures if step.state is StepState.FAILED]
+        body["unhandled"] = failed
         # Found by the next run of this program; see `previous`.
         key = reuse_key(history.opened.get("name", "")) if state == "done" else ""
         await self.ledger.commit(lease, [Record("closed", "", body, reuse_key=key)])
