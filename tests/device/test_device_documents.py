@@ -80,6 +80,19 @@ def test_lines_of_a_pdf_are_those_on_the_page() -> None:
     assert turned == "these words are turned\nso are these"
 
 
+def test_form_fields_of_a_pdf() -> None:
+    out = io.BytesIO()
+    canvas = Canvas(out)
+    canvas.drawString(60, 720, "application for a new card")
+    for number, value in enumerate(["Ada Lovelace", "", "Größe 7"]):
+        canvas.acroForm.textfield(name=f"field {number}", value=value, x=60, y=600 - 40 * number)
+    canvas.showPage()
+    canvas.save()
+    found = under(to_text("a.pdf", out.getvalue())[0])["page 1"].split("\n")
+    assert found[0] == "application for a new card"
+    assert found[-2:] == ["field 0: Ada Lovelace", "field 2: Größe 7"]
+
+
 CELLS = st.one_of(
     LINES,
     st.integers(-(10**12), 10**12),

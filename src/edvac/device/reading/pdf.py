@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edvac.device.reading import ocr
+from edvac.device.reading.form import filled
 from edvac.device.reading.layer import text_layer
 from edvac.device.reading.marks import NO_TEXT, Reading, Section, ranges
 from edvac.device.reading.refusal import Unreadable
@@ -63,7 +64,7 @@ def _page(document: Any, number: int) -> tuple[Section, bool]:
     try:
         page = document[number - 1]
         try:
-            text = text_layer(page)
+            text = "\n".join([text_layer(page), *filled(document, page)])
             if not _is_scan(page, text):
                 return Section(text, mark, "" if text.strip() else NO_TEXT), False
             seen = _seen(page)
@@ -135,6 +136,8 @@ def _opened(source: Source) -> Iterator[Any]:
             raise Unreadable("it is a PDF with a password", "encrypted") from problem
         raise Unreadable(f"it is a broken PDF ({problem})") from problem
     try:
+        if document.get_formtype() != raw.FORMTYPE_NONE:
+            document.init_forms()
         yield document
     finally:
         document.close()

@@ -22,6 +22,7 @@ from edvac.device.reading.refusal import Unreadable
 from edvac.device.reading.source import BLOCK, Source
 
 MAX_SECONDS = 20  # of computing, for one document; longer where edvac allows it for a large one
+MAX_NOTES = 100
 MAX_ANSWER = 64 * 1024 * 1024
 _REQUEST = struct.Struct(">II")  # sizes of the header and of the beginning
 _ASK = struct.Struct(">cQI")  # b"R", offset, size; or b"A", 0, size of the answer
@@ -33,17 +34,25 @@ def answer(header: dict[str, Any], source: Source) -> dict[str, Any]:
     try:
         if header["op"] == "parts":
             found, notes = parts(header["name"], source, header["size"])
-            return {"parts": found, "notes": notes}
+            return {"parts": found, "notes": _few(notes)}
         part = Part(**header["part"]) if header.get("part") else None
         reading = read(header["name"], source, part)
         text = reading.text()
         text.encode()  # some declared encodings give halves of surrogate pairs
-        return {"text": text, "notes": reading.notes[:100]}
+        return {"text": text, "notes": _few(reading.notes)}
     except Unreadable as problem:
         return {"error": str(problem), "kind": problem.kind}
     except MALFORMED as problem:
         why = f"it is malformed ({type(problem).__name__}: {str(problem)[:200]})"
         return {"error": why, "kind": "unreadable"}
+
+
+def _few(notes: list[str]) -> list[str]:
+    return (
+        notes
+        if len(notes) <= MAX_NOTES
+        else [*notes[:MAX_NOTES], f"and {len(notes) - MAX_NOTES} more notes"]
+    )
 
 
 def serve() -> None:
