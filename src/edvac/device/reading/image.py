@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from edvac.device.reading import ocr
 from edvac.device.reading.marks import NO_TEXT, Reading, Section
 from edvac.device.reading.refusal import Unreadable
 from edvac.device.reading.source import Source
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
 
 FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP")
 MAX_PIXELS = 120_000_000  # of one picture, unpacked
@@ -32,10 +37,9 @@ def read_image(source: Source, only: int | None = None) -> Reading:
     return Reading(sections, [f"read by OCR (tesseract, {ocr.languages()})"])
 
 
-def _page(picture: object, page: int, *, marked: bool) -> Section:
-    from PIL import Image, ImageOps
+def _page(picture: ImageFile, page: int, *, marked: bool) -> Section:
+    from PIL import ImageOps
 
-    assert isinstance(picture, Image.Image)
     mark = f"page {page}" if marked else ""
     with _typed():
         picture.seek(page - 1)
@@ -44,9 +48,9 @@ def _page(picture: object, page: int, *, marked: bool) -> Section:
     return Section(text, mark, "" if text else NO_TEXT)
 
 
-def _dpi(picture: object) -> int:
+def _dpi(picture: ImageFile) -> int:
     """What it says, if that is likely; else the usual one of scans."""
-    given = getattr(picture, "info", {}).get("dpi", (0, 0))
+    given = picture.info.get("dpi", (0, 0))
     try:
         found = int(given[0])
     except (TypeError, ValueError, IndexError, OverflowError, ZeroDivisionError):
@@ -54,23 +58,23 @@ def _dpi(picture: object) -> int:
     return found if 70 <= found <= 1200 else 300
 
 
-def _count(picture: object) -> int:
+def _count(picture: ImageFile) -> int:
     with _typed():
         count = int(getattr(picture, "n_frames", 1))
     if count > MAX_FRAMES:
         raise Unreadable(f"it has {count:,} pages, the limit is {MAX_FRAMES:,}", "too_large")
     # Of a film the first picture: its others are the same page moving.
-    return count if getattr(picture, "format", "") == "TIFF" else 1
+    return count if picture.format == "TIFF" else 1
 
 
-def _bounded(picture: object) -> None:
-    width, height = getattr(picture, "size", (0, 0))
+def _bounded(picture: ImageFile) -> None:
+    width, height = picture.size
     if width * height > MAX_PIXELS:
         why = f"it has {width:,} x {height:,} pixels, the limit is {MAX_PIXELS:,} in all"
         raise Unreadable(why, "too_large")
 
 
-def _opened(source: Source):  # type: ignore[no-untyped-def]  # Pillow may be absent
+def _opened(source: Source) -> ImageFile:
     try:
         from PIL import Image
     except ImportError as problem:
@@ -82,19 +86,15 @@ def _opened(source: Source):  # type: ignore[no-untyped-def]  # Pillow may be ab
     return picture
 
 
-class _typed:
+@contextlib.contextmanager
+def _typed() -> Iterator[None]:
     """What Pillow says of a bad picture, as a reason."""
+    from PIL import Image
 
-    def __enter__(self) -> Iterator[None] | None:
-        warnings.simplefilter("ignore")
-        return None
-
-    def __exit__(self, kind: object, problem: object, trace: object) -> None:
-        from PIL import Image
-
-        if isinstance(problem, Unreadable) or problem is None:
-            return
-        if isinstance(problem, Image.DecompressionBombError):
-            raise Unreadable("it unpacks to more pixels than allowed", "too_large") from problem
-        if isinstance(problem, OSError | SyntaxError | ValueError | EOFError | TypeError):
-            raise Unreadable(f"it is a broken picture ({str(problem)[:200]})") from problem
+    warnings.simplefilter("ignore")
+    try:
+        yield
+    except Image.DecompressionBombError as problem:
+        raise Unreadable("it unpacks to more pixels than allowed", "too_large") from problem
+    except (OSError, SyntaxError, ValueError, EOFError, TypeError) as problem:
+        raise Unreadable(f"it is a broken picture ({str(problem)[:200]})") from problem
