@@ -137,6 +137,13 @@ def test_an_archive_that_lies_about_a_size(world: World, tmp_path: Path) -> None
     assert asyncio.run(text_of(world, "a.docx"))[1] == "document_unreadable"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_no_entity_is_ever_defined(encoding: str) -> None:
+    """Not even one that would multiply nothing: the bound is not how much comes out of it."""
+    with pytest.raises(Unreadable, match="document type declaration"):
+        read("a.docx", Source.of(hostile.laughing(encoding))).text()
+
+
 def test_entities_in_a_sheet_are_not_multiplied(world: World, tmp_path: Path) -> None:
     (tmp_path / "a.xlsx").write_bytes(hostile.laughing_book())
     text, code, _ = asyncio.run(text_of(world, "a.xlsx"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edvac.cli import ui
-from edvac.core.errors import EXIT_DAMAGED, ConfigError, ModelFileError
+from edvac.core.errors import EXIT_DAMAGED, ModelFileError, PolicyError
 
 if TYPE_CHECKING:
     from edvac.engine.pull import PullPlan, PullProgress
@@ -88,7 +88,7 @@ def _agree(plan: PullPlan, asking: bool) -> None:
     if not asking:
         return
     if not ui.is_terminal():
-        raise ConfigError("approval_needed", "nobody is there to agree", "", "Use --yes.")
+        raise PolicyError("approval_needed", "nobody agreed to fetch it", "", "Use --yes.")
     click.confirm("Fetch it?", default=True, abort=True, err=True)
 
 
