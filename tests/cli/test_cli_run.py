@@ -150,6 +150,7 @@ def test_a_budget_in_money(edvac: Bench, monkeypatch: pytest.MonkeyPatch) -> Non
     done = edvac("run", "p.edv", "--yes", "--model", model, "--budget", "2.00USD")
     assert done.code == 5, "the first call costs 2 and a little"
     assert "its money is spent (2.00" in done.err
+    assert re.search(r"used \d+ tokens, 2.00\d\d USD", done.err)
     assert "2.00" in edvac("ps").out
     run = edvac("ps", "--json").document["runs"][0]
     assert run["cost"].startswith("2.00") and run["currency"] == "USD"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edvac.cli import ui
+from edvac.cli.run import RUN_COLLECTS
 from edvac.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +55,31 @@ def bench_run(quick: bool, peers: str | None, repeats: int, output: str, as_json
             ui.out(line)
     if not quick:
         for path in report.write(document, Path(output)):
+            ui.err(f"wrote {path}")
+
+
+@bench.command("scale")
+@click.option("--quick", is_flag=True, help="Under a minute: 4,000 steps.")
+@click.option("--steps", default=20_000, show_default=True, type=click.IntRange(1000, 1_000_000))
+@click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
+@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+def bench_scale(quick: bool, steps: int, output: Path | None, as_json: bool) -> None:
+    """Very many items in one run: memory, resuming, and looking at it."""
+    import gc
+
+    from edvac.bench import report, scale
+
+    count = 4000 if quick else steps
+    document = report.start("scale", f"edvac bench scale --steps {count}")
+    gc.set_threshold(*RUN_COLLECTS)
+    scale.measure(document, count)
+    if as_json:
+        ui.out_json(document.as_dict())
+    else:
+        for line in report.table(document):
+            ui.out(line)
+    if output:
+        for path in report.write(document, output):
             ui.err(f"wrote {path}")
 
 

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import sys
 import time
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -119,12 +120,16 @@ def currency() -> str:
 
 def spent(info: RunInfo) -> str:
     """Time, computed tokens and money of a run, for people."""
-    counts = info.counts
-    tokens = counts.get("prompt", 0) - counts.get("cached", 0) + counts.get("completion", 0)
     parts = [ui.seconds(info.seconds)] if info.seconds else []
-    parts += [ui.counted(tokens, "token")] if tokens else []
-    parts += [f"{Decimal(money(info)):.4f} {currency()}"] if counts.get("nano") else []
-    return ", ".join(parts)
+    return ", ".join([*parts, *used(info.counts)])
+
+
+def used(counts: Mapping[str, int]) -> list[str]:
+    """Computed tokens and money, as far as there were any."""
+    tokens = counts.get("prompt", 0) - counts.get("cached", 0) + counts.get("completion", 0)
+    parts = [ui.counted(tokens, "token")] if tokens else []
+    nano = counts.get("nano", 0)
+    return [*parts, f"{Decimal(nano) / 10**9:.4f} {currency()}"] if nano else parts
 
 
 def _counts(info: RunInfo) -> str:

@@ -38,6 +38,8 @@ Examples:
 """
 
 
+# A run keeps what it has made: by default the collector goes through all of it again and again.
+RUN_COLLECTS = (100_000, 20, 100)
 _BUDGET_HELP = (
     "What the run may use: 100000 (tokens), 2.50USD, 10min, or several. What runs when it is spent "
     "still ends; the rest waits for `edvac resume --budget`."
@@ -157,8 +159,7 @@ class _Command:
         Raises:
             Interrupted: it was stopped before steps began.
         """
-        # A run keeps what it has made: the collector would go through all of it again and again.
-        gc.set_threshold(100_000, 20, 100)
+        gc.set_threshold(*RUN_COLLECTS)
         self._task = asyncio.current_task()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):

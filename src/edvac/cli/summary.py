@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edvac.cli.failed import table
+from edvac.cli.inspect import used
 from edvac.cli.ui import counted, seconds
 from edvac.machine import delivery
 from edvac.machine.failures import failed_items
@@ -51,6 +52,8 @@ def summarise(machine: Machine, report: Report, applied: list[str]) -> list[str]
         text += f", {counts['failed']} failed, {counts['blocked']} blocked"
     if counts["handled"]:
         text += f"; handled by the program: {counts['handled']}"
+    if used(counts):
+        text += f"; used {', '.join(used(counts))}"
     history = machine.ledger.call_now(lambda s: read_history(s, report.run, lazy=True))
     lines = [text]
     if report.state == "partial":
