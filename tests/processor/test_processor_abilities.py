@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fake_endpoint import (
     hello,
     llamacpp,
     lmstudio,
+    obedient,
     ollama,
     only_gbnf,
     running,
@@ -26,7 +28,7 @@ from edvac.core.errors import ConfigError, OperandError
 from edvac.core.seams import ManualClock
 from edvac.processor import Answer, Message, Request, Segment
 from edvac.processor.abilities import Abilities
-from edvac.processor.openai import OpenAIProcessor
+from edvac.processor.openai import OpenAIProcessor, Timeouts
 
 SCHEMA = {"type": "object", "properties": {"answer": {"type": "string", "enum": ["x"]}}}
 ASK = Request("run", "slot", (Message("user", (Segment("Read this"),)),))
@@ -281,6 +283,53 @@ def test_what_cannot_fit_is_not_sent(rig: Rig) -> None:
             rig.use(fake, long)
         assert wrong.value.code == "operand_too_large"
         assert not fake.chats
+
+
+@pytest.mark.parametrize("status", [401, 429, 503])
+def test_a_refusal_to_be_probed_is_not_an_ability_that_lacks(status: int, rig: Rig) -> None:
+    """Nothing is recorded, the run goes on, and the next one finds out."""
+
+    def busy(body: Body) -> str:
+        raise Refuse
+
+    class Refuse(Exception):
+        pass
+
+    fake = llamacpp(say=busy)
+    fake.refuse = Refuse, status
+    fake.reply = lambda handler, body: handler.answer(body, "fine")
+    with running(fake):
+        processor, (answer, _) = rig.use(fake, STRICT, STRICT)
+        assert answer.text == "fine" and processor.abilities is None
+        assert len(fake.bodies) - len(fake.chats) == 1, "it is not pestered"
+        assert "response_format" in fake.chats[0], "sent on the chance"
+        assert [note for note in rig.notes if "did not say what it can do" in note]
+        fake.say = obedient
+        again, _ = rig.use(fake, ASK)
+        assert again.abilities is not None and again.abilities.schema
+
+
+def test_a_probe_that_takes_too_long_does_not_hold_up_a_run_twice(rig: Rig) -> None:
+    def slow(body: Body) -> str:
+        time.sleep(0.6)
+        return "late"
+
+    fake = llamacpp(say=slow, reply=lambda handler, body: handler.answer(body, "fine"))
+    with running(fake):
+        processor = rig.processor(fake, timeouts=Timeouts(probe=0.2))
+
+        async def go() -> list[str]:
+            await processor.open()
+            said = []
+            for _ in range(3):
+                rig.clock.advance(61)
+                said.append((await processor.complete(ASK)).text)
+            await processor.close()
+            return said
+
+        assert asyncio.run(go()) == ["fine"] * 3
+    assert len(fake.bodies) - len(fake.chats) == 1
+    assert not list(rig.directory.glob("*.json"))
 
 
 HOSTILE_PAGES: dict[str, Any] = {

@@ -56,6 +56,7 @@ class Fake:
     fingerprint: str = ""
     prompt_tokens: Callable[[Body], int] = lambda body: words(body) + 10
     cached_tokens: int = 0
+    refuse: tuple[type[Exception], int] = (PermissionError, 403)  # when `say` raises it, the status
     key: str = ""
     bodies: list[Body] = field(default_factory=list)
     gets: list[str] = field(default_factory=list)
@@ -114,6 +115,8 @@ class Handler(BaseHTTPRequestHandler):
                 fake.reply(self, body)
             else:
                 self.answer(body, fake.say(body))
+        except fake.refuse[0]:
+            self.send(fake.refuse[1], {"error": {"message": "not now"}})
         except ConnectionError:
             pass
         finally:

@@ -347,8 +347,10 @@ class _Command:
         """Writes programs, showing each line as it is accepted."""
         from edvac.compiler import Planner
         from edvac.device import CATALOGUE
+        from edvac.processor.patient import Patient
 
-        return Planner(processor, CATALOGUE, self._view.show)
+        patient = Patient(processor, lambda text: self._view.show(event.Note(text=text)))
+        return Planner(patient, CATALOGUE, self._view.show)
 
     def _check(self, text: str, values: dict[str, str]) -> dict[str, Path]:
         """Verify, and find the directories that the program reads."""

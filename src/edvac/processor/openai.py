@@ -33,7 +33,9 @@ from edvac.processor.web import ask_json, bearer, client
 CONCURRENCY = 8  # calls at once where the endpoint does not say how many it computes
 PREFILLS = (product.LLAMACPP, product.VLLM)  # go on with an answer that has been begun
 THINKING_ROOM = 4096  # further tokens for a model that thinks before it answers
+FIRST_LOOK_S, LOOK_S = 15.0, 5.0  # how long a listing may take; a busy server is slow
 LOOK_AGAIN_S = 60.0  # how old what is known of the weights may be
+UNDECIDED = frozenset({401, 402, 403, 408, 425, 429, 503})  # say nothing of an ability
 MOST_TRIES = len(OPTIONAL) + 1
 
 
@@ -89,6 +91,7 @@ class OpenAIProcessor:
         self._fingerprint = ""
         self._looked_at: float | None = None  # clock time of the last look; None: look again
         self._looking = asyncio.Lock()
+        self._gave_up = False  # probing, until the next run
         self._most = concurrency
         self._gate = Gate(concurrency or CONCURRENCY)
         self._http = client(max(timeouts.first, timeouts.idle), timeouts.connect)
@@ -170,8 +173,9 @@ class OpenAIProcessor:
                 return
             if self._looked_at is not None and before is not None and not before.mark:
                 return  # it tells nothing that another look could compare
+            wait_s = FIRST_LOOK_S if self._looked_at is None and before is None else LOOK_S
             self._looked_at = now
-            server = await product.look(self._http, self._address, self._key.read())
+            server = await product.look(self._http, self._address, self._key.read(), wait_s)
             served = await self._served(server)
             known = before or abilities.recall(records, self._address.base, self._model)
             if known is not None and known.holds(served, self._clock.wall()):
@@ -182,7 +186,7 @@ class OpenAIProcessor:
             known = await self._probe(server, served)
             if known is not None:
                 abilities.keep(records, self._address.base, self._model, known)
-            self._use(known)
+                self._use(known)
 
     async def _served(self, server: product.Server | None) -> product.Served | None:
         """What the server says of the model.
@@ -208,10 +212,21 @@ class OpenAIProcessor:
     async def _probe(
         self, server: product.Server | None, served: product.Served | None
     ) -> Abilities | None:
+        """Try what it can do; None where it did not say, and then it is not asked again here."""
+        if self._gave_up:
+            return None
+        self._gave_up = True
         self._on_stage(f"finding out what {self.endpoint} can do", 0, 0)
         kind = server.product if server is not None else product.OTHER
-        found = await abilities.probe(self._ask, kind, served, self._clock.wall())
-        if found is None or found.context or kind != product.OLLAMA:
+        try:
+            found = await abilities.probe(self._ask, kind, served, self._clock.wall())
+        except httpx2.HTTPError:
+            found = None
+        if found is None:
+            self._note("did not say what it can do; it is asked again in the next run")
+            return None
+        self._gave_up = False
+        if found.context or kind != product.OLLAMA:
             return found
         # Its context is known only while the model is loaded, as it is now.
         server = await product.look(self._http, self._address, self._key.read())
@@ -226,6 +241,7 @@ class OpenAIProcessor:
             key=self._key.read(),
             body={"model": self._model} | body,
             timeout_s=self._timeouts.probe,
+            undecided=UNDECIDED,
         )
 
     def _use(self, found: Abilities | None) -> None:
@@ -370,17 +386,20 @@ class OpenAIProcessor:
         self._fingerprint = found.fingerprint or self._fingerprint
         self._answers_as = self._answers_as or found.model
         if found.model and found.model != self._answers_as:
-            self._looked_at = None
-            self._note(f"answers as {found.model!r} and no longer as {self._answers_as!r}")
+            if self._note(f"answers as {found.model!r} and no longer as {self._answers_as!r}"):
+                self._looked_at = None
             return self._identity(found.model)
         return ""
 
     # -- what is said -----------------------------------------------------------------------------
 
-    def _note(self, what: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
-            self._tell(f"{self.endpoint}: {what}")
+    def _note(self, what: str) -> bool:
+        """Say it, once; True when that was now."""
+        if what in self._told:
+            return False
+        self._told.add(what)
+        self._tell(f"{self.endpoint}: {what}")
+        return True
 
     def _shown(self, text: str) -> str:
         """Text of the endpoint without the key, which some repeat."""

@@ -30,18 +30,22 @@ async def ask_json(
     key: str = "",
     body: dict[str, Any] | None = None,
     timeout_s: float = 5.0,
+    undecided: frozenset[int] = frozenset(),
 ) -> Any | None:
     """The JSON at an address (GET, or POST with a body); None where there is none.
 
     Args:
         timeout_s: for the connection, and for each part of the reply.
+        undecided: statuses that say neither yes nor no.
 
     Raises:
-        httpx2.HTTPError: nobody is there, or not in time.
+        httpx2.HTTPError: nobody is there, or not in time, or the status is an undecided one.
     """
     method = "GET" if body is None else "POST"
     timeout = httpx2.Timeout(timeout_s)
     async with http.stream(method, url, json=body, headers=bearer(key), timeout=timeout) as reply:
+        if reply.status_code in undecided:
+            raise httpx2.HTTPError(f"status {reply.status_code}")
         if reply.status_code != 200:
             return None
         found = bytearray()
