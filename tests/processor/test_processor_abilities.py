@@ -300,13 +300,21 @@ def test_a_refusal_to_be_probed_is_not_an_ability_that_lacks(status: int, rig: R
     fake.reply = lambda handler, body: handler.answer(body, "fine")
     with running(fake):
         processor, (answer, _) = rig.use(fake, STRICT, STRICT)
-        assert answer.text == "fine" and processor.abilities is None
+        assert answer.text == "fine"
+        assert processor.abilities is not None and not processor.abilities.probed
+        assert not list(rig.directory.glob("*.json"))
         assert len(fake.bodies) - len(fake.chats) == 1, "it is not pestered"
         assert "response_format" in fake.chats[0], "sent on the chance"
         assert [note for note in rig.notes if "did not say what it can do" in note]
         fake.say = obedient
         again, _ = rig.use(fake, ASK)
-        assert again.abilities is not None and again.abilities.schema
+        assert again.abilities is not None and again.abilities.probed
+
+        fake.say = busy
+        fake.pages["/v1/models"]["data"][0]["meta"]["n_params"] = 7
+        other, _ = rig.use(fake, ASK)
+        assert other.identity.partition("@")[2] != again.identity.partition("@")[2]
+        assert other.abilities is not None and other.abilities.mark != again.abilities.mark
 
 
 def test_a_probe_that_takes_too_long_does_not_hold_up_a_run_twice(rig: Rig) -> None:

@@ -119,6 +119,8 @@ def _described(found: Abilities) -> str:
     ]
     can += [f"context {found.context:,}"] if found.context else ["context unknown"]
     can += [f"{found.slots} at once"] if found.slots else []
+    if not found.probed:
+        return f"{found.product}; it did not say what it can do"
     when = dt.datetime.fromtimestamp(found.probed).strftime("%Y-%m-%d")
     return f"{found.product}; {', '.join(can)}; found out {when}"
 

@@ -69,6 +69,10 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
         changed = served is not None and served.mark != self.mark
         return 0 <= now - self.probed < MAX_AGE_S and not changed
 
+    def of(self, served: Served) -> Abilities:
+        """The same for other weights, unproven."""
+        return msgspec.structs.replace(self.updated(served), mark=served.mark, probed=0.0)
+
     def updated(self, served: Served | None) -> Abilities:
         """With what a server may be given anew without being another one."""
         if served is None:
@@ -77,6 +81,8 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
             self, context=served.context or self.context, slots=served.slots or self.slots
         )
 
+
+UNPROVEN = Abilities(schema=True)  # a schema is sent on the chance
 
 # Posts the messages with these further parts of the body; None where that is refused.
 Ask = Callable[[dict[str, Any]], Awaitable[Any | None]]

@@ -183,10 +183,13 @@ class OpenAIProcessor:
                 return
             if before is not None:
                 self._note("the model behind this name has changed")
-            known = await self._probe(server, served)
-            if known is not None:
-                abilities.keep(records, self._address.base, self._model, known)
-                self._use(known)
+            found = await self._probe(server, served)
+            if found is not None:
+                abilities.keep(records, self._address.base, self._model, found)
+            elif served is not None:
+                # Whatever it can do, its identity is that of the weights that are there.
+                found = (known or abilities.UNPROVEN).of(served)
+            self._use(found or known)
 
     async def _served(self, server: product.Server | None) -> product.Served | None:
         """What the server says of the model.

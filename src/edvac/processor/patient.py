@@ -12,9 +12,7 @@ from edvac.core.errors import TransientError
 from edvac.processor.port import Answer, OnText, Price, Processor, Request
 
 ATTEMPTS = 5
-FIRST_WAIT_S = (
-    0.5  # doubled before each further attempt, or longer where the other side asks for it
-)
+FIRST_WAIT_S = 0.5  # doubled before each further attempt; longer where it is asked for
 
 
 class Patient:
