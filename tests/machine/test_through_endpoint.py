@@ -15,6 +15,9 @@ from edvac.core.value import Failed, plain
 from edvac.machine import Job, Machine, Report
 from edvac.machine.ledger import Entry
 from edvac.machine.machine import Terminal
+from edvac.machine.processors import choose_roles
+from edvac.machine.settings import Settings
+from edvac.processor import Message, Request, Segment
 from edvac.processor.openai import OpenAIProcessor
 
 KEY = "sk-canary-9f8e7d6c5b4a"
@@ -124,6 +127,34 @@ def test_the_key_is_nowhere(rig: Rig) -> None:
         assert KEY.encode() not in path.read_bytes(), path
     assert KEY not in repr(rig.events) and KEY not in repr(report)
     assert "(key)" in repr(rig.entries(report.run)["item"].body), "it would have been there"
+
+
+def test_the_key_of_the_variable_goes_to_one_host_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TEST_KEY", KEY)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    with running(Fake()) as first, running(Fake()) as second:
+        settings = Settings(
+            plan_model=f"{first.url}#a",
+            model=f"{first.url}#b",
+            escalate_model=f"{second.url}#c",
+            key_env="TEST_KEY",
+        )
+        made = choose_roles(settings)
+        assert made.escalate is not None
+
+        async def ask() -> None:
+            request = Request("r", "s", (Message("user", (Segment("x"),)),))
+            for processor in (made.plan, made.work, made.escalate):
+                assert processor is not None
+                await processor.complete(request)
+            await made.close()
+
+        asyncio.run(ask())
+    assert set(first.keys) == {f"Bearer {KEY}"}
+    assert set(second.keys) == {""}
 
 
 def test_reuse_does_not_survive_a_change_of_weights(rig: Rig) -> None:
