@@ -14,21 +14,23 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from edvac.compiler import examples, grammar, prompt
+from edvac.compiler.brief import read_brief
 from edvac.compiler.rehearsal import rehearse
-from edvac.compiler.review import review, unused_names
+from edvac.compiler.review import refuse_strangers, review, unused_names
 from edvac.core import event
 from edvac.core.errors import ProgramError
 from edvac.core.signature import Catalogue
 from edvac.processor import Answer, Message, Processor, Request
 from edvac.program import Scope, library, parse, verify_prefix
 
-PLANNER_VERSION = 3  # raise it whenever prompt, grammar or examples change what is written
+PLANNER_VERSION = 4  # raise it whenever prompt, grammar or examples change what is written
 FENCE = "```python\n"
-MAX_STATEMENTS = 40
+MAX_STATEMENTS = 30
 TRIES = 4  # samples of one statement
 BACKTRACKS = 3  # statements taken back, in one round
 ROUNDS = 2  # whole programs
 STATEMENT_TOKENS = 400
+HINT = 240  # characters
 PROGRAM_TOKENS = 1200
 
 
@@ -50,6 +52,7 @@ class _Draft:
     samples: int = 0
     may_end: bool = True
     may_declare: bool = True
+    hint: str = ""  # why the statement was refused: a comment that only the model sees
 
     @property
     def text(self) -> str:
@@ -63,6 +66,7 @@ class _Draft:
     def accept(self, piece: str) -> None:
         self.statements.append(piece)
         self.tries = 0
+        self.hint = ""
         self.may_end = self.may_declare = True
 
     def refuse(self, problem: ProgramError, *, at_end: bool) -> None:
@@ -73,6 +77,7 @@ class _Draft:
         """
         self.tries += 1
         self.samples += 1
+        self.hint = f"# {problem.what}. {problem.fix}".replace("\n", " ")[:HINT].rstrip() + "\n"
         self.may_end = self.may_end and not at_end
         self.may_declare = self.may_declare and problem.code != "record_idle"
         if self.tries < TRIES:
@@ -135,18 +140,21 @@ class Planner:
         shots = examples.similar(task)
         asked = prompt.messages(task, shots, self._catalogue, complaint)
         draft = _Draft(attempt=attempt)
+        brief = read_brief(task)
         while len(draft.statements) < MAX_STATEMENTS:
             scope = verify_prefix(draft.text, self._catalogue)
             sampling = (draft.warmth, _seed(task, attempt, len(draft.statements), draft.samples))
             grammar_text = self._grammar(scope, draft)
-            piece = await self._statement(asked, draft.text, grammar_text, sampling)
+            piece = await self._statement(asked, draft.text + draft.hint, grammar_text, sampling)
             try:
                 if piece == grammar.END:
                     review(parse(draft.text, self._catalogue), task)
                     return draft.text
                 verify_prefix(draft.text + piece, self._catalogue)
-                rehearse(parse(draft.text + piece, self._catalogue))
-                _refuse_idle_record(draft.text, piece)
+                program = parse(draft.text + piece, self._catalogue)
+                rehearse(program, brief)
+                refuse_strangers(program, task)
+                _refuse_idle(draft.text, piece)
             except ProgramError as problem:
                 draft.refuse(problem, at_end=piece == grammar.END)
                 continue
@@ -225,14 +233,18 @@ class Planner:
         if answer.finish == "length":
             raise ProgramError("program_too_long", f"over {PROGRAM_TOKENS} tokens")
         program = parse(text, self._catalogue)
-        rehearse(program)
+        rehearse(program, read_brief(task))
+        refuse_strangers(program, task)
         review(program, task)
         self._show("", text)
         return text
 
 
-def _refuse_idle_record(before: str, piece: str) -> None:
-    """A second record is declared only where the first one is used, be it by the second."""
+def _refuse_idle(before: str, piece: str) -> None:
+    """No statement twice in a row; a second record only where the first one is used, be it by the
+    second."""
+    if before.endswith(piece):
+        raise ProgramError("statement_repeated", "the statement is there already")
     if not piece.startswith("class "):
         return
     name = piece[len("class ") : piece.index(":")]

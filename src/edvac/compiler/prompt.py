@@ -6,6 +6,7 @@ disk.
 
 from __future__ import annotations
 
+from edvac.compiler.brief import read_brief
 from edvac.compiler.examples import Example
 from edvac.compiler.grammar import callable_steps
 from edvac.core.schema import show
@@ -35,6 +36,7 @@ Rules:
 - Comment a field only where its name does not say what it is.
 - A field that may be missing has the type "T | None". Money is Decimal, days are date, and numbers
   that name something (of an invoice, a contract, a phone) are str.
+- Take the columns that the task names as names of fields and keys, spelt as they are there.
 - Every file that the task names is written with files.write; tables with csv.dump(rows).
 - Instructions to the model are literal strings; data is passed as further arguments.
 """
@@ -62,9 +64,10 @@ def messages(
     """The planner's prompt."""
     made = [*constant(catalogue)]
     for example in examples:
-        made.append(Message("user", (Segment(f"Task: {example.task}"),)))
+        told = f"Task: {example.task}\n{read_brief(example.task).line()}".rstrip()
+        made.append(Message("user", (Segment(told),)))
         made.append(Message("assistant", (_shown(example),)))
-    parts = [Segment(f"Task: {task}")]
+    parts = [Segment(f"Task: {task}\n{read_brief(task).line()}".rstrip())]
     if complaint:
         parts.append(Segment(f"\n\n{complaint}"))
     made.append(Message("user", tuple(parts)))

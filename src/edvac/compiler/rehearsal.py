@@ -6,7 +6,11 @@ steps that it is given to: an unguarded comparison with None, a column that does
 read like a dict, a number where a text is written. What a made-up text leads to proves nothing,
 since a real one would be JSON, a date or a table with other columns: texts carry a label, and a
 failure that carries it is passed over. A file that is written twice and not read in between is a
-fault too: what stood in it first would be lost. Nothing is read, written or asked of a model.
+fault too: what stood in it first would be lost.
+
+What the task says plainly is held against the rehearsal: a table that it describes is made up with
+those columns, so that a wrong name is found; a table that it asks for must come out with them.
+Nothing is read, written or asked of a model.
 """
 
 from __future__ import annotations
@@ -16,9 +20,11 @@ from collections import deque
 from decimal import Decimal
 from typing import Any
 
+from edvac.compiler.brief import NOTHING_SAID, Brief, is_named
 from edvac.core.errors import OperandError, ProgramError
 from edvac.core.label import Label
 from edvac.core.schema import (
+    STR,
     Choice,
     DictOf,
     ListOf,
@@ -29,7 +35,7 @@ from edvac.core.schema import (
     TupleOf,
     Type,
 )
-from edvac.core.signature import Access
+from edvac.core.signature import Access, Effect, Role
 from edvac.core.value import (
     Cell,
     Failed,
@@ -43,6 +49,7 @@ from edvac.core.value import (
     open_cells,
     plain,
     settle,
+    total_label,
 )
 from edvac.program import Evaluator, Fuel, Program, StepCall
 from edvac.program.operands import misfit
@@ -50,17 +57,17 @@ from edvac.program.operands import misfit
 MAX_STEPS = 400
 _DATE = dt.date(2026, 1, 15)
 _MADE_UP = "made up"  # a source of made-up texts
+_DESCRIBED = "described"  # and of those whose columns the task says
 _STANDS_IN = "stands in"  # and of everything that an answer brings
-_TEXT = "name,amount\nfirst line of a text,10\nsecond line of a text,20\n"
 
 
-def rehearse(program: Program) -> None:
+def rehearse(program: Program, brief: Brief = NOTHING_SAID) -> None:
     """Run it on made-up values.
 
     Raises:
         ProgramError: `plan_fails`, with the line and what went wrong there.
     """
-    stage = _Stage(program)
+    stage = _Stage(program, brief)
     stage.run()
     if stage.fault is not None:
         raise stage.fault
@@ -69,8 +76,10 @@ def rehearse(program: Program) -> None:
 class _Stage:
     """The host of a rehearsal."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, brief: Brief) -> None:
         self.fault: ProgramError | None = None
+        self._brief = brief
+        self._reads = False
         self._calls: deque[tuple[StepCall, Cell]] = deque()
         self._count = 0
         self._touched: list[tuple[StepCall, bool, str]] = []  # step, does it write, path
@@ -88,7 +97,7 @@ class _Stage:
                 self._check(call)
                 self._note(call)
                 self._count += 1
-                self._evaluator.resolve(call.slot, _answer(call, self._count))
+                self._evaluator.resolve(call.slot, self._answer(call))
                 self._calls.extend(waiting)
                 waiting = []
         self._look(self._evaluator.bindings().values())
@@ -114,8 +123,17 @@ class _Stage:
             if isinstance(here, Cell) or open_cells(here):
                 continue
             found = first_failure(here)
-            if found is not None and _MADE_UP not in found.label.sources:
+            if found is not None and not _proves_nothing(found):
                 self.fault = self.fault or _fails(found)
+
+    def _answer(self, call: StepCall) -> Value:
+        path = _text_of(call, "path")
+        if call.result == STR and call.signature.effect is Effect.READ and path is not None:
+            columns = next(
+                (own for name, own in self._brief.columns.items() if is_named(name, path)), ()
+            )
+            return lift(self._brief.sample(path, columns), _DESCRIPTION if columns else _FICTION)
+        return _answer(call, self._count)
 
     def _check(self, call: StepCall) -> None:
         """Would the step take its operands?"""
@@ -123,6 +141,36 @@ class _Stage:
         if self.fault is None and not any(map(first_failure, operands.values())):
             wrong = misfit(call, operands)
             self.fault = None if wrong is None else _refuses(wrong)
+            self.fault = self.fault or self._unlike(call) or self._about_nothing(call)
+
+    def _unlike(self, call: StepCall) -> ProgramError | None:
+        """Is what is written something else than the task asks for, or than a file should hold?"""
+        path, text = _text_of(call, "path"), _text_of(call, "text")
+        if call.op != "files.write" or path is None or not text:
+            return None
+        if text.startswith(("[{", "{'", "['", "[Decimal", "[(")) and not path.endswith(".json"):
+            return _misshapen(call, f"{path} would hold a list as Python writes it", _AS_LINES)
+        if not path.endswith((".csv", ".tsv")):
+            return None
+        header = [name.strip() for name in text.split("\n", 1)[0].split(",")]
+        for name, columns in self._brief.columns.items():
+            missing = [column for column in columns if column not in header]
+            if is_named(name, path) and missing:
+                what = f"{name} lacks the column {', '.join(missing)}; it has {', '.join(header)}"
+                return _misshapen(call, what, f"Give the rows exactly: {', '.join(columns)}.")
+        return None
+
+    def _about_nothing(self, call: StepCall) -> ProgramError | None:
+        """Is a model asked about what the program itself says, though it has read something?"""
+        if call.op not in ("llm.choose", "llm.extract") or not self._reads:
+            self._reads |= call.signature.effect is Effect.READ
+            return None
+        data = [p.name for p in call.signature.params if p.role is Role.DATA]
+        given = [completed(call.args[name]) for name in data if name in call.args]
+        if any(_STANDS_IN in total_label(one).integrity for one in given):
+            return None
+        what = f"{call.op} is given nothing that was read"
+        return ProgramError("plan_fails", what, "", "Pass the text or the rows.", line=call.line)
 
     def _note(self, call: StepCall) -> None:
         """Which paths the step reads and writes, as far as the program itself spells them."""
@@ -147,6 +195,28 @@ class _Stage:
             else:
                 unread.add(path)
         return None
+
+
+_AS_LINES = 'Use csv.dump(rows), or "\\n".join of one text for each.'
+
+
+def _misshapen(call: StepCall, what: str, fix: str) -> ProgramError:
+    return ProgramError(
+        "plan_fails", what, "The task says what the file holds.", fix, line=call.line
+    )
+
+
+def _proves_nothing(found: Failed) -> bool:
+    """Is it due to a made-up text? A column that the task does not name is due to the program."""
+    sources = found.label.sources
+    named = _DESCRIBED in sources and found.code == "key_missing"
+    return _MADE_UP in sources and not named
+
+
+def _text_of(call: StepCall, name: str) -> str | None:
+    operand = call.args.get(name)
+    here = settle(operand) if operand is not None else None
+    return here.data if isinstance(here, Scalar) and isinstance(here.data, str) else None
 
 
 def _overwrites(call: StepCall, path: str) -> ProgramError:
@@ -174,6 +244,8 @@ def _refuses(wrong: OperandError) -> ProgramError:
 
 
 _GIVEN = Label.of([_STANDS_IN])
+_FICTION = Label.of([_STANDS_IN, _MADE_UP])
+_DESCRIPTION = Label.of([_STANDS_IN, _MADE_UP, _DESCRIBED])
 
 
 def _answer(call: StepCall, number: int) -> Value:
@@ -206,7 +278,7 @@ def _value(kind: Type, number: int) -> Value:
             return lift({"key": _value(kind.item, number)}, _GIVEN)
         case Plain() if kind.name in _ATOMS:
             return lift(_ATOMS[kind.name], _GIVEN)
-    return lift(_TEXT, Label.of([_STANDS_IN, _MADE_UP]))
+    return lift(NOTHING_SAID.sample(), _FICTION)
 
 
 _ATOMS: dict[str, Any] = {

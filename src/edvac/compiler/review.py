@@ -6,14 +6,12 @@ Structural checks on text alone, each with a complaint that can be shown to the 
 from __future__ import annotations
 
 import ast
-import re
 from collections import Counter
 
+from edvac.compiler.brief import read_brief
 from edvac.core.errors import ProgramError
 from edvac.core.signature import Effect, overlap
 from edvac.program import Program
-
-_FILE = re.compile(r"(?<![\w/.])[\w-]+(?:/[\w-]+)*\.(?:csv|tsv|md|txt|json|html|xml|log)\b")
 
 
 def review(program: Program, task: str) -> None:
@@ -33,11 +31,37 @@ def review(program: Program, task: str) -> None:
 
 
 def unwritten(program: Program, task: str) -> list[str]:
-    """Files that the task names and the program neither reads nor writes."""
-    touched = program.touches
+    """Files and folders that the task names and the program neither reads nor writes."""
+    brief, touched = read_brief(task), program.touches
     known = touched.reads + touched.writes
-    named = dict.fromkeys(_FILE.findall(task))
-    return [name for name in named if not any(overlap(name, path) for path in known)]
+    files = [name for name in brief.files if not any(overlap(name, path) for path in known)]
+    return files + [
+        f"{name}/"
+        for name in brief.folders
+        if not any(overlap(f"{name}/**", path) for path in known)
+    ]
+
+
+def refuse_strangers(program: Program, task: str) -> None:
+    """Refuse to read what the task does not speak of: a name that a model made up, or took from an
+    example. Only where the task names some file or folder.
+
+    Raises:
+        ProgramError: `plan_astray`.
+    """
+    brief, touched = read_brief(task), program.touches
+    if not (brief.files or brief.folders):
+        return
+    for path in touched.reads:
+        head = path.partition("/")[0]
+        own = any(overlap(path, written) for written in touched.writes)
+        if not own and not set(head) & set("*?[") and head.casefold() not in task.casefold():
+            raise ProgramError(
+                "plan_astray",
+                f"the program reads {path}, which the task does not name",
+                "",
+                f"Read {', '.join(brief.folders + brief.files)}.",
+            )
 
 
 def unused_names(text: str) -> list[str]:

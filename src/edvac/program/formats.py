@@ -81,7 +81,11 @@ def _csv_dump(work: Work, rows: list[Any], columns: list[str] | None = None) -> 
     writer = csv.writer(out, lineterminator="\n")
     tables = [row.fields if isinstance(row, RecordView) else row for row in rows]
     if all(isinstance(row, dict) for row in tables):
-        head = columns or list(dict.fromkeys(key for row in tables for key in row))
+        known = dict.fromkeys(key for row in tables for key in row)
+        unknown = [name for name in columns or () if name not in known]
+        if unknown and tables:  # an empty column would hide a name that is spelt wrongly
+            raise KeyError(f"no row has the column {unknown[0]!r}; there are {', '.join(known)}")
+        head = columns or list(known)
         if head:
             writer.writerow(head)
         for row in tables:
