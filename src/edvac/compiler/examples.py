@@ -9,6 +9,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
+from edvac.compiler.brief import read_brief
+
 _WORD = re.compile(r"[a-z]{3,}")
 _MARK = "# task: "
 
@@ -34,12 +36,13 @@ def library() -> tuple[Example, ...]:
 def similar(task: str, count: int = 3) -> tuple[Example, ...]:
     """The `count` examples nearest to the task, the nearest last, where a model heeds it most.
 
-    Cosine of words weighted by rarity (TF-IDF); the same task always gives the same examples.
+    What counts is the kind of work (a sum by group, a file for each name, a choice among words) and
+    only a little what it is about; the same task always gives the same examples.
     """
     examples = library()
     bags = [_bag(example.task) for example in examples]
     seen = Counter(word for bag in bags for word in bag)
-    weight = {word: math.log(1 + len(examples) / times) for word, times in seen.items()}
+    weight = {word: _rarity(word, len(examples), times) for word, times in seen.items()}
     wanted = _bag(task)
     scored = sorted(
         (
@@ -52,8 +55,46 @@ def similar(task: str, count: int = 3) -> tuple[Example, ...]:
     return tuple(by_name[name] for _, name in reversed(scored[:count]))
 
 
+_CUES = {
+    "sum": r"\badd(?:s|ed)? up|\bsums?\b|\btotals?\b|altogether",
+    "count": r"\bcount|how many|number of|how often",
+    "mean": r"\baverage|\bmean\b",
+    "order": r"\bfirst\b|\bsorted\b|highest|largest|most|earliest|\bbest\b|alphabetical|oldest|soonest",
+    "bound": r"above|below|more than|fewer|less than|at least|longer|shorter|over \d|under \d|before \d|after \d",
+    "words": r"\w+, \w+ (?:or|and) \w+\)|\w+(?:, \w+)* or \w+|whether|\bjudge|\blabel|\bassign",
+    "text": r"summar|repl(?:y|ies)|letter|\bnote\b|report|describe|explain|answer|paragraph|invit",
+    "language": r"translat",
+    "line each": r"per line|(?:a|each) line|line each|on each line",
+    "by each": r"\bper\b|(?:for|of|by) (?:each|every)|\bby \w+ \(",
+    "file each": r"[A-Z]{4,}\b|one file (?:per|for)|same (?:file )?names?|under the (?:same|name)",
+    "move": r"\bcop(?:y|ies)\b|\bmoves?\b|\brenam",
+    "marks": r"\[\[|@|mention|\blinks?\b",
+    "without": r"\bwithout\b|\bno \w|\bempty\b|\bnone\b|still open|not yet",
+    "lines": r"\blines? (?:of|with|from)|every line|each line",
+    "month": r"\bmonths?\b|\byears?\b",
+    "table in": r"\.csv\b (?:has|have|\()|(?:from|in|of|file|split|through|row of) [\w/-]+\.csv",
+    "json in": r"\.json\b",
+    "text in": r"(?:from|of|in|through|each|every line of) [\w/-]+\.(?:log|txt)|\.log\b",
+}
+_CUE = 2.5  # how much more than a word a kind of work counts
+
+
+def _rarity(word: str, of: int, times: int) -> float:
+    rare = math.log(1 + of / times)
+    return _CUE * rare if word.startswith(_KIND) else rare
+
+
+_KIND = "kind: "
+
+
 def _bag(text: str) -> Counter[str]:
-    return Counter(word.rstrip("s") for word in _WORD.findall(text.lower()))
+    """Words in one form, and what kind of work they speak of."""
+    found = Counter({word.rstrip("s"): 1 for word in _WORD.findall(text.lower())})
+    kinds = [name for name, cue in _CUES.items() if re.search(cue, text)]
+    brief = read_brief(text)
+    kinds += ["folder in"] if brief.folders else []
+    kinds += [f"{len(brief.files)} files"]
+    return found + Counter({_KIND + name: 1 for name in kinds})
 
 
 def _cosine(left: Counter[str], right: Counter[str], weight: dict[str, float]) -> float:

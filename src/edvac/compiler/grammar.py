@@ -18,10 +18,11 @@ BLOCKS = 3  # blocks within blocks
 END = "```"  # what follows the last statement
 
 _TERMINALS = r"""
+ADD: ".append(" | ".extend("
 STRING: /"([^"\\\n{}]|\\[nt"]){0,200}"/
 FSTRING: "f\"" (TEXT_PART | "{" HOLE "}"){1,12} "\""
 TEXT_PART: /([^"\\\n{}]|\\[nt]){1,80}/
-HOLE: /[a-z_][a-z0-9_.]*(\([a-z_][a-z0-9_.]*\))?(:[0-9,.a-z]{1,5})?/
+HOLE: /[a-z_][a-z0-9_.]*(\[(-?[0-9]{1,3}|'[A-Za-z0-9_ ]{1,30}')\]|\([a-z_][a-z0-9_.]*\))?(:[0-9,.a-z]{1,5})?/
 NUMBER: /-?[0-9]{1,9}(\.[0-9]{1,4})?/
 FIELD: /[a-z_][a-z0-9_]{0,30}/
 COMMENT: /  # [^\n]{1,80}/
@@ -33,6 +34,7 @@ _METHODS = (
     "lower",
     "upper",
     "split",
+    "splitlines",
     "replace",
     "startswith",
     "endswith",
@@ -103,7 +105,7 @@ def _classes() -> list[str]:
 
 def _simple() -> list[str]:
     return [
-        r'simple: NEW " = " right "\n" | NEW ".append(" expr0 ")\n" | effect "\n"'
+        r'simple: NEW " = " right "\n" | NEW ADD expr0 ")\n" | effect "\n"'
         r' | NEW "[" expr1 "] = " right "\n" | NEW " += " expr0 "\n"',
         'right: expr0 | "param(" (NUMBER | STRING) ")"',
     ]

@@ -208,7 +208,7 @@ def _misshapen(call: StepCall, what: str, fix: str) -> ProgramError:
 
 def _proves_nothing(found: Failed) -> bool:
     """Is it due to a made-up text? A column that the task does not name is due to the program."""
-    sources = found.label.sources
+    sources = found.label.integrity
     named = _DESCRIBED in sources and found.code == "key_missing"
     return _MADE_UP in sources and not named
 
