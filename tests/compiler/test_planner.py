@@ -25,7 +25,7 @@ GOOD = ["parts = []\n", LOOP, 'files.write("short.md", "\\n".join(parts))\n', "`
 
 def planner(script: Callable[[Request], str], events: list[event.Event] | None = None) -> Planner:
     seen = events if events is not None else []
-    return Planner(ScriptedProcessor(script), CATALOGUE, seen.append)
+    return Planner(ScriptedProcessor(script), CATALOGUE, seen.append, plans=1)
 
 
 def by_place(pieces: list[str], wrong: dict[int, list[str]]) -> Callable[[Request], str]:
@@ -122,7 +122,7 @@ def test_without_a_grammar_a_whole_program_is_validated_and_repaired() -> None:
 
     processor = ScriptedProcessor(script)
     processor.has_grammar = False
-    text = asyncio.run(Planner(processor, CATALOGUE, lambda _: None).plan(TASK))
+    text = asyncio.run(Planner(processor, CATALOGUE, lambda _: None, plans=1).plan(TASK))
     assert text == "".join(GOOD[:-1])
     assert "import" in asked[1].messages[-1].text, "the complaint is shown to the model"
 
@@ -272,3 +272,47 @@ def test_a_rehearsal_finds_operands_that_do_not_fit(line: str, what: str, fix: s
     assert refused.value.code == "plan_fails"
     assert what in refused.value.what and fix in refused.value.fix
     assert refused.value.line == len(text.splitlines())
+
+
+def several(*programs: str) -> tuple[str, list[event.Event]]:
+    """What comes out when these are written side by side."""
+    seen: list[event.Event] = []
+    rest = iter(programs)
+    processor = ScriptedProcessor(lambda request: f"```python\n{next(rest)}```")
+    processor.has_grammar = False
+    planner = Planner(processor, CATALOGUE, seen.append, plans=len(programs))
+    return asyncio.run(planner.plan(TASK)), seen
+
+
+SHORT = 'llm.write("Shorten", doc.text(p))'
+AT_ONCE = (
+    f'parts = [{SHORT} for p in files.list("notes/*")]\n'
+    'files.write("short.md", "\\n".join(parts))\n'
+)
+ONE_BY_ONE = (
+    f'parts = []\nfor p in files.list("notes/*"):\n    parts.append({SHORT})\n'
+    'files.write("short.md", "\\n".join(parts))\n'
+)
+ODD = 'found = files.list("notes/*")\nfiles.write("short.md", f"{len(found)}")\n'
+TABLE = (
+    'rows = [{{"a": {}, "b": p}} for p in files.list("notes/*")]\nfiles.write("short.md", "x")\n'
+    'files.write("t.csv", csv.dump(rows, columns={}))\n'
+)
+
+
+def test_of_several_plans_the_one_is_taken_that_others_agree_with() -> None:
+    text, seen = several(ODD, ONE_BY_ONE, AT_ONCE)
+    assert text == ONE_BY_ONE, (
+        "the surest of those that do the same, though they are written otherwise"
+    )
+    assert [e.text for e in seen if isinstance(e, event.Note)]
+    lines = [e.text for e in seen if isinstance(e, event.PlanLine)]
+    assert lines == [*ODD.splitlines(), *ONE_BY_ONE.splitlines()]
+    assert several(ODD, ONE_BY_ONE, "import os\n")[0] == ODD, "where none agree, the surest"
+    assert several("import os\n", "x = y\n", AT_ONCE)[0] == AT_ONCE
+
+
+def test_tables_agree_whatever_the_order_of_their_columns() -> None:
+    left, right = TABLE.format(1, '["a", "b"]'), TABLE.format(1, '["b", "a"]')
+    assert several(ODD, left, right)[0] == left
+    assert several(ODD, left, TABLE.format(2, '["a", "b"]'))[0] == ODD

@@ -53,7 +53,8 @@ class Brief:
             rows = [",".join(str(_cell(name, row)) for name in columns) for row in range(3)]
             return "\n".join([",".join(columns), *rows]) + "\n"
         marks = " ".join(self.marks)
-        lines = [f"first line of a text {marks},10", f"second line of a text {marks},20"]
+        about = f"{path} {marks}".strip()
+        lines = [f"first line of a text {about},10", f"second line of a text {about},20"]
         return "\n".join(["name,amount", *lines]) + "\n"
 
     def line(self) -> str:

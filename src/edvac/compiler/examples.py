@@ -59,8 +59,9 @@ _CUES = {
     "sum": r"\badd(?:s|ed)? up|\bsums?\b|\btotals?\b|altogether",
     "count": r"\bcount|how many|number of|how often",
     "mean": r"\baverage|\bmean\b",
-    "order": r"\bfirst\b|\bsorted\b|highest|largest|most|earliest|\bbest\b|alphabetical|oldest|soonest",
-    "bound": r"above|below|more than|fewer|less than|at least|longer|shorter|over \d|under \d|before \d|after \d",
+    "order": r"\bfirst\b|\bsorted\b|(?:high|larg|earli|old|soon)est|\b(?:most|best)\b|alphabetical",
+    "bound": r"above|below|(?:more|fewer|less) than|at least|longer|shorter"
+    r"|\b(?:over|under|before|after) \d",
     "words": r"\w+, \w+ (?:or|and) \w+\)|\w+(?:, \w+)* or \w+|whether|\bjudge|\blabel|\bassign",
     "text": r"summar|repl(?:y|ies)|letter|\bnote\b|report|describe|explain|answer|paragraph|invit",
     "language": r"translat",

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 
 from edvac.compiler import examples, grammar, prompt
 from edvac.compiler.brief import read_brief
-from edvac.compiler.rehearsal import rehearse
+from edvac.compiler.rehearsal import outcome, rehearse
 from edvac.compiler.review import refuse_strangers, review, unused_names
 from edvac.core import event
-from edvac.core.errors import ProgramError
+from edvac.core.errors import EdvacError, ProgramError
 from edvac.core.signature import Catalogue
 from edvac.processor import Answer, Message, Processor, Request
 from edvac.program import Scope, library, parse, verify_prefix
@@ -28,7 +28,8 @@ FENCE = "```python\n"
 MAX_STATEMENTS = 30
 TRIES = 4  # samples of one statement
 BACKTRACKS = 3  # statements taken back, in one round
-ROUNDS = 2  # whole programs
+ROUNDS = 2  # of whole programs
+PLANS = 3  # written side by side in a round
 STATEMENT_TOKENS = 400
 HINT = 240  # characters
 PROGRAM_TOKENS = 1200
@@ -39,6 +40,27 @@ OnDraft = Callable[[str], None]
 
 def _ignore(text: str) -> None:
     del text
+
+
+def _results(written: dict[str, str]) -> frozenset[tuple[str, object]]:
+    """Files in a form that is the same whatever the order of columns."""
+    found: list[tuple[str, object]] = []
+    for path, text in written.items():
+        rows = [line.split(",") for line in text.split("\n")]
+        same = path.endswith(".csv") and all(len(row) == len(rows[0]) for row in rows[:-1])
+        columns = frozenset(zip(*rows[:-1], strict=True)) if same else text
+        found.append((path, columns))
+    return frozenset(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """One program to write: its number decides how daring, `shown` whether a person watches."""
+
+    task: str
+    attempt: int
+    complaint: str
+    shown: bool
 
 
 @dataclass(slots=True)
@@ -90,41 +112,78 @@ class _Draft:
 
 
 class Planner:
-    """Turns tasks into programs with one processor."""
+    """Turns tasks into programs with one processor.
 
-    def __init__(self, processor: Processor, catalogue: Catalogue, emit: event.Emit) -> None:
+    Args:
+        plans: programs that are written side by side, of which the one that most agree with is
+            taken.
+    """
+
+    def __init__(
+        self,
+        processor: Processor,
+        catalogue: Catalogue,
+        emit: event.Emit,
+        *,
+        plans: int = PLANS,
+    ) -> None:
         self._processor = processor
         self._catalogue = catalogue
         self._emit = emit
+        self._plans = plans
 
-    async def plan(self, task: str, on_draft: OnDraft = _ignore) -> str:
+    async def plan(self, task: str, on_draft: OnDraft | None = None) -> str:
         """A verified program for the task.
 
         Args:
             on_draft: called with the program so far whenever it has changed. It mostly grows;
-                when a statement was taken back it is not a continuation of what came before.
+                when a statement was taken back it is not a continuation of what came before. One
+                program is written then; otherwise several, and the one that others agree with is
+                taken.
 
         Raises:
             ProgramError: no legal program came out; the error is the verifier's last one.
         """
         complaint = ""
-        failed: ProgramError | None = None
-        for attempt in range(ROUNDS):
-            write = self._by_statement if self._processor.has_grammar else self._whole
-            try:
-                return await write(task, attempt, complaint, on_draft)
-            except ProgramError as problem:
-                failed = problem
-                complaint = f"An earlier program was refused. {problem}"
-                why = f"the plan was refused and is written again: {problem.what}"
-                self._emit(event.Note(text=why))
-        assert failed is not None
+        failed: EdvacError | None = None
+        for number in range(ROUNDS):
+            plans = self._plans if on_draft is None else 1
+            attempts = range(number * plans, (number + 1) * plans)
+            drafts = (
+                self._draft(_Order(task, one, complaint, one == attempts[0]), on_draft or _ignore)
+                for one in attempts
+            )
+            ended = await asyncio.gather(*drafts, return_exceptions=True)
+            found = [one for one in ended if isinstance(one, str)]
+            if found:
+                chosen = self._agreed(found, task)
+                if chosen is not ended[0]:
+                    self._emit(event.Note(text="another plan is taken, which more agree with"))
+                    self._show("", chosen)
+                return chosen
+            for one in ended:
+                if not isinstance(one, ProgramError):
+                    raise one  # type: ignore[misc]
+            failed = ended[0]  # type: ignore[assignment]
+            complaint = f"An earlier program was refused. {failed}"
+            why = f"the plan was refused and is written again: {failed.what}"  # type: ignore[union-attr]
+            self._emit(event.Note(text=why))
         raise ProgramError(
             "plan_failed",
             "the model wrote no legal program for this task",
             str(failed),
             "Say the task in smaller steps, use a larger model, or write the program yourself.",
         )
+
+    async def _draft(self, order: _Order, on_draft: OnDraft) -> str:
+        write = self._by_statement if self._processor.has_grammar else self._whole
+        return await write(order, on_draft)
+
+    def _agreed(self, found: list[str], task: str) -> str:
+        """Of several programs the one whose results most others have too; the surest of those."""
+        brief = read_brief(task)
+        results = [_results(outcome(parse(text, self._catalogue), brief)) for text in found]
+        return max(zip(found, results, strict=True), key=lambda one: results.count(one[1]))[0]
 
     async def prepare(self) -> None:
         """Have the processor read what every plan begins with, so that the first one need not wait
@@ -134,11 +193,10 @@ class Planner:
 
     # -- under a grammar ------------------------------------------------------------------------
 
-    async def _by_statement(
-        self, task: str, attempt: int, complaint: str, on_draft: OnDraft
-    ) -> str:
+    async def _by_statement(self, order: _Order, on_draft: OnDraft) -> str:
+        task, attempt = order.task, order.attempt
         shots = examples.similar(task)
-        asked = prompt.messages(task, shots, self._catalogue, complaint)
+        asked = prompt.messages(task, shots, self._catalogue, order.complaint)
         draft = _Draft(attempt=attempt)
         brief = read_brief(task)
         while len(draft.statements) < MAX_STATEMENTS:
@@ -158,7 +216,8 @@ class Planner:
             except ProgramError as problem:
                 draft.refuse(problem, at_end=piece == grammar.END)
                 continue
-            self._show(draft.text, piece)
+            if order.shown:
+                self._show(draft.text, piece)
             draft.accept(piece)
             on_draft(draft.text)
         raise ProgramError("program_too_long", f"over {MAX_STATEMENTS} statements")
@@ -216,9 +275,10 @@ class Planner:
 
     # -- without one ----------------------------------------------------------------------------
 
-    async def _whole(self, task: str, attempt: int, complaint: str, on_draft: OnDraft) -> str:
+    async def _whole(self, order: _Order, on_draft: OnDraft) -> str:
         del on_draft  # it comes in one piece
-        asked = prompt.messages(task, examples.similar(task), self._catalogue, complaint)
+        task, attempt = order.task, order.attempt
+        asked = prompt.messages(task, examples.similar(task), self._catalogue, order.complaint)
         answer = await self._processor.complete(
             Request(
                 run="plan",
@@ -236,7 +296,8 @@ class Planner:
         rehearse(program, read_brief(task))
         refuse_strangers(program, task)
         review(program, task)
-        self._show("", text)
+        if order.shown:
+            self._show("", text)
         return text
 
 

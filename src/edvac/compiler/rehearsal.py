@@ -16,6 +16,7 @@ Nothing is read, written or asked of a model.
 from __future__ import annotations
 
 import datetime as dt
+import zlib
 from collections import deque
 from decimal import Decimal
 from typing import Any
@@ -73,11 +74,25 @@ def rehearse(program: Program, brief: Brief = NOTHING_SAID) -> None:
         raise stage.fault
 
 
-class _Stage:
-    """The host of a rehearsal."""
+def outcome(program: Program, brief: Brief = NOTHING_SAID) -> dict[str, str]:
+    """What a legal program would write, by path, in a made-up world where equal data gets equal
+    answers: two programs that do the same write the same."""
+    stage = _Stage(program, brief, steady=True)
+    stage.run()
+    return stage.written
 
-    def __init__(self, program: Program, brief: Brief) -> None:
+
+class _Stage:
+    """The host of a rehearsal.
+
+    Args:
+        steady: answers depend on the data of a step alone, not on when it comes.
+    """
+
+    def __init__(self, program: Program, brief: Brief, *, steady: bool = False) -> None:
         self.fault: ProgramError | None = None
+        self.written: dict[str, str] = {}
+        self._steady = steady
         self._brief = brief
         self._reads = False
         self._calls: deque[tuple[StepCall, Cell]] = deque()
@@ -88,7 +103,7 @@ class _Stage:
     def run(self) -> None:
         self._evaluator.start()
         waiting: list[tuple[StepCall, Cell]] = []
-        while self._calls and self.fault is None and self._count < MAX_STEPS:
+        while self._calls and self._count < MAX_STEPS and (self._steady or self.fault is None):
             call, cell = self._calls.popleft()
             if any(open_cells(operand) for operand in call.args.values()):
                 waiting.append((call, cell))
@@ -127,7 +142,9 @@ class _Stage:
                 self.fault = self.fault or _fails(found)
 
     def _answer(self, call: StepCall) -> Value:
-        path = _text_of(call, "path")
+        path, text = _text_of(call, "path"), _text_of(call, "text")
+        if call.op == "files.write" and path is not None:
+            self.written[path] = text or ""
         if call.result == STR and call.signature.effect is Effect.READ and path is not None:
             columns = next(
                 (own for name, own in self._brief.columns.items() if is_named(name, path)), ()
@@ -211,6 +228,12 @@ def _proves_nothing(found: Failed) -> bool:
     sources = found.label.integrity
     named = _DESCRIBED in sources and found.code == "key_missing"
     return _MADE_UP in sources and not named
+
+
+def _fingerprint(call: StepCall) -> int:
+    """A number made of what a step is given."""
+    given = [completed(one) for one in call.args.values() if not open_cells(one)]
+    return zlib.crc32(repr([plain(one) for one in given if not first_failure(one)]).encode())
 
 
 def _text_of(call: StepCall, name: str) -> str | None:
