@@ -43,6 +43,7 @@ class Brief:
     files: tuple[str, ...]
     folders: tuple[str, ...]
     columns: Mapping[str, tuple[str, ...]]
+    inputs: tuple[str, ...] = ()  # files that the task describes as there
     marks: tuple[str, ...] = ()  # words in capitals, such as ERROR: likely to stand in the files
 
     def sample(self, path: str = "", columns: tuple[str, ...] = ()) -> str:
@@ -83,7 +84,18 @@ def read_brief(task: str) -> Brief:
                     columns[name] = names
     spelled = " ".join((*files, *folders))
     marks = [mark for mark in _MARK.findall(task) if mark not in spelled]
-    return Brief(files, folders, columns, tuple(dict.fromkeys(marks)))
+    inputs = tuple(name for name in files if _is_there(name, task))
+    return Brief(files, folders, columns, inputs, tuple(dict.fromkeys(marks)))
+
+
+def _is_there(name: str, task: str) -> bool:
+    """Does the task speak of the file as of one that it starts from?"""
+    spelled = re.escape(name)
+    told = rf"{spelled},? (?:has|have|holds?|contains?|is an?|are)\b"
+    taken = (
+        rf"(?:\bfrom|\bsplit|\bread|\bthrough|\b(?:rows?|lines?|content) (?:of|in|from)) {spelled}"
+    )
+    return re.search(f"{told}|{taken}", task, re.IGNORECASE) is not None
 
 
 NOTHING_SAID: Final = Brief((), (), {})

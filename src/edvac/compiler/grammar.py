@@ -19,7 +19,7 @@ END = "```"  # what follows the last statement
 
 _TERMINALS = r"""
 ADD: ".append(" | ".extend("
-STRING: /"([^"\\\n{}]|\\[nt"]){0,200}"/
+STRING: /"([^"\\\n{}]|\\[nt"\\]){0,200}"/
 FSTRING: "f\"" (TEXT_PART | "{" HOLE "}"){1,12} "\""
 TEXT_PART: /([^"\\\n{}]|\\[nt]){1,80}/
 HOLE: PLACE PART? /(:[0-9,.a-z]{1,5})?/
@@ -181,7 +181,7 @@ def _expression_level(depth: int) -> list[str]:
         lines.append(
             'COMPARE: " == " | " != " | " <= " | " >= " | " < " | " > " | " in " | " not in "'
         )
-        lines.append('OPERATOR: " + " | " - " | " * " | " / "')
+        lines.append('OPERATOR: " + " | " - " | " * " | " / " | " // " | " % "')
     return lines
 
 
@@ -198,7 +198,8 @@ def _calls(
         f"call{d}: " + " | ".join([f"step{d}", f"pure{d}", *([f"made{d}"] if records else [])]),
         f"step{d}: " + " | ".join(_rule(s, d) for s in steps if _is_callable(s, records)),
         f'pure{d}: ({named}) (arg{d} (", " arg{d}){{0,4}})? ")"',
-        f'arg{d}: {e} | FIELD "=" {e} | "lambda " NEW ": " {e}',
+        f'arg{d}: FIELD "=" value{d} | value{d}',
+        f'value{d}: {e} | "lambda " NEW ": " {e}',
     ]
     for signature in steps:
         if _is_callable(signature, records):

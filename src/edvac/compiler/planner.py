@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from edvac.compiler import examples, grammar, prompt
 from edvac.compiler.brief import read_brief
 from edvac.compiler.rehearsal import outcome, rehearse
-from edvac.compiler.review import refuse_strangers, review, unused_names
+from edvac.compiler.review import refuse_astray, review, unused_names
 from edvac.core import event
 from edvac.core.errors import EdvacError, ProgramError
 from edvac.core.signature import Catalogue
@@ -211,7 +211,7 @@ class Planner:
                 verify_prefix(draft.text + piece, self._catalogue)
                 program = parse(draft.text + piece, self._catalogue)
                 rehearse(program, brief)
-                refuse_strangers(program, task)
+                refuse_astray(program, task)
                 _refuse_idle(draft.text, piece)
             except ProgramError as problem:
                 draft.refuse(problem, at_end=piece == grammar.END)
@@ -294,7 +294,7 @@ class Planner:
             raise ProgramError("program_too_long", f"over {PROGRAM_TOKENS} tokens")
         program = parse(text, self._catalogue)
         rehearse(program, read_brief(task))
-        refuse_strangers(program, task)
+        refuse_astray(program, task)
         review(program, task)
         if order.shown:
             self._show("", text)

@@ -6,10 +6,12 @@ Structural checks on text alone, each with a complaint that can be shown to the 
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 
-from edvac.compiler.brief import read_brief
+from edvac.compiler.brief import Brief, read_brief
 from edvac.core.errors import ProgramError
+from edvac.core.schema import STR, Maybe
 from edvac.core.signature import Effect, overlap
 from edvac.program import Program
 
@@ -22,7 +24,7 @@ def review(program: Program, task: str) -> None:
     """
     missing = unwritten(program, task)
     if missing:
-        raise _incomplete(f"the task names {', '.join(missing)}, which is never written")
+        raise _incomplete(f"the task names {', '.join(missing)}, which the program does not touch")
     unused = unused_names(program.text)
     if unused:
         raise _incomplete(f"{', '.join(unused)} is computed and never used")
@@ -34,7 +36,13 @@ def unwritten(program: Program, task: str) -> list[str]:
     """Files and folders that the task names and the program neither reads nor writes."""
     brief, touched = read_brief(task), program.touches
     known = touched.reads + touched.writes
-    files = [name for name in brief.files if not any(overlap(name, path) for path in known)]
+    files = [
+        name
+        for name in brief.files
+        if not any(
+            overlap(name, path) for path in (touched.reads if name in brief.inputs else known)
+        )
+    ]
     return files + [
         f"{name}/"
         for name in brief.folders
@@ -42,26 +50,73 @@ def unwritten(program: Program, task: str) -> list[str]:
     ]
 
 
-def refuse_strangers(program: Program, task: str) -> None:
-    """Refuse to read what the task does not speak of: a name that a model made up, or took from an
-    example. Only where the task names some file or folder.
+def refuse_astray(program: Program, task: str) -> None:
+    """Refuse a line that goes where the task does not: it reads what the task does not speak of (a
+    model made the name up, or took it from an example), writes over what the task starts from, or
+    compares a free text that a model fills in with one fixed word.
 
     Raises:
         ProgramError: `plan_astray`.
     """
     brief, touched = read_brief(task), program.touches
-    if not (brief.files or brief.folders):
-        return
     for path in touched.reads:
-        head = path.partition("/")[0]
         own = any(overlap(path, written) for written in touched.writes)
-        if not own and not set(head) & set("*?[") and head.casefold() not in task.casefold():
-            raise ProgramError(
-                "plan_astray",
-                f"the program reads {path}, which the task does not name",
-                "",
-                f"Read {', '.join(brief.folders + brief.files)}.",
-            )
+        if not own and not _is_spoken_of(path, task, brief):
+            named = ", ".join((*(f"{name}/" for name in brief.folders), *brief.files))
+            raise _astray(f"the task does not speak of {path}, which is read", f"Read {named}.")
+    spoiled = [name for name in brief.inputs if name in touched.writes]
+    if spoiled:
+        raise _astray(f"{spoiled[0]} is what the task starts from", "Write to another file.")
+    tested = _tested_texts(program)
+    if tested:
+        raise _astray(
+            f"{tested[0]} is free text, which is never quite the word that it is compared with",
+            'Declare it as bool or as Literal["one", "other"].',
+        )
+
+
+def _is_spoken_of(path: str, task: str, brief: Brief) -> bool:
+    head, _, rest = path.partition("/")
+    if set(head) & set("*?[") or not (brief.files or brief.folders):
+        return True
+    if not rest:
+        return path in brief.files
+    word = re.escape(head)
+    spelled = rf"\b{word}/|(?:folder|directory) (?:called |named )?{word}\b|\b{word} (?:folder|dir)"
+    if re.search(spelled, task, re.IGNORECASE):
+        return True
+    vague = not brief.folders and not brief.inputs
+    return vague and head.casefold() in task.casefold()
+
+
+def _tested_texts(program: Program) -> list[str]:
+    """Fields of records, declared as plain text, that are compared with a literal."""
+    free = {
+        part.name
+        for record in program.records.values()
+        for part in record.fields
+        if part.type in (STR, Maybe(STR))
+    }
+    found = []
+    for node in ast.walk(ast.parse(program.text)):
+        match node:
+            case ast.Compare(left, [ast.Eq() | ast.NotEq()], [ast.Constant(str() as word)]) if word:
+                name = _field_name(left)
+                found += [name] if name in free else []
+    return found
+
+
+def _field_name(node: ast.expr) -> str:
+    match node:
+        case ast.Attribute(_, name) | ast.Subscript(_, ast.Constant(str() as name)):
+            return name
+        case ast.Call(ast.Attribute(inner, "lower" | "strip" | "upper")):
+            return _field_name(inner)
+    return ""
+
+
+def _astray(what: str, fix: str) -> ProgramError:
+    return ProgramError("plan_astray", what, "", fix)
 
 
 def unused_names(text: str) -> list[str]:
