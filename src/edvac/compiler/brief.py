@@ -106,19 +106,27 @@ def is_named(name: str, path: str) -> bool:
     return fnmatch.fnmatchcase(path, _PLACEHOLDER.sub("*", name))
 
 
-def _cell(column: str, row: int) -> int | str:
+def _cell(column: str, row: int) -> float | int | str:
     """Something that could stand in such a column."""
     if _DAY.search(column):
         return f"2026-01-{15 + row}"
-    return 12 + row if _AMOUNT.search(column) else f"{column} {row % 2}"
+    if _COUNT.search(column):
+        return 12 + row
+    return 12.5 + row if _AMOUNT.search(column) else f"{column} {row % 2}"
 
 
+def _one_of(words: str) -> re.Pattern[str]:
+    return re.compile(rf"(?:\b|_)(?:{words})(?:\b|_)", re.IGNORECASE)
+
+
+FRACTION: Final = re.compile(
+    r"\b1[2-4]\.5\b"
+)  # how the amounts are recognised that `_cell` makes up
 _DAY = re.compile(r"date|day|due|until|since|when|deadline", re.IGNORECASE)
-_AMOUNT = re.compile(
-    r"(?:\b|_)(?:amount|price|sum|total|count|number|hours|minutes|age|stars|score|pieces|value"
-    r"|cost|rate|size|year|visits|quantity|weight|n|id|rating|percent|points|units|stock|income"
-    r"|spent)(?:\b|_)",
-    re.IGNORECASE,
+_COUNT = _one_of("count|number|age|stars|pieces|year|visits|quantity|n|id|points|units|stock")
+_AMOUNT = _one_of(
+    "amount|price|sum|total|hours|minutes|score|value|cost|rate|size|weight|rating|percent|income"
+    "|spent|fee|km"
 )
 
 

@@ -21,7 +21,7 @@ from collections import deque
 from decimal import Decimal
 from typing import Any
 
-from edvac.compiler.brief import NOTHING_SAID, Brief, is_named
+from edvac.compiler.brief import FRACTION, NOTHING_SAID, Brief, is_named
 from edvac.core.errors import OperandError, ProgramError
 from edvac.core.label import Label
 from edvac.core.schema import (
@@ -224,10 +224,12 @@ def _misshapen(call: StepCall, what: str, fix: str) -> ProgramError:
 
 
 def _proves_nothing(found: Failed) -> bool:
-    """Is it due to a made-up text? A column that the task does not name is due to the program."""
+    """Is it due to a made-up text? A column that the task does not name is due to the program, and
+    so is a whole number where an amount stands."""
     sources = found.label.integrity
-    named = _DESCRIBED in sources and found.code == "key_missing"
-    return _MADE_UP in sources and not named
+    unknown = found.code in ("key_missing", "field_missing")
+    wrong = unknown or FRACTION.search(found.what) is not None
+    return _MADE_UP in sources and not (_DESCRIBED in sources and wrong)
 
 
 def _fingerprint(call: StepCall) -> int:
