@@ -223,12 +223,14 @@ def _misshapen(call: StepCall, what: str, fix: str) -> ProgramError:
     )
 
 
+_UNKNOWN = ("key_missing", "field_missing")
+
+
 def _proves_nothing(found: Failed) -> bool:
     """Is it due to a made-up text? A column that the task does not name is due to the program, and
     so is a whole number where an amount stands."""
     sources = found.label.integrity
-    unknown = found.code in ("key_missing", "field_missing")
-    wrong = unknown or FRACTION.search(found.what) is not None
+    wrong = found.code in _UNKNOWN or FRACTION.search(found.what) is not None
     return _MADE_UP in sources and not (_DESCRIBED in sources and wrong)
 
 
@@ -255,12 +257,13 @@ def _overwrites(call: StepCall, path: str) -> ProgramError:
 
 
 def _fails(found: Failed) -> ProgramError:
-    return ProgramError(
-        "plan_fails",
-        found.what,
-        "It fails on values that the steps may return, such as None for an optional field.",
-        "Guard it, for example with `is not None`.",
-    )
+    why = "It fails on values that the steps may return, such as None for an optional field."
+    fix = "Guard it, for example with `is not None`."
+    if FRACTION.search(found.what):
+        fix = "Read amounts with Decimal(...)."
+    elif found.code in _UNKNOWN:
+        fix = "Use the names that the rows have, or give them that one first."
+    return ProgramError("plan_fails", found.what, why, fix)
 
 
 def _refuses(wrong: OperandError) -> ProgramError:
