@@ -26,6 +26,7 @@ class Outlook:
     _held: set[str]
     _asking: set[str]
     _unpaid: list[str]
+    _later: list[str]
     _timers: list[tuple[float, str]]
     _unhandled: dict[str, Step]
     _growing: bool
@@ -40,11 +41,17 @@ class Outlook:
     @property
     def awaited(self) -> frozenset[str]:
         """What keeps the run from going on, when only a person does: ``approval`` of a held step,
-        an ``answer`` to a question of the program, a larger ``budget``."""
+        an ``answer`` to a question of the program, a larger ``budget``, a look at the
+        ``sample``."""
         asked = [step for step in self._issued.values() if step.call.signature.person]
         if self._growing or len(asked) < len(self._issued) or self._timers:
             return frozenset()
-        found = {"answer": asked, "approval": self._held, "budget": self._unpaid}
+        found = {
+            "answer": asked,
+            "approval": self._held,
+            "budget": self._unpaid,
+            "sample": self._later,
+        }
         return frozenset(name for name, slots in found.items() if slots)
 
     def question(self, slot: str) -> Step | None:

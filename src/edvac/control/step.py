@@ -182,6 +182,8 @@ class Limits:
         backoff_s: wait before the second attempt; doubled before each further one.
         escalate: a model step whose answers did not fit its type goes once to another model.
         money: of model steps altogether, in the run's currency; None is no limit.
+        sample: elements of each outermost loop whose steps are done before somebody says that the
+            run may go on; 0 does all.
         seconds: that the run may be driven; 0 is no limit. `before` of them were used by earlier
             drives.
     """
@@ -195,6 +197,7 @@ class Limits:
     backoff_s: float = 0.5
     escalate: bool = False
     money: Decimal | None = None
+    sample: int = 0
     seconds: float = 0.0
     before: float = 0.0
 

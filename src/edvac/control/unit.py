@@ -101,6 +101,7 @@ class ControlUnit(Outlook):
         self._held: set[str] = set()
         self._asking: set[str] = set()  # steps with an open question
         self._unpaid: list[str] = []  # ready, and held back by a budget
+        self._later: list[str] = []  # ready, and not in the sample
         self._answers = Counter(replay.answered)
         self._began = 0.0
         self._timers: list[tuple[float, str]] = []
@@ -173,6 +174,15 @@ class ControlUnit(Outlook):
             else:
                 why = "A person was asked and said no."
                 self._fail(step, Failure("denied_by_person", "this step was not approved", why))
+        return self._pump()
+
+    def go_on(self, now: float) -> Work:
+        """The sample was looked at: the other elements too."""
+        self._now = now
+        self._limits = replace(self._limits, sample=0)
+        later, self._later = self._later, []
+        for slot in later:
+            self._queue(self.steps[slot])
         return self._pump()
 
     def cancel(self, now: float, reason: str = "cancelled") -> Work:
@@ -356,7 +366,7 @@ class ControlUnit(Outlook):
         """Block the first external step that waits for a failure which nothing will handle any
         more. While anything moves, a later attempt() may still accept it; so whether the step runs
         does not depend on which of the two comes first."""
-        waiting = self._held or self._unpaid or self._timers
+        waiting = self._held or self._unpaid or self._later or self._timers
         moving = self._issued or waiting or any(self._ready.values())
         if self._growing or moving or not self._in_order:
             return False
@@ -395,6 +405,8 @@ class ControlUnit(Outlook):
                     continue
                 if self._too_early(step) or (limit and self._running[step.call.op] >= limit):
                     at_limit.append(first)
+                elif self._limits.sample and (step.call.place or 0) >= self._limits.sample:
+                    self._later.append(step.slot)
                 elif self._over(step):
                     self._unpaid.append(step.slot)
                 else:

@@ -31,6 +31,8 @@ DURABILITY_POINTS = ("driver.after_commit", "driver.before_commit")
 
 Execute = Callable[[Intent], Awaitable[Outcome]]
 Answer = Callable[[event.Question], Awaitable[bool | None]]
+Look = Callable[[], Awaitable[bool]]
+_SAMPLE = "sample"  # stands for a slot where somebody looks at the sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,14 @@ class Front:
         answer: asks the person at the terminal for an approval; None when there is none, then
             answers may still come through the run's inbox.
         asks: can somebody at the terminal answer the questions of the program?
+        looks: shows the sample to the person at the terminal; may the run go on?
     """
 
     clock: Clock
     emit: event.Emit
     answer: Answer | None = None
     asks: bool = False
+    looks: Look | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Driver:
         self._tasks: dict[str, asyncio.Future[Outcome]] = {}
         self._broken: asyncio.Future[Outcome] | asyncio.Task[None] | None = None
         self._asking: dict[str, asyncio.Task[None]] = {}
+        self._looked = False  # at the sample, and the run may go on
         self._one_question = asyncio.Lock()
         self._outcomes: deque[tuple[str, Outcome]] = deque()
         self._answers: deque[tuple[str, bool]] = deque()
@@ -119,6 +124,7 @@ class Driver:
                 await self._act(work)
                 if work.closed:
                     return work.closed
+                self._show_sample()
                 if self._waits_in_vain():
                     return "waiting"
                 work = await self._next(work.wake_at)
@@ -129,7 +135,11 @@ class Driver:
         """Only a person can help, and none can be reached from here."""
         if self._stop or self._outcomes or self._answers or self._next_letter() is not None:
             return False
-        here = {"approval": self._front.answer is not None, "answer": self._front.asks}
+        here = {
+            "approval": self._front.answer is not None,
+            "answer": self._front.asks,
+            "sample": self._front.looks is not None,
+        }
         awaited = self._unit.awaited
         return bool(awaited) and not any(here.get(kind, False) for kind in awaited)
 
@@ -182,6 +192,19 @@ class Driver:
             self._answers.append((question.slot, answer))
             self._wake.set()
 
+    def _show_sample(self) -> None:
+        looks = self._front.looks
+        if looks is None or "sample" not in self._unit.awaited or _SAMPLE in self._asking:
+            return
+
+        async def ask() -> None:
+            self._looked = await looks()
+            if not self._looked:
+                self.stop("waiting")
+            self._wake.set()
+
+        self._asking[_SAMPLE] = asyncio.create_task(ask())
+
     async def _next(self, wake_at: float | None) -> Work:
         """Wait until something happens and tell the unit."""
         while True:
@@ -198,6 +221,9 @@ class Driver:
                 return self._extend(*self._drafts.popleft(), now)
             if self._answers:
                 return self._unit.answer(*self._answers.popleft(), now)
+            if self._looked:
+                self._looked = False
+                return self._unit.go_on(now)
             if self._outcomes:
                 return self._unit.finished(self._drain(), now)
             if wake_at is not None and wake_at <= now:

@@ -27,7 +27,7 @@ from edvac.device import (
     Roots,
 )
 from edvac.machine.budget import UNLIMITED, Budget
-from edvac.machine.driver import LEASE_S, Answer, Driver, Front
+from edvac.machine.driver import LEASE_S, Answer, Driver, Front, Look
 from edvac.machine.every import occurrence_key
 from edvac.machine.executor import Execution, Executor
 from edvac.machine.growth import Growth, Writer
@@ -68,11 +68,18 @@ class _Again:
 
 @dataclass(slots=True)
 class Terminal:
-    """How a run reaches people: events out, questions to somebody who may answer."""
+    """How a run reaches people: events out, questions to somebody who may answer.
+
+    Attributes:
+        sample: elements of each outermost loop that are done before the run waits for a person who
+            looks at them; 0 does all. `looks` says whether it may go on; without it the run parks.
+    """
 
     emit: event.Emit = lambda _: None
     answer: Answer | None = None
     ask: AskPerson | None = None
+    sample: int = 0
+    looks: Look | None = None
     on_driver: Callable[[Driver], None] = lambda _: None
 
 
@@ -401,6 +408,7 @@ class _Session:
             seconds=self._budget.seconds,
             before=self._before,
             slow_start=1,
+            sample=self._terminal.sample,
             escalate=self._machine.escalate is not None,
             at_once={
                 "llm": at_once or self._machine.processor.concurrency,
@@ -434,7 +442,8 @@ class _Session:
             self.devices, machine.processor, machine.ledger, machine.clock, execution
         )
         terminal = self._terminal
-        front = Front(machine.clock, terminal.emit, terminal.answer, terminal.ask is not None)
+        asks = terminal.ask is not None
+        front = Front(machine.clock, terminal.emit, terminal.answer, asks, terminal.looks)
         return Driver(unit, machine.ledger, lease, executor.execute, front)
 
     async def close(self) -> None:

@@ -49,6 +49,11 @@ class Frame:
     indices: str = ""
     function: str = ""
 
+    @property
+    def place(self) -> int | None:
+        """Where in the outermost loop; None outside of loops."""
+        return int(self.indices[1 : self.indices.index("]")]) if self.indices else None
+
     def under(self, decider: Label) -> Frame:
         """The same names and order, below one more decision."""
         pc = self.pc.steer(decider)

@@ -30,6 +30,7 @@ class StepCall:
         order: sorts as the calls would be made one after another.
         address: how a person names the step, ``invoices[17]``.
         static: what the call may touch, known without the value of any operand.
+        place: in the outermost loop around it, from 0; None outside of loops.
     """
 
     slot: str
@@ -43,6 +44,7 @@ class StepCall:
     line: int
     address: str
     static: Access
+    place: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

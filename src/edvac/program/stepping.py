@@ -66,6 +66,7 @@ class Steps:
             line=node.lineno,
             address=self._unique(self.address(node, frame)),
             static=self._facts.call_access(node, signature),
+            place=frame.place,
         )
         if slot in self.cells:
             raise InternalError("slot_taken", f"two steps have one identity ({call.address})")
