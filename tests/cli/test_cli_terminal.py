@@ -73,13 +73,71 @@ def _take_terminal() -> None:
 
 def test_a_person_approves(edvac: Bench) -> None:
     terminal = Terminal(edvac.root, "run", "p.edv")
-    terminal.until("Run it? [Y/n]:")
+    terminal.until("Run it? [Y]es, [e]dit, [s]ample, [n]o:")
     assert "inbox/ is" in terminal.seen
     terminal.type("perhaps\n")
-    terminal.until("Please answer y or n.")
+    terminal.until("Please answer one of: y, e, s, n.")
     terminal.type("\n")
     assert terminal.ended() == 0
     assert "steps finished" in terminal.seen
+
+
+def test_a_person_edits_the_plan(edvac: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDITOR", "sed -i s/limit.txt/most.txt/")
+    terminal = Terminal(edvac.root, "run", "p.edv")
+    terminal.until("Run it?")
+    terminal.type("e\n")
+    terminal.until('files.write("most.txt"')
+    monkeypatch.setenv("EDITOR", "sed -i s/most.txt/limit.txt/")
+    terminal.type("yes\n")
+    assert terminal.ended() == 0
+    assert "most.txt" in edvac("diff").out
+    assert "most.txt" not in (edvac.root / "p.edv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("editor", "said"),
+    [
+        ("sed -i s/limit/import/", "this is not a legal program"),
+        ("true", "the program was not changed"),
+        ("false", "the editor could not be used"),
+    ],
+)
+def test_an_edit_that_is_none_keeps_the_plan(
+    edvac: Bench, monkeypatch: pytest.MonkeyPatch, editor: str, said: str
+) -> None:
+    monkeypatch.setenv("EDITOR", editor)
+    terminal = Terminal(edvac.root, "run", "p.edv")
+    terminal.until("Run it?")
+    terminal.type("e\n")
+    terminal.until(said)
+    terminal.type("y\n")
+    assert terminal.ended() == 0
+    assert "limit.txt" in edvac("diff").out
+
+
+@pytest.mark.parametrize("flags", [["--sample", "1", "--yes"], []])
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 4)])
+def test_a_sample_is_shown_and_the_run_goes_on(
+    edvac: Bench, flags: list[str], answer: str, code: int
+) -> None:
+    terminal = Terminal(edvac.root, "run", "p.edv", *flags)
+    if not flags:
+        terminal.until("Run it?")
+        terminal.type("s\n")
+        terminal.until("How many items? [3]")
+        terminal.type("0\n")
+        terminal.until("above zero")
+        terminal.type("1\n")
+    terminal.until("Go on with the rest?")
+    assert "notes[0]: " in terminal.seen and "notes[1]: " not in terminal.seen
+    terminal.type(answer)
+    assert terminal.ended() == code
+    (run,) = edvac("ps", "--json").document["runs"]
+    assert run["state"] == ("done" if code == 0 else "open")
+    if code:
+        assert "`edvac resume" in terminal.seen
+        assert edvac("resume").code == 0
 
 
 @pytest.mark.parametrize(("answer", "code"), [("n\n", 4), ("\x04", 4), ("\x03", 130)])

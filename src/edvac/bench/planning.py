@@ -19,6 +19,7 @@ from typing import Any
 from edvac.bench.planset import Task
 from edvac.bench.report import Document, Figure
 from edvac.compiler import Planner
+from edvac.compiler.planner import PLANS
 from edvac.core.errors import EdvacError
 from edvac.core.event import Event
 from edvac.device import CATALOGUE
@@ -82,20 +83,22 @@ async def evaluate(
     *,
     worker: Processor | None = None,
     at_once: int = 8,
+    plans: int = PLANS,
     on_result: Callable[[Result], None] = lambda _: None,
 ) -> list[Result]:
     """Plan and run each task.
 
     Args:
         worker: what answers the model steps of a run; the oracle where it is None.
-        at_once: plans that are written side by side.
+        at_once: tasks that are planned side by side.
+        plans: programs that are written for each, of which one is taken.
     """
     await processor.open()
     turn = asyncio.Semaphore(at_once)
 
     async def one(task: Task) -> Result:
         async with turn:
-            result = await _plan(task, processor)
+            result = await _plan(task, processor, plans)
             if result.program:
                 await _run(result, worker or ScriptedProcessor(task.world.oracle))
             on_result(result)
@@ -104,12 +107,12 @@ async def evaluate(
     return list(await asyncio.gather(*(one(task) for task in tasks)))
 
 
-async def _plan(task: Task, processor: Processor) -> Result:
+async def _plan(task: Task, processor: Processor, plans: int) -> Result:
     result = Result(task)
     start = time.perf_counter()
     try:
         counted: Any = Counted(processor, result)
-        result.program = await Planner(counted, CATALOGUE, _unheard).plan(task.text)
+        result.program = await Planner(counted, CATALOGUE, _unheard, plans=plans).plan(task.text)
     except EdvacError as error:
         result.kind = "no plan"
         result.problems = [str(error)]

@@ -42,6 +42,10 @@ class Asker:
             if options:
                 ui.err(f"Please answer one of: {', '.join(options)}.")
 
+    async def line(self, question: str) -> str | None:
+        """Whatever is answered, be it nothing; None when nobody answers any more."""
+        return await self._ask(f"{question}: ")
+
     async def _ask(self, prompt: str) -> str | None:
         click.echo(ui.safe(prompt), nl=False, err=True)
         while b"\n" not in self._typed and not self._over:

@@ -84,6 +84,7 @@ def bench_scale(quick: bool, steps: int, output: Path | None, as_json: bool) -> 
 
 
 @bench.command("plan")
+@click.option("--plans", type=click.IntRange(1, 9), help="Programs to choose from, for each task.")
 @click.option("--model", help="What plans: a model's name, .gguf file, or URL#MODEL.")
 @click.option("--held-out", is_flag=True, help="The 20 tasks that nothing was tuned on.")
 @click.option("--only", multiple=True, metavar="ID", help="One task (its name begins so).")
@@ -96,6 +97,7 @@ def bench_scale(quick: bool, steps: int, output: Path | None, as_json: bool) -> 
 def bench_plan(**flags: Any) -> None:
     """Plan the tasks of the evaluation set and run the programs on their documents."""
     from edvac.bench import planning, planset, report
+    from edvac.compiler.planner import PLANS
     from edvac.machine import Settings
     from edvac.machine.processors import choose_processor
 
@@ -108,13 +110,16 @@ def bench_plan(**flags: Any) -> None:
         raise UsageError("bench_empty", "no task has such a name", "", "See bench/tasks.")
     model = flags["model"] or Settings().model
     words = "".join(f" --{name.replace('_', '-')}" for name in _SWITCHES if flags[name])
-    document = report.start("plan", f"edvac bench plan --model {model}{words}")
+    plans = flags["plans"] or PLANS
+    command = f"edvac bench plan --model {model} --plans {plans}{words}"
+    document = report.start("plan", command)
     processor = choose_processor(Settings(model=model))
     work = planning.evaluate(
         chosen,
         processor,
         worker=processor if flags["end_to_end"] else None,
         at_once=flags["at_once"],
+        plans=plans,
         on_result=_Told(flags["programs"], len(chosen)),
     )
     planning.add_figures(document, asyncio.run(_and_close(work, processor)))

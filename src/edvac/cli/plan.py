@@ -5,34 +5,90 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edvac.cli import ui
 from edvac.device import CATALOGUE
 from edvac.program import Program, parse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from edvac.core.value import Value
     from edvac.machine import Settings
+    from edvac.machine.estimate import Estimate, Range
 
 
 def describe_plan(
-    text: str, roots: dict[str, Path], settings: Settings, *, with_text: bool
+    text: str,
+    roots: dict[str, Path],
+    settings: Settings,
+    *,
+    values: Mapping[str, Value] | None = None,
+    task: str = "",
+    with_text: bool,
 ) -> list[str]:
-    """Lines: the program (unless it was just shown), what it reads, writes and contacts."""
+    """Lines: the program (unless it was just shown), what it reads, writes, contacts and takes."""
+    from edvac.machine.estimate import estimate
+
     lines = []
     if with_text:
         lines += [f"  {n:3} {line}" for n, line in enumerate(text.rstrip().split("\n"), 1)]
-    lines += describe_touches(parse(text, CATALOGUE), roots)
+    program = parse(text, CATALOGUE)
+    found = estimate(program, roots, values or {}, task)
+    lines += describe_touches(program, roots, found)
     named = dict.fromkeys((settings.model, settings.plan_model, settings.escalate_model))
     remote = [model for model in named if "://" in model]
     lines.append(f"contacts  {', '.join(remote) or 'nothing outside this machine'}")
-    return lines
+    return lines + _cost(found, settings)
 
 
-def describe_touches(program: Program, roots: dict[str, Path]) -> list[str]:
-    """Lines: what it reads, writes and does."""
+def describe_touches(
+    program: Program, roots: dict[str, Path], found: Estimate | None = None
+) -> list[str]:
+    """Lines: what it reads, writes and does; with an estimate as often as the files there say."""
     touched = program.touches
-    steps = [f"{op} ×{count}" for op, count in program.outline().steps.items()]
+    counts = found.steps if found is not None else program.outline().steps
+    steps = [f"{op} ×{count:,}" for op, count in counts.items()]
+    more = ", and more that the contents decide" if found is not None and found.guessed else ""
     return [
         f"reads     {', '.join(touched.reads) or 'nothing'}",
         *(f"          {name or '.'}/ is {path.resolve()}" for name, path in roots.items()),
         f"writes    {', '.join(touched.writes) or 'nothing'} (into the run, not yet real)",
-        f"steps     {', '.join(steps) or 'none'}",
+        f"steps     {', '.join(steps) or 'none'}{more}",
     ]
+
+
+def _cost(found: Estimate, settings: Settings) -> list[str]:
+    """Lines: tokens, time and price, each from .. to."""
+    from edvac.machine.rates import measured
+    from edvac.processor import FREE
+
+    if not found.asks_model:
+        return []
+    rates = measured(settings.model)
+    took = found.seconds(rates)
+    time = "not known before a first run of this model here"
+    if took is not None and rates is not None:
+        runs = ui.counted(rates.runs, "run")
+        time = f"{_span(took, ui.seconds)} (as {runs} of this model took here)"
+    price = dict(settings.prices).get(settings.model, FREE)
+    cost = found.cost(price)
+    money = f"{_span(cost, lambda one: f'{one:.2g}')} {settings.currency}"
+    if "://" not in settings.model:
+        money = "nothing: the model runs here"
+    elif price == FREE:
+        money = f'not known: edvac.toml has no [prices."{settings.model}"]'
+    return [
+        f"tokens    {_span(found.read, _tokens)} read, {_span(found.written, _tokens)} written",
+        f"time      {time}",
+        f"price     {money}",
+    ]
+
+
+def _span(found: Range, say: Callable[[float], str]) -> str:
+    low, high = say(found.low), say(found.high)
+    return low if low == high else f"{low} to {high}"
+
+
+def _tokens(count: float) -> str:
+    """Two digits are all that such a figure knows."""
+    return f"{float(f'{count:.2g}'):,.0f}"

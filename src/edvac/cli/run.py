@@ -7,7 +7,7 @@ import contextlib
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edvac.cli import ui
+from edvac.cli.approve import Approval, Plan
 from edvac.cli.ask import Asker
 from edvac.cli.inspect import open_store
 from edvac.cli.source import Source, read_source
@@ -76,6 +77,7 @@ def common(command: Any) -> Any:
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Apply the result there when done.")
 @click.option("--plan-only", is_flag=True, help="Print the program and stop.")
+@click.option("--sample", type=click.IntRange(min=1), help="Do so many items first, and show them.")
 @click.option("--fresh", is_flag=True, help="Take no results from earlier runs.")
 @click.option("--occurrence", default="", hidden=True)  # given by a schedule
 @common
@@ -152,6 +154,9 @@ class _Command:
         self._driver: Driver | None = None
         self._task: asyncio.Task[Any] | None = None
         self._signals = 0
+        self._sample: int = flags.get("sample") or 0
+        self._results: list[str] = []  # of the sample
+        self._run = ""
 
     async def whole(self, work: Coroutine[Any, Any, int]) -> int:
         """The command from its first signal handler to its last.
@@ -181,13 +186,20 @@ class _Command:
 
     async def run(self, task: str) -> int:
         source = read_source(task)
+        if self._sample and self._flags["detach"]:
+            raise errors.UsageError(
+                "sample_detached",
+                "a detached run shows no sample",
+                "",
+                "Leave out --detach for the sample; `edvac resume --detach` does the rest.",
+            )
         values = read_settings(self._flags["settings"])
         check_output(self._flags["output"])
         given_roots(self._flags["inputs"])
         if source.text is not None:
             return await self._run_program(source, source.text, values)
         if self._flags["plan_only"]:
-            return await self._plan_only(source.task)
+            return await self._plan_only(source.task, values)
         async with self._machine() as machine:
             await machine.plan.open()
             text = self._known(machine, source.task)
@@ -195,20 +207,25 @@ class _Command:
                 return await self._drive(machine, self._job("", source.task, values))
             if text is None:
                 text = await self._planner(machine.plan).plan(source.task)
-            roots = self._check(text, values)
-            await self._approve(text, roots, with_text=True)
-            return await self._begin(machine, self._job(text, source.task, values, roots))
+            plan = self._check(text, values)
+            planner = self._planner(machine.plan)
+
+            async def replan(text: str, remark: str) -> str:
+                return await planner.revise(source.task, text, remark)
+
+            plan = await self._approve(plan, values, source.task, replan)
+            return await self._begin(machine, self._job(plan.text, source.task, values, plan.roots))
 
     async def _run_program(self, source: Source, text: str, values: dict[str, str]) -> int:
         """Nothing is opened or stored before the program is found to be legal and approved."""
-        roots = self._check(text, values)
+        plan = self._check(text, values)
         if self._flags["plan_only"]:
-            self._print_plan(text)
+            self._print_plan(plan, values, "")
             return 0
         if not self._flags["yes"]:
-            await self._approve(text, roots, with_text=False)
+            plan = await self._approve(plan, values, "", None)
         async with self._machine() as machine:
-            job = self._job(text, source.task, values, roots)
+            job = self._job(plan.text, source.task, values, plan.roots)
             return await self._begin(
                 machine, replace(job, name=self._name(source), occurrence=self._flags["occurrence"])
             )
@@ -237,7 +254,7 @@ class _Command:
             ui.out(f"Watch it with `edvac log -f {run}`, stop it with `edvac kill {run}`.")
         return errors.EXIT_DONE
 
-    async def _plan_only(self, task: str) -> int:
+    async def _plan_only(self, task: str, values: dict[str, str]) -> int:
         roles = processors.choose_roles(self._settings, self._view.show)
         try:
             with self._view:
@@ -245,14 +262,17 @@ class _Command:
                 text = await self._planner(roles.plan).plan(task)
         finally:
             await roles.close()
-        self._print_plan(text)
+        self._print_plan(self._check(text, values), values, task)
         return 0
 
-    def _print_plan(self, text: str) -> None:
+    def _print_plan(self, plan: Plan, values: dict[str, str], task: str) -> None:
+        """The program where programs go, and what it will do beside it."""
         if self._flags["as_json"]:
-            ui.out_json({"program": text})
-        else:
-            ui.out(text.rstrip())
+            ui.out_json({"program": plan.text})
+            return
+        ui.out(plan.text.rstrip())
+        for line in self._described(plan, values, task, with_text=False):
+            ui.err(line)
 
     def _job(
         self,
@@ -352,7 +372,7 @@ class _Command:
         patient = Patient(processor, lambda text: self._view.show(event.Note(text=text)))
         return Planner(patient, CATALOGUE, self._view.show)
 
-    def _check(self, text: str, values: dict[str, str]) -> dict[str, Path]:
+    def _check(self, text: str, values: dict[str, str]) -> Plan:
         """Verify, and find the directories that the program reads."""
         from edvac.device import CATALOGUE
         from edvac.machine.inputs import derived_roots, missing_directories
@@ -362,35 +382,48 @@ class _Command:
         program = parse(text, CATALOGUE)
         program_parameters(program, values)
         if self._flags["inputs"]:
-            return given_roots(self._flags["inputs"])
+            return Plan(text, given_roots(self._flags["inputs"]))
         for name in missing_directories(program.touches, Path.cwd()):
             note = f"the program reads {name}/, and there is no such directory here"
             self._view.show(event.Note(text=note, level="warning"))
-        return derived_roots(program.touches.reads, Path.cwd())
+        return Plan(text, derived_roots(program.touches.reads, Path.cwd()))
 
-    async def _approve(self, text: str, roots: dict[str, Path], *, with_text: bool) -> None:
-        """Show what the program will do; ask unless told not to."""
-        from edvac.cli.plan import describe_plan
+    async def _approve(
+        self,
+        plan: Plan,
+        values: dict[str, str],
+        task: str,
+        replan: Callable[[str, str], Awaitable[str]] | None,
+    ) -> Plan:
+        """Show what the program will do, and talk about it unless told not to."""
+
+        def describe(plan: Plan, with_text: bool) -> list[str]:
+            return self._described(plan, values, task, with_text=with_text)
 
         self._view.pause()
-        for line in describe_plan(text, roots, self._settings, with_text=with_text):
-            ui.err(line)
-        if not self._flags["yes"]:
-            if not ui.is_terminal():
-                raise errors.PolicyError(
-                    "approval_needed",
-                    "nobody is there to approve this program",
-                    "Standard input or error is not a terminal.",
-                    "Repeat with --yes, or look first with --plan-only.",
-                )
-            if not await self._asker.yes("Run it?", default=True):
-                raise errors.PolicyError(
-                    "not_approved",
-                    "the program was not approved; nothing ran",
-                    "",
-                    "Say the task in other words, or edit the program: --plan-only prints it.",
-                )
+        with_text = replan is not None
+        if self._flags["yes"]:
+            for line in describe(plan, with_text):
+                ui.err(line)
+        else:
+            talk = Approval(self._asker, describe, lambda text: self._check(text, values), replan)
+            plan = await talk.agreed(plan, with_text=with_text)
+            self._sample = self._sample or plan.sample
         self._view.resume()
+        return plan
+
+    def _described(
+        self, plan: Plan, values: dict[str, str], task: str, *, with_text: bool
+    ) -> list[str]:
+        from edvac.cli.plan import describe_plan
+        from edvac.device import CATALOGUE
+        from edvac.machine.job import program_parameters
+        from edvac.program import parse
+
+        given = program_parameters(parse(plan.text, CATALOGUE), values)
+        return describe_plan(
+            plan.text, plan.roots, self._settings, values=given, task=task, with_text=with_text
+        )
 
     async def _drive(
         self, machine: Machine, job: Job | None = None, *, run: str = "", retry: bool = False
@@ -402,8 +435,11 @@ class _Command:
             self._show,
             self._answer if asks else None,
             self._ask if asks else None,
+            self._sample,
+            self._looks if asks else None,
             self._own,
         )
+        self._machine_here = machine
         if job is not None and not job.program:
             planner = self._planner(machine.plan)
             report = await machine.run_as_written(
@@ -416,7 +452,27 @@ class _Command:
         self._view.__exit__(None, None, None)
         return self._finish(machine, report)
 
+    async def _looks(self) -> bool:
+        """Show what the sample brought; go on with the rest?"""
+        from edvac.cli.summary import sampled
+
+        self._view.pause()
+        try:
+            for line in self._results + sampled(self._machine_here, self._run):
+                ui.err(line)
+            return bool(await self._asker.yes("Go on with the rest?", default=True))
+        finally:
+            self._view.resume()
+
     def _show(self, happened: event.Event) -> None:
+        if isinstance(happened, event.RunOpened):
+            self._run = happened.run
+        if (
+            self._sample
+            and isinstance(happened, event.StepFinished)
+            and happened.op.startswith("llm.")
+        ):
+            self._results.append(f"  {happened.address}: {happened.preview}")
         if isinstance(happened, event.RunOpened):
             self._handshake.ready()
         self._view.show(happened)

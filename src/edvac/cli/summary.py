@@ -18,6 +18,7 @@ from edvac.machine.overlay import newest
 if TYPE_CHECKING:
     from edvac.machine import Machine, Report
     from edvac.machine.ledger import History
+    from edvac.store import Store
 
 
 def deliver(machine: Machine, report: Report) -> list[str]:
@@ -77,6 +78,23 @@ def summarise(machine: Machine, report: Report, applied: list[str]) -> list[str]
     return lines
 
 
+SHOWN = 20  # files of a sample
+
+
+def sampled(machine: Machine, run: str) -> list[str]:
+    """The files that the run has written by now, with their first lines."""
+
+    def look(store: Store) -> list[str]:
+        lines = []
+        for one in store.list_files(run)[:SHOWN]:
+            text = store.read_file(run, one.path).decode(errors="replace")
+            lines.append(f"  {one.path}")
+            lines += [f"    {line}" for line in text.splitlines()[:5]]
+        return lines
+
+    return machine.ledger.call_now(look)
+
+
 def _other_models(history: History) -> list[str]:
     """A line for each model that made values and is not the one that the run was begun with."""
     made: dict[tuple[str, bool], list[str]] = {}
@@ -97,6 +115,8 @@ def _other_models(history: History) -> list[str]:
 def _waiting(report: Report) -> list[str]:
     name, open_now = report.run, report.counts["questions"]
     lines = []
+    if not open_now and not report.spent:
+        lines.append(f"The sample is done. `edvac resume {name}` does the rest.")
     if open_now:
         lines.append(f"It waits for you: {counted(open_now, 'question')}.")
         lines.append(f"Answer with `edvac answer {name}`, then `edvac resume {name}`.")

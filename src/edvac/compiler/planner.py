@@ -18,7 +18,7 @@ from edvac.compiler.brief import read_brief
 from edvac.compiler.rehearsal import outcome, rehearse
 from edvac.compiler.review import refuse_astray, review, unused_names
 from edvac.core import event
-from edvac.core.errors import EdvacError, ProgramError
+from edvac.core.errors import ProgramError
 from edvac.core.signature import Catalogue
 from edvac.processor import Answer, Message, Processor, Request
 from edvac.program import Scope, library, parse, verify_prefix
@@ -29,7 +29,7 @@ MAX_STATEMENTS = 30
 TRIES = 4  # samples of one statement
 BACKTRACKS = 3  # statements taken back, in one round
 ROUNDS = 2  # of whole programs
-PLANS = 3  # written side by side in a round
+PLANS = 1  # written side by side in a round
 STATEMENT_TOKENS = 400
 HINT = 240  # characters
 PROGRAM_TOKENS = 1200
@@ -132,7 +132,16 @@ class Planner:
         self._emit = emit
         self._plans = plans
 
-    async def plan(self, task: str, on_draft: OnDraft | None = None) -> str:
+    async def revise(self, task: str, program: str, remark: str) -> str:
+        """Another program for the task, given the present one and what a person says of it.
+
+        Raises:
+            ProgramError: no legal program came out.
+        """
+        said = f"An earlier program was:\n{program}\nThe user says what is wrong with it: {remark}"
+        return await self.plan(task, complaint=said)
+
+    async def plan(self, task: str, on_draft: OnDraft | None = None, *, complaint: str = "") -> str:
         """A verified program for the task.
 
         Args:
@@ -140,12 +149,12 @@ class Planner:
                 when a statement was taken back it is not a continuation of what came before. One
                 program is written then; otherwise several, and the one that others agree with is
                 taken.
+            complaint: what is wrong with an earlier program, for the model.
 
         Raises:
             ProgramError: no legal program came out; the error is the verifier's last one.
         """
-        complaint = ""
-        failed: EdvacError | None = None
+        failed: ProgramError | None = None
         for number in range(ROUNDS):
             plans = self._plans if on_draft is None else 1
             attempts = range(number * plans, (number + 1) * plans)
@@ -161,12 +170,13 @@ class Planner:
                     self._emit(event.Note(text="another plan is taken, which more agree with"))
                     self._show("", chosen)
                 return chosen
+            refusals = [one for one in ended if isinstance(one, ProgramError)]
             for one in ended:
-                if not isinstance(one, ProgramError):
-                    raise one  # type: ignore[misc]
-            failed = ended[0]  # type: ignore[assignment]
+                if one not in refusals and isinstance(one, BaseException):
+                    raise one
+            failed = refusals[0]
             complaint = f"An earlier program was refused. {failed}"
-            why = f"the plan was refused and is written again: {failed.what}"  # type: ignore[union-attr]
+            why = f"the plan was refused and is written again: {failed.what}"
             self._emit(event.Note(text=why))
         raise ProgramError(
             "plan_failed",

@@ -18,6 +18,7 @@ from __future__ import annotations
 import datetime as dt
 import zlib
 from collections import deque
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -68,7 +69,7 @@ def rehearse(program: Program, brief: Brief = NOTHING_SAID) -> None:
     Raises:
         ProgramError: `plan_fails`, with the line and what went wrong there.
     """
-    stage = _Stage(program, brief)
+    stage = Stage(program, brief)
     stage.run()
     if stage.fault is not None:
         raise stage.fault
@@ -77,19 +78,30 @@ def rehearse(program: Program, brief: Brief = NOTHING_SAID) -> None:
 def outcome(program: Program, brief: Brief = NOTHING_SAID) -> dict[str, str]:
     """What a legal program would write, by path, in a made-up world where equal data gets equal
     answers: two programs that do the same write the same."""
-    stage = _Stage(program, brief, steady=True)
+    stage = Stage(program, brief, steady=True)
     stage.run()
     return stage.written
 
 
-class _Stage:
+class Stage:
     """The host of a rehearsal.
 
     Args:
-        steady: answers depend on the data of a step alone, not on when it comes.
+        steady: answers depend on the data of a step alone, not on when it comes; faults are passed
+            over.
+        most: steps that are answered.
+        settings: of the program's parameters.
     """
 
-    def __init__(self, program: Program, brief: Brief, *, steady: bool = False) -> None:
+    def __init__(
+        self,
+        program: Program,
+        brief: Brief = NOTHING_SAID,
+        *,
+        steady: bool = False,
+        most: int = MAX_STEPS,
+        settings: Mapping[str, Value] | None = None,
+    ) -> None:
         self.fault: ProgramError | None = None
         self.written: dict[str, str] = {}
         self._steady = steady
@@ -98,12 +110,13 @@ class _Stage:
         self._calls: deque[tuple[StepCall, Cell]] = deque()
         self._count = 0
         self._touched: list[tuple[StepCall, bool, str]] = []  # step, does it write, path
-        self._evaluator = Evaluator(program, self, {}, _DATE, Fuel())
+        self._most = most
+        self._evaluator = Evaluator(program, self, dict(settings or {}), _DATE, Fuel())
 
     def run(self) -> None:
         self._evaluator.start()
         waiting: list[tuple[StepCall, Cell]] = []
-        while self._calls and self._count < MAX_STEPS and (self._steady or self.fault is None):
+        while self._calls and self._count < self._most and (self._steady or self.fault is None):
             call, cell = self._calls.popleft()
             if any(open_cells(operand) for operand in call.args.values()):
                 waiting.append((call, cell))
@@ -112,11 +125,16 @@ class _Stage:
                 self._check(call)
                 self._note(call)
                 self._count += 1
-                self._evaluator.resolve(call.slot, self._answer(call))
+                self._evaluator.resolve(call.slot, self.answer(call))
                 self._calls.extend(waiting)
                 waiting = []
         self._look(self._evaluator.bindings().values())
         self.fault = self.fault or self._lost()
+
+    @property
+    def undecided(self) -> bool:
+        """Did made-up contents keep a part of the program from being gone through?"""
+        return bool(self._evaluator.unreached) or bool(self._calls)
 
     def step(self, call: StepCall) -> Cell:
         cell = Cell(call.slot)
@@ -141,7 +159,8 @@ class _Stage:
             if found is not None and not _proves_nothing(found):
                 self.fault = self.fault or _fails(found)
 
-    def _answer(self, call: StepCall) -> Value:
+    def answer(self, call: StepCall) -> Value:
+        """What the step gives."""
         path, text = _text_of(call, "path"), _text_of(call, "text")
         if call.op == "files.write" and path is not None:
             self.written[path] = text or ""

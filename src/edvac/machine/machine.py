@@ -26,6 +26,7 @@ from edvac.device import (
     Processes,
     Roots,
 )
+from edvac.machine import rates
 from edvac.machine.budget import UNLIMITED, Budget
 from edvac.machine.driver import LEASE_S, Answer, Driver, Front, Look
 from edvac.machine.every import occurrence_key
@@ -273,6 +274,8 @@ class Machine:
                 )
                 report = _report(run, state, self.clock.now() - start, unit)
                 await self._record_end(lease, report, unit, history)
+                if growth is None and not terminal.sample:
+                    self._note_rate(history, report, unit, replay)
                 terminal.emit(_closed(report, unit, self._contacted(unit)))
             finally:
                 await session.close()
@@ -283,6 +286,23 @@ class Machine:
         if report.state == "waiting" and self._notify:
             await self._tell(report, terminal)
         return report
+
+    def _note_rate(
+        self, history: History, report: Report, unit: ControlUnit, replay: Replay
+    ) -> None:
+        """Remember how fast the model was, where nothing else was waited for."""
+        asked = any(step.call.signature.person for step in unit.steps.values())
+        real = history.opened["model_name"] and self.processor.endpoint != "scripted"
+        if report.state not in ("done", "partial") or asked or not real:
+            return
+        used = unit.usage
+        cached = used.cached - replay.usage.cached
+        rates.note(
+            history.opened["model_name"],
+            report.seconds,
+            used.prompt - replay.usage.prompt - cached,
+            used.completion - replay.usage.completion,
+        )
 
     async def _tell(self, report: Report, terminal: Terminal) -> None:
         waiting = Waiting(report.run, report.counts["questions"])

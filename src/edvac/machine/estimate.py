@@ -1,0 +1,184 @@
+"""What a program will take, before it runs: steps, tokens, time and money, each as a range.
+
+The program is evaluated on its real file names and sizes, but on made-up contents and answers: no
+file is opened, no model asked. What a program does with contents (a branch, a row of a table) is
+guessed from the sizes, so every figure is a range, and an estimate says where it had to guess.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edvac.compiler.brief import read_brief
+from edvac.compiler.rehearsal import Stage
+from edvac.core.errors import DeviceError
+from edvac.core.label import PROGRAM
+from edvac.core.schema import STR, Choice, ListOf, Maybe, Quoted, Record, Type
+from edvac.core.signature import Effect, Role
+from edvac.core.value import Scalar, Value, completed, lift, plain, settle
+from edvac.device import Roots
+from edvac.machine.rates import Rates
+from edvac.processor import Price
+from edvac.program import Program, StepCall
+
+_ELEMENTS = 200  # of a listing that are gone through; the rest is scaled up
+_STEPS = 5_000
+_TEXT = 200_000  # characters made up for one file
+_CHARACTERS = 3.6  # of a token
+_PROMPT = 90  # tokens of a prompt beside its data, once its shared beginning is cached
+_WRITTEN = {"llm.write": (40, 120, 400), "llm.choose": (6, 8, 12)}  # tokens: low, usual, high
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    low: float
+    high: float
+
+
+@dataclass(slots=True)
+class Estimate:
+    """Attributes:
+    steps: by op, rounded where a listing was scaled up.
+    read, written: tokens of model steps; what is read again from the cache is left out.
+    guessed: what happens depends on contents that nobody has looked at yet.
+    """
+
+    steps: Counter[str] = field(default_factory=Counter)
+    read: Range = Range(0, 0)
+    written: Range = Range(0, 0)
+    guessed: bool = False
+
+    @property
+    def asks_model(self) -> bool:
+        return self.written.high > 0
+
+    def seconds(self, rates: Rates | None) -> Range | None:
+        """How long the model steps take; None where nothing has been measured."""
+        if rates is None:
+            return None
+        low = rates.seconds(self.read.low, self.written.low) / rates.spread
+        return Range(low, rates.seconds(self.read.high, self.written.high) * rates.spread)
+
+    def cost(self, price: Price) -> Range:
+        """What the tokens cost, in the currency of the prices."""
+        read, written = float(price.input) / 1e6, float(price.output) / 1e6
+        low = self.read.low * read + self.written.low * written
+        return Range(low, self.read.high * read + self.written.high * written)
+
+
+def estimate(
+    program: Program,
+    roots: Mapping[str, Path],
+    settings: Mapping[str, Value] | None = None,
+    task: str = "",
+) -> Estimate:
+    """Go through the program; see the module."""
+    opened = Roots(dict(roots))
+    try:
+        survey = _Survey(program, opened, settings or {}, task)
+        survey.run()
+    finally:
+        opened.close()
+    return survey.result()
+
+
+class _Survey(Stage):
+    """A rehearsal with the real names and sizes of files."""
+
+    def __init__(
+        self, program: Program, roots: Roots, settings: Mapping[str, Value], task: str
+    ) -> None:
+        super().__init__(program, read_brief(task), steady=True, most=_STEPS, settings=settings)
+        self._roots = roots
+        self._task = task
+        self._scale = 1.0
+        self._made: Counter[str] = Counter()
+        self._tokens = [0.0, 0.0, 0.0, 0.0]  # read and written, low and high
+        self._guessed = False
+
+    def answer(self, call: StepCall) -> Value:
+        factor = self._scale if call.place is not None else 1.0
+        self._made[call.op] += factor  # type: ignore[assignment]
+        if call.signature.device == "llm":
+            self._count_tokens(call, factor)
+        path = _text(call, "pattern") if call.op == "files.list" else _text(call, "path")
+        if path is not None and call.op == "files.list":
+            return self._listing(path)
+        if path is not None and call.result == STR and call.signature.effect is Effect.READ:
+            return self._content(call, path)
+        return super().answer(call)
+
+    def _listing(self, pattern: str) -> Value:
+        try:
+            names = [path for path, _ in self._roots.matching(pattern).found]
+        except DeviceError:
+            self._guessed = True
+            return lift([], PROGRAM)
+        if len(names) > _ELEMENTS:
+            self._scale = max(self._scale, len(names) / _ELEMENTS)
+            names = names[:: math.ceil(len(names) / _ELEMENTS)]
+        return lift(names, PROGRAM)
+
+    def _content(self, call: StepCall, path: str) -> Value:
+        """As much text as the file has bytes."""
+        self._guessed = True
+        sample = super().answer(call)
+        try:
+            size = self._roots.stat(path).size
+        except DeviceError:
+            return sample
+        text = str(plain(sample))
+        head, _, body = text.partition("\n")
+        more = body * math.ceil(min(size, _TEXT) / max(1, len(body)))
+        return Scalar(f"{head}\n{more}"[: max(len(head) + 1, size)], sample.label)
+
+    def _count_tokens(self, call: StepCall, factor: float) -> None:
+        data = 0
+        for param in call.signature.params:
+            if param.role is Role.DATA and param.name in call.args:
+                data += len(str(plain(completed(call.args[param.name]))))
+        read = _PROMPT + data / _CHARACTERS
+        low, _, high = _WRITTEN.get(call.op) or _filled(call.result)
+        for place, tokens in enumerate((read * 0.6, read * 1.3, low, high)):
+            self._tokens[place] += tokens * factor
+
+    def result(self) -> Estimate:
+        read_low, read_high, low, high = self._tokens
+        steps = Counter({op: round(count) for op, count in self._made.items()})
+        guessed = self._guessed and self.undecided
+        return Estimate(steps, Range(read_low, read_high), Range(low, high), guessed)
+
+
+def _filled(kind: Type) -> tuple[float, float, float]:
+    """Tokens of an answer of a type: low, usual, high."""
+    match kind:
+        case Record():
+            parts = [_filled(part.type) for part in kind.fields]
+            names = 6 * len(parts)
+            return (
+                names + sum(one[0] for one in parts),
+                names + sum(one[1] for one in parts),
+                names + sum(one[2] for one in parts),
+            )
+        case ListOf():
+            low, usual, high = _filled(kind.item)
+            return low, 3 * usual, 10 * high
+        case Maybe():
+            _, usual, high = _filled(kind.item)
+            return 1, usual, high
+        case Quoted():
+            low, usual, high = _filled(kind.item)
+            return low + 8, usual + 20, high + 60
+        case Choice():
+            return 2, 3, 6
+    return 3, 8, 25
+
+
+def _text(call: StepCall, name: str) -> str | None:
+    operand = call.args.get(name)
+    here = settle(operand) if operand is not None else None
+    return here.data if isinstance(here, Scalar) and isinstance(here.data, str) else None
