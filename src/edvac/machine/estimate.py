@@ -7,6 +7,7 @@ guessed from the sizes, so every figure is a range, and an estimate says where i
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from edvac.core.errors import DeviceError
 from edvac.core.label import PROGRAM
 from edvac.core.schema import STR, Choice, ListOf, Maybe, Quoted, Record, Type
 from edvac.core.signature import Effect, Role
-from edvac.core.value import Scalar, Value, completed, lift, plain, settle
+from edvac.core.value import Scalar, Value, completed, first_failure, lift, plain, settle
 from edvac.device import Roots
 from edvac.machine.rates import Rates
 from edvac.processor import Price
@@ -98,9 +99,12 @@ class _Survey(Stage):
         self._scale = 1.0
         self._made: Counter[str] = Counter()
         self._tokens = [0.0, 0.0, 0.0, 0.0]  # read and written, low and high
-        self._guessed = False
+        self._blocked = False
 
     def answer(self, call: StepCall) -> Value:
+        if any(first_failure(completed(operand)) for operand in call.args.values()):
+            self._blocked = True  # by what a made-up text does not hold
+            return super().answer(call)
         factor = self._scale if call.place is not None else 1.0
         self._made[call.op] += factor  # type: ignore[assignment]
         if call.signature.device == "llm":
@@ -116,7 +120,6 @@ class _Survey(Stage):
         try:
             names = [path for path, _ in self._roots.matching(pattern).found]
         except DeviceError:
-            self._guessed = True
             return lift([], PROGRAM)
         if len(names) > _ELEMENTS:
             self._scale = max(self._scale, len(names) / _ELEMENTS)
@@ -125,16 +128,12 @@ class _Survey(Stage):
 
     def _content(self, call: StepCall, path: str) -> Value:
         """As much text as the file has bytes."""
-        self._guessed = True
         sample = super().answer(call)
         try:
             size = self._roots.stat(path).size
         except DeviceError:
             return sample
-        text = str(plain(sample))
-        head, _, body = text.partition("\n")
-        more = body * math.ceil(min(size, _TEXT) / max(1, len(body)))
-        return Scalar(f"{head}\n{more}"[: max(len(head) + 1, size)], sample.label)
+        return Scalar(_grown(str(plain(sample)), min(size, _TEXT)), sample.label)
 
     def _count_tokens(self, call: StepCall, factor: float) -> None:
         data = 0
@@ -149,8 +148,20 @@ class _Survey(Stage):
     def result(self) -> Estimate:
         read_low, read_high, low, high = self._tokens
         steps = Counter({op: round(count) for op, count in self._made.items()})
-        guessed = self._guessed and self.undecided
+        guessed = self._blocked or self.undecided
         return Estimate(steps, Range(read_low, read_high), Range(low, high), guessed)
+
+
+def _grown(text: str, size: int) -> str:
+    """A made-up text of about so many characters: more rows of a table, more elements of a list."""
+    if text.startswith("["):
+        items = json.loads(text)
+        return json.dumps(items * max(1, size // len(text)))
+    head, _, body = text.partition("\n")
+    rows = body.splitlines()
+    average = max(1, len(body) // max(1, len(rows)))
+    count = max(1, (size - len(head)) // average)
+    return "\n".join([head, *(rows[place % len(rows)] for place in range(count))]) + "\n"
 
 
 def _filled(kind: Type) -> tuple[float, float, float]:
