@@ -138,3 +138,17 @@ def test_a_command_that_fails_is_said_and_harms_nothing(
     done = edvac("run", "q.edv", "--yes")
     assert done.code == 4 and why in done.err
     assert len(questions(edvac)) == 3
+
+
+def test_a_run_that_waits_can_be_given_up(asking: Bench) -> None:
+    assert "it is cancelled" in asking("kill").out
+    assert "waiting" not in asking("ps").out and "cancelled" in asking("ps").out
+    assert asking("kill").code == 2
+    assert asking("resume").code == 4, "and taken up again"
+
+
+def test_answers_from_json_may_be_truths(edvac: Bench) -> None:
+    edvac.write("q.edv", 'x = human.ask("Sure?", ["yes", "no"])\nfiles.write("x", x)\n')
+    assert edvac("run", "q.edv", "--yes").code == 4
+    edvac.write("a.json", '{"questions": [{"number": 1, "answer": true}]}')
+    assert edvac("answer", "--from", "a.json", "--resume").code == 0

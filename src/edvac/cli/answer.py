@@ -131,6 +131,7 @@ def _from_file(source: str) -> dict[int, str]:
             rows = list(csv.DictReader(io.StringIO(text)))
         for row in rows:
             said = row.get("answer")
+            said = {True: "yes", False: "no"}[said] if isinstance(said, bool) else said
             if said not in (None, ""):
                 _add(given, str(row["number"]), str(said))
     except (ValueError, KeyError, AttributeError, TypeError, csv.Error, RecursionError) as problem:
@@ -230,5 +231,7 @@ def _csv(found: list[Question]) -> str:
         data = ui.json_text(question.data) if question.data else ""
         options = "; ".join(question.options)
         row = [question.text, options, data, len(question.steps), ""]
-        writer.writerow([question.number, *(ui.no_formula(str(cell)) for cell in row)])
+        writer.writerow(
+            [question.number, *(ui.no_formula(ui.safe_line(str(cell))) for cell in row)]
+        )
     return made.getvalue()

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+
 import click
 
 from edvac.cli import ui
 from edvac.cli.deliver import JSON, RUN
 from edvac.cli.inspect import open_store
 from edvac.core.errors import UsageError
+from edvac.core.seams import SystemClock
+
+if TYPE_CHECKING:
+    from edvac.store import Store
 
 
 @click.command()
@@ -24,13 +31,24 @@ def kill(run_id: str | None, as_json: bool) -> None:
                 "",
                 "`edvac ps` shows what is running.",
             )
-        store.post(info.id, "kill")
+        if info.owner:
+            store.post(info.id, "kill")
+        else:
+            _cancel(store, info.id)
     if as_json:
         ui.out_json({"run": info.id, "running": bool(info.owner)})
     elif info.owner:
         ui.out(f"run {info.id} was asked to stop ({info.owner})")
     else:
-        ui.out(f"run {info.id} is not running; it will be cancelled when it is resumed")
+        ui.out(f"run {info.id} was not running; it is cancelled and waits for nothing")
+
+
+def _cancel(store: Store, run: str) -> None:
+    """Nobody works on it who could; what is finished is kept, and `resume` still goes on."""
+    clock, owner = SystemClock(), f"pid {os.getpid()} kill"
+    lease = store.acquire(run, owner, 30.0, clock.wall())
+    store.set_state(lease, "cancelled", closed=clock.wall())
+    store.release(lease)
 
 
 @click.command()

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from edvac.core.errors import LeaseError
+from edvac.core.errors import LeaseError, UsageError
 from edvac.core.seams import Clock
 from edvac.machine.detach import COMMAND
 from edvac.machine.when import When, due, parse_when
@@ -180,8 +180,11 @@ class Scheduler:
     def _still_running(self, schedule: Schedule) -> str:
         """Two runs of one schedule never go on at the same time; one that waits for a person does
         not go on."""
-        found = [run for run in self._store.runs(1000) if run.id == schedule.run and run.owner]
-        return f"run {schedule.run} still goes on" if found else ""
+        try:
+            found = self._store.run(schedule.run) if schedule.run else None
+        except UsageError:
+            return ""  # it was removed
+        return f"run {found.id} still goes on" if found and found.owner else ""
 
 
 def start_detached(spec: Spec, occurrence: str) -> Started:
