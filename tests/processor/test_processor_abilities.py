@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -195,6 +196,39 @@ def test_a_model_swapped_during_a_run_is_noticed(rig: Rig) -> None:
         names = asyncio.run(go())
     assert names[0] != names[1] == names[2]
     assert any("the model behind this name has changed" in note for note in rig.notes)
+
+
+def test_an_answer_that_was_under_way_at_a_change_is_the_old_models(rig: Rig) -> None:
+    """Its weights were swapped, and that was seen, while it was answering."""
+    fake = llamacpp()
+    asked = threading.Event()
+    seen = threading.Event()
+
+    def waits(handler: Handler, body: Body) -> None:
+        asked.set()
+        assert seen.wait(10)
+        handler.answer(body, "late")
+
+    fake.reply = waits
+    with running(fake):
+        processor = rig.processor(fake)
+
+        async def go() -> tuple[str, str]:
+            await processor.open()
+            before = processor.identity
+            answering = asyncio.create_task(processor.complete(ASK))
+            await asyncio.to_thread(asked.wait, 10)
+            fake.pages["/v1/models"]["data"][0]["meta"]["n_params"] = 7
+            rig.clock.advance(11)
+            await processor.open()
+            assert processor.identity != before
+            seen.set()
+            answer = await answering
+            await processor.close()
+            return before, answer.model
+
+        before, made_by = asyncio.run(go())
+    assert made_by == before
 
 
 def test_an_answer_by_another_model_carries_that_ones_identity(rig: Rig) -> None:

@@ -301,6 +301,19 @@ def test_after_a_refusal_fewer_are_sent_and_none_before_it_is_time() -> None:
     assert len(first) <= 12
 
 
+def test_what_an_endpoint_computes_at_once_does_not_undo_a_refusal() -> None:
+    async def go() -> list[int]:
+        made = gate.Gate(8)
+        made.allow(32)
+        limits = [made.limit]
+        async with made:
+            made.refused(0.0)
+        made.allow(16)
+        return [*limits, made.limit]
+
+    assert asyncio.run(go()) == [32, 1]
+
+
 def test_the_gate_opens_slowly_again() -> None:
     async def go() -> list[int]:
         made = gate.Gate(8)

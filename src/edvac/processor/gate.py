@@ -49,6 +49,12 @@ class Gate:
         self._inside -= 1
         self._changed.set()
 
+    def allow(self, most: int) -> None:
+        """Let in so many, unless refusals have lowered that."""
+        self.limit = most if self.limit == self.most else min(self.limit, most)
+        self.most = most
+        self._changed.set()
+
     def refused(self, wait_s: float | None) -> float:
         """The endpoint is asked too much. Returns the seconds for which nothing is sent.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ CONCURRENCY = 8  # calls at once where the endpoint does not say how many it com
 PREFILLS = (product.LLAMACPP, product.VLLM)  # go on with an answer that has been begun
 THINKING_ROOM = 4096  # further tokens for a model that thinks before it answers
 FIRST_LOOK_S, LOOK_S = 15.0, 5.0  # how long a listing may take; a busy server is slow
-LOOK_AGAIN_S = 60.0  # how old what is known of the weights may be
+LOOK_AGAIN_S = 10.0  # how old what is known of the weights may be
 UNDECIDED = frozenset({401, 402, 403, 408, 425, 429, 503})  # say nothing of an ability
 MOST_TRIES = len(OPTIONAL) + 1
 
@@ -155,9 +155,13 @@ class OpenAIProcessor:
                 f"{self.context_tokens}.",
                 "Raise the endpoint's context length, or split the data.",
             )
+        asked = self.identity
         async with self._gate:
             found = await self._exchange(request, on_text)
-        return self._answer(request, size, found)
+        answer = self._answer(request, size, found)
+        if answer.model or asked == self.identity:
+            return answer
+        return replace(answer, model=asked)  # another one took its place meanwhile
 
     # -- what is there ----------------------------------------------------------------------------
 
@@ -251,8 +255,7 @@ class OpenAIProcessor:
         self._abilities = found
         if found is not None:
             self._answers_as = found.answers_as or self._answers_as
-            self._gate.most = self._most or found.slots or CONCURRENCY
-            self._gate.limit = min(self._gate.limit, self._gate.most)
+            self._gate.allow(self._most or found.slots or CONCURRENCY)
 
     # -- one call ---------------------------------------------------------------------------------
 
