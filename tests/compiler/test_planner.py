@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from edvac.compiler import Planner
+from edvac.compiler.brief import read_brief
 from edvac.compiler.planner import first_statement, unfenced
 from edvac.compiler.rehearsal import rehearse
-from edvac.compiler.review import review, unused_names
+from edvac.compiler.review import refuse_astray, review, unused_names
 from edvac.core import event
 from edvac.core.errors import ProgramError
 from edvac.device import CATALOGUE
@@ -316,3 +317,115 @@ def test_tables_agree_whatever_the_order_of_their_columns() -> None:
     left, right = TABLE.format(1, '["a", "b"]'), TABLE.format(1, '["b", "a"]')
     assert several(ODD, left, right)[0] == left
     assert several(ODD, left, TABLE.format(2, '["a", "b"]'))[0] == ODD
+
+
+HOURS = "hours.csv has the columns day, person and hours."
+
+
+@pytest.mark.parametrize(
+    ("task", "program", "what"),
+    [
+        (
+            f"{HOURS} Sum them in sums.csv with the columns person and hours.",
+            'rows = csv.load(files.read("hours.csv"))\n'
+            'files.write("sums.csv", csv.dump(rows, columns=["person"]))\n',
+            "lacks the column hours",
+        ),
+        (
+            f"{HOURS} Sum them in sums.txt.",
+            'rows = csv.load(files.read("hours.csv"))\n'
+            'files.write("sums.txt", f"{sum([int(r[\'hours\']) for r in rows])}")\n',
+            "12.5",
+        ),
+        (
+            f"{HOURS} Name the projects in a.txt.",
+            'rows = csv.load(files.read("hours.csv"))\n'
+            'files.write("a.txt", "".join([r["project"] for r in rows]))\n',
+            "no key 'project'",
+        ),
+        (
+            f"{HOURS} Sum them in sums.txt.",
+            "class Hours:\n    hours: Decimal\n\n"
+            'files.write("sums.txt", f"{llm.extract(files.read(\'hours.csv\'), Hours).hours}")\n',
+            "read by code",
+        ),
+        (
+            "Which notes in notes/ are good? Write their file names to good.txt.",
+            'files.write("good.txt", "".join([p for p in files.list("notes/*") if path.stem(p)]))\n',
+            "whole paths",
+        ),
+        (
+            "Shorten the notes in notes/ in short.md.",
+            'files.write("short.md", f"{[files.read(p) for p in files.list(\'notes/*\')]}")\n',
+            "as Python writes it",
+        ),
+        (
+            "Choose the best note in notes/ for best.md.",
+            'x = [files.read(p) for p in files.list("notes/*")]\n'
+            'files.write("best.md", llm.choose("Which?", ["a", "b"], "a, b"))\n',
+            "nothing that was read",
+        ),
+    ],
+)
+def test_a_rehearsal_holds_a_plan_against_the_task(task: str, program: str, what: str) -> None:
+    with pytest.raises(ProgramError) as refused:
+        rehearse(parse(program, CATALOGUE), read_brief(task))
+    assert what in refused.value.what and refused.value.fix
+
+
+NAMED = "class Note:\n    kind: str\n    good: bool\n\n"
+READS = 'notes = [llm.extract(files.read(p), Note) for p in files.list("notes/*")]\n'
+
+
+@pytest.mark.parametrize(
+    ("task", "program", "what"),
+    [
+        ("Shorten notes/ in a.md.", 'x = files.read("letters/1")\n', "does not speak of letters/1"),
+        ("Shorten a.txt in a.md.", 'x = files.list("a/*")\n', ""),
+        (f"{HOURS} Sum up in a.md.", 'x = files.list("hours/*")\n', "does not speak of hours/*"),
+        ("Shorten the folder notes in a.md.", 'x = files.list("notes/*")\n', ""),
+        (f"{HOURS} Sum up in a.md.", 'files.write("hours.csv", "x")\n', "starts from"),
+        (
+            "Read notes/.",
+            NAMED + READS + 'x = [n for n in notes if n.kind == "a"]\n',
+            "kind is free",
+        ),
+        ("Read notes/.", NAMED + READS + "x = [n for n in notes if n.good]\n", ""),
+        (
+            "Read notes/.",
+            NAMED + READS + "for n in notes:\n    if n.kind:\n        x = 1\n",
+            "kind is free",
+        ),
+        (
+            "List notes/, the longest first.",
+            NAMED + READS + 'x = sort_by(notes, "kind")\n',
+            "other way",
+        ),
+        (
+            "List notes/, the longest first.",
+            NAMED + READS + 'x = sort_by(notes, "kind", reverse=True)\n',
+            "",
+        ),
+        ("List notes/, the shortest first.", NAMED + READS + 'x = sort_by(notes, "kind")\n', ""),
+        (
+            "List notes/, the longest first.",
+            NAMED + READS + "x = sort_by(notes, lambda n: n.kind)\n",
+            "",
+        ),
+    ],
+)
+def test_a_plan_that_goes_astray_is_refused(task: str, program: str, what: str) -> None:
+    parsed = parse(program, CATALOGUE)
+    if not what:
+        return refuse_astray(parsed, task)
+    with pytest.raises(ProgramError) as refused:
+        refuse_astray(parsed, task)
+    assert refused.value.code == "plan_astray" and what in refused.value.what and refused.value.fix
+
+
+def test_an_order_that_is_asked_for_is_not_forgotten() -> None:
+    text = 'notes = files.list("notes/*")\nfiles.write("a.md", f"{notes[0]}")\n'
+    program = parse(text, CATALOGUE)
+    review(program, "Write the notes in notes/ to a.md.")
+    with pytest.raises(ProgramError, match="nothing is sorted"):
+        review(program, "Write the notes in notes/ to a.md, the longest first.")

@@ -27,6 +27,7 @@ _HAS = re.compile(rf"\.(?:{_KINDS})\b has ({_LIST})")
 _WRITE = re.compile(
     rf"\b(?:write|put|note|list|save) ({_SEVERAL}) (?:of|for|to|in|into)\b", re.IGNORECASE
 )
+_NAMES_FILES = re.compile(r"\bfile names?\b|\bnames? of (?:the |its |their )?(?:files?|notes?)\b")
 _ARTICLES = frozenset({"the", "a", "an", "all", "its", "their", "each", "every", "this", "these"})
 _SENTENCE = re.compile(r"(?<=[.;:!?])\s+(?=[A-Z])")
 _PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b")
@@ -44,6 +45,7 @@ class Brief:
     folders: tuple[str, ...]
     columns: Mapping[str, tuple[str, ...]]
     inputs: tuple[str, ...] = ()  # files that the task describes as there
+    names_files: bool = False  # does it ask for names of files, rather than paths?
     marks: tuple[str, ...] = ()  # words in capitals, such as ERROR: likely to stand in the files
 
     def sample(self, path: str = "", columns: tuple[str, ...] = ()) -> str:
@@ -85,7 +87,8 @@ def read_brief(task: str) -> Brief:
     spelled = " ".join((*files, *folders))
     marks = [mark for mark in _MARK.findall(task) if mark not in spelled]
     inputs = tuple(name for name in files if _is_there(name, task))
-    return Brief(files, folders, columns, inputs, tuple(dict.fromkeys(marks)))
+    by_name = _NAMES_FILES.search(task) is not None
+    return Brief(files, folders, columns, inputs, by_name, tuple(dict.fromkeys(marks)))
 
 
 def _is_there(name: str, task: str) -> bool:

@@ -36,6 +36,8 @@ Rules:
 - Comment a field only where its name does not say what it is.
 - A field that may be missing has the type "T | None". Money is Decimal, days are date, and numbers
   that name something (of an invoice, a contract, a phone) are str.
+- In a result a file goes by its name, path.name(p), never by its whole path.
+- Read a table with csv.load or json.load; only a text of a row goes to a model.
 - Take the columns that the task names as names of fields and keys, spelt as they are there.
 - Every file that the task names is written with files.write; tables with csv.dump(rows).
 - Instructions to the model are literal strings; data is passed as further arguments.

@@ -57,6 +57,7 @@ from edvac.program import Evaluator, Fuel, Program, StepCall
 from edvac.program.operands import misfit
 
 MAX_STEPS = 400
+_FOLDER = "folder"  # where made-up files lie
 _DATE = dt.date(2026, 1, 15)
 _MADE_UP = "made up"  # a source of made-up texts
 _DESCRIBED = "described"  # and of those whose columns the task says
@@ -107,6 +108,7 @@ class Stage:
         self._steady = steady
         self._brief = brief
         self._reads = False
+        self._tables: set[str] = set()  # made-up texts of tables that the task describes
         self._calls: deque[tuple[StepCall, Cell]] = deque()
         self._count = 0
         self._touched: list[tuple[StepCall, bool, str]] = []  # step, does it write, path
@@ -168,7 +170,10 @@ class Stage:
             columns = next(
                 (own for name, own in self._brief.columns.items() if is_named(name, path)), ()
             )
-            return lift(self._brief.sample(path, columns), _DESCRIPTION if columns else _FICTION)
+            made = self._brief.sample(path, columns)
+            if columns:
+                self._tables.add(made)
+            return lift(made, _DESCRIPTION if columns else _FICTION)
         return _answer(call, self._count)
 
     def _check(self, call: StepCall) -> None:
@@ -181,9 +186,17 @@ class Stage:
 
     def _unlike(self, call: StepCall) -> ProgramError | None:
         """Is what is written something else than the task asks for, or than a file should hold?"""
+        if call.op == "llm.extract" and _DESCRIBED in _sources(call, "data"):
+            text = _text_of(call, "data")
+            if text is not None and text in self._tables:
+                return _misshapen(
+                    call, "a table is read by code, row by row, not by a model", _ROWS
+                )
         path, text = _text_of(call, "path"), _text_of(call, "text")
         if call.op != "files.write" or path is None or not text:
             return None
+        if self._brief.names_files and f"{_FOLDER}/" in text:
+            return _misshapen(call, f"{path} would hold whole paths", "A name is path.name(p).")
         if text.startswith(("[{", "{'", "['", "[Decimal", "[(")) and not path.endswith(".json"):
             return _misshapen(call, f"{path} would hold a list as Python writes it", _AS_LINES)
         if not path.endswith((".csv", ".tsv")):
@@ -233,6 +246,7 @@ class Stage:
         return None
 
 
+_ROWS = "Write csv.load(text) or json.load(text), and ask a model about one row at most."
 _AS_LINES = 'Use csv.dump(rows), or "\\n".join of one text for each.'
 
 
@@ -257,6 +271,11 @@ def _fingerprint(call: StepCall) -> int:
     """A number made of what a step is given."""
     given = [completed(one) for one in call.args.values() if not open_cells(one)]
     return zlib.crc32(repr([plain(one) for one in given if not first_failure(one)]).encode())
+
+
+def _sources(call: StepCall, name: str) -> frozenset[str]:
+    operand = call.args.get(name)
+    return total_label(completed(operand)).integrity if operand is not None else frozenset()
 
 
 def _text_of(call: StepCall, name: str) -> str | None:
@@ -297,7 +316,7 @@ _DESCRIPTION = Label.of([_STANDS_IN, _MADE_UP, _DESCRIBED])
 
 def _answer(call: StepCall, number: int) -> Value:
     if call.op == "files.list":
-        return lift([f"folder/{name}.txt" for name in ("one", "two", "three", "four")], _GIVEN)
+        return lift([f"{_FOLDER}/{name}.txt" for name in ("one", "two", "three", "four")], _GIVEN)
     if call.op == "llm.choose":
         options = plain(completed(call.args["options"]))
         return lift(options[number % len(options)] if options else "", _GIVEN)

@@ -28,6 +28,9 @@ def review(program: Program, task: str) -> None:
     unused = unused_names(program.text)
     if unused:
         raise _incomplete(f"{', '.join(unused)} is computed and never used")
+    ordered = _FALLING.search(task) or _RISING.search(task)
+    if ordered and not _SORTING.search(program.text):
+        raise _incomplete(f"the task says {ordered.group()!r}, and nothing is sorted")
     if not any(use.effect in (Effect.WRITE, Effect.EXTERNAL) for use in program.access):
         raise _incomplete("the program writes no result")
 
@@ -70,9 +73,10 @@ def refuse_astray(program: Program, task: str) -> None:
     tested = _tested_texts(program)
     if tested:
         raise _astray(
-            f"{tested[0]} is free text, which is never quite the word that it is compared with",
+            f"{tested[0]} is free text: it is always there, and never quite a given word",
             'Declare it as bool or as Literal["one", "other"].',
         )
+    _refuse_turned(program, task)
 
 
 def _is_spoken_of(path: str, task: str, brief: Brief) -> bool:
@@ -92,7 +96,7 @@ def _is_spoken_of(path: str, task: str, brief: Brief) -> bool:
 def _tested_texts(program: Program) -> list[str]:
     """Fields of records, declared as plain text, that are compared with a literal."""
     free = {
-        part.name
+        part.name: part.type
         for record in program.records.values()
         for part in record.fields
         if part.type in (STR, Maybe(STR))
@@ -103,6 +107,47 @@ def _tested_texts(program: Program) -> list[str]:
             case ast.Compare(left, [ast.Eq() | ast.NotEq()], [ast.Constant(str() as word)]) if word:
                 name = _field_name(left)
                 found += [name] if name in free else []
+            case ast.If(test=ast.Attribute(_, name)) | ast.IfExp(test=ast.Attribute(_, name)):
+                found += [name] if free.get(name) == STR else []
+    return found
+
+
+_SORTING = re.compile(r"\b(?:sort_by|sorted|sort|tally|max|min)\(")
+_RISING = re.compile(
+    r"\b(?:quick|earli|low|small|short|cheap|young|few|soon|near|light)est first|alphabetical", re.I
+)
+_FALLING = re.compile(
+    r"\b(?:high|larg|bigg|long|lat|old|strong|heavi|thick|busi)est (?:\w+ )?first"
+    r"|\b(?:most|best)\b[\w ]{0,24}? first|with (?:the )?most \w+ first",
+    re.I,
+)
+
+
+def _refuse_turned(program: Program, task: str) -> None:
+    """Refuse an order that is the other way round, where the task speaks of one way only."""
+    rising, falling = _RISING.search(task), _FALLING.search(task)
+    if bool(rising) == bool(falling):
+        return
+    for turned in _sorts(program.text):
+        if turned is not bool(falling):
+            said = (falling or rising).group()  # type: ignore[union-attr]
+            raise _astray(
+                f"the task says {said!r}, and this sorts the other way",
+                f"Write reverse={bool(falling)}.",
+            )
+
+
+def _sorts(text: str) -> list[bool]:
+    """Of each call that sorts, whether it does so from the largest down; a key that turns the order
+    itself is left out."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Call(ast.Name("sort_by" | "sorted") | ast.Attribute(_, "sort")):
+                words = {word.arg: word.value for word in node.keywords}
+                if not any(isinstance(part, ast.USub | ast.Lambda) for part in ast.walk(node)):
+                    turned = words.get("reverse")
+                    found.append(isinstance(turned, ast.Constant) and bool(turned.value))
     return found
 
 
