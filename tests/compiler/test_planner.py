@@ -351,7 +351,8 @@ HOURS = "hours.csv has the columns day, person and hours."
         ),
         (
             "Which notes in notes/ are good? Write their file names to good.txt.",
-            'files.write("good.txt", "".join([p for p in files.list("notes/*") if path.stem(p)]))\n',
+            'found = [p for p in files.list("notes/*") if path.stem(p)]\n'
+            'files.write("good.txt", "".join(found))\n',
             "whole paths",
         ),
         (
