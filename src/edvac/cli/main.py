@@ -23,6 +23,7 @@ COMMANDS = {
     "answer": ("answer", "answer", "Answer the questions of a run."),
     "show": ("inspect", "show", "Show a run, or one step of it."),
     "log": ("inspect", "log", "Print the journal of a run."),
+    "trace": ("trace", "trace", "Show where a line of a result file comes from."),
     "diff": ("deliver", "diff", "Show what apply would change."),
     "apply": ("deliver", "apply", "Make a run's files real."),
     "undo": ("deliver", "undo", "Put back what apply replaced."),
