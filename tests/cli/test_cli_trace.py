@@ -13,7 +13,11 @@ files.write("out/notes.md", "\\n".join(notes))
 def test_a_line_is_traced_for_people_and_for_programs(edvac: Bench) -> None:
     edvac.write("t.edv", PROGRAM)
     edvac.answer = lambda request: "al\x1b[2J" if "alpha" in request.messages[-1].text else "beta!"
-    assert edvac("run", "t.edv", "--yes", "--output", "there").code == 0
+    ran = edvac("run", "t.edv", "--yes", "--output", "there")
+    assert ran.code == 0
+    for text in (ran.err, edvac("show").out):
+        assert "contacted: nothing over the network" in text
+    assert edvac("show", "--json").document["contacted"] == []
     assert edvac("apply", "--output", "there").code == 0
     done = edvac("trace", "there/out/notes.md:2")
     assert done.code == 0

@@ -13,12 +13,14 @@ from fake_endpoint import Body, Fake, Handler, ollama, running
 from edvac.cli.main import main
 from edvac.core.value import Failed, plain
 from edvac.machine import Job, Machine, Report
-from edvac.machine.ledger import Entry
+from edvac.machine.budget import Budget
+from edvac.machine.ledger import Entry, read_history
 from edvac.machine.machine import Terminal
 from edvac.machine.processors import choose_roles
 from edvac.machine.settings import Settings
 from edvac.processor import Message, Request, Segment
 from edvac.processor.openai import OpenAIProcessor
+from edvac.store import Store
 
 KEY = "sk-canary-9f8e7d6c5b4a"
 TEXT = """
@@ -200,3 +202,53 @@ def test_a_rate_limit_delays_and_loses_nothing(rig: Rig) -> None:
     assert report.state == "done"
     waits = [e.wait_s for e in rig.events if type(e).__name__ == "StepRetried"]
     assert waits and min(waits) >= 1.0
+
+
+def contacted(rig: Rig, run: str) -> list[str]:
+    with Store(rig.work) as store:
+        return read_history(store, run, lazy=True).contacted
+
+
+def test_a_run_ends_with_what_was_really_connected_to(rig: Rig) -> None:
+    with running(ollama(say=answer)) as fake:
+        first = rig.run(fake)
+        origin = fake.url.removesuffix("/v1")
+        assert contacted(rig, first.run) == [origin]
+        assert rig.events[-1].endpoints == [origin]
+
+
+def test_an_endpoint_that_was_away_was_not_contacted(rig: Rig, tmp_path: Path) -> None:
+    async def go() -> Report:
+        processor = OpenAIProcessor("http://127.0.0.1:9/v1", "m", records=tmp_path / "cache")
+        with Machine(rig.work, processor) as machine:
+            job = Job('files.write("a.txt", "no model is needed")\n')
+            report = await machine.run(job, Terminal(rig.events.append))
+        await processor.close()
+        return report
+
+    report = asyncio.run(go())
+    assert report.state == "done"
+    assert contacted(rig, report.run) == [], "it is configured, and was not there"
+
+
+def test_what_an_earlier_drive_contacted_is_not_forgotten(rig: Rig) -> None:
+    def processors(fake: Fake) -> OpenAIProcessor:
+        return OpenAIProcessor(fake.url, "llama3.2", records=rig.work / "cache")
+
+    async def go(fake: Fake, run: str = "") -> Report:
+        processor = processors(fake)
+        try:
+            with Machine(rig.work, processor) as machine:
+                if run:
+                    return await machine.resume(run, budget=Budget(tokens=10**6))
+                return await machine.run(Job(TEXT, seed=1, budget=Budget(tokens=1)))
+        finally:
+            await processor.close()
+
+    with running(ollama(say=answer)) as one, running(ollama(say=answer)) as other:
+        report = asyncio.run(go(one))
+        assert report.state == "waiting"
+        assert contacted(rig, report.run) == [one.url.removesuffix("/v1")]
+        assert asyncio.run(go(other, report.run)).state == "done"
+        both = [fake.url.removesuffix("/v1") for fake in (one, other)]
+        assert contacted(rig, report.run) == both

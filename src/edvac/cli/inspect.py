@@ -205,18 +205,21 @@ def _no_step(run: str, step: str, entries: list[Entry]) -> UsageError:
 
 
 def _show_run(store: Store, info: RunInfo, history: History, flags: dict[str, bool]) -> None:
+    from edvac.cli.summary import contacts
     from edvac.machine.detach import log_path
 
     ended = {e.slot: e for e in history.entries if e.kind in ("outcome", "blocked")}
     if flags["as_json"]:
         steps = [_step_document(entry) for entry in ended.values()]
-        ui.out_json(_run_document(info) | {"program": history.program, "steps": steps})
+        more = {"program": history.program, "contacted": history.contacted, "steps": steps}
+        ui.out_json(_run_document(info) | more)
         return
     ui.out(f"run {info.id}: {standing(info)}" + (f" · {spent(info)}" if spent(info) else ""))
     for line in needs(info, _answered(store, info)):
         ui.out(line)
     if info.task:
         ui.out(f"task: {info.task}")
+    ui.out(ui.safe_line(f"contacted: {contacts(history)}"))
     ui.out("")
     for number, line in enumerate(history.program.rstrip().split("\n"), 1):
         ui.out(f"  {number:3} {line}")

@@ -64,7 +64,7 @@ def summarise(machine: Machine, report: Report, applied: list[str]) -> list[str]
         f"  - line {call.line}: {', '.join(call.ops)} was never reached: {call.failed.what}"
         for call in report.unreached
     ]
-    lines += _other_models(history)
+    lines += [f"  contacted: {contacts(history)}", *_other_models(history)]
     versions = machine.ledger.call_now(lambda store: newest(store.file_versions(report.run)))
     target = _target(machine, report)
     for version in versions:
@@ -93,6 +93,11 @@ def sampled(machine: Machine, run: str) -> list[str]:
         return lines
 
     return machine.ledger.call_now(look)
+
+
+def contacts(history: History) -> str:
+    """What was connected to over the network."""
+    return ", ".join(history.contacted) or "nothing over the network"
 
 
 def _other_models(history: History) -> list[str]:

@@ -52,6 +52,25 @@ class ManualClock:
         self._wall += seconds
 
 
+class Contacts:
+    """The network's seam as far as it is remembered: which endpoints were really connected to.
+
+    Whoever opens connections notes each here when it is there, and when a request goes over it.
+    """
+
+    def __init__(self) -> None:
+        self._noted: dict[str, None] = {}
+
+    def note(self, endpoint: str) -> None:
+        """A connection to `endpoint` (scheme, host and port) was made or used."""
+        self._noted[endpoint] = None
+
+    def take(self) -> list[str]:
+        """The endpoints noted since the last time, in the order of the first contact."""
+        found, self._noted = list(self._noted), {}
+        return found
+
+
 def iso_date(wall: float) -> str:
     """UTC date of a wall-clock reading, YYYY-MM-DD."""
     return dt.datetime.fromtimestamp(wall, dt.UTC).date().isoformat()

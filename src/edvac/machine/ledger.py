@@ -181,6 +181,7 @@ class History:
     program: str = ""
     previous: Value | None = None  # what `run.previous` is
     budget: Budget = UNLIMITED  # the last one that somebody gave it
+    contacted: list[str] = field(default_factory=list)  # endpoints, in drives that have ended
     whole: bool = True  # False while the program is still being written
     entries: list[Entry] = field(default_factory=list)
 
@@ -267,9 +268,18 @@ def read_history(store: Store, run: str, *, lazy: bool = False) -> History:
                 history.whole = entry.body["whole"]
             case "approved" if entry.body.get("verdict") == "budget":
                 history.budget = Budget.restore(entry.body)
+            case "approved" if entry.body.get("verdict") == "contacted":
+                _contacted(history, entry)
             case _:
+                if record.kind == "closed":
+                    _contacted(history, entry)
                 history.entries.append(entry)
     return history
+
+
+def _contacted(history: History, entry: Entry) -> None:
+    known = dict.fromkeys([*history.contacted, *entry.body.get("contacted", ())])
+    history.contacted = list(known)
 
 
 def decoder_of(store: Store) -> Decoder:

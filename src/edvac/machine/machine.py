@@ -273,10 +273,10 @@ class Machine:
                     )
                 )
                 report = _report(run, state, self.clock.now() - start, unit)
-                await self._record_end(lease, report, unit, history)
+                contacted = await self._record_end(lease, report, unit, history)
                 if growth is None and not terminal.sample:
                     self._note_rate(history, report, unit, replay)
-                terminal.emit(_closed(report, unit, self._contacted(unit)))
+                terminal.emit(_closed(report, unit, contacted))
             finally:
                 await session.close()
             if growth is not None:
@@ -320,31 +320,42 @@ class Machine:
         unit.start(self.clock.now())
         return replay.forgetting(step.slot for step in unit.failures())
 
-    def _contacted(self, unit: ControlUnit) -> list[str]:
-        asked = [self.processor]
-        if self.escalate is not None and any(step.escalated for step in unit.steps.values()):
-            asked.append(self.escalate)
-        return list(dict.fromkeys(one.endpoint for one in asked))
+    def _contacted(self, history: History) -> list[str]:
+        """What was connected to for this run, planning and earlier drives included. Of two runs at
+        the same time in one machine the first to end names it all."""
+        roles = [self.plan, self.processor, *([self.escalate] if self.escalate else [])]
+        now = [endpoint for role in roles for endpoint in role.contacts.take()]
+        return list(dict.fromkeys([*history.contacted, *now]))
 
     def _owner(self) -> str:
         """A name for one owner: two drives of one run in one process must not both own it."""
         return f"pid {os.getpid()} {self.entropy.token(4)}"
 
     async def _record_end(
-        self, lease: Lease, report: Report, unit: ControlUnit, history: History
-    ) -> None:
-        """Close the journal; an interrupted or waiting run stays open, so that it can go on."""
+        self,
+        lease: Lease,
+        report: Report,
+        unit: ControlUnit,
+        history: History,
+    ) -> list[str]:
+        """Close the journal; an interrupted or waiting run stays open, so that it can go on.
+        Returns what was contacted, which is recorded either way."""
+        contacted = self._contacted(history)
         state = "cancelled" if report.state in ("replanned", "unplanned") else report.state
         if state not in ("done", "partial", "cancelled"):
+            if contacted != history.contacted:
+                noted = {"verdict": "contacted", "contacted": contacted}
+                await self.ledger.commit(lease, [Record("approved", "", noted)])
             await self.ledger.call(
                 lambda store: store.set_state(
                     lease, "open", seconds=unit.seconds, counts=report.counts
                 )
             )
-            return
+            return contacted
         body: dict[str, Any] = {"state": state, "seconds": round(report.seconds, 3)} | report.counts
         failed = [step.slot for step in report.failures if step.state is StepState.FAILED]
         body["unhandled"] = failed
+        body["contacted"] = contacted
         # Found by the next run of this program; see `previous`.
         key = reuse_key(history.opened.get("name", "")) if state == "done" else ""
         await self.ledger.commit(lease, [Record("closed", "", body, reuse_key=key)])
@@ -357,6 +368,7 @@ class Machine:
                 counts=report.counts,
             )
         )
+        return contacted
 
     # -- what users ask for between runs --------------------------------------------------------
 

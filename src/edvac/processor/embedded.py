@@ -6,6 +6,7 @@ import itertools
 import json
 
 from edvac.core.errors import InternalError, ModelFileError
+from edvac.core.seams import Contacts
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
 from edvac.engine.protocol import Generate, Progress, Ready
 from edvac.processor.clean import without_thinking
@@ -31,6 +32,7 @@ class EmbeddedProcessor:
         self._names = itertools.count(1)
         self.concurrency = CONCURRENCY
         self.price = FREE
+        self.contacts = Contacts()  # stays empty: the engine is spoken to over a local socket
         self.has_grammar = True
         self.endpoint = "embedded engine"
 

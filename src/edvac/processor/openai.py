@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 
 from edvac.core.errors import ConfigError, ModelOutputError, OperandError, ProcessorError
-from edvac.core.seams import Clock, SystemClock
+from edvac.core.seams import Clock, Contacts, SystemClock
 from edvac.processor import abilities, product
 from edvac.processor.abilities import Abilities
 from edvac.processor.address import KeySource, parse_address
@@ -77,6 +77,7 @@ class OpenAIProcessor:
     ) -> None:
         self._address = parse_address(url)
         self.price = FREE
+        self.contacts = Contacts()
         self._model = model
         self._key = KeySource(self._address.origin, key_env)
         self._timeouts = timeouts
@@ -94,7 +95,7 @@ class OpenAIProcessor:
         self._gave_up = False  # probing, until the next run
         self._most = concurrency
         self._gate = Gate(concurrency or CONCURRENCY)
-        self._http = client(max(timeouts.first, timeouts.idle), timeouts.connect)
+        self._http = client(max(timeouts.first, timeouts.idle), timeouts.connect, self.contacts)
 
     @property
     def identity(self) -> str:

@@ -26,6 +26,7 @@ class Patient:
         self._inner = inner
         self._tell = tell
         self.price: Price = inner.price
+        self.contacts = inner.contacts
 
     @property
     def identity(self) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol, TypeAlias
 
+from edvac.core.seams import Contacts
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -101,9 +103,11 @@ class Processor(Protocol):
 
     Attributes:
         price: what its calls are charged at; a model on this machine is free.
+        contacts: what was connected to over the network.
     """
 
     price: Price
+    contacts: Contacts
 
     @property
     def identity(self) -> str:
@@ -122,7 +126,7 @@ class Processor(Protocol):
 
     @property
     def endpoint(self) -> str:
-        """What was contacted: ``embedded`` or a host."""
+        """What it would contact: ``embedded engine`` or a host."""
 
     async def open(self) -> None:
         """Connect, or start the engine.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from edvac.core.seams import Contacts
 from edvac.processor.port import FREE, Answer, OnText, Request
 
 Script = Callable[[Request], str]
@@ -22,6 +23,7 @@ class ScriptedProcessor:
         self.identity = name
         self.concurrency = concurrency
         self.price = FREE
+        self.contacts = Contacts()
         self.context_tokens = 1_000_000
         self.has_grammar = True
         self.endpoint = "scripted"

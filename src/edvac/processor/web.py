@@ -10,13 +10,33 @@ from typing import Any
 
 import httpx2
 
+from edvac.core.seams import Contacts
+
 MAX_REPLY = 4 * 1024 * 1024  # bytes of a listing
 
 
-def client(timeout_s: float, connect_s: float = 10.0) -> httpx2.AsyncClient:
-    """An HTTP client that follows no redirect and takes no proxy from the environment."""
+def client(
+    timeout_s: float, connect_s: float = 10.0, contacts: Contacts | None = None
+) -> httpx2.AsyncClient:
+    """An HTTP client that follows no redirect and takes no proxy from the environment, so that the
+    host of a request is the one connected to; `contacts` is told of each."""
     timeout = httpx2.Timeout(timeout_s, connect=connect_s)
-    return httpx2.AsyncClient(timeout=timeout, follow_redirects=False, trust_env=False)
+    seen = contacts or Contacts()
+
+    async def watch(request: httpx2.Request) -> None:
+        async def trace(name: str, _: object) -> None:
+            # Connected, or a kept connection used again.
+            if name.endswith(("connect_tcp.complete", "send_request_headers.complete")):
+                seen.note(f"{request.url.scheme}://{request.url.netloc.decode()}")
+
+        request.extensions = {**request.extensions, "trace": trace}
+
+    return httpx2.AsyncClient(
+        timeout=timeout,
+        follow_redirects=False,
+        trust_env=False,
+        event_hooks={"request": [watch]},
+    )
 
 
 def bearer(key: str) -> dict[str, str]:
