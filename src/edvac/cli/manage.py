@@ -55,20 +55,25 @@ def _cancel(store: Store, run: str) -> None:
 @click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
 @JSON
 def rm(run_ids: tuple[str, ...], as_json: bool) -> None:
-    """Remove runs with their journal and files; what `apply` made stays."""
+    """Remove runs with their journal, prompts and files; what `apply` made stays.
+
+    What another run shares stays with that run.
+    """
     from edvac.machine.detach import log_path
 
-    removed = []
+    removed, freed = [], 0
     with open_store() as store:
         for run_id in run_ids:
             info = store.find_run(run_id)
-            store.remove_run(info.id)
+            swept = store.forget_run(info.id)
+            freed += swept.blob_bytes
             log_path(store.workspace, info.id).unlink(missing_ok=True)
             removed.append(info.id)
     if as_json:
         ui.out_json({"removed": removed})
     else:
-        ui.out(f"removed {', '.join(removed)}; `edvac gc` frees their space")
+        space = f"; freed {ui.megabytes(freed)} of large texts and files" if freed else ""
+        ui.out(f"removed {', '.join(removed)}{space}")
 
 
 @click.command()

@@ -26,6 +26,7 @@ from edvac.store.journal import JournalPart, restore_label
 from edvac.store.lease import Holder, is_live
 from edvac.store.model import Problem, Swept
 from edvac.store.owner import Process
+from edvac.store.runs import RunPart
 from edvac.store.schema import MIGRATIONS, Execute
 from edvac.store.seal import BROKEN, TABLES, sealed, sound
 from edvac.store.segments import row_names, unpack_segment
@@ -41,6 +42,9 @@ _USED_BLOBS = (
     " UNION SELECT blob FROM file WHERE blob NOTNULL"
     " UNION SELECT before FROM applied WHERE before NOTNULL"
 )
+_RECORD_BLOBS = "SELECT lower(hex(ref)) FROM record WHERE ref NOTNULL AND id >= ? AND id < ?"
+_FILE_BLOBS = "SELECT blob FROM file WHERE blob NOTNULL AND number = ?"
+_APPLIED_BLOBS = "SELECT before FROM applied WHERE before NOTNULL AND number = ?"
 _HELD = sealed(
     "SELECT owner, process, epoch, expires, seen, acquired, SOUND FROM head WHERE owner NOTNULL",
     "head",
@@ -61,7 +65,7 @@ def expected_schema() -> list[tuple[Any, ...]]:
     return found
 
 
-class MaintenancePart(JournalPart, FilePart):
+class MaintenancePart(JournalPart, FilePart, RunPart):
     def verify(self) -> list[Problem]:
         """Everything that is wrong; an empty list means that every byte is what was written."""
         found: list[Problem] = []
@@ -163,10 +167,35 @@ class MaintenancePart(JournalPart, FilePart):
         What was touched within `grace_s`, or since the earliest live lease was taken, stays: a
         record that names it may be on its way.
         """
+        return self._sweep(grace_s, set(self._blobs.all()))
+
+    def forget_run(self, run: str) -> Swept:
+        """Remove a run and, at once, its prompts and blobs that nothing else refers to, so that no
+        byte of them stays in the store's files. What somebody touched since a run that is being
+        worked on was taken up stays for `gc`.
+
+        Raises:
+            LeaseError: somebody is working on it.
+        """
+        number = self._number(run)
+        within = (number << SEQ_BITS, (number + 1) << SEQ_BITS)
+        blobs: set[str] = set()
+        for (packed,) in self._db.rows(
+            "SELECT DISTINCT blobs FROM record WHERE id >= ? AND id < ?", within
+        ):
+            blobs.update(_refs(packed))
+        blobs.update(row[0] for row in self._db.rows(_RECORD_BLOBS, within))
+        for sql in (_FILE_BLOBS, _APPLIED_BLOBS):
+            blobs.update(row[0] for row in self._db.rows(sql, (number,)))
+        self.remove_run(run)
+        return self._sweep(0.0, blobs)
+
+    def _sweep(self, grace_s: float, among: set[str]) -> Swept:
+        """Blobs of these, and labels and segments, to which nothing refers."""
         with self._db.write("collecting garbage") as execute:
             cutoff = self._cutoff(execute, grace_s)
             blobs = bytes_ = 0
-            for ref in sorted(set(self._blobs.all()) - self._used_blobs()):
+            for ref in sorted(among - self._used_blobs()):
                 size = self._blobs.size(ref)
                 if size is None or self._blobs.modified(ref) > cutoff:
                     continue

@@ -23,14 +23,13 @@ from edvac.store.files import Files, SystemFiles
 from edvac.store.maintenance import MaintenancePart
 from edvac.store.notes import NotePart
 from edvac.store.owner import Owners, SystemOwners
-from edvac.store.runs import RunPart
 
 DIRECTORY = ".edvac"
 DATABASE = "store.db"
 MARKER = "store.id"  # written once the tables are durable: a missing database is then damage
 
 
-class Store(RunPart, MaintenancePart, NotePart):
+class Store(MaintenancePart, NotePart):
     """Open with ``Store(workspace)``; usable as a context manager.
 
     Args:
