@@ -335,7 +335,7 @@ HOURS = "hours.csv has the columns day, person and hours."
             f"{HOURS} Sum them in sums.txt.",
             'rows = csv.load(files.read("hours.csv"))\n'
             'files.write("sums.txt", f"{sum([int(r[\'hours\']) for r in rows])}")\n',
-            "12.5",
+            "2.5",
         ),
         (
             f"{HOURS} Name the projects in a.txt.",

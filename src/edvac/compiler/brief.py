@@ -109,22 +109,28 @@ def is_named(name: str, path: str) -> bool:
     return fnmatch.fnmatchcase(path, _PLACEHOLDER.sub("*", name))
 
 
+def placeholder(path: str) -> str:
+    """The word in capitals that stands for each of something, if the path has one."""
+    found = _PLACEHOLDER.search(path)
+    return found.group() if found else ""
+
+
 def _cell(column: str, row: int) -> float | int | str:
     """Something that could stand in such a column."""
     if _DAY.search(column):
         return f"2026-01-{15 + row}"
+    whole = (2, 45, 6000)[row % 3]  # so far apart that a bound of the task lies between them
     if _COUNT.search(column):
-        return 12 + row
-    return 12.5 + row if _AMOUNT.search(column) else f"{column} {row % 2}"
+        return whole
+    return whole + 0.5 if _AMOUNT.search(column) else f"{column} {row % 2}"
 
 
 def _one_of(words: str) -> re.Pattern[str]:
     return re.compile(rf"(?:\b|_)(?:{words})(?:\b|_)", re.IGNORECASE)
 
 
-FRACTION: Final = re.compile(
-    r"\b1[2-4]\.5\b"
-)  # how the amounts are recognised that `_cell` makes up
+# How the amounts are recognised that `_cell` makes up.
+FRACTION: Final = re.compile(r"\b(?:2|45|6000)\.5\b")
 _DAY = re.compile(r"date|day|due|until|since|when|deadline", re.IGNORECASE)
 _COUNT = _one_of("count|number|age|stars|pieces|year|visits|quantity|n|id|points|units|stock")
 _AMOUNT = _one_of(

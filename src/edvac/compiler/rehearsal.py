@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from edvac.compiler.brief import FRACTION, NOTHING_SAID, Brief, is_named
+from edvac.compiler.brief import FRACTION, NOTHING_SAID, Brief, is_named, placeholder
 from edvac.core.errors import OperandError, ProgramError
 from edvac.core.label import Label
 from edvac.core.schema import (
@@ -195,6 +195,10 @@ class Stage:
         path, text = _text_of(call, "path"), _text_of(call, "text")
         if call.op != "files.write" or path is None or not text:
             return None
+        stands = placeholder(path)
+        if stands and path in self._brief.files:
+            fix = f"Write an f-string with a name in the place of {stands}."
+            return _misshapen(call, f"{stands} in {path} stands for each of them", fix)
         if self._brief.names_files and f"{_FOLDER}/" in text:
             return _misshapen(call, f"{path} would hold whole paths", "A name is path.name(p).")
         if text.startswith(("[{", "{'", "['", "[Decimal", "[(")) and not path.endswith(".json"):
@@ -211,7 +215,8 @@ class Stage:
 
     def _about_nothing(self, call: StepCall) -> ProgramError | None:
         """Is a model asked about what the program itself says, though it has read something?"""
-        if call.op not in ("llm.choose", "llm.extract") or not self._reads:
+        there = self._reads or self._brief.folders or self._brief.inputs
+        if call.op not in ("llm.choose", "llm.extract") or not there:
             self._reads |= call.signature.effect is Effect.READ
             return None
         data = [p.name for p in call.signature.params if p.role is Role.DATA]
@@ -342,16 +347,20 @@ def _value(kind: Type, number: int) -> Value:
             return lift(tuple(_value(item, number) for item in kind.items), _GIVEN)
         case DictOf():
             return lift({"key": _value(kind.item, number)}, _GIVEN)
+        case Plain() if kind.name in _NUMBERS:
+            return lift(_NUMBERS[kind.name][number // 2 % 2], _GIVEN)
         case Plain() if kind.name in _ATOMS:
             return lift(_ATOMS[kind.name], _GIVEN)
     return lift(NOTHING_SAID.sample(), _FICTION)
 
 
+_NUMBERS: dict[str, Any] = {  # so far apart that a bound of the task lies between them
+    "int": (3, 5000),
+    "float": (2.5, 5000.5),
+    "Decimal": (Decimal("12.50"), Decimal("5000.50")),
+}
 _ATOMS: dict[str, Any] = {
     "None": None,
     "bool": True,
-    "int": 3,
-    "float": 2.5,
-    "Decimal": Decimal("12.50"),
     "date": _DATE,
 }
