@@ -35,7 +35,7 @@ from edvac.core.value import Scalar, Sequence, Value, plain
 from edvac.processor import Message, Request, Segment
 from edvac.processor.clean import fenced_json, unfenced
 
-TEMPLATE_VERSION = 3  # part of the reuse key: raise it whenever a prompt's text changes
+TEMPLATE_VERSION = 4  # part of the reuse key: raise it whenever a prompt's text changes
 
 SYSTEM = (
     "You are one step of a program. Do exactly what the instruction says with the data that "
@@ -173,7 +173,7 @@ def _kind_text(kind: Type) -> str:
         case Plain("str"):
             return "text"
         case Plain("Decimal" | "float"):
-            return 'number in quotes, such as "12.50"'
+            return "number in quotes, written with digits and a point"
         case Plain("int"):
             return "whole number"
         case Plain("bool"):
