@@ -166,6 +166,9 @@ class Stage:
         path, text = _text_of(call, "path"), _text_of(call, "text")
         if call.op == "files.write" and path is not None:
             self.written[path] = text or ""
+        pattern = _text_of(call, "pattern")
+        if call.op == "files.list" and pattern is not None and not set(pattern) & set("*?["):
+            return lift([pattern], _GIVEN)
         if call.result == STR and call.signature.effect is Effect.READ and path is not None:
             columns = next(
                 (own for name, own in self._brief.columns.items() if is_named(name, path)), ()
@@ -193,6 +196,8 @@ class Stage:
                     call, "a table is read by code, row by row, not by a model", _ROWS
                 )
         path, text = _text_of(call, "path"), _text_of(call, "text")
+        if path is not None and set(path) & set("*?"):
+            return _misshapen(call, f"{call.op} takes one path, not {path}", _EACH)
         if call.op != "files.write" or path is None or not text:
             return None
         stands = placeholder(path)
@@ -252,13 +257,12 @@ class Stage:
 
 
 _ROWS = "Write csv.load(text) or json.load(text), and ask a model about one row at most."
+_EACH = "Write for p in files.list(pattern), and use p."
 _AS_LINES = 'Use csv.dump(rows), or "\\n".join of one text for each.'
 
 
 def _misshapen(call: StepCall, what: str, fix: str) -> ProgramError:
-    return ProgramError(
-        "plan_fails", what, "The task says what the file holds.", fix, line=call.line
-    )
+    return ProgramError("plan_fails", what, "", fix, line=call.line)
 
 
 _UNKNOWN = ("key_missing", "field_missing")
