@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+_LONGEST = 8_000  # characters of a task that are looked at
 _KINDS = "csv|tsv|md|txt|json|html|xml|log|eml|mbox|pdf|docx|xlsx"
-_FILE = re.compile(rf"(?<![\w/.])[\w-]+(?:/[\w-]+)*\.(?:{_KINDS})\b")
-_FOLDER = re.compile(r"(?<![\w/.])([\w-]+(?:/[\w-]+)*)/(?![\w])")
+_FILE = re.compile(rf"(?<![\w/.-])[\w-]+(?:/[\w-]+)*\.(?:{_KINDS})\b")
+_FOLDER = re.compile(r"(?<![\w/.-])([\w-]+(?:/[\w-]+)*)/(?![\w])")
 _ITEM = r"[`\"']?[A-Za-z_][\w-]*[`\"']?(?: \([^()]*\))?"
 _SEVERAL = rf"(?:{_ITEM}(?:, {_ITEM})*,? and {_ITEM}|{_ITEM}(?:, {_ITEM})+)"
 _LIST = rf"(?:{_SEVERAL}|{_ITEM})"
@@ -28,7 +29,10 @@ _WRITE = re.compile(
     rf"\b(?:write|put|note|list|save) ({_SEVERAL}) (?:of|for|to|in|into)\b", re.IGNORECASE
 )
 _NAMES_FILES = re.compile(r"\bfile names?\b|\bnames? of (?:the |its |their )?(?:files?|notes?)\b")
-_ARTICLES = frozenset({"the", "a", "an", "all", "its", "their", "each", "every", "this", "these"})
+_NO_NAMES = frozenset(
+    "the a an all its their each every this these in of from to with that as for are is by on"
+    " which matter must should".split()
+)
 _SENTENCE = re.compile(r"(?<=[.;:!?])\s+(?=[A-Z])")
 _PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b")
 _MARK = re.compile(r"\b[A-Z]{3,}\b")
@@ -68,6 +72,9 @@ class Brief:
 
 @functools.lru_cache(maxsize=64)
 def read_brief(task: str) -> Brief:
+    """What is said in the first part of the task; nobody says his columns after thousands of
+    words."""
+    task = task[:_LONGEST]
     files = tuple(dict.fromkeys(_FILE.findall(task)))
     folders = tuple(
         dict.fromkeys(
@@ -155,4 +162,4 @@ _TABLES = (".csv", ".tsv", ".json")
 def _names(text: str) -> tuple[str, ...]:
     bare = re.sub(r" \([^()]*\)", "", text)
     names = [name.strip("`\"' ") for name in re.split(r",? and |, ", bare)]
-    return () if _ARTICLES & set(names) or not all(names) else tuple(names)
+    return () if _NO_NAMES & set(names) or not all(names) else tuple(names)

@@ -55,6 +55,7 @@ def similar(task: str, count: int = 3) -> tuple[Example, ...]:
     return tuple(by_name[name] for _, name in reversed(scored[:count]))
 
 
+_LONGEST = 8_000  # characters of a task that are looked at
 _CUES = {
     "sum": r"\badd(?:s|ed)? up|\bsums?\b|\btotals?\b|altogether",
     "count": r"\bcount|how many|number of|how often",
@@ -62,7 +63,7 @@ _CUES = {
     "order": r"\bfirst\b|\bsorted\b|(?:high|larg|earli|old|soon)est|\b(?:most|best)\b|alphabetical",
     "bound": r"above|below|(?:more|fewer|less) than|at least|longer|shorter"
     r"|\b(?:over|under|before|after) \d",
-    "words": r"\w+, \w+ (?:or|and) \w+\)|\w+(?:, \w+)* or \w+|whether|\bjudge|\blabel|\bassign",
+    "words": r"\b\w+, \w+ (?:or|and) \w+\)|\b\w+ or \w+|whether|\bjudge|\blabel|\bassign",
     "text": r"summar|repl(?:y|ies)|letter|\bnote\b|report|describe|explain|answer|paragraph|invit",
     "language": r"translat",
     "line each": r"per line|(?:a|each) line|line each|on each line",
@@ -90,6 +91,7 @@ _KIND = "kind: "
 
 def _bag(text: str) -> Counter[str]:
     """Words in one form, and what kind of work they speak of."""
+    text = text[:_LONGEST]
     found = Counter({word.rstrip("s"): 1 for word in _WORD.findall(text.lower())})
     kinds = [name for name, cue in _CUES.items() if re.search(cue, text)]
     brief = read_brief(text)
