@@ -32,7 +32,8 @@ def test_columns(task: str, columns: dict[str, tuple[str, ...]]) -> None:
 def test_files_folders_inputs_and_marks() -> None:
     brief = read_brief(
         "Take the lines with ERROR from logs/app.log, and/or all in old/, and put them into "
-        "out/KIND/ and into report.md. sums.csv holds last year. Write their file names to names.txt."
+        "out/KIND/ and into report.md. sums.csv holds last year. "
+        "Write their file names to names.txt."
     )
     assert brief.files == ("logs/app.log", "report.md", "sums.csv", "names.txt")
     assert brief.folders == ("old",)

@@ -30,8 +30,9 @@ _WRITE = re.compile(
 )
 _NAMES_FILES = re.compile(r"\bfile names?\b|\bnames? of (?:the |its |their )?(?:files?|notes?)\b")
 _NO_NAMES = frozenset(
-    "the a an all its their each every this these in of from to with that as for are is by on"
-    " which matter must should".split()
+    {"the", "a", "an", "all", "its", "their", "each", "every", "this", "these", "which"}
+    | {"in", "of", "from", "to", "with", "that", "as", "for", "are", "is", "by", "on"}
+    | {"matter", "must", "should"}
 )
 _SENTENCE = re.compile(r"(?<=[.;:!?])\s+(?=[A-Z])")
 _PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b")
