@@ -17,6 +17,7 @@ import click
 from edvac.cli import ui
 from edvac.cli.approve import Approval, Plan
 from edvac.cli.ask import Asker
+from edvac.cli.grants import Agreement
 from edvac.cli.inspect import open_store
 from edvac.cli.source import Source, read_source
 from edvac.core import errors, event
@@ -204,7 +205,8 @@ class _Command:
             await machine.plan.open()
             text = self._known(machine, source.task)
             if text is None and self._may_run_ahead():
-                return await self._drive(machine, self._job("", source.task, values))
+                job = self._job("", source.task, values)
+                return await self._drive(machine, await self._agreement().for_job(machine, job))
             if text is None:
                 text = await self._planner(machine.plan).plan(source.task)
             plan = self._check(text, values)
@@ -236,11 +238,15 @@ class _Command:
 
     async def _begin(self, machine: Machine, job: Job) -> int:
         """Here, or in a process of its own that goes on with the stored run."""
+        job = await self._agreement().for_job(machine, job)
         if not self._flags["detach"]:
             return await self._drive(machine, job)
         run = await machine.create(job)
         self._view.__exit__(None, None, None)
         return self._detach(run, [])
+
+    def _agreement(self) -> Agreement:
+        return Agreement(self._settings, self._asker, self._view, yes=self._flags["yes"])
 
     def _detach(self, run: str, flags: list[str]) -> int:
         from edvac.machine.detach import log_path, start
@@ -329,6 +335,7 @@ class _Command:
             self._settings = replace(self._settings, escalate_model=begun_with)
         prices, budget = dict(self._settings.prices), history.budget.raised(self._given)
         require_price(self._settings.model, prices, budget)
+        await self._agreement().for_run(info, history)
         if flags["detach"]:
             return self._detach(info.id, self._given_again(retry))
         async with self._machine() as machine:

@@ -32,6 +32,7 @@ class Job:
             `escalate_model` likewise.
         fresh: take no results from earlier runs.
         budget: what the run may use.
+        shared: pairs of a host and a directory whose files may be sent there, as agreed.
         occurrence: of a schedule, for which this is the run.
         name: what makes two runs runs of the same program, whatever was edited in between: the
             path of its file. Empty: the task in words, or else the program's text.
@@ -49,6 +50,7 @@ class Job:
     name: str = ""
     occurrence: str = ""
     escalate_model: str = ""
+    shared: tuple[tuple[str, str], ...] = ()
 
     @property
     def title(self) -> str:

@@ -212,6 +212,7 @@ class Machine:
             "model": self.processor.identity,
             "model_name": job.model,
             "escalate_name": job.escalate_model,
+            "shared": [list(pair) for pair in job.shared],
             "name": name,
             "growing": growing,
             "planner": self._planner() if job.task else "",
