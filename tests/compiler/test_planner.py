@@ -430,3 +430,15 @@ def test_an_order_that_is_asked_for_is_not_forgotten() -> None:
     review(program, "Write the notes in notes/ to a.md.")
     with pytest.raises(ProgramError, match="nothing is sorted"):
         review(program, "Write the notes in notes/ to a.md, the longest first.")
+
+
+def test_a_remark_and_the_program_that_it_is_about_are_shown_to_the_model() -> None:
+    asked: list[str] = []
+
+    def script(request: Request) -> str:
+        asked.append(request.messages[-1].text)
+        return by_place(GOOD, {})(request)
+
+    text = asyncio.run(planner(script).revise(TASK, "x = 1\n", "It shortens nothing"))
+    assert text == "".join(GOOD[:-1])
+    assert all("x = 1" in one and "It shortens nothing" in one for one in asked)
