@@ -65,12 +65,9 @@ def _world(name: str, data: Mapping[str, Any]) -> World:
         for one in data["docs"].values()
         if _facts(one, facts)
     ]
-    entities += [Entity(text, _facts(one, facts)) for text, one in _snippets(data)]
+    snippets = data.get("snippets", {})
+    entities += [Entity(text, _facts(one, facts)) for text, one in snippets.items()]
     return World(name, data.get("held_out", False), documents, Oracle(facts, tuple(entities)))
-
-
-def _snippets(data: Mapping[str, Any]) -> Any:
-    return data.get("snippets", {}).items()
 
 
 def _facts(one: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:

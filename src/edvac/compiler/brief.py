@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-_LONGEST = 8_000  # characters of a task that are looked at
+LONGEST = 8_000  # characters of a task that are looked at
 _KINDS = "csv|tsv|md|txt|json|html|xml|log|eml|mbox|pdf|docx|xlsx"
 _FILE = re.compile(rf"(?<![\w/.-])[\w-]+(?:/[\w-]+)*\.(?:{_KINDS})\b")
 _FOLDER = re.compile(r"(?<![\w/.-])([\w-]+(?:/[\w-]+)*)/(?![\w])")
@@ -75,7 +75,7 @@ class Brief:
 def read_brief(task: str) -> Brief:
     """What is said in the first part of the task; nobody says his columns after thousands of
     words."""
-    task = task[:_LONGEST]
+    task = task[:LONGEST]
     files = tuple(dict.fromkeys(_FILE.findall(task)))
     folders = tuple(
         dict.fromkeys(

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from edvac.compiler.brief import read_brief
+from edvac.compiler.brief import LONGEST, read_brief
 
 _WORD = re.compile(r"[a-z]{3,}")
 _MARK = "# task: "
@@ -55,7 +55,6 @@ def similar(task: str, count: int = 3) -> tuple[Example, ...]:
     return tuple(by_name[name] for _, name in reversed(scored[:count]))
 
 
-_LONGEST = 8_000  # characters of a task that are looked at
 _CUES = {
     "sum": r"\badd(?:s|ed)? up|\bsums?\b|\btotals?\b|altogether",
     "count": r"\bcount|how many|number of|how often",
@@ -91,7 +90,7 @@ _KIND = "kind: "
 
 def _bag(text: str) -> Counter[str]:
     """Words in one form, and what kind of work they speak of."""
-    text = text[:_LONGEST]
+    text = text[:LONGEST]
     found = Counter({word.rstrip("s"): 1 for word in _WORD.findall(text.lower())})
     kinds = [name for name, cue in _CUES.items() if re.search(cue, text)]
     brief = read_brief(text)

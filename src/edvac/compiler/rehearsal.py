@@ -163,10 +163,10 @@ class Stage:
 
     def answer(self, call: StepCall) -> Value:
         """What the step gives."""
-        path, text = _text_of(call, "path"), _text_of(call, "text")
+        path, text = text_of(call, "path"), text_of(call, "text")
         if call.op == "files.write" and path is not None:
             self.written[path] = text or ""
-        pattern = _text_of(call, "pattern")
+        pattern = text_of(call, "pattern")
         if call.op == "files.list" and pattern is not None and not set(pattern) & set("*?["):
             return lift([pattern], _GIVEN)
         if call.result == STR and call.signature.effect is Effect.READ and path is not None:
@@ -190,12 +190,12 @@ class Stage:
     def _unlike(self, call: StepCall) -> ProgramError | None:
         """Is what is written something else than the task asks for, or than a file should hold?"""
         if call.op == "llm.extract" and _DESCRIBED in _sources(call, "data"):
-            text = _text_of(call, "data")
+            text = text_of(call, "data")
             if text is not None and text in self._tables:
                 return _misshapen(
                     call, "a table is read by code, row by row, not by a model", _ROWS
                 )
-        path, text = _text_of(call, "path"), _text_of(call, "text")
+        path, text = text_of(call, "path"), text_of(call, "text")
         if path is not None and set(path) & set("*?"):
             return _misshapen(call, f"{call.op} takes one path, not {path}", _EACH)
         if call.op != "files.write" or path is None or not text:
@@ -287,7 +287,8 @@ def _sources(call: StepCall, name: str) -> frozenset[str]:
     return total_label(completed(operand)).integrity if operand is not None else frozenset()
 
 
-def _text_of(call: StepCall, name: str) -> str | None:
+def text_of(call: StepCall, name: str) -> str | None:
+    """An operand that is a text and known."""
     operand = call.args.get(name)
     here = settle(operand) if operand is not None else None
     return here.data if isinstance(here, Scalar) and isinstance(here.data, str) else None

@@ -26,9 +26,10 @@ from edvac.core.signature import Effect, Param, Signature, address_param
 from edvac.core.value import Scalar, Sequence, Value
 from edvac.device.content import Content
 from edvac.device.files import Files, clean
-from edvac.device.parser import Parsed, Parser, Place, has_ocr, unread
+from edvac.device.parser import Parsed, Parser, has_ocr, unread
 from edvac.device.parts import PART, place_of, stretches, value_of
 from edvac.device.port import Call, Reply
+from edvac.device.reading.place import Place
 from edvac.sandbox import bubblewrap
 
 WORKERS = 4  # processes; no more documents are begun at once, so none waits for a slow one's time

@@ -18,6 +18,7 @@ import msgspec
 
 from edvac.core.errors import DeviceError, ProcessorError
 from edvac.device.content import Content
+from edvac.device.reading.place import Place
 from edvac.sandbox import Grant, Spec, bubblewrap, end, interpreter, start
 
 READING = Path(__file__).with_name("reading")  # the modules that run inside
@@ -34,21 +35,6 @@ _INSIDE = "/.edvac/edvac/device/reading"
 _MAIN = (
     "import sys; sys.path.insert(0, {!r})\nfrom edvac.device.reading import serve; serve.serve()"
 )
-
-
-class Place(msgspec.Struct, frozen=True):
-    """A part, as the parser describes it."""
-
-    name: str
-    kind: str
-    number: int
-    first: int
-    last: int
-    start: int
-    end: int
-    head: int
-    encoding: str
-    digest: str
 
 
 class Parsed(msgspec.Struct):

@@ -9,12 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import msgspec
-
 from edvac.core.label import Label
 from edvac.core.schema import INT, STR, Field, Record
 from edvac.core.value import Instance, Scalar, Value
-from edvac.device.parser import Place
+from edvac.device.reading.place import Place
 
 PART = Record(
     "Part",
@@ -58,8 +56,8 @@ def place_of(data: Any) -> Place | None:
     if not all(isinstance(one, int) and 0 <= one < 10**15 for one in numbers):
         return None
     start, end, head = map(int, found.groups()[:3])
-    values = (*texts, *numbers, start, end, head, found[4], found[5])
-    return msgspec.convert(dict(zip(Place.__struct_fields__, values, strict=True)), Place)
+    values: list[Any] = [*texts, *numbers, start, end, head, found[4], found[5]]
+    return Place(*values)
 
 
 def stretches(place: Place) -> tuple[tuple[int, int], ...]:

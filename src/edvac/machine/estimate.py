@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edvac.compiler.brief import read_brief
-from edvac.compiler.rehearsal import Stage
+from edvac.compiler.rehearsal import Stage, text_of
 from edvac.core.errors import DeviceError
 from edvac.core.label import PROGRAM
 from edvac.core.schema import STR, Choice, ListOf, Maybe, Quoted, Record, Type
 from edvac.core.signature import Effect, Role
-from edvac.core.value import Scalar, Value, completed, first_failure, lift, plain, settle
+from edvac.core.value import Scalar, Value, completed, first_failure, lift, plain
 from edvac.device import Roots
 from edvac.machine.rates import Rates
 from edvac.processor import Price
@@ -31,7 +31,7 @@ _STEPS = 5_000
 _TEXT = 200_000  # characters made up for one file
 _CHARACTERS = 3.6  # of a token
 _PROMPT = 90  # tokens of a prompt beside its data, once its shared beginning is cached
-_WRITTEN = {"llm.write": (40, 120, 400), "llm.choose": (6, 8, 12)}  # tokens: low, usual, high
+_WRITTEN = {"llm.write": (40.0, 400.0), "llm.choose": (6.0, 12.0)}  # tokens of an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class _Survey(Stage):
         self._made[call.op] += factor  # type: ignore[assignment]
         if call.signature.device == "llm":
             self._count_tokens(call, factor)
-        path = _text(call, "pattern") if call.op == "files.list" else _text(call, "path")
+        path = text_of(call, "pattern") if call.op == "files.list" else text_of(call, "path")
         if path is not None and call.op == "files.list":
             return self._listing(path)
         if path is not None and call.result == STR and call.signature.effect is Effect.READ:
@@ -141,7 +141,7 @@ class _Survey(Stage):
             if param.role is Role.DATA and param.name in call.args:
                 data += len(str(plain(completed(call.args[param.name]))))
         read = _PROMPT + data / _CHARACTERS
-        low, _, high = _WRITTEN.get(call.op) or _filled(call.result)
+        low, high = _WRITTEN.get(call.op) or _filled(call.result)
         for place, tokens in enumerate((read * 0.6, read * 1.3, low, high)):
             self._tokens[place] += tokens * factor
 
@@ -164,32 +164,21 @@ def _grown(text: str, size: int) -> str:
     return "\n".join([head, *(rows[place % len(rows)] for place in range(count))]) + "\n"
 
 
-def _filled(kind: Type) -> tuple[float, float, float]:
-    """Tokens of an answer of a type: low, usual, high."""
+def _filled(kind: Type) -> tuple[float, float]:
+    """Tokens of an answer of a type, from and to."""
     match kind:
         case Record():
             parts = [_filled(part.type) for part in kind.fields]
             names = 6 * len(parts)
-            return (
-                names + sum(one[0] for one in parts),
-                names + sum(one[1] for one in parts),
-                names + sum(one[2] for one in parts),
-            )
+            return names + sum(low for low, _ in parts), names + sum(high for _, high in parts)
         case ListOf():
-            low, usual, high = _filled(kind.item)
-            return low, 3 * usual, 10 * high
+            low, high = _filled(kind.item)
+            return low, 10 * high
         case Maybe():
-            _, usual, high = _filled(kind.item)
-            return 1, usual, high
+            return 1, _filled(kind.item)[1]
         case Quoted():
-            low, usual, high = _filled(kind.item)
-            return low + 8, usual + 20, high + 60
+            low, high = _filled(kind.item)
+            return low + 8, high + 60
         case Choice():
-            return 2, 3, 6
-    return 3, 8, 25
-
-
-def _text(call: StepCall, name: str) -> str | None:
-    operand = call.args.get(name)
-    here = settle(operand) if operand is not None else None
-    return here.data if isinstance(here, Scalar) and isinstance(here.data, str) else None
+            return 2, 6
+    return 3, 25

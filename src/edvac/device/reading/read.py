@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 
 from edvac.device.reading import image, kinds, mbox, pdf, plain, sheets, word
 from edvac.device.reading.html import visible
 from edvac.device.reading.mail import Nested, read_mail
 from edvac.device.reading.marks import NO_TEXT, Reading, Section, label
+from edvac.device.reading.place import Place
 from edvac.device.reading.refusal import Unreadable
 from edvac.device.reading.source import Source, fingerprint
 
 MAX_NESTED = 4  # documents inside documents, mails in mails counted by themselves
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One part of a document; `edvac.device.parts` says what its fields mean."""
-
-    name: str
-    kind: str
-    number: int
-    first: int
-    last: int
-    start: int
-    end: int
-    head: int
-    encoding: str
-    digest: str
-
-
-def read(name: str, source: Source, part: Part | None = None) -> Reading:
+def read(name: str, source: Source, part: Place | None = None) -> Reading:
     """A document, or a part of it.
 
     Raises:
@@ -101,7 +85,7 @@ def _mailbox(source: Source, depth: int) -> Reading:
     return found
 
 
-def _part(name: str, source: Source, part: Part) -> Reading:
+def _part(name: str, source: Source, part: Place) -> Reading:
     match part.kind:
         case "page":
             kind = kinds.kind_of(name, source)
@@ -119,7 +103,7 @@ def _part(name: str, source: Source, part: Part) -> Reading:
     raise Unreadable("it has no such part", "part_unknown")
 
 
-def _reported(found: Reading, part: Part) -> Reading:
+def _reported(found: Reading, part: Place) -> Reading:
     """A part without text is its mark, for the parts around it may have some."""
     if any(
         section.text.strip() or section.missing not in ("", NO_TEXT) for section in found.sections
@@ -138,7 +122,7 @@ def _bare(found: Reading) -> Reading:
     return found
 
 
-def _stretch(source: Source, part: Part) -> Reading:
+def _stretch(source: Source, part: Place) -> Reading:
     if not 0 <= part.head <= part.start < part.end <= source.size:
         raise Unreadable("the file is shorter than it was", "part_unknown")
     head, data = source.at(0, part.head), source.at(part.start, part.end)

@@ -17,7 +17,8 @@ from typing import IO, Any, NoReturn
 
 from edvac.device.reading import ocr
 from edvac.device.reading.parts import parts
-from edvac.device.reading.read import MALFORMED, Part, read
+from edvac.device.reading.place import Place
+from edvac.device.reading.read import MALFORMED, read
 from edvac.device.reading.refusal import Unreadable
 from edvac.device.reading.source import BLOCK, Source
 
@@ -35,7 +36,7 @@ def answer(header: dict[str, Any], source: Source) -> dict[str, Any]:
         if header["op"] == "parts":
             found, notes = parts(header["name"], source, header["size"])
             return {"parts": found, "notes": _few(notes)}
-        part = Part(**header["part"]) if header.get("part") else None
+        part = Place(**header["part"]) if header.get("part") else None
         reading = read(header["name"], source, part)
         text = reading.text()
         text.encode()  # some declared encodings give halves of surrogate pairs
