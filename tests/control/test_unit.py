@@ -11,7 +11,7 @@ import sim
 from sim import LIMITS, Simulation, World, parsed
 
 from edvac.control import ControlUnit, Failure, Limits, Result
-from edvac.control.journal import Replay, StoredOutcome
+from edvac.control.journal import Record, Replay, StoredOutcome
 from edvac.control.scoreboard import Scoreboard
 from edvac.control.step import Usage
 from edvac.core.errors import InternalError
@@ -141,9 +141,8 @@ def test_after_a_retry_what_rests_on_other_operands_is_done_again_but_mails_are_
     while not work.closed:
         work = first.finished([(i.slot, ok("done")) for i in work.intents], 2)
         records += work.records
-    world.records = records
-    replay = world.replay().forgetting([x.slot])
-    again = unit_of(text, replay)
+    world.records = [*records, Record.retry([x.slot])]
+    again = unit_of(text, world.replay())
     work = again.start(0)
     assert [i.slot for i in work.intents] == [x.slot]
     work = again.finished([(x.slot, ok("better"))], 1)

@@ -158,6 +158,18 @@ def answers_taken_after_they_act() -> None:
     driver.read_answer = lambda payload: (*read_answer(payload)[:2], "")  # type: ignore[assignment]
 
 
+def retries_not_durable() -> None:
+    """The process that retries knows what it forgets, and the next one does not."""
+    commit = Ledger._commit
+
+    def kept(store: Any, lease: Any, records: Any, taken: Any) -> None:
+        left = [record for record in records if record.body.get("verdict") != "retry"]
+        if left:
+            commit(store, lease, left, taken)
+
+    Ledger._commit = staticmethod(kept)  # type: ignore[method-assign]
+
+
 def answers_not_alone() -> None:
     """Who answers does not look what was answered before."""
     questions.read_answer = lambda payload: ("", "", "")  # type: ignore[assignment]
@@ -177,6 +189,7 @@ ANSWER_PLANTS = (
     "answers_taken_before_they_act",
     "answers_taken_after_they_act",
     "answers_not_alone",
+    "retries_not_durable",
 )
 PLANTS: dict[str, Callable[[], None]] = {
     name: globals()[name] for name in (*RUN_PLANTS, *APPLY_PLANTS, *ANSWER_PLANTS)

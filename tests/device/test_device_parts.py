@@ -22,7 +22,8 @@ from edvac.device.content import Content
 from edvac.device.reading import mbox as mailbox
 from edvac.device.reading import ocr
 from edvac.device.reading.parts import parts
-from edvac.device.reading.read import Part, read
+from edvac.device.reading.place import Place
+from edvac.device.reading.read import read
 from edvac.device.reading.refusal import Unreadable
 from edvac.device.reading.source import BLOCK, Source
 
@@ -35,7 +36,7 @@ def listed(name: str, data: bytes, size: int = 1000) -> list[dict[str, Any]]:
 
 def texts(name: str, data: bytes, size: int = 1000) -> list[str]:
     source = Source.of(data)
-    return [read(name, source, Part(**one)).text() for one in listed(name, data, size)]
+    return [read(name, source, Place(**one)).text() for one in listed(name, data, size)]
 
 
 LINES = st.lists(st.text("aäß€😀 ,'x", max_size=40), min_size=1, max_size=120)
@@ -54,7 +55,7 @@ def test_the_parts_of_a_log_are_the_log(
     source = Source.of(whole.encode(encoding))
     read_back = []
     for one in found:
-        text = read("a.log", source, Part(**one)).text()
+        text = read("a.log", source, Place(**one)).text()
         blank = text == f"[{one['name']}: no text]"
         read_back.append("\n" * (one["last"] - one["first"] + 1) if blank else text)
     assert "".join("".join(read_back).split()) == "".join(whole.split())
@@ -84,7 +85,7 @@ def test_an_encoding_is_found_for_the_whole_file() -> None:
     found, notes = parts("a.log", Source.of(data), 1_000_000)
     assert notes == ["not UTF-8; read as cp1252"]
     assert {one["encoding"] for one in found} == {"cp1252"}
-    last = read("a.log", Source.of(data), Part(**found[-1]))
+    last = read("a.log", Source.of(data), Place(**found[-1]))
     assert last.text().endswith("Müller zahlt für die Größe, schöne Grüße\n")
     assert last.notes == ["read as cp1252"]
 
@@ -154,7 +155,7 @@ def test_parts_of_every_kind() -> None:
 
 def test_an_empty_page_is_reported_not_returned_as_empty() -> None:
     pages = pdf(["words on the first page to read", ""])
-    found = read("a.pdf", Source.of(pages), Part(**listed("a.pdf", pages)[1]))
+    found = read("a.pdf", Source.of(pages), Place(**listed("a.pdf", pages)[1]))
     assert (found.text(), found.notes) == ("[page 2: no text]", ["no text on page 2"])
     log = b"a\n" * 1000 + b" \n" * 1000
     assert texts("a.log", log)[-1] == "[lines 1501-2000: no text]"
@@ -164,7 +165,7 @@ def test_a_page_that_only_ocr_could_read_fails(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(ocr, "program", lambda: None)
     pages = pdf(["words on the first page to read", picture("scan")])
     with pytest.raises(Unreadable) as refused:
-        read("a.pdf", Source.of(pages), Part(**listed("a.pdf", pages)[1])).text()
+        read("a.pdf", Source.of(pages), Place(**listed("a.pdf", pages)[1])).text()
     assert refused.value.kind == "ocr_missing"
 
 

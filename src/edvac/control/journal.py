@@ -7,7 +7,7 @@ A `Record` is data; how it is stored is the store's business. The kinds are the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from edvac.control.question import asked_body, shown_operands
@@ -70,6 +70,12 @@ class Record:
     def asked(step: Step, question: Question, *, doubt: bool) -> Record:
         body = asked_body(step, question.text, question.options, doubt=doubt)
         return Record("approved", step.slot, body, shown_operands(step.values))
+
+    @staticmethod
+    def retry(slots: Iterable[str]) -> Record:
+        """Somebody wants these failures tried again: from now on, however often the process dies,
+        the run goes on without their outcomes."""
+        return Record("approved", "", {"verdict": "retry", "slots": list(slots)})
 
     @staticmethod
     def result(step: Step, value: Value, result: Result) -> Record:
@@ -149,7 +155,7 @@ class Replay:
             operands.
         answered: how many answers of a person each slot has had.
         asked: keys of the guard's questions that are in the journal already.
-        edited: outcomes were forgotten on purpose, so others may rest on operands that differ now.
+        edited: a retry forgot outcomes, so others may rest on operands that differ now.
     """
 
     outcomes: Mapping[str, StoredOutcome] = field(default_factory=dict)
@@ -162,24 +168,11 @@ class Replay:
     asked: frozenset[str] = frozenset()
     edited: bool = False
 
-    def forgetting(self, slots: Iterable[str]) -> Replay:
-        """The same without these outcomes, for a retry. What was given up without knowing whether
-        it took effect is unknown again."""
-        gone = {slot: self.outcomes[slot].value for slot in slots if slot in self.outcomes}
-        doubtful = {
-            slot
-            for slot, value in gone.items()
-            if isinstance(value, Failed) and value.code in DOUBTFUL
-        }
-        kept = {slot: known for slot, known in self.outcomes.items() if slot not in gone}
-        return replace(
-            self,
-            outcomes=kept,
-            unknown=self.unknown | doubtful,
-            blocked=frozenset(),
-            edited=True,
-        )
-
 
 # Failures after which an external effect may have happened all the same.
-DOUBTFUL = frozenset({"step_timeout", "denied_by_person"})
+_DOUBTFUL = frozenset({"step_timeout", "denied_by_person"})
+
+
+def given_up(known: StoredOutcome) -> bool:
+    """Did the step end without anybody knowing whether it took effect?"""
+    return isinstance(known.value, Failed) and known.value.code in _DOUBTFUL

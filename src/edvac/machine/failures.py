@@ -43,8 +43,14 @@ def failed_items(store: Store, run: str) -> list[FailedItem]:
     failed: dict[str, Entry] = {}
     blocked: dict[str, Entry] = {}
     unhandled: set[str] | None = None
-    for record in store.records(run, kinds=("intent", "outcome", "blocked", "closed")):
+    for record in store.records(run, kinds=("intent", "outcome", "blocked", "approved", "closed")):
         entry = read_entry(decoder, record)
+        if entry.body.get("verdict") == "retry":
+            unhandled = None
+            for slot in entry.body["slots"]:
+                failed.pop(slot, None)
+            blocked.clear()
+            continue
         if entry.kind == "closed":
             found = entry.body.get("unhandled")
             unhandled = None if found is None else set(found)

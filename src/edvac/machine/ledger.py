@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from edvac.control import Record, Usage
-from edvac.control.journal import Replay, StoredOutcome
+from edvac.control.journal import Replay, StoredOutcome, given_up
 from edvac.control.step import WrittenFile
 from edvac.core.codec import Decoder, Encoder, holds_failure, label_key
 from edvac.core.errors import EdvacError
@@ -196,6 +196,7 @@ class History:
         asked: set[str] = set()
         personal: set[str] = set()  # steps that ask a person
         usage = Usage()
+        edited = False
         for entry in self.entries:
             digest = str(entry.body.get("digest", ""))
             blocked.discard(entry.slot)
@@ -219,6 +220,11 @@ class History:
                     blocked.add(entry.slot)
                 case "approved" if entry.body.get("verdict") == "asked":
                     asked.add(entry.body["key"])
+                case "approved" if entry.body.get("verdict") == "retry":
+                    edited = True
+                    blocked.clear()
+                    gone = {slot: outcomes.pop(slot, None) for slot in entry.body["slots"]}
+                    begun.update(slot for slot, known in gone.items() if known and given_up(known))
                 case "approved":
                     answered[entry.slot] += 1
                     approved.pop(entry.slot, None)
@@ -233,6 +239,7 @@ class History:
             usage,
             answered,
             frozenset(asked),
+            edited,
         )
 
 

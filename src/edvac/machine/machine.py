@@ -33,7 +33,7 @@ from edvac.machine.every import occurrence_key
 from edvac.machine.executor import Execution, Executor
 from edvac.machine.growth import Growth, Writer
 from edvac.machine.job import Job, history_to_resume, program_parameters
-from edvac.machine.ledger import History, Ledger, encode, read_history
+from edvac.machine.ledger import Entry, History, Ledger, encode, read_history
 from edvac.machine.notify import Waiting, notify
 from edvac.machine.overlay import Overlay
 from edvac.machine.previous import mentions_previous, previous_run, reuse_key
@@ -255,7 +255,9 @@ class Machine:
                     terminal.emit(event.Note(text=_not_in_previous(left_out)))
                 if history.opened["model"] != self.processor.identity:
                     terminal.emit(_another_model(history.opened["model"], self.processor.identity))
-                replay = self._replay(session, history, retry=again is not None and again.retry)
+                if again is not None and again.retry:
+                    await self._forget_failures(lease, session, history)
+                replay = history.replay()
                 history.entries.clear()  # what is needed of them is in the replay
                 unit = session.unit(replay, self._at_once, growing=growth is not None)
                 driver = session.driver(unit, lease)
@@ -311,15 +313,14 @@ class Machine:
         if wrong:
             terminal.emit(event.Note(text=f"nobody was notified: {wrong}", level="warning"))
 
-    def _replay(self, session: _Session, history: History, *, retry: bool) -> Replay:
-        """What the journal knows. For a retry, a unit that executes nothing finds out first which
-        failures nobody handled: only those are forgotten."""
-        replay = history.replay()
-        if not retry:
-            return replay
-        unit = session.unit(replay, self._at_once)
+    async def _forget_failures(self, lease: Lease, session: _Session, history: History) -> None:
+        """Begin a retry, durably. A unit that executes nothing finds out first which failures
+        nobody handled: only those are forgotten."""
+        unit = session.unit(history.replay(), self._at_once)
         unit.start(self.clock.now())
-        return replay.forgetting(step.slot for step in unit.failures())
+        retry = Record.retry(step.slot for step in unit.failures())
+        await self.ledger.commit(lease, [retry])
+        history.entries.append(Entry(0, retry.kind, "", dict(retry.body)))
 
     def _contacted(self, history: History) -> list[str]:
         """What was connected to for this run, planning and earlier drives included. Of two runs at
