@@ -8,23 +8,21 @@ given, in one durable transaction a batch, and reads a run back for replay.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any, TypeVar
 
 import msgspec
 
-from edvac.control import Record, Usage
-from edvac.control.journal import Replay, StoredOutcome, given_up
+from edvac.control import Record, Replay
 from edvac.control.step import WrittenFile
 from edvac.core.codec import Decoder, Encoder, holds_failure, label_key
 from edvac.core.errors import EdvacError
 from edvac.core.label import Label
 from edvac.core.value import Failed, Value
 from edvac.machine.budget import UNLIMITED, Budget
+from edvac.machine.replay import replayed
 from edvac.store import FileVersion, Lease, NewRecord, Store
 from edvac.store import Record as StoredRecord
 
@@ -187,66 +185,7 @@ class History:
 
     def replay(self) -> Replay:
         """What a control unit needs to go on."""
-        outcomes: dict[str, StoredOutcome] = {}
-        begun: set[str] = set()  # external effects whose outcome is not known
-        approved: dict[str, str] = {}
-        blocked: set[str] = set()
-        escalated: dict[str, str] = {}
-        answered: Counter[str] = Counter()
-        asked: set[str] = set()
-        personal: set[str] = set()  # steps that ask a person
-        usage = Usage()
-        edited = False
-        for entry in self.entries:
-            digest = str(entry.body.get("digest", ""))
-            blocked.discard(entry.slot)
-            match entry.kind:
-                case "intent":
-                    outcomes.pop(entry.slot, None)
-                    if "key" in entry.body:
-                        personal.add(entry.slot)
-                    if entry.body.get("external"):
-                        begun.add(entry.slot)
-                    if entry.body.get("escalated"):
-                        escalated[entry.slot] = digest
-                case "outcome" if entry.value is not None:
-                    begun.discard(entry.slot)
-                    escalated.pop(entry.slot, None)
-                    if entry.slot in personal and not isinstance(entry.value, Failed):
-                        answered[entry.slot] += 1
-                    usage = usage + _usage(entry)
-                    outcomes[entry.slot] = StoredOutcome(entry.value, digest)
-                case "blocked":
-                    blocked.add(entry.slot)
-                case "approved" if entry.body.get("verdict") == "asked":
-                    asked.add(entry.body["key"])
-                case "approved" if entry.body.get("verdict") == "retry":
-                    edited = True
-                    blocked.clear()
-                    gone = {slot: outcomes.pop(slot, None) for slot in entry.body["slots"]}
-                    begun.update(slot for slot, known in gone.items() if known and given_up(known))
-                case "approved":
-                    answered[entry.slot] += 1
-                    approved.pop(entry.slot, None)
-                    if entry.body.get("verdict") == "yes":
-                        approved[entry.slot] = digest
-        return Replay(
-            outcomes,
-            frozenset(begun),
-            approved,
-            frozenset(blocked),
-            escalated,
-            usage,
-            answered,
-            frozenset(asked),
-            edited,
-        )
-
-
-def _usage(entry: Entry) -> Usage:
-    tokens = entry.body.get("tokens") or (0, 0, 0)
-    prompt, cached, completion = tokens
-    return Usage(prompt, cached, completion, Decimal(entry.body.get("cost", "0")))
+        return replayed(self.entries)
 
 
 def read_history(store: Store, run: str, *, lazy: bool = False) -> History:

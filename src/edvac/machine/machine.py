@@ -250,11 +250,7 @@ class Machine:
             session = _Session(self, run, history, terminal, before)
             try:
                 await self.processor.open()
-                left_out = history.opened.get("left_out")
-                if left_out and again is None:
-                    terminal.emit(event.Note(text=_not_in_previous(left_out)))
-                if history.opened["model"] != self.processor.identity:
-                    terminal.emit(_another_model(history.opened["model"], self.processor.identity))
+                self._say_what_differs(history.opened, terminal, begins=again is None)
                 if again is not None and again.retry:
                     await self._forget_failures(lease, session, history)
                 replay = history.replay()
@@ -289,6 +285,14 @@ class Machine:
         if report.state == "waiting" and self._notify:
             await self._tell(report, terminal)
         return report
+
+    def _say_what_differs(
+        self, opened: Mapping[str, Any], terminal: Terminal, *, begins: bool
+    ) -> None:
+        if begins and opened.get("left_out"):
+            terminal.emit(event.Note(text=_not_in_previous(opened["left_out"])))
+        if opened["model"] != self.processor.identity:
+            terminal.emit(_another_model(opened["model"], self.processor.identity))
 
     def _note_rate(
         self, history: History, report: Report, unit: ControlUnit, replay: Replay
