@@ -14,6 +14,7 @@ from edvac.cli.run import RUN_COLLECTS
 from edvac.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from edvac.bench.jobs import Played, Work
     from edvac.bench.planning import Result
     from edvac.processor import Processor
 
@@ -81,6 +82,53 @@ def bench_scale(quick: bool, steps: int, output: Path | None, as_json: bool) -> 
     if output:
         for path in report.write(document, output):
             ui.err(f"wrote {path}")
+
+
+@bench.command("jobs")
+@click.option("--quick", is_flag=True, help="Under a minute: small inputs.")
+@click.option("--only", multiple=True, metavar="NAME", help="One job (its name begins so).")
+@click.option("--model", help="Answers the steps: a model's name, .gguf file, or URL#MODEL.")
+@click.option("--jobs", default="examples/jobs", show_default=True, help="Where the jobs lie.")
+@click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
+@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+def bench_jobs(**flags: Any) -> None:
+    """The jobs that set the bar, each with its checks; without --model, right answers are given."""
+    from edvac.bench import jobs, report
+
+    names = flags["only"] or ("",)
+    chosen = [one for one in jobs.works(Path(flags["jobs"])) if one.name.startswith(names)]
+    if not chosen:
+        raise UsageError("bench_empty", "no job has such a name", "", f"See {flags['jobs']}.")
+    said = "".join(f" --only {name}" for name in flags["only"])
+    said += f" --model {flags['model']}" if flags["model"] else ""
+    document = report.start("jobs", f"edvac bench jobs{' --quick' * flags['quick']}{said}")
+    jobs.add_figures(document, asyncio.run(_play(chosen, flags["model"], quick=flags["quick"])))
+    if flags["as_json"]:
+        ui.out_json(document.as_dict())
+    else:
+        for line in report.table(document):
+            ui.out(line)
+    if flags["output"]:
+        for path in report.write(document, flags["output"]):
+            ui.err(f"wrote {path}")
+
+
+async def _play(chosen: list[Work], model: str | None, *, quick: bool) -> list[Played]:
+    from edvac.bench import jobs
+    from edvac.machine import Settings
+    from edvac.machine.processors import choose_processor
+
+    processor = choose_processor(Settings(model=model)) if model else None
+    ended = []
+    try:
+        for work in chosen:
+            ended.append(await jobs.play(work, "small" if quick else "full", processor))
+            mark = "✓" if not ended[-1].problems else f"✗ {'; '.join(ended[-1].problems)[:200]}"
+            ui.err(f"[{len(ended)}/{len(chosen)}] {work.title}: {mark}")
+    finally:
+        if processor is not None:
+            await processor.close()
+    return ended
 
 
 @bench.command("plan")

@@ -1,0 +1,3 @@
+"""What several jobs need to make their inputs."""
+
+from __future__ import annotations
