@@ -193,6 +193,8 @@ def works(folder: Path) -> list[Work]:
     Raises:
         UsageError: there is none.
     """
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # for `import kit`, what several jobs share
     found = [_work(one.parent) for one in sorted(folder.glob("*/job.py"))]
     if not found:
         raise UsageError(
