@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +15,10 @@ import click
 
 from edvac.cli import ui
 from edvac.cli.approve import Approval, Plan
-from edvac.cli.ask import Asker
 from edvac.cli.grants import Agreement
 from edvac.cli.inspect import open_store
 from edvac.cli.source import Source, read_source
+from edvac.cli.talk import Talk
 from edvac.core import errors, event
 from edvac.machine import processors
 from edvac.machine.budget import parse_budget, require_price
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from edvac.cli.view import View
     from edvac.compiler import Planner
     from edvac.machine import Job, Machine, Report
-    from edvac.machine.driver import Driver
     from edvac.processor import Processor
 
 EXAMPLES = """\b
@@ -84,8 +82,7 @@ def common(command: Any) -> Any:
 @common
 def run(task: str, **flags: Any) -> int:
     """Run TASK: a task in words, or the path of a program (.edv); - reads from stdin."""
-    command = _Command(flags)
-    return asyncio.run(command.whole(command.run(task)))
+    return _carry_out(flags, lambda command: command.run(task))
 
 
 @click.command()
@@ -97,8 +94,13 @@ def resume(run_id: str | None, retry: bool, **flags: Any) -> int:
 
     The models and the budget are the run's own, unless others are given.
     """
+    return _carry_out(flags, lambda command: command.resume(run_id, retry=retry))
+
+
+def _carry_out(flags: dict[str, Any], work: Callable[[_Command], Coroutine[Any, Any, int]]) -> int:
+    gc.set_threshold(*RUN_COLLECTS)
     command = _Command(flags)
-    return asyncio.run(command.whole(command.resume(run_id, retry=retry)))
+    return asyncio.run(command.talk.whole(work(command)))
 
 
 def read_settings(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -139,10 +141,8 @@ class _Command:
     def __init__(self, flags: dict[str, Any]) -> None:
         from edvac.cli.view import choose
         from edvac.machine import settings
-        from edvac.machine.detach import HANDSHAKE
 
         self._flags = flags
-        self._handshake = HANDSHAKE
         self._workspace = ui.workspace()
         names = ("model", "plan_model", "escalate_model")
         chosen = {name: flags[name] for name in names}
@@ -150,44 +150,11 @@ class _Command:
         self._settings, _ = settings.load(self._workspace, chosen)
         self._given = parse_budget(flags["budget"], self._settings.currency)
         self._view: View = choose(plain=flags["plain"], as_json=flags["as_json"])
-        self._asker = Asker()
-        self._one_question = asyncio.Lock()
-        self._driver: Driver | None = None
-        self._task: asyncio.Task[Any] | None = None
-        self._signals = 0
-        self._sample: int = flags.get("sample") or 0
-        self._results: list[str] = []  # of the sample
-        self._run = ""
-
-    async def whole(self, work: Coroutine[Any, Any, int]) -> int:
-        """The command from its first signal handler to its last.
-
-        Raises:
-            Interrupted: it was stopped before steps began.
-        """
-        gc.set_threshold(*RUN_COLLECTS)
-        self._task = asyncio.current_task()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._interrupt)
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-            loop.add_signal_handler(signal.SIGHUP, self._hang_up)
-        try:
-            return await work
-        except asyncio.CancelledError:
-            raise errors.Interrupted(
-                "interrupted",
-                "stopped before any step was begun",
-                "",
-                "Start it again, or go on with `edvac resume` where a run was begun.",
-            ) from None
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                loop.remove_signal_handler(number)
+        self.talk = Talk(self._view, flags.get("sample") or 0)
 
     async def run(self, task: str) -> int:
         source = read_source(task)
-        if self._sample and self._flags["detach"]:
+        if self.talk.sample and self._flags["detach"]:
             raise errors.UsageError(
                 "sample_detached",
                 "a detached run shows no sample",
@@ -246,7 +213,7 @@ class _Command:
         return self._detach(run, [])
 
     def _agreement(self) -> Agreement:
-        return Agreement(self._settings, self._asker, self._view, yes=self._flags["yes"])
+        return Agreement(self._settings, self.talk.asker, self._view, yes=self._flags["yes"])
 
     def _detach(self, run: str, flags: list[str]) -> int:
         from edvac.machine.detach import log_path, start
@@ -408,14 +375,16 @@ class _Command:
             return self._described(plan, values, task, with_text=with_text)
 
         self._view.pause()
-        with_text = replan is not None
+        with_text = replan is not None and not self._view.has_shown(plan.text)
         if self._flags["yes"]:
             for line in describe(plan, with_text):
                 ui.err(line)
         else:
-            talk = Approval(self._asker, describe, lambda text: self._check(text, values), replan)
-            plan = await talk.agreed(plan, with_text=with_text)
-            self._sample = self._sample or plan.sample
+            approval = Approval(
+                self.talk.asker, describe, lambda text: self._check(text, values), replan
+            )
+            plan = await approval.agreed(plan, with_text=with_text)
+            self.talk.sample = self.talk.sample or plan.sample
         self._view.resume()
         return plan
 
@@ -435,18 +404,7 @@ class _Command:
     async def _drive(
         self, machine: Machine, job: Job | None = None, *, run: str = "", retry: bool = False
     ) -> int:
-        from edvac.machine.machine import Terminal
-
-        asks = ui.is_terminal()
-        terminal = Terminal(
-            self._show,
-            self._answer if asks else None,
-            self._ask if asks else None,
-            self._sample,
-            self._looks if asks else None,
-            self._own,
-        )
-        self._machine_here = machine
+        terminal = self.talk.terminal(machine)
         if job is not None and not job.program:
             planner = self._planner(machine.plan)
             report = await machine.run_as_written(
@@ -458,78 +416,6 @@ class _Command:
             report = await machine.resume(run, terminal, retry=retry, budget=self._given)
         self._view.__exit__(None, None, None)
         return self._finish(machine, report)
-
-    async def _looks(self) -> bool:
-        """Show what the sample brought; go on with the rest?"""
-        from edvac.cli.summary import sampled
-
-        self._view.pause()
-        try:
-            for line in self._results + sampled(self._machine_here, self._run):
-                ui.err(line)
-            return bool(await self._asker.yes("Go on with the rest?", default=True))
-        finally:
-            self._view.resume()
-
-    def _show(self, happened: event.Event) -> None:
-        if isinstance(happened, event.RunOpened):
-            self._run = happened.run
-        if (
-            self._sample
-            and isinstance(happened, event.StepFinished)
-            and happened.op.startswith("llm.")
-        ):
-            self._results.append(f"  {happened.address}: {happened.preview}")
-        if isinstance(happened, event.RunOpened):
-            self._handshake.ready()
-        self._view.show(happened)
-
-    def _hang_up(self) -> None:
-        """The terminal is gone: a clean stop, in silence."""
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for stream in (0, 1, 2):
-            os.dup2(nowhere, stream)
-        if self._driver is not None:
-            self._driver.stop("interrupted")
-        elif self._task is not None:
-            self._task.cancel()
-
-    def _own(self, driver: Driver) -> None:
-        self._driver = driver
-
-    def _interrupt(self) -> None:
-        """First signal: a clean stop. Second: now."""
-        self._signals += 1
-        if self._signals > 1:
-            self._view.__exit__(None, None, None)
-            ui.err("stopped at once; what was finished is kept. Go on with `edvac resume`.")
-            os._exit(errors.EXIT_INTERRUPTED)
-        self._view.show(event.Note(text="stopping; once more to stop at once"))
-        if self._driver is not None:
-            self._driver.stop("interrupted")
-        elif self._task is not None:
-            self._task.cancel()
-
-    async def _answer(self, question: event.Question) -> bool | None:
-        self._view.pause()
-        try:
-            return await self._asker.yes(question.text, default=False)
-        finally:
-            self._view.resume()
-
-    async def _ask(self, address: str, text: str, options: list[str]) -> str:
-        """One question at a time; when nobody answers any more, the run waits for another day."""
-        async with self._one_question:
-            self._view.pause()
-            try:
-                answer = await self._asker.text(f"{address}: {text}", options)
-            finally:
-                self._view.resume()
-        if answer is None:
-            assert self._driver is not None
-            self._driver.stop("waiting")
-            await asyncio.Event().wait()
-        return answer or ""
 
     def _finish(self, machine: Machine, report: Report) -> int:
         from edvac.cli.summary import deliver, summarise

@@ -36,6 +36,8 @@ class View(Protocol):
     def show(self, happened: event.Event) -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+    def has_shown(self, program: str) -> bool:
+        """Can a person read the program above, from its first line to its last?"""
 
 
 class Tally:
@@ -55,6 +57,7 @@ class Tally:
         self.pieces: dict[str, str] = {}
         self.tokens = 0
         self.stage: event.Stage | None = None
+        self._plan: list[str] = []  # lines that were shown, those taken back included
         self._recent: deque[tuple[float, int]] = deque(maxlen=4000)
 
     def take(self, happened: event.Event) -> None:
@@ -86,6 +89,11 @@ class Tally:
                 self._over(happened.slot)
             case event.Stage():
                 self.stage = happened
+            case event.PlanLine():
+                self._plan.append(happened.text)
+
+    def has_shown(self, program: str) -> bool:
+        return self._plan == program.rstrip().split("\n")
 
     def _over(self, slot: str) -> None:
         self.running.pop(slot, None)
@@ -146,6 +154,9 @@ class Lines:
     def resume(self) -> None:
         self.tally.resume()
 
+    def has_shown(self, program: str) -> bool:
+        return self.tally.has_shown(program)
+
     def show(self, happened: event.Event) -> None:
         self.tally.take(happened)
         line = describe(happened, self.tally)
@@ -159,6 +170,10 @@ class Lines:
 
 class JsonLines(Lines):
     """Every event as one JSON line on stdout."""
+
+    def has_shown(self, program: str) -> bool:
+        del program
+        return False
 
     def show(self, happened: event.Event) -> None:
         sys.stdout.write(safe_json(event.encode(happened).decode()) + "\n")
@@ -200,6 +215,9 @@ class Panel:
     def resume(self) -> None:
         self.tally.resume()
         self._live.start()
+
+    def has_shown(self, program: str) -> bool:
+        return self.tally.has_shown(program)
 
     def show(self, happened: event.Event) -> None:
         from rich.text import Text

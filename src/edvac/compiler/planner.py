@@ -26,7 +26,9 @@ from edvac.program import Scope, library, parse, verify_prefix
 PLANNER_VERSION = 4  # raise it whenever prompt, grammar or examples change what is written
 FENCE = "```python\n"
 MAX_STATEMENTS = 30
-TRIES = 4  # samples of one statement
+TRIES = 3  # at one statement: a single sample, then several side by side
+SIDE_BY_SIDE = 3
+STEP, HOTTEST = 0.25, 0.75  # temperatures: a small model drifts into nonsense above
 BACKTRACKS = 3  # statements taken back, in one round
 ROUNDS = 2  # of whole programs
 PLANS = 1  # written side by side in a round
@@ -80,10 +82,13 @@ class _Draft:
     def text(self) -> str:
         return "".join(self.statements)
 
-    @property
-    def warmth(self) -> float:
-        """Temperature: the surest statement first, then ever more variety."""
-        return min(1.0, 0.3 * (self.tries + self.attempt + self.backtracks))
+    def samplings(self) -> list[tuple[float, str]]:
+        """Temperature and name of each sample of the next statement: one, the surest, at first;
+        after a refusal several side by side, from the surest to more daring ones."""
+        steps = range(SIDE_BY_SIDE) if self.tries else range(1)
+        base = STEP * (self.attempt + self.backtracks + max(0, self.tries - 1))
+        name = f"{self.attempt} {len(self.statements)} {self.samples}"
+        return [(min(HOTTEST, base + STEP * step), f"{name} {step}") for step in steps]
 
     def accept(self, piece: str) -> None:
         self.statements.append(piece)
@@ -204,33 +209,60 @@ class Planner:
     # -- under a grammar ------------------------------------------------------------------------
 
     async def _by_statement(self, order: _Order, on_draft: OnDraft) -> str:
-        task, attempt = order.task, order.attempt
-        shots = examples.similar(task)
-        asked = prompt.messages(task, shots, self._catalogue, order.complaint)
-        draft = _Draft(attempt=attempt)
-        brief = read_brief(task)
+        shots = examples.similar(order.task)
+        asked = prompt.messages(order.task, shots, self._catalogue, order.complaint)
+        draft = _Draft(order.attempt)
         while len(draft.statements) < MAX_STATEMENTS:
-            scope = verify_prefix(draft.text, self._catalogue)
-            sampling = (draft.warmth, _seed(task, attempt, len(draft.statements), draft.samples))
-            grammar_text = self._grammar(scope, draft)
-            piece = await self._statement(asked, draft.text + draft.hint, grammar_text, sampling)
-            try:
-                if piece == grammar.END:
-                    review(parse(draft.text, self._catalogue), task)
-                    return draft.text
-                verify_prefix(draft.text + piece, self._catalogue)
-                program = parse(draft.text + piece, self._catalogue)
-                rehearse(program, brief)
-                refuse_astray(program, task)
-                _refuse_idle(draft.text, piece)
-            except ProgramError as problem:
-                draft.refuse(problem, at_end=piece == grammar.END)
+            piece = await self._next(asked, draft, order.task)
+            if piece == grammar.END:
+                return draft.text
+            if piece is None:
                 continue
             if order.shown:
                 self._show(draft.text, piece)
             draft.accept(piece)
             on_draft(draft.text)
         raise ProgramError("program_too_long", f"over {MAX_STATEMENTS} statements")
+
+    async def _next(self, asked: tuple[Message, ...], draft: _Draft, task: str) -> str | None:
+        """The next statement, or the end; None where all samples were refused, which is counted.
+
+        Raises:
+            ProgramError: refused once too often.
+        """
+        grammar_text = self._grammar(verify_prefix(draft.text, self._catalogue), draft)
+        before = draft.text + draft.hint
+        pieces = await asyncio.gather(
+            *(
+                self._statement(asked, before, grammar_text, (warmth, _seed(task, number)))
+                for warmth, number in draft.samplings()
+            )
+        )
+        refused: dict[str, ProgramError] = {}
+        for piece in dict.fromkeys(pieces):
+            try:
+                self._examine(draft, piece, task)
+            except ProgramError as problem:
+                refused[piece] = problem
+            else:
+                return piece
+        draft.refuse(refused[pieces[0]], at_end=pieces[0] == grammar.END)
+        return None
+
+    def _examine(self, draft: _Draft, piece: str, task: str) -> None:
+        """May the statement follow, or the program end?
+
+        Raises:
+            ProgramError: why not.
+        """
+        if piece == grammar.END:
+            review(parse(draft.text, self._catalogue), task)
+            return
+        verify_prefix(draft.text + piece, self._catalogue)
+        program = parse(draft.text + piece, self._catalogue)
+        rehearse(program, read_brief(task))
+        refuse_astray(program, task)
+        _refuse_idle(draft.text, piece)
 
     def _show(self, before: str, piece: str) -> None:
         number = before.count("\n")
@@ -296,7 +328,7 @@ class Planner:
                 messages=asked,
                 max_tokens=PROGRAM_TOKENS,
                 temperature=0.4 * attempt,
-                seed=_seed(task, attempt, 0, 0),
+                seed=_seed(task, str(attempt)),
             )
         )
         text = unfenced(answer.text)
@@ -389,8 +421,8 @@ def unfenced(text: str) -> str:
     return inside.removeprefix("python").strip("\n") + "\n"
 
 
-def _seed(task: str, *numbers: int) -> int:
-    mixed = hashlib.blake2b(f"{task}{numbers}".encode(), digest_size=4).digest()
+def _seed(task: str, sample: str) -> int:
+    mixed = hashlib.blake2b(f"{task} {sample}".encode(), digest_size=4).digest()
     return int.from_bytes(mixed, "big") >> 1
 
 
