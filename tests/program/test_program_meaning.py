@@ -48,6 +48,23 @@ def test_failures_are_data_and_block_only_what_reads_them() -> None:
     assert not any(call.op == "files.write" for call in host.calls)
 
 
+def test_why_something_failed_is_told_and_then_accepted() -> None:
+    evaluator, host = run(
+        "texts = [files.read(p) for p in files.list('*')]\n"
+        "whys = [failure(t) for t in texts]\n"
+        "within = failure([['x', texts[1]]])\n"
+        "later = failure(texts[1] + '!')\n"
+        "pure = failure([1][2])\n"
+        "fine = failure(texts[0])\n",
+        echo,
+    )
+    names = shown(evaluator)
+    assert names["whys"] == [None, "device_failed: it was bad", None]
+    assert names["within"] == names["later"] == "device_failed: it was bad"
+    assert names["pure"].startswith("index_out_of_range: line 5: ") and names["fine"] is None
+    assert {failed.code for failed in host.accepted} == {"device_failed", "index_out_of_range"}
+
+
 def test_an_aggregate_over_failures_fails() -> None:
     names = shown(
         run(
@@ -240,7 +257,7 @@ def test_outline_and_patterns() -> None:
 
 def test_library_stubs_and_formatter() -> None:
     docs = {one.name: one for one in library()}
-    assert {"attempt", "ok", "param", "group", "csv.load", "str.upper"} <= docs.keys()
+    assert {"attempt", "failure", "ok", "param", "group", "csv.load", "str.upper"} <= docs.keys()
     assert all(one.doc.endswith((".", "?", ")")) and "\n" not in one.doc for one in docs.values())
     text = stubs(CATALOGUE)
     compile(text, "edvac.pyi", "exec")

@@ -213,7 +213,7 @@ def _calls(
 def callable_steps(catalogue: Catalogue) -> list[Signature]:
     """What a plan may call; code in a program is written by people, not by a small model."""
     found = catalogue.signatures.values()
-    return [s for s in found if not any(p.role is Role.CODE for p in s.params)]
+    return [s for s in found if s.planned and not any(p.role is Role.CODE for p in s.params)]
 
 
 def _is_callable(signature: Signature, records: tuple[str, ...]) -> bool:

@@ -69,6 +69,7 @@ class Signature:
         ``w:`` for a written one.
         person: answered by a person; journalled before it is asked, never reused in another run.
         limit: how many calls may run at once; 0 means no limit of its own.
+        planned: is it shown to the model that writes programs?
     """
 
     op: str
@@ -81,6 +82,7 @@ class Signature:
     person: bool = False
     limit: int = 0
     timeout_s: float = 600.0
+    planned: bool = True
 
     @property
     def device(self) -> str:

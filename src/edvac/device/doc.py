@@ -19,13 +19,14 @@ from typing import Any
 import msgspec
 
 from edvac.core.errors import DeviceError
-from edvac.core.label import combine
+from edvac.core.label import Label, combine
 from edvac.core.schema import INT, STR, ListOf, Maybe
 from edvac.core.seams import Clock, SystemClock
 from edvac.core.signature import Effect, Param, Signature, address_param
 from edvac.core.value import Scalar, Sequence, Value
 from edvac.device.content import Content
 from edvac.device.files import Files, clean
+from edvac.device.mails import MAIL, mail_of
 from edvac.device.parser import Parsed, Parser, has_ocr, unread
 from edvac.device.parts import PART, place_of, stretches, value_of
 from edvac.device.port import Call, Reply
@@ -68,6 +69,18 @@ SIGNATURES = (
         limit=WORKERS,
         timeout_s=600.0,
     ),
+    Signature(
+        "doc.mails",
+        (address_param(doc="a mailbox (mbox) or one e-mail"),),
+        ListOf(MAIL),
+        Effect.READ,
+        "The mails of a mailbox as their headers describe them, in order; read one with "
+        "doc.text(path, mail.part).",
+        reads=("path",),
+        limit=WORKERS,
+        timeout_s=600.0,
+        planned=False,
+    ),
 )
 
 
@@ -89,11 +102,11 @@ class Documents:
 
     async def call(self, call: Call) -> Reply:
         path = clean(call.text("path"))
-        listing, place = call.signature.function == "parts", None
-        request: dict[str, Any] = {"op": call.signature.function, "name": Path(path).name}
-        if listing:
+        function, place = call.signature.function, None
+        request: dict[str, Any] = {"op": function, "name": Path(path).name}
+        if function == "parts":
             request["size"] = _size(call.data("size"))
-        else:
+        elif function == "text":
             place = _place(path, call)
             request["part"] = place and msgspec.to_builtins(place)
         async with self._opened(path) as content:
@@ -101,18 +114,15 @@ class Documents:
             answer = await self._ask(request, content, stretch=stretch)
             label = combine([content.label])
         if answer.error:
-            raise _refused(path, answer, listing=listing)
+            raise _refused(path, answer, function)
         notes = list(answer.notes)
         if not bubblewrap.probe().available:
             notes.append("read without a sandbox: there is none here (see `edvac doctor`)")
-        value: Value = Scalar(answer.text, label)
-        if listing:
-            value = Sequence(tuple(value_of(one, label) for one in answer.parts), label)
-        return Reply(value, notes=tuple(notes))
+        return Reply(_value(function, answer, label), notes=tuple(notes))
 
     async def read_version(self, call: Call) -> str | None:
         path = clean(call.text("path"))
-        place = None if call.signature.function == "parts" else _place(path, call)
+        place = _place(path, call) if call.signature.function == "text" else None
         async with self._opened(path) as content:
             if place is not None and stretches(place):
                 return await asyncio.to_thread(content.fingerprint, *stretches(place))
@@ -161,6 +171,15 @@ class Documents:
         return found
 
 
+def _value(function: str, answer: Parsed, label: Label) -> Value:
+    match function:
+        case "parts":
+            return Sequence(tuple(value_of(one, label) for one in answer.parts), label)
+        case "mails":
+            return Sequence(tuple(mail_of(one, label) for one in answer.mails), label)
+    return Scalar(answer.text, label)
+
+
 def _size(size: int) -> int:
     if MIN_PART <= size <= MAX_PART:
         return size
@@ -191,7 +210,7 @@ def _no_part(path: str, why: str) -> DeviceError:
     )
 
 
-def _refused(path: str, answer: Parsed, *, listing: bool) -> DeviceError:
+def _refused(path: str, answer: Parsed, function: str) -> DeviceError:
     why = f"{answer.error[0].upper()}{answer.error[1:]}."
     match answer.kind:
         case "part_unknown":
@@ -204,8 +223,10 @@ def _refused(path: str, answer: Parsed, *, listing: bool) -> DeviceError:
             return DeviceError("document_encrypted", f"{path!r} is encrypted", why, fix)
         case "too_large":
             fix = "Read it part by part: doc.text(path, part) for each of doc.parts(path)."
-            if listing:
+            if function == "parts":
                 fix = "Split the file, or ask for larger parts with doc.parts(path, size=...)."
+            elif function == "mails":
+                fix = "Split the mailbox."
             return DeviceError("document_too_large", f"{path!r} is too large", why, fix)
         case "ocr_missing":
             fix = (

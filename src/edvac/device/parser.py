@@ -18,7 +18,7 @@ import msgspec
 
 from edvac.core.errors import DeviceError, ProcessorError
 from edvac.device.content import Content
-from edvac.device.reading.place import Place
+from edvac.device.reading.place import MailHead, Place
 from edvac.sandbox import Grant, Spec, bubblewrap, end, interpreter, start
 
 READING = Path(__file__).with_name("reading")  # the modules that run inside
@@ -42,6 +42,7 @@ class Parsed(msgspec.Struct):
 
     text: str = ""
     parts: list[Place] = []
+    mails: list[MailHead] = []
     notes: list[str] = []
     error: str = ""
     kind: str = ""

@@ -12,7 +12,19 @@ from decimal import Decimal
 from typing import Any
 
 from edvac.core.label import PROGRAM
-from edvac.core.schema import ANY, BOOL, DECIMAL, FLOAT, INT, STR, DictOf, ListOf, TupleOf, Type
+from edvac.core.schema import (
+    ANY,
+    BOOL,
+    DECIMAL,
+    FLOAT,
+    INT,
+    STR,
+    DictOf,
+    ListOf,
+    Maybe,
+    TupleOf,
+    Type,
+)
 from edvac.core.value import (
     Failed,
     Mapping,
@@ -370,6 +382,18 @@ def _attempt(work: Work, value: Value, default: Value, /) -> Value:
 @_put("ok", "Did the value and every part of it succeed?", mode=Mode.LENIENT, result=BOOL)
 def _ok(work: Work, value: Value, /) -> Value:
     return Scalar(not accept(work, value), work.label.cap(1))
+
+
+@_put(
+    "failure",
+    "Why the value, or a part of it, failed: code and sentence; None where it did not.",
+    mode=Mode.LENIENT,
+    result=Maybe(STR),
+)
+def _failure(work: Work, value: Value, /) -> Value:
+    found = first_failure(value)
+    accept(work, value)
+    return Scalar(None if found is None else f"{found.code}: {found.what}", work.label)
 
 
 @_put(

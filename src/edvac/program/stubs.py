@@ -35,7 +35,7 @@ class run:
     date: date
     previous: Previous
 '''
-PYTHON = BASICS.keys() - {"attempt", "ok", "param"}  # what an editor knows already
+PYTHON = BASICS.keys() - {"attempt", "failure", "ok", "param"}  # what an editor knows already
 
 
 def stubs(catalogue: Catalogue) -> str:

@@ -193,7 +193,7 @@ def _name(part: Message, number: int) -> str:
     except (ValueError, TypeError, IndexError, LookupError):  # a parameter in parts, badly joined
         given = None
     if given:
-        return label(_decoded(given)) or f"{number}"
+        return label(decoded(given)) or f"{number}"
     kind = part.get_content_type()
     if kind == "message/rfc822":
         return f"{number}.eml"
@@ -208,13 +208,13 @@ def _head(message: Message) -> str:
     for name in SHOWN:
         found = message.get(name)
         if found:
-            lines.append(f"{name}: {_decoded(found)}")
+            lines.append(f"{name}: {decoded(found)}")
     if not lines:
         raise Unreadable("it is no e-mail: it has no headers")
     return "\n".join(lines)
 
 
-def _decoded(value: Any) -> str:
+def decoded(value: Any) -> str:
     """A header on one line, its encoded words read, cut where it is beyond any use."""
     raw = str(value)
     cut = raw[:MAX_HEADER]

@@ -13,9 +13,11 @@ import resource
 import signal
 import struct
 import sys
+from dataclasses import asdict
 from typing import IO, Any, NoReturn
 
 from edvac.device.reading import ocr
+from edvac.device.reading.heads import heads
 from edvac.device.reading.parts import parts
 from edvac.device.reading.place import Place
 from edvac.device.reading.read import MALFORMED, read
@@ -36,6 +38,9 @@ def answer(header: dict[str, Any], source: Source) -> dict[str, Any]:
         if header["op"] == "parts":
             found, notes = parts(header["name"], source, header["size"])
             return {"parts": found, "notes": _few(notes)}
+        if header["op"] == "mails":
+            mails, notes = heads(header["name"], source)
+            return {"mails": [asdict(one) for one in mails], "notes": _few(notes)}
         part = Place(**header["part"]) if header.get("part") else None
         reading = read(header["name"], source, part)
         text = reading.text()
