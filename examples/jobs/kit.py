@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from edvac.bench.jobs import Scene
 from edvac.processor import Request
 
 _DATA = re.compile(r"<data \d+[^>\n]*>\n(.*?)\n</data \d+>", re.DOTALL)
+_WORD = re.compile(r"\w{2,}")
 
 
 def asked(request: Request) -> str:
@@ -47,3 +50,33 @@ async def check_delivery(scene: Scene, run: str, expected: set[str]) -> None:
     scene.check("apply left the inputs alone", before.items() <= after.items())
     await scene.undo(run)
     scene.check("undo restored every byte", snapshot(scene.place) == before)
+
+
+class Finder:
+    """Finds what a text is about, though a scanner has misread some of it: the one with which it
+    shares most words, rare ones above all.
+
+    Args:
+        known: anything, by the text that it is known by.
+    """
+
+    def __init__(self, known: Mapping[str, Any]) -> None:
+        self._values = list(known.values())
+        self._places: dict[str, list[int]] = {}
+        for place, text in enumerate(known):
+            for word in set(_WORD.findall(text.casefold())):
+                self._places.setdefault(word, []).append(place)
+
+    def __call__(self, text: str) -> Any:
+        shared: dict[int, float] = {}
+        for word in set(_WORD.findall(text.casefold())):
+            places = self._places.get(word, [])
+            for place in places:
+                shared[place] = shared.get(place, 0.0) + 1 / len(places) ** 2
+        return self._values[max(shared, key=lambda place: shared[place])] if shared else None
+
+
+def letters(text: str) -> str:
+    """A name for comparing: its letters and digits, without the form of a company."""
+    bare = re.sub(r"\b(gmbh|ag|ltd|inc|kg|sarl|llc)\b", "", text.casefold())
+    return "".join(sign for sign in bare if sign.isalnum())
