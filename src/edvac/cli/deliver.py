@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from edvac.cli import ui
 from edvac.cli.inspect import open_store
+from edvac.core.errors import UsageError
 from edvac.machine import delivery
 from edvac.machine.ledger import read_history
+from edvac.machine.rows import ALL, SHOWN
 
 if TYPE_CHECKING:
     from edvac.store import Store
@@ -35,15 +39,29 @@ def _target(store: Store, run: str, output: Path | None) -> Path:
 @click.command()
 @RUN
 @TARGET
+@click.option("--all", "whole", is_flag=True, help="Every row of a database that differs.")
+@click.option("--patch", "as_patch", is_flag=True, help="A patch for `git apply` or `patch -p1`.")
 @JSON
-def diff(run_id: str | None, output: Path | None, as_json: bool) -> None:
+def diff(
+    run_id: str | None, output: Path | None, whole: bool, as_patch: bool, as_json: bool
+) -> None:
     """Show what apply would change."""
+    if as_patch and (as_json or whole):
+        raise UsageError(
+            "diff_formats",
+            "--patch goes with neither --json nor --all",
+            "A patch has one format, and holds everything.",
+            "Leave one of them out.",
+        )
     with open_store() as store:
         info = store.find_run(run_id)
-        found = delivery.changes(store, info.id, _target(store, info.id, output))
+        target = _target(store, info.id, output)
+        if as_patch:
+            _print_patch(delivery.patch(store, info.id, target))
+            return
+        found = delivery.changes(store, info.id, target, rows=ALL if whole else SHOWN)
     if as_json:
-        rows = [{"path": c.path, "change": c.kind, "size": c.size, "diff": c.diff} for c in found]
-        ui.out_json({"run": info.id, "changes": rows})
+        ui.out_json({"run": info.id, "changes": [_document(change) for change in found]})
         return
     if not found:
         ui.out(f"run {info.id} has written no files")
@@ -52,6 +70,23 @@ def diff(run_id: str | None, output: Path | None, as_json: bool) -> None:
     for change in found:
         for line in change.diff.splitlines():
             ui.out(line)
+
+
+def _document(change: delivery.Change) -> dict[str, Any]:
+    found: dict[str, Any] = {"path": change.path, "change": change.kind, "size": change.size}
+    found["diff"] = change.diff
+    if change.tables:
+        found["tables"] = msgspec.to_builtins(change.tables)
+    return found
+
+
+def _print_patch(found: bytes) -> None:
+    """Byte for byte into a file or a pipe; on a terminal, where a document's control characters
+    would act, with these made visible."""
+    if sys.stdout.isatty():
+        ui.out(found.decode(errors="replace"))
+    else:
+        click.get_binary_stream("stdout").write(found)
 
 
 @click.command()

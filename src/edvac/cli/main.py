@@ -37,6 +37,7 @@ COMMANDS = {
     "model": ("model", "model", "List, fetch, verify and remove models."),
     "doctor": ("doctor", "doctor", "Look at this machine and this workspace."),
     "config": ("settings", "config", "Show every setting and where it comes from."),
+    "demo": ("demo", "demo", "Take a tour without a model and without a network."),
     "bench": ("bench", "bench", "Measure edvac beside its peers."),
 }
 

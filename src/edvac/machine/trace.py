@@ -40,6 +40,7 @@ MAX_RUNS = 100  # looked through for the one that wrote the file
 MAX_TEXTS = 200  # read for one value
 MAX_STEPS = 5  # named for one cell
 READERS = ("files.read", "doc.text")  # steps whose value is the text of a file
+SHORTEST = 3  # characters of a cell that is looked for inside texts: a digit is in any of them
 QUOTE = 160  # characters of a source's line that are shown
 
 
@@ -347,7 +348,7 @@ def _holders(journal: _Journal, cell: str) -> set[int]:
         for number, atoms in enumerate(journal.atoms)
         if any(_shows(atom.text, cell) for atom in atoms)
     }
-    if exact:
+    if exact or len(cell) < SHORTEST:
         return exact
     needle = Needle(cell)
     return {
