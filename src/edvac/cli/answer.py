@@ -11,6 +11,7 @@ import click
 
 from edvac.cli import ui
 from edvac.cli.inspect import open_store
+from edvac.cli.names import RUN
 from edvac.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("run_id", metavar="[RUN]", required=False)
+@RUN
 @click.argument("pairs", metavar="[NUMBER=ANSWER]...", nargs=-1)
 @click.option("--all", "to_all", metavar="ANSWER", help="The same answer to every open question.")
 @click.option(

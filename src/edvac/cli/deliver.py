@@ -11,6 +11,7 @@ import msgspec
 
 from edvac.cli import ui
 from edvac.cli.inspect import open_store
+from edvac.cli.names import RUN
 from edvac.core.errors import UsageError
 from edvac.machine import delivery
 from edvac.machine.ledger import read_history
@@ -19,7 +20,6 @@ from edvac.machine.rows import ALL, SHOWN
 if TYPE_CHECKING:
     from edvac.store import Store
 
-RUN = click.argument("run_id", metavar="[RUN]", required=False)
 TARGET = click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),

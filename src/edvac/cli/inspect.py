@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edvac.cli import ui
+from edvac.cli.names import RUN
 from edvac.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def _counts(info: RunInfo) -> str:
 
 
 @click.command()
-@click.argument("run_id", metavar="[RUN]", required=False)
+@RUN
 @click.argument("step", required=False)
 @click.option("--prompt", is_flag=True, help="The exact bytes sent to and received from the model.")
 @click.option("--program", is_flag=True, help="Only the program's text.")
@@ -302,7 +303,7 @@ def _show_step(store: Store, entry: Entry, prompt: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("run_id", metavar="[RUN]", required=False)
+@RUN
 @click.option("--follow", "-f", is_flag=True, help="Wait for more until the run is closed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document; with -f, JSON lines.")
 def log(run_id: str | None, follow: bool, as_json: bool) -> None:

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from edvac import __version__
 
@@ -35,6 +36,7 @@ COMMANDS = {
     "fmt": ("source", "fmt", "Format a program."),
     "stubs": ("source", "stubs", "Print editor type stubs for the devices."),
     "model": ("model", "model", "List, fetch, verify and remove models."),
+    "completion": ("completion", "completion", "Print a shell's completion script."),
     "doctor": ("doctor", "doctor", "Look at this machine and this workspace."),
     "config": ("settings", "config", "Show every setting and where it comes from."),
     "demo": ("demo", "demo", "Take a tour without a model and without a network."),
@@ -58,6 +60,15 @@ class Lazy(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands with their texts from the table: a key press must not import them all."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        found = ((name, text) for name, (_, _, text) in COMMANDS.items())
+        return [
+            CompletionItem(name, help=text) for name, text in found if name.startswith(incomplete)
+        ]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

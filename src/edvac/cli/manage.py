@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from edvac.cli import ui
-from edvac.cli.deliver import JSON, RUN
+from edvac.cli.deliver import JSON
 from edvac.cli.inspect import open_store
+from edvac.cli.names import RUN, complete_run
 from edvac.core.errors import UsageError
 from edvac.core.seams import SystemClock
 
@@ -52,7 +53,7 @@ def _cancel(store: Store, run: str) -> None:
 
 
 @click.command()
-@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True, shell_complete=complete_run)
 @JSON
 def rm(run_ids: tuple[str, ...], as_json: bool) -> None:
     """Remove runs with their journal, prompts and files; what `apply` made stays.

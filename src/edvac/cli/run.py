@@ -17,6 +17,7 @@ from edvac.cli import ui
 from edvac.cli.approve import Approval, Plan
 from edvac.cli.grants import Agreement
 from edvac.cli.inspect import open_store
+from edvac.cli.names import RUN, complete_model
 from edvac.cli.source import Source, read_source
 from edvac.cli.talk import Talk
 from edvac.core import errors, event
@@ -46,12 +47,16 @@ _BUDGET_HELP = (
 )
 
 
+def _model(name: str, text: str) -> Any:
+    return click.option(name, help=text, shell_complete=complete_model)
+
+
 def common(command: Any) -> Any:
     """Options of everything that runs a model."""
     options = [
-        click.option("--model", help="Model name, .gguf file, or URL#MODEL of an endpoint."),
-        click.option("--plan-model", help="Another one that writes the program."),
-        click.option("--escalate-model", help="One to ask where --model has failed twice."),
+        _model("--model", "Model name, .gguf file, or URL#MODEL of an endpoint."),
+        _model("--plan-model", "Another one that writes the program."),
+        _model("--escalate-model", "One to ask where --model has failed twice."),
         click.option("--budget", multiple=True, metavar="AMOUNT", help=_BUDGET_HELP),
         click.option("--detach", is_flag=True, help="Go on without this terminal."),
         click.option("--yes", "-y", is_flag=True, help="Approve the plan without asking."),
@@ -86,7 +91,7 @@ def run(task: str, **flags: Any) -> int:
 
 
 @click.command()
-@click.argument("run_id", metavar="[RUN]", required=False)
+@RUN
 @click.option("--retry", is_flag=True, help="Try again what failed, and what that blocked.")
 @common
 def resume(run_id: str | None, retry: bool, **flags: Any) -> int:

@@ -12,6 +12,7 @@ import click
 from edvac.cli import ui
 from edvac.cli.deliver import JSON
 from edvac.cli.inspect import open_store
+from edvac.cli.names import complete_run
 from edvac.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,13 @@ SHOWN_FILES = 10
 
 @click.command()
 @click.argument("file", metavar="FILE[:LINE]")
-@click.option("--run", "run_id", metavar="RUN", help="Default: the latest that wrote the file.")
+@click.option(
+    "--run",
+    "run_id",
+    metavar="RUN",
+    help="Default: the latest that wrote the file.",
+    shell_complete=complete_run,
+)
 @JSON
 def trace(file: str, run_id: str | None, as_json: bool) -> None:
     """Show from which steps, prompts and sources FILE, or one LINE of it, comes.
