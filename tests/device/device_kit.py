@@ -17,6 +17,7 @@ from edvac.core.value import Failed, Value, lift, plain
 from edvac.device import (
     CATALOGUE,
     Call,
+    Databases,
     Documents,
     Files,
     Held,
@@ -66,6 +67,7 @@ class World:
         self.roots = Roots(roots)
         self.files = Files(self.roots, self.held)
         self.documents = Documents(self.files)
+        self.databases = Databases(self.files)
         self.processes = Processes(self.files, self.roots)
 
     async def call(self, op: str, *, timeout_s: float = 30.0, **operands: Any) -> Reply:
@@ -73,6 +75,7 @@ class World:
         device: Any = {
             "files": self.files,
             "doc": self.documents,
+            "sql": self.databases,
             "python": self.processes,
             "shell": self.processes,
         }[call.signature.device]
@@ -93,6 +96,7 @@ class World:
                 return await self.call(op, **operands)
             finally:
                 await self.documents.close()
+                await self.databases.close()
 
         return asyncio.run(one())
 

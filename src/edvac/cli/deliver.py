@@ -86,7 +86,7 @@ def _print_patch(found: bytes) -> None:
     if sys.stdout.isatty():
         ui.out(found.decode(errors="replace"))
     else:
-        click.get_binary_stream("stdout").write(found)
+        sys.stdout.buffer.write(found)
 
 
 @click.command()

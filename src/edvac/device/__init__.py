@@ -1,26 +1,33 @@
-"""The devices: what touches the world. Files, documents, sandboxed processes, a person.
+"""The devices: what touches the world. Files, documents, databases, sandboxed processes, a person.
 
 Each device declares its functions with types and effects (`core.signature`) and executes one call
 at a time. Knows nothing of scheduling, hazards or journals.
 """
 
 from edvac.core.signature import Catalogue
-from edvac.device import doc, files, human, llm, process
+from edvac.device import doc, files, human, llm, process, sql
 from edvac.device.doc import Documents
 from edvac.device.files import Files
 from edvac.device.human import Human
 from edvac.device.port import AskPerson, Call, Device, Held, NewFile, Reply, RunFiles, Version
 from edvac.device.process import Processes
 from edvac.device.roots import Roots
+from edvac.device.sql import Databases
 
 CATALOGUE = Catalogue.of(
-    files.SIGNATURES + doc.SIGNATURES + llm.SIGNATURES + process.SIGNATURES + human.SIGNATURES
+    files.SIGNATURES
+    + doc.SIGNATURES
+    + sql.SIGNATURES
+    + llm.SIGNATURES
+    + process.SIGNATURES
+    + human.SIGNATURES
 )
 
 __all__ = [
     "CATALOGUE",
     "AskPerson",
     "Call",
+    "Databases",
     "Device",
     "Documents",
     "Files",

@@ -261,6 +261,10 @@ class Files:
             labels += [version.label for version in made]
         return combine(labels)
 
+    async def is_there(self, path: str) -> bool:
+        """Is there such a file, the run's own or an input?"""
+        return await self._exists(path, await self._held.versions())
+
     async def _exists(self, path: str, held: dict[str, Version]) -> bool:
         if path in held:
             return not held[path].removed

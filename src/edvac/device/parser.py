@@ -12,7 +12,7 @@ import shutil
 import struct
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -27,6 +27,7 @@ BLOCK = 1 << 17  # bytes that it may ask for at once; of a whole document the fi
 MAX_READ = 16  # times the size of the document, in all
 SECONDS = 20  # of computing for a document, and one more for each
 PER_SECOND = 2_000_000  # bytes
+WORKERS = 4  # processes of a pool
 
 _REQUEST = struct.Struct(">II")
 _ASK = struct.Struct(">cQI")
@@ -37,8 +38,16 @@ _MAIN = (
 )
 
 
+Atom: TypeAlias = str | int | float | bool | None
+
+
 class Parsed(msgspec.Struct):
-    """What a parser says."""
+    """What a parser says.
+
+    Attributes:
+        columns, rows, count: of a database.
+        made: a file that was asked for; it comes apart from the rest, in pieces.
+    """
 
     text: str = ""
     parts: list[Place] = []
@@ -46,6 +55,10 @@ class Parsed(msgspec.Struct):
     notes: list[str] = []
     error: str = ""
     kind: str = ""
+    columns: list[str] = []
+    rows: list[list[Atom]] = []
+    count: int = 0
+    made: bytes = b""
 
 
 class Parser:
@@ -58,6 +71,7 @@ class Parser:
         self, request: dict[str, Any], content: Content, *, stretch: bool = False
     ) -> Parsed:
         """The answer of `edvac.device.reading.serve`; a stretch has no use for the beginning.
+        `makes` of the request is how many bytes of a new file it may make.
 
         Raises:
             ProcessorError: the process died or lied; try again with another parser.
@@ -79,7 +93,8 @@ class Parser:
         try:
             process.stdin.write(_REQUEST.pack(len(header), len(head)) + header + head)
             await process.stdin.drain()
-            return await self._serve(process.stdin, process.stdout, name, content)
+            makes = int(request.get("makes", 0))
+            return await self._serve(process.stdin, process.stdout, (name, makes), content)
         except (OSError, asyncio.IncompleteReadError, msgspec.DecodeError, struct.error) as problem:
             raise _died(name) from problem
 
@@ -87,15 +102,21 @@ class Parser:
         self,
         sink: asyncio.StreamWriter,
         source: asyncio.StreamReader,
-        name: str,
+        asked: tuple[str, int],
         content: Content,
     ) -> Parsed:
-        """Hand over what is asked for until the answer comes."""
-        left = MAX_READ * (content.size + BLOCK)
+        """Hand over what is asked for, and take what is made, until the answer comes."""
+        name, makes = asked
+        left, made = MAX_READ * (content.size + BLOCK), bytearray()
         while True:
             kind, offset, size = _ASK.unpack(await source.readexactly(_ASK.size))
             if kind == b"A" and size <= MAX_ANSWER:
-                return msgspec.json.decode(await source.readexactly(size), type=Parsed)
+                answer = msgspec.json.decode(await source.readexactly(size), type=Parsed)
+                answer.made = bytes(made)
+                return answer
+            if kind == b"M" and size <= BLOCK and len(made) + size <= makes:
+                made += await source.readexactly(size)
+                continue
             left -= max(size, BLOCK // 2)
             if kind != b"R" or size > BLOCK or offset + size > content.size or left < 0:
                 raise _died(name)
@@ -107,6 +128,31 @@ class Parser:
         process, self._process = self._process, None
         if process is not None:
             await end(process)
+
+
+class Parsers:
+    """A few parsing processes, kept for the next document; no more are read at once."""
+
+    def __init__(self) -> None:
+        self._room = asyncio.Semaphore(WORKERS)
+        self._idle: list[Parser] = []
+
+    async def ask(self, request: dict[str, Any], content: Content) -> Parsed:
+        """See `Parser.ask`."""
+        async with self._room:
+            parser = self._idle.pop() if self._idle else Parser()
+            try:
+                answer = await parser.ask(request, content)
+                self._idle.append(parser)
+            finally:
+                if parser not in self._idle:
+                    await parser.close()  # an answer half read would be taken for the next one's
+        return answer
+
+    async def close(self) -> None:
+        idle, self._idle = self._idle, []
+        for parser in idle:
+            await parser.close()
 
 
 def unread(path: str, why: str) -> DeviceError:

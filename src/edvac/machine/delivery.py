@@ -17,6 +17,8 @@ from edvac.core.errors import StoreError, UsageError
 from edvac.core.seams import durability_point
 from edvac.device.roots import fingerprint
 from edvac.machine.overlay import newest
+from edvac.machine.patch import file_patch
+from edvac.machine.rows import SHOWN, TableChange, described, is_database
 from edvac.machine.target import Present, look, put, sweep
 from edvac.store import ApplyEntry, ApplyPlan, FileVersion, Store
 
@@ -33,16 +35,23 @@ DURABILITY_POINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One file as the run would leave it: `kind` is new, changed, same or removed."""
+    """One file as the run would leave it: `kind` is new, changed, same or removed.
+
+    Attributes:
+        diff: lines for people.
+        tables: what differs in an SQLite file.
+    """
 
     path: str
     kind: str
     size: int
     diff: str
+    tables: tuple[TableChange, ...] = ()
 
 
-def changes(store: Store, run: str, target: Path) -> list[Change]:
-    """What `apply` would do to `target`, with unified diffs of texts."""
+def changes(store: Store, run: str, target: Path, *, rows: int = SHOWN) -> list[Change]:
+    """What `apply` would do to `target`, with unified diffs of texts and at most so many `rows` of
+    each table of a database."""
     found = []
     for version in newest(store.file_versions(run)):
         before = _content(target, version.path)
@@ -52,9 +61,24 @@ def changes(store: Store, run: str, target: Path) -> list[Change]:
             continue
         after = store.read_file(run, version.path)
         kind = "new" if before is None else "same" if before == after else "changed"
-        diff = _diff(version.path, before or b"", after) if kind != "same" else ""
-        found.append(Change(version.path, kind, len(after), diff))
+        diff, tables = "", list[TableChange]()
+        if kind != "same" and is_database(after) and (before is None or is_database(before)):
+            diff, tables = described(version.path, before or b"", after, rows)
+        elif kind != "same":
+            diff = _diff(version.path, before or b"", after)
+        found.append(Change(version.path, kind, len(after), diff, tuple(tables)))
     return found
+
+
+def patch(store: Store, run: str, target: Path) -> bytes:
+    """The same as a patch that git takes: see `machine.patch`."""
+    parts = []
+    for version in newest(store.file_versions(run)):
+        found = look(target, version.path) if target.is_dir() else None
+        after = None if version.deleted else store.read_file(run, version.path)
+        before, mode = (found.content, found.mode) if found is not None else (None, 0o644)
+        parts.append(file_patch(version.path, before, after, mode))
+    return b"".join(parts)
 
 
 def apply(store: Store, run: str, target: Path, *, force: bool = False) -> list[str]:

@@ -19,6 +19,7 @@ from edvac.core.signature import Catalogue
 from edvac.device import (
     CATALOGUE,
     AskPerson,
+    Databases,
     Device,
     Documents,
     Files,
@@ -432,6 +433,7 @@ class _Session:
         files = self._files = Files(self._roots, Overlay(machine.ledger, run))
         self._documents = Documents(files)
         self.devices: dict[str, Device] = {"files": files, "doc": self._documents}
+        self._databases = self.devices["sql"] = Databases(files)
         processes = Processes(files, self._roots)
         self.devices |= {"python": processes, "shell": processes}
         self.devices["human"] = Human(terminal.ask or _nobody)
@@ -486,6 +488,7 @@ class _Session:
 
     async def close(self) -> None:
         await self._documents.close()
+        await self._databases.close()
         self._roots.close()
 
 

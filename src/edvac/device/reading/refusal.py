@@ -12,6 +12,16 @@ Kind: TypeAlias = Literal[
     "ocr_missing",
     "library_missing",
     "part_unknown",
+    "not_database",
+    "database_broken",
+    "table_unknown",
+    "column_unknown",
+    "query_unfit",
+    "query_refused",
+    "query_too_long",
+    "result_too_large",
+    "value_unfit",
+    "rows_unfit",
 ]
 
 

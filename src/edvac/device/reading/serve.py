@@ -13,6 +13,7 @@ import resource
 import signal
 import struct
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import IO, Any, NoReturn
 
@@ -28,13 +29,18 @@ MAX_SECONDS = 20  # of computing, for one document; longer where edvac allows it
 MAX_NOTES = 100
 MAX_ANSWER = 64 * 1024 * 1024
 _REQUEST = struct.Struct(">II")  # sizes of the header and of the beginning
-_ASK = struct.Struct(">cQI")  # b"R", offset, size; or b"A", 0, size of the answer
+_ASK = struct.Struct(">cQI")  # b"R", offset, size; b"M", 0, size of a piece of what is made; or
+# b"A", 0, size of the answer
 _SIZE = struct.Struct(">I")
 
 
-def answer(header: dict[str, Any], source: Source) -> dict[str, Any]:
-    """What is said of one request."""
+def answer(
+    header: dict[str, Any], source: Source, put: Callable[[bytes], None] | None = None
+) -> dict[str, Any]:
+    """What is said of one request; a file that it makes goes to `put`."""
     try:
+        if header["op"].startswith("sql."):
+            return _database(header, source, put)
         if header["op"] == "parts":
             found, notes = parts(header["name"], source, header["size"])
             return {"parts": found, "notes": _few(notes)}
@@ -51,6 +57,22 @@ def answer(header: dict[str, Any], source: Source) -> dict[str, Any]:
     except MALFORMED as problem:
         why = f"it is malformed ({type(problem).__name__}: {str(problem)[:200]})"
         return {"error": why, "kind": "unreadable"}
+
+
+def _database(
+    header: dict[str, Any], source: Source, put: Callable[[bytes], None] | None
+) -> dict[str, Any]:
+    from edvac.device.reading import database, tables  # only here: most runs have no database
+
+    match header["op"]:
+        case "sql.query":
+            return database.query(header, source)
+        case "sql.compare":
+            return {"text": json.dumps(tables.compare(header, source))}
+    count, made = database.change(header, source)
+    if put is not None:
+        put(made)
+    return {"count": count}
 
 
 def _few(notes: list[str]) -> list[str]:
@@ -89,7 +111,7 @@ def _warm() -> None:
 
 
 def _in_child(header: dict[str, Any], head: bytes, source: IO[bytes], sink: IO[bytes]) -> bytes:
-    """The answer of a process of its own, whose questions are handed on."""
+    """The answer of a process of its own, whose questions and pieces are handed on."""
     asking, child_asks = os.pipe()
     child_reads, telling = os.pipe()
     child = os.fork()
@@ -122,11 +144,19 @@ def _relay(
 ) -> bytes:
     """Hand questions on until the answer comes; empty where none does, or no honest one."""
     source, sink = edvac
+    makes = header.get("makes", 0)
     while len(question := questions.read(_ASK.size)) == _ASK.size:
         kind, offset, size = _ASK.unpack(question)
         if kind == b"A" and size <= MAX_ANSWER:
             reply = questions.read(size)
             return reply if len(reply) == size else b""
+        if kind == b"M" and size <= min(BLOCK, makes):
+            piece = questions.read(size)
+            if len(piece) != size:
+                return b""
+            makes -= size
+            sink.write(question + piece)
+            continue
         if kind != b"R" or size > BLOCK or offset + size > header["bytes"]:
             return b""
         sink.write(question)
@@ -169,7 +199,12 @@ def _reply(header: dict[str, Any], head: bytes, reading: int, asking: int) -> by
             raise Unreadable("the file changed while it was read")
         return _read(reading, size)
 
-    return json.dumps(answer(header, Source(header["bytes"], more))).encode()
+    def put(made: bytes) -> None:
+        for start in range(0, len(made), BLOCK):
+            piece = made[start : start + BLOCK]
+            _write(asking, _ASK.pack(b"M", 0, len(piece)) + piece)
+
+    return json.dumps(answer(header, Source(header["bytes"], more), put)).encode()
 
 
 def _write(descriptor: int, data: bytes) -> None:
