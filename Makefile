@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat requirements/lock.txt pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: help setup run test check lint types lock crash bench clean
+.PHONY: help setup run test wheel check lint types lock crash bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,11 @@ run: setup  ## the main job on the sample inbox, with the embedded model
 
 test: setup  ## the default test suite (under 10 minutes)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+wheel: setup  ## build the wheel and use it in a clean environment without a compiler
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build -t wheel -d dist
+	@$(PYTHON) .ci/try_wheel.py dist/edvac-*.whl
 
 check: lint types  ## style and types
 

@@ -144,13 +144,14 @@ class Tour:
         self.prompt(typed)
         start = time.monotonic()
         catch = subprocess.PIPE if self.caught or into else None
+        beside = subprocess.STDOUT if not into else subprocess.DEVNULL
         process = subprocess.Popen(
             _command(arguments),
             cwd=self.place,
             env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=catch,
-            stderr=subprocess.STDOUT if self.caught and not into else None,
+            stderr=beside if self.caught else None,
             text=True,
         )
         try:
