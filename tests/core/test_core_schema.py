@@ -327,6 +327,24 @@ def test_missing_and_foreign_fields_are_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "stands"),
+    [
+        ("paid by 3 May", "paid by\n3 May"),
+        ('she said "don\'t"', "she said “don’t”"),
+        ("3-4 days", "3–4 days"),
+        ("(net) 30+ days.", "(net)  30+ days."),
+    ],
+)
+def test_a_quote_is_the_words_as_they_stand_in_the_source(said: str, stands: str) -> None:
+    source = f"It is {stands} and ends."
+    value = decode([{"quote": said, "value": 1}], ListOf(Quoted(INT)), BAD, source)
+    assert plain(value) == [{"value": 1, "quote": stands}]
+    for other in (said.replace("d", "t"), f"{said} net", said.replace(" ", "", 1)):
+        with pytest.raises(ModelOutputError, match="does not occur"):
+            decode([{"quote": other, "value": 1}], ListOf(Quoted(INT)), BAD, source)
+
+
+@pytest.mark.parametrize(
     ("kind", "data", "wanted"),
     [
         (INT, 3.0, 3),

@@ -23,6 +23,7 @@ from edvac.device.reading import mbox as mailbox
 from edvac.device.reading import ocr
 from edvac.device.reading.parts import parts
 from edvac.device.reading.place import Place
+from edvac.device.reading.plain import damaged
 from edvac.device.reading.read import read
 from edvac.device.reading.refusal import Unreadable
 from edvac.device.reading.source import BLOCK, Source
@@ -88,6 +89,33 @@ def test_an_encoding_is_found_for_the_whole_file() -> None:
     last = read("a.log", Source.of(data), Place(**found[-1]))
     assert last.text().endswith("Müller zahlt für die Größe, schöne Grüße\n")
     assert last.notes == ["read as cp1252"]
+
+
+def test_a_log_with_some_broken_bytes_is_utf8_and_says_so() -> None:
+    lines = ["user Łukasz Żak logged in\n"] * 50 + ["plain\n"] * 50
+    data = "".join(lines).encode() + b"a name that was cut: \xc5\n" + "Żaneta\n".encode()
+    found, notes = parts("a.log", Source.of(data), 1000)
+    assert notes == ["some bytes are not UTF-8 and are shown as \ufffd"]
+    shown = texts("a.log", data)
+    assert "".join(shown) == data.decode("utf-8", "replace")
+    assert read("a.log", Source.of(data)).notes == notes
+    assert [one["first"] for one in found[1:]] == [one["last"] + 1 for one in found[:-1]]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp1250", "cp1251", "shift_jis", "gb18030"])
+def test_another_encoding_is_not_taken_for_broken_utf8(encoding: str) -> None:
+    samples = {"cp1251": "Счёт за перевозку", "shift_jis": "請求書の合計", "gb18030": "发票总额"}
+    data = f"{samples.get(encoding, 'Größe, čas, žádost' if encoding == 'cp1250' else 'Größe')}\n"
+    assert not damaged([(data * 20).encode(encoding)])
+
+
+def test_a_line_of_a_part_has_the_number_that_an_editor_gives_it() -> None:
+    data = "one\x0c\ncopy 10%\rcopy 90%\nthree\u2028\x85\r\nfour\nfive\n".encode()
+    data += "".join(f"more {n}\n" for n in range(6, 400)).encode()
+    found = listed("a.log", data, 1000)
+    for one, text in zip(found, texts("a.log", data), strict=True):
+        lines = data.decode().split("\n")[one["first"] - 1 : one["last"]]
+        assert text.removesuffix("\n").split("\n") == [line.rstrip("\r") for line in lines]
 
 
 CELL = st.text('ab,"\n ', max_size=8)

@@ -269,3 +269,15 @@ def test_library_stubs_and_formatter() -> None:
 
 def test_run_date_is_given() -> None:
     assert shown(run("d = run.date\ny = d.year\n", echo)[0]) == {"d": TODAY, "y": 2026}
+
+
+def test_grep_counts_lines_as_editors_do_and_charges_for_what_it_keeps() -> None:
+    def nothing(call: StepCall, args: dict[str, Any]) -> Any:
+        return None
+
+    body = "a\\x0cx\\r\\nb\\u2028x\\n\\nx\\n"
+    evaluator, _ = run(f"t = '{body}'\nxs = text.grep(t, 'x|^$', 7)", nothing)
+    assert shown(evaluator)["xs"] == [(7, "a\x0cx"), (8, "b\u2028x"), (9, ""), (10, "x")]
+    text = "t = 'plain line\\n' * 50000\nxs = [text.grep(t, 'fault') for i in range(300)]\n"
+    evaluator, _ = run(text + "n = len(flatten(xs))", nothing)
+    assert shown(evaluator)["n"] == 0, "300 parts of a log fit into the fuel of a program"

@@ -107,6 +107,7 @@ FLOAT, DECIMAL, STR, DATE = Plain("float"), Plain("Decimal"), Plain("str"), Plai
 
 _NUMBER_PATTERN = r"^-?[0-9]{1,15}(\.[0-9]{1,6})?$"
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_SAME_SIGNS = ("'‘’‚`´", '"“”„«»', "-‐‑‒–—")  # as classes of a regular expression
 
 
 def show(kind: Type) -> str:
@@ -207,7 +208,7 @@ def decode(data: Any, kind: Type, label: Label, source: str | None = None, at: s
 
     Args:
         data: parsed JSON; numbers for Decimal should have been parsed as Decimal, not as float.
-        source: the text that every `Quoted` span must literally occur in.
+        source: the text that every `Quoted` span must occur in; it is returned as it stands there.
         at: path of the part, for messages.
 
     Raises:
@@ -292,14 +293,31 @@ def _decode_quoted(data: Any, kind: Quoted, label: Label, source: str | None, at
     entries = _expect(data, dict, at, "an object with quote and value")
     if set(entries) != {"quote", "value"} or not isinstance(entries["quote"], str):
         raise _misfit(at, "a quoted value has exactly the fields quote and value")
-    quote = entries["quote"]
-    if source is not None and (not quote.strip() or quote not in source):
-        raise _misfit(at, f"the quote {quote[:80]!r} does not occur in the source")
+    said = entries["quote"]
+    quote = said if source is None else _span(said, source)
+    if quote is None:
+        raise _misfit(at, f"the quote {said[:80]!r} does not occur in the source")
     fields = {
         "value": decode(entries["value"], kind.item, label, source, _at(at, "value")),
         "quote": Scalar(quote, label),
     }
     return Instance("Quoted", fields, label)
+
+
+def _span(quote: str, source: str) -> str | None:
+    """The words of the source that a quote means. Where a line is broken and how an apostrophe, a
+    quotation mark or a dash is printed is not what somebody said, and a model does not copy it."""
+    if not quote.strip():
+        return None
+    if quote in source:
+        return quote
+    words = ("".join(map(_sign, word)) for word in quote.split())
+    found = re.search(r"\s+".join(words), source)
+    return found.group() if found else None
+
+
+def _sign(sign: str) -> str:
+    return next((f"[{same}]" for same in _SAME_SIGNS if sign in same), re.escape(sign))
 
 
 def _at(at: str, name: str) -> str:

@@ -134,6 +134,13 @@ def _refused(why: str) -> OperandError:
 
 
 def _ready(work: Work, pattern: str, text: str) -> re.Pattern[str]:
+    """The pattern, once this search is seen to end soon; charged as what makes about as much text
+    as it searches."""
+    work.make(len(text) * 2)
+    return _bounded(pattern, text)
+
+
+def _bounded(pattern: str, text: str) -> re.Pattern[str]:
     found, repeats, crosses = compiled(pattern)
     if len(text) > SEARCHED_CHARS:
         raise too_large("the search; split the text first, it")
@@ -145,19 +152,25 @@ def _ready(work: Work, pattern: str, text: str) -> re.Pattern[str]:
             f"The pattern repeats {repeats} times over lines of {longest:,} characters.",
             "Search line by line: [re.findall(p, line) for line in text.lines(t)].",
         )
-    work.make(len(text) * 2)
     return found
 
 
 @_put(
     "text.grep",
-    "Number and text of each line in which a pattern is found; the first line has number `first`.",
+    "Number and text of each line in which a pattern is found, counted as editors and grep do; the "
+    "first line has number `first`.",
     result=ListOf(TupleOf((INT, STR))),
 )
 def _grep(work: Work, text: str, pattern: str, first: int = 1) -> list[tuple[int, str]]:
-    found = _ready(work, pattern, text)
-    lines = enumerate(text.splitlines(), first)
-    return [(number, line) for number, line in lines if found.search(line)]
+    work.spend(1 + (len(text) >> 8))  # what is kept is charged below: of a log it is little
+    searched = _bounded(pattern, text)
+    lines = text.split("\n")  # and at no other sign that Python calls a line's end
+    if not lines[-1]:
+        lines.pop()
+    numbered = ((number, line.removesuffix("\r")) for number, line in enumerate(lines, first))
+    found = [(number, line) for number, line in numbered if searched.search(line)]
+    work.make(sum(64 + len(line) for _, line in found))
+    return found
 
 
 @_put("re.findall", "Every match, or the groups of every match.", result=ListOf(STR))

@@ -27,6 +27,7 @@ class Section:
     text: str
     mark: str = ""  # without brackets
     missing: str = ""  # why there is no text
+    numbered: bool = False  # its lines are counted as editors do, to whom a lone \r ends none
 
 
 @dataclass(slots=True)
@@ -62,7 +63,9 @@ class Reading:
 
 
 def _shown(section: Section, marked: bool) -> str:
-    text = section.text.replace("\r\n", "\n").replace("\r", "\n")
+    text = section.text.replace("\r\n", "\n")
+    if not (section.numbered and "\n" in text):
+        text = text.replace("\r", "\n")
     if not marked:
         return text
     text = _MARK.sub(" ", text).strip("\n")

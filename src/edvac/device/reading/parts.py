@@ -112,7 +112,7 @@ def _line_end(text: str, start: int, end: int) -> int:
 def _stretches(source: Source, size: int, notes: list[str], *, table: bool) -> list[Found]:
     encoding = _encoding(source)
     if encoding not in ("utf-8", "utf-8-sig"):
-        notes.append(f"not UTF-8; read as {encoding}")
+        notes.append(plain.said(encoding))
     if table:
         notes += plain.dialect(plain.strict(_whole_lines(source.head), encoding))
         return _rows(source, size, encoding)
@@ -125,13 +125,16 @@ def _whole_lines(head: bytes) -> bytes:
 
 
 def _encoding(source: Source) -> str:
-    """One for the whole file: UTF-8, or what fits where that does not."""
+    """One for the whole file: UTF-8, even if some bytes are not, or what fits where that does
+    not."""
     plain.refuse_binary(source.head[:8192])
     if source.head.startswith(codecs.BOM_UTF8):
         return "utf-8-sig"
     at = _misfit(source, "utf-8")
     if at is None:
         return "utf-8"
+    if plain.damaged(source.blocks()):
+        return plain.DAMAGED
     encoding = plain.likeliest(source.at(max(0, at - 32_768), at + 32_768))
     problem = _misfit(source, encoding)
     if problem is not None:
@@ -172,6 +175,7 @@ def _lines(source: Source, size: int, encoding: str) -> list[Found]:
 
 def _character_end(data: bytes, encoding: str) -> int:
     """Of a line longer than a part: as much as ends with a character."""
+    encoding = "utf-8" if encoding == plain.DAMAGED else encoding
     for end in range(len(data), max(0, len(data) - 8), -1):
         if plain.fits(data[:end], encoding):
             return end

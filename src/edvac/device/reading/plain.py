@@ -6,6 +6,7 @@ import codecs
 import csv
 import re
 from collections import Counter
+from collections.abc import Iterable
 
 from edvac.device.reading.refusal import Unreadable
 
@@ -22,6 +23,7 @@ _ENCODINGS = [
     *("cp1253", "iso8859_7", "cp1254", "cp1255", "cp1256", "cp1257"),
     *("shift_jis", "big5", "gb18030", "euc_kr", "euc_jp", "mac_roman", "cp437"),
 ]
+DAMAGED = "utf-8-damaged"  # UTF-8 but for some bytes, as in a log whose lines were cut
 _NOT_TEXTS = {"unicode-escape", "raw-unicode-escape", "punycode", "idna", "undefined", "utf-7"}
 _BINARY = {
     b"PK\x03\x04": "a ZIP archive",
@@ -34,6 +36,7 @@ _BINARY = {
     b"MZ\x90\x00": "a program",
     b"SQLite format 3": "a database",
 }
+MANY_WHOLE = 4  # whole characters beyond ASCII for each broken one
 _SAMPLE = 65_536  # bytes that decide an encoding or a dialect
 _DELIMITERS = ",;\t|"
 _COMMA_NUMBER = re.compile(r"-?\d{1,3}(?:\.?\d{3})*,\d{1,2}")
@@ -60,10 +63,32 @@ def decode(data: bytes, declared: str = "") -> tuple[str, list[str]]:
         at = problem.start
     if declared:
         return data.decode(declared), [f"read as {declared}, as it says"]
+    if damaged([data]):
+        return strict(data, DAMAGED), [said(DAMAGED)]
     encoding = likeliest(data[max(0, at - _SAMPLE // 2) : at + _SAMPLE // 2])
     if not fits(data, encoding):
         encoding = likeliest(data)
-    return strict(data, encoding), [f"not UTF-8; read as {encoding}"]
+    return strict(data, encoding), [said(encoding)]
+
+
+def damaged(blocks: Iterable[bytes]) -> bool:
+    """Is what is not UTF-8 the exception? In no other encoding do characters beyond ASCII come out
+    as whole ones of UTF-8, except by rare accident."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    whole = broken = 0
+    for block in blocks:
+        text = decoder.decode(block)
+        lost = text.count("\ufffd")
+        broken += lost
+        whole += len(text) - len(text.encode("ascii", "ignore")) - lost
+    return whole >= MANY_WHOLE * broken
+
+
+def said(encoding: str) -> str:
+    """What is told of a text in this encoding."""
+    if encoding == DAMAGED:
+        return "some bytes are not UTF-8 and are shown as \ufffd"
+    return f"not UTF-8; read as {encoding}"
 
 
 def likeliest(data: bytes) -> str:
@@ -114,6 +139,8 @@ def known(charset: str) -> bool:
 
 
 def fits(data: bytes, encoding: str) -> bool:
+    if encoding == DAMAGED:
+        return True
     try:
         data.decode(encoding)
     except UnicodeDecodeError:
@@ -122,6 +149,8 @@ def fits(data: bytes, encoding: str) -> bool:
 
 
 def strict(data: bytes, encoding: str) -> str:
+    if encoding == DAMAGED:
+        return data.decode("utf-8", "replace")
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as problem:

@@ -130,11 +130,11 @@ def _stretch(source: Source, part: Place) -> Reading:
         raise Unreadable("the file has changed there since its parts were listed", "part_unknown")
     if part.kind == "message":
         return read_mail(mbox.body(data), _nested(0))
-    if not plain.known(part.encoding):
+    if part.encoding != plain.DAMAGED and not plain.known(part.encoding):
         raise Unreadable(f"{part.encoding!r} is no encoding", "part_unknown")
     text = plain.strict(head + data, part.encoding)
     notes = [] if part.encoding in ("utf-8", "utf-8-sig") else [f"read as {part.encoding}"]
-    return Reading([Section(text.removeprefix("\ufeff"))], notes)
+    return Reading([Section(text.removeprefix("\ufeff"), numbered=part.kind == "lines")], notes)
 
 
 MALFORMED = (
