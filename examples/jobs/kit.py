@@ -52,6 +52,17 @@ async def check_delivery(scene: Scene, run: str, expected: set[str]) -> None:
     scene.check("undo restored every byte", snapshot(scene.place) == before)
 
 
+def reset_peak() -> None:
+    """Forget how much memory this process has held; see `peak`."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak() -> int:
+    """Bytes of memory that this process has held at most, since `reset_peak`."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
+
+
 class Finder:
     """Finds what a text is about, though a scanner has misread some of it: the one with which it
     shares most words, rare ones above all.
