@@ -202,6 +202,32 @@ def test_check_finds_every_error_and_warns_of_wide_patterns() -> None:
     assert check("files.write(f'out/{1}.md', 'x')\n", CATALOGUE) == []
 
 
+LISTED = "paths = files.list('in/*')\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "wide"),
+    [
+        (LISTED + "a = [files.read(p) for p in paths]\nb = [p for p in paths if 'x' in p]\n", 0),
+        (LISTED + "b = [p for p in paths if 'x' in p]\nc = [p for p in b]\n"
+         "d = [files.read(p) for p in c]\n", 0),
+        (LISTED + "for p, n in zip(paths, [1, 2]):\n    files.write(f'o/{n}', files.read(p))\n", 0),
+        (LISTED + "for n, p in enumerate(paths):\n    files.write(f'out/{n}', files.read(p))\n", 0),
+        (LISTED + "for n, p in zip([1, 2], paths):\n    files.write(f'out/{n}', files.read(p))\n"
+         "for p in files.list('in/*'):\n    files.write(f'out/{p}.x', '')\n", 0),
+        (LISTED + "for p in paths:\n    files.read(p)\nfor p in files.list('b/*'):\n"
+         "    files.write(p, 'x')\n", 2),
+        (LISTED + "for n, p in zip(paths, [files.read('x')]):\n    files.write(p, 'x')\n", 1),
+        (LISTED + "for p in paths:\n    files.write('o', files.read(p))\n"
+         "def f(p):\n    return files.read(p)\nx = f('y')\n", 2),
+        (LISTED + "paths.append(files.read('n'))\nfor p in paths:\n    files.write(p, 'x')\n", 1),
+    ],
+)  # fmt: skip
+def test_a_path_is_known_where_all_that_bind_its_name_agree(text: str, wide: int) -> None:
+    found = [one for one in check(text, CATALOGUE) if one.code == "pattern_wide"]
+    assert len(found) == wide and check(text, CATALOGUE) == found
+
+
 def test_prefix_gives_names_and_types() -> None:
     scope = verify_prefix(
         INVOICE + "xs = [llm.extract('t', Invoice)]\nt = xs[0].total\n", CATALOGUE

@@ -16,11 +16,14 @@ from edvac.program.facts import Facts
 from edvac.program.program import Program
 from edvac.program.tree import assigned, targets
 
+_PASSES = 12  # names that follow from each other; what takes more stays unknown
+
 
 def known_patterns(program: Program, params: dict[str, Value]) -> dict[str, str]:
     """A glob for each name that holds a path, and ``name[]`` for a list of paths.
 
-    Only names bound in one place count: then the glob holds wherever the name is read.
+    Only names count of which every place that binds them says the same: then the glob holds
+    wherever the name is read.
     """
     values = {name: params.get(name, info.default) for name, info in program.params.items()}
     bodies = [list(program.statements), *(list(f.body) for f in program.functions.values())]
@@ -42,10 +45,15 @@ def find_patterns(
     for name, value in params.items():
         if bound[name] == 1 and isinstance(value, Scalar) and isinstance(value.data, str):
             patterns[name] = value.data
-    for body in bodies:
-        for stmt in body:
-            for node in ast.walk(stmt):
-                _learn(node, facts, bound, patterns)
+    given = dict(patterns)
+    for _ in range(_PASSES):
+        claims = _claims(bodies, facts)
+        known = {
+            name: found[0] for name, found in claims.items() if _agree(found, bound[_bare(name)])
+        }
+        if patterns == known | given:
+            break
+        patterns.update(known | given)
     return patterns
 
 
@@ -59,17 +67,48 @@ def _binds(node: ast.AST) -> Iterator[str]:
             yield node.arg
 
 
-def _learn(node: ast.AST, facts: Facts, bound: Counter[str], patterns: dict[str, str]) -> None:
+def _claims(bodies: list[list[ast.stmt]], facts: Facts) -> dict[str, list[str]]:
+    """For each name what is known of it at each place that binds it."""
+    found: dict[str, list[str]] = {}
+    for body in bodies:
+        for node in (inner for stmt in body for inner in ast.walk(stmt)):
+            for name, glob in _claimed(node, facts):
+                found.setdefault(name, []).append(glob)
+    return found
+
+
+def _claimed(node: ast.AST, facts: Facts) -> Iterator[tuple[str, str]]:
     match node:
-        case ast.Assign(targets=[ast.Name(id=name)]) if bound[name] == 1 and name not in patterns:
-            _put(patterns, name, facts.pattern(node.value))
-            _put(patterns, f"{name}[]", facts.elements(node.value))
-        case ast.For(target=ast.Name(id=name)) | ast.comprehension(target=ast.Name(id=name)):
-            found = facts.elements(node.iter)
-            if bound[name] == 1 or patterns.get(name) == found:
-                _put(patterns, name, found)
+        case ast.Assign(targets=[ast.Name(id=name)], value=made):
+            yield name, facts.pattern(made)
+            yield f"{name}[]", facts.elements(made)
+        case (
+            ast.For(target=ast.Name(id=name), iter=over)
+            | ast.comprehension(target=ast.Name(id=name), iter=over)
+        ):
+            yield name, facts.elements(over)
+        case (
+            ast.For(target=ast.Tuple() as target, iter=ast.Call() as over)
+            | ast.comprehension(target=ast.Tuple() as target, iter=ast.Call() as over)
+        ):
+            for part, of in zip(target.elts, _side_by_side(over), strict=False):
+                if isinstance(part, ast.Name) and of is not None:
+                    yield part.id, facts.elements(of)
 
 
-def _put(patterns: dict[str, str], name: str, found: str) -> None:
-    if found != WILD:
-        patterns[name] = found
+def _side_by_side(over: ast.Call) -> list[ast.expr | None]:
+    """What each name of ``for a, b in zip(xs, ys)`` or ``in enumerate(ys)`` goes through."""
+    match over:
+        case ast.Call(func=ast.Name(id="zip"), args=args, keywords=[]):
+            return list(args)
+        case ast.Call(func=ast.Name(id="enumerate"), args=[first, *_]):
+            return [None, first]
+    return []
+
+
+def _agree(found: list[str], places: int) -> bool:
+    return len(found) == places and len(set(found)) == 1 and found[0] != WILD
+
+
+def _bare(name: str) -> str:
+    return name.removesuffix("[]")
