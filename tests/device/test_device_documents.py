@@ -343,6 +343,13 @@ def test_encodings_are_found_and_stated(encoding: str) -> None:
     assert re.search(rf"read as {encoding.replace('_', '.')}", said)
 
 
+def test_two_umlauts_are_enough_to_tell_the_usual_encoding() -> None:
+    rows = "".join(f'"0{n}.05.2025";"Delphin Supermarket";"-{n}2,75";"EUR"\n' for n in range(1, 10))
+    table = '"Buchungstag";"Auftraggeber/Empfänger";"Betrag";"Währung"\n' + rows * 3
+    text, notes = to_text("a.csv", table.encode("cp1252"))
+    assert text == table and notes[0] == "not UTF-8; read as cp1252"
+
+
 DIALECTS = [
     ("a,b\n1,2\n", ",", []),
     ("Datum;Betrag;Zweck\n01.02.2026;-1.250,00;Miete\n02.02.2026;12,50;Essen\n", ";",

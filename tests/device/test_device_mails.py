@@ -1,4 +1,4 @@
-"""`doc.mails`: what headers say, hostile ones too, and that each mail can then be read by itself."""
+"""`doc.mails`: what headers say, hostile ones too; and each mail can then be read by itself."""
 
 from __future__ import annotations
 
