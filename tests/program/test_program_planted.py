@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from program_gen import Generator
 from program_kit import run
-from test_program_meaning import test_hostile_computations_fail_quickly as hostile
+from test_program_meaning import echo, shown
 from test_program_meaning import test_labels as labels
 from test_program_oracle import agree
 from test_program_order import assert_noninterference, legal, summary, world
@@ -17,6 +17,7 @@ from test_program_slots import LOOP, slots
 
 from edvac.program import alias, comprehend, evaluate, express, frame, fuel, identity, mutate
 from edvac.program.data import Survey
+from edvac.program.fuel import Fuel
 
 SEEDS = 400
 
@@ -49,7 +50,9 @@ def renames() -> None:
 
 
 def burns() -> None:
-    hostile("x = 0\nfor i in range(2000):\n    for j in range(2000):\n        x += 1")
+    text = "x = 0\nfor i in range(200):\n    for j in range(200):\n        x += 1\n"
+    evaluator, _ = run(text, echo, fuel=Fuel(steps=20_000))
+    assert str(shown(evaluator)["x"]) == "failed: fuel_exhausted"
 
 
 def no_raise(*_: Any) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from edvac.core.errors import EdvacError, ModelOutputError, TransientError
 from edvac.core.label import PUBLIC, Label, combine
 from edvac.core.signature import NO_ACCESS, Access, Effect
-from edvac.core.value import Cell, Failed, Value, digest, total_label
+from edvac.core.value import Failed, Value, digest, total_label
 
 if TYPE_CHECKING:
     from edvac.program import StepCall
@@ -207,7 +207,6 @@ class Step:
     """The scoreboard's entry for one step."""
 
     call: StepCall
-    cell: Cell
     state: StepState = StepState.WAITING
     values: dict[str, Value] = field(default_factory=dict)  # the operands, once complete
     digest: str = ""  # of the operands, once complete
@@ -233,6 +232,12 @@ class Step:
     @property
     def operand_label(self) -> Label:
         return combine([total_label(value) for value in self.values.values()])
+
+    def release(self) -> None:
+        """Let go of what only an open step needs: a run of many keeps no operands for each."""
+        self.call = replace(self.call, args={})
+        self.values = {}
+        self.access = NO_ACCESS
 
     @property
     def external(self) -> bool:

@@ -198,7 +198,8 @@ class ControlUnit(Outlook):
         """A call was reached. Its operands may be pending."""
         if call.slot in self.steps:
             raise InternalError("slot_twice", f"two steps have one slot ({call.address})")
-        step = Step(call, Cell(call.slot))
+        cell = Cell(call.slot)
+        step = Step(call)
         self.steps[call.slot] = step
         self._open.add(call.order)
         claim = self._scoreboard.claim(call.order, claimed_access(call.static))
@@ -207,7 +208,7 @@ class ControlUnit(Outlook):
         if call.slot not in self._replay.outcomes:
             self._emit(event.StepWaiting(slot=call.slot, address=call.address, op=call.op))
         self._await_operands(step)
-        return step.cell
+        return cell
 
     def open_region(self, order: Order, access: Access) -> int:
         self._region_count += 1
@@ -542,6 +543,7 @@ class ControlUnit(Outlook):
         claim = self._claims.pop(step.slot, None)
         if claim is not None:
             self._to_check.extend(self._scoreboard.release(claim))
+        step.release()
         self._resolutions.append((step.slot, value))
 
     def _close_if_over(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from edvac.core.errors import DamageError
-from edvac.core.label import Label
+from edvac.core.label import RECENT, Label
 from edvac.core.value import (
     Failed,
     Instance,
@@ -46,13 +46,13 @@ PutBlob = Callable[[bytes], str]
 GetBlob = Callable[[str], bytes]
 
 
-@functools.lru_cache(maxsize=65_536)
+@functools.lru_cache(maxsize=RECENT)
 def label_form(label: Label) -> bytes:
     """The stored form of a label, in bytes."""
     return msgspec.msgpack.encode(label.stored())
 
 
-@functools.lru_cache(maxsize=65_536)
+@functools.lru_cache(maxsize=RECENT)
 def label_key(label: Label) -> str:
     """Short stable name of a label, and the key under which a store keeps it."""
     return hashlib.blake2b(label_form(label), digest_size=8).hexdigest()

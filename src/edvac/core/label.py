@@ -30,6 +30,7 @@ from typing import Any
 from edvac.core.errors import DamageError, InternalError
 
 UNBOUNDED = math.inf
+RECENT = 4096  # combinations remembered: a run of many files must not keep a label for each pair
 
 
 class Label:
@@ -154,33 +155,60 @@ def _meet(left: frozenset[str] | None, right: frozenset[str] | None) -> frozense
     return left if right is None else left & right
 
 
+def _union(left: frozenset[str], right: frozenset[str]) -> frozenset[str]:
+    """One of the two where it holds the other: most labels of a run share their sets."""
+    if right <= left:
+        return left
+    return right if left <= right else left | right
+
+
 def _both(left: Label, right: Label, bits: float) -> Label:
     return _intern(
-        left.sources | right.sources,
-        left.steered | right.steered,
+        _union(left.sources, right.sources),
+        _union(left.steered, right.steered),
         _meet(left.readers, right.readers),
         bits,
     )
 
 
-@functools.lru_cache(maxsize=65_536)
+@functools.lru_cache(maxsize=RECENT)
 def _join(left: Label, right: Label) -> Label:
     return _both(left, right, max(left.bits, right.bits))
 
 
-@functools.lru_cache(maxsize=65_536)
+@functools.lru_cache(maxsize=RECENT)
 def _steer(value: Label, decider: Label) -> Label:
     return _intern(
         value.sources,
-        value.steered | decider.sources | decider.steered,
+        _union(value.steered, _union(decider.sources, decider.steered)),
         _meet(value.readers, decider.readers),
         value.bits + decider.bits,
     )
 
 
-@functools.lru_cache(maxsize=65_536)
+@functools.lru_cache(maxsize=RECENT)
 def _add(left: Label, right: Label) -> Label:
     return _both(left, right, left.bits + right.bits)
+
+
+class Gathering:
+    """Labels that come one after another, combined without a label for each partial result."""
+
+    def __init__(self) -> None:
+        self._sources: set[str] = set()
+        self._steered: set[str] = set()
+        self._readers: frozenset[str] | None = None
+        self._bits = 0.0
+
+    def add(self, label: Label) -> None:
+        self._sources |= label.sources
+        self._steered |= label.steered
+        self._readers = _meet(self._readers, label.readers)
+        self._bits += label.bits
+
+    def label(self, bits: float = UNBOUNDED) -> Label:
+        """What `combine` gives for all of them."""
+        return Label.of(self._sources, self._steered, self._readers, min(self._bits, bits))
 
 
 _FEW = 4  # labels that are combined in pairs: of more, the partial sums would fill the memory
@@ -200,16 +228,10 @@ def combine(labels: Iterable[Label], bits: float = UNBOUNDED) -> Label:
         return first.cap(bits)
     if len(given) <= _FEW:
         return functools.reduce(_add, given).cap(bits)
-    sources: set[str] = set()
-    steered: set[str] = set()
-    readers: frozenset[str] | None = None
-    total = 0.0
+    gathering = Gathering()
     for label in given:
-        sources |= label.sources
-        steered |= label.steered
-        readers = _meet(readers, label.readers)
-        total += label.bits
-    return Label.of(sources, steered, readers, min(total, bits))
+        gathering.add(label)
+    return gathering.label(bits)
 
 
 PUBLIC = Label.of()

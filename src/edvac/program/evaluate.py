@@ -128,8 +128,7 @@ class Evaluator:
     @property
     def finished(self) -> bool:
         """Is every step resolved and every statement done?"""
-        done = all(cell.value is not None for cell in self._on.steps.cells.values())
-        return self.idle and done and not self._flow.waiting
+        return self.idle and not self._on.steps.open and not self._flow.waiting
 
     @property
     def fuel_used(self) -> int:
@@ -147,9 +146,8 @@ class Evaluator:
 
     def _fuel_label(self) -> Label:
         """Everything that may have decided how much fuel is left: every outcome so far."""
-        known = [cell.value for cell in self._on.steps.cells.values() if cell.value is not None]
-        complete = [value for value in known if not open_cells(value)]
-        return combine([PROGRAM, *map(total_label, [*self._params.values(), *complete])])
+        outcomes = self._on.steps.outcomes.label()
+        return combine([PROGRAM, *map(total_label, self._params.values()), outcomes])
 
     # -- statements
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from edvac.core.errors import InternalError
-from edvac.core.label import PROGRAM
+from edvac.core.label import PROGRAM, Gathering
 from edvac.core.schema import ANY, STR, Choice, Type
 from edvac.core.signature import REQUIRED, Role, Signature
-from edvac.core.value import Cell, Operand, Sequence, Value, lift
+from edvac.core.value import Cell, Operand, Sequence, Value, lift, total_label
 from edvac.program.annotate import read_type
 from edvac.program.facts import Facts, bind_text
 from edvac.program.flow import Flow
@@ -34,8 +34,14 @@ class Steps:
         self._facts = facts
         self._addresses: Counter[str] = Counter()
         self._types: dict[ast.Call, tuple[dict[str, Type], Type]] = {}
-        self.announced: dict[str, Cell] = {}
-        self.cells: dict[str, Cell] = {}
+        self._slots: set[str] = set()
+        self._announced: dict[str, Cell] = {}  # those without an outcome
+        self.outcomes = Gathering()  # the labels of all of them so far
+
+    @property
+    def open(self) -> int:
+        """How many steps have no outcome yet."""
+        return len(self._announced)
 
     def extend(self, program: Program, facts: Facts) -> None:
         """Find the sites and effects of later statements in a longer text."""
@@ -68,20 +74,27 @@ class Steps:
             static=self._facts.call_access(node, signature),
             place=frame.place,
         )
-        if slot in self.cells:
+        if slot in self._slots:
             raise InternalError("slot_taken", f"two steps have one identity ({call.address})")
-        announced = self._host.step(call)
-        cell = self.cells[slot] = Cell(slot)
-        self.announced[slot] = announced
-        announced.when_resolved(lambda value: cell.resolve(replace(value, origin=slot)))
+        self._slots.add(slot)
+        cell = Cell(slot)
+        self._announced[slot] = self._host.step(call)
+        self._announced[slot].when_resolved(lambda value: self._ended(cell, value))
         return cell
+
+    def _ended(self, cell: Cell, value: Value) -> None:
+        """Nothing of a step is kept but its label, so that a run of many fits into memory."""
+        assert cell.origin is not None
+        del self._announced[cell.origin]
+        self.outcomes.add(total_label(value))
+        cell.resolve(replace(value, origin=cell.origin))
 
     def resolve(self, slot: str, value: Value) -> None:
         """The outcome of an announced step."""
-        cell = self.announced.get(slot)
-        if cell is None:
-            raise InternalError("slot_unknown", f"no step {slot} was announced")
-        cell.resolve(replace(value, origin=slot))
+        announced = self._announced.get(slot)
+        if announced is None:
+            raise InternalError("slot_unknown", f"no step {slot} waits for an outcome")
+        announced.resolve(value)
 
     def inside(self, node: ast.Call, frame: Frame) -> Frame:
         """The frame of what a user function does when called here."""
