@@ -264,7 +264,8 @@ def invoices(count: int, rng: random.Random) -> list[Invoice]:
     made = []
     for place, layout in enumerate(kinds):
         currency, rate = MONEY[layout]
-        many = rng.randint(45, 70) if place in (1, 8, 13, 30) else rng.randint(1, 7)
+        long = layout in ("letter", "grid") and place % 6 == 1
+        many = rng.randint(45, 70) if long else rng.randint(1, 7)
         lines = [
             (rng.choice(WHAT[layout]), rng.randint(1, 12), Decimal(rng.randint(199, 48999)) / 100)
             for _ in range(many)
@@ -348,6 +349,9 @@ async def play(scene: Scene, truth: Truth) -> None:
     scene.check("the broken file says so", "document_unreadable" in why.get(BROKEN, ""))
     for row in ledger:
         _look(scene, row, known[row["file"]])
+    in_it = {row["file"] for row in ledger}
+    for file in known.keys() - {LOCKED} - in_it:
+        scene.score(f"{file} in the ledger", why.get(file), "a row of the ledger")
     _add_up(scene, ledger, kit.rows(first.text("totals.csv")))
     await kit.check_delivery(scene, first.report.run, {"ledger.csv", "totals.csv", "unread.csv"})
     again = await scene.run()
