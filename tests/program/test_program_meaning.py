@@ -102,8 +102,8 @@ def test_errors_of_pure_code_are_failures_with_a_line() -> None:
         "x = f\"{Decimal('1e999999'):f}\"",
         "x = round(5, -10 ** 9)",
         "x = 'a' * 1000\ny = x.replace('', x)\nz = y.replace('', y)\nx = z.replace('', z)",
-        "x = re.findall('(a+)+$', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!')",
-        "x = re.findall('(a|a)*b', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!')",
+        "x = re.findall('(a+)' + '+$', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!')",
+        "x = re.findall('(a|a)' + '*b', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!')",
         "x = re.findall('a*a*a*a*a*a*b', 'a' * 3000)",
         "x = json.loads('[' * 100000)",
         "x = [1]\nfor i in range(60):\n    x = x + x",
@@ -281,3 +281,16 @@ def test_grep_counts_lines_as_editors_do_and_charges_for_what_it_keeps() -> None
     text = "t = 'plain line\\n' * 50000\nxs = [text.grep(t, 'fault') for i in range(300)]\n"
     evaluator, _ = run(text + "n = len(flatten(xs))", nothing)
     assert shown(evaluator)["n"] == 0, "300 parts of a log fit into the fuel of a program"
+
+
+def test_a_dict_is_looked_into_by_its_keys_also_where_it_is_not_known_yet() -> None:
+    """What its values hold is neither gone through nor passed on."""
+    evaluator, _ = run(
+        "d = {p: files.read(p) for p in files.list('*')}\n"
+        "e = {k: d for k in d}\n"
+        "there = [p for p in ['a', 'bad', 'x'] if p in d]\n"
+        "gone = [p for p in ['a', 'bad', 'x'] if p not in e]\n",
+        echo,
+    )
+    names = shown(evaluator)
+    assert names["there"] == ["a", "bad"] and names["gone"] == ["x"]

@@ -8,7 +8,20 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, NoReturn
 
-from edvac.core.schema import ANY, STR, DictOf, ListOf, Maybe, Plain, Record, TupleOf, Type, show
+from edvac.core.errors import OperandError
+from edvac.core.schema import (
+    ANY,
+    STR,
+    Choice,
+    DictOf,
+    ListOf,
+    Maybe,
+    Plain,
+    Record,
+    TupleOf,
+    Type,
+    show,
+)
 from edvac.core.signature import REQUIRED, Param, Role, Signature
 from edvac.program.annotate import read_type
 from edvac.program.basics import item_type
@@ -17,6 +30,7 @@ from edvac.program.infer import clashes, widened
 from edvac.program.library import CHANGES, FUNCTIONS, METHODS, NAMESPACES
 from edvac.program.native import Native
 from edvac.program.refusal import fail
+from edvac.program.regex import REGEX, compiled
 from edvac.program.scope import Scope, nearest
 from edvac.program.stepping import literal_choice
 from edvac.program.tree import MUTATORS, dotted, root
@@ -328,11 +342,15 @@ class CallChecker:
             else:
                 kinds.append(self._argument(arg, found, scope))
             item = item_type(kinds[0]) if kinds else ANY
+            if name == "pattern":
+                _usable(arg, kinds[-1], found)
         for word in node.keywords:
             if word.arg in found.calls:
                 self._on.callback(word.value, scope, item)
             else:
-                self._on.type(word.value, scope)
+                kind = self._on.type(word.value, scope)
+                if word.arg == "pattern":
+                    _usable(word.value, kind, found)
         return found.result_type([widened(kind) for kind in kinds])
 
     def _argument(self, node: ast.expr, found: Native, scope: Scope) -> Type:
@@ -385,6 +403,18 @@ class CallChecker:
             "",
             METHODS_ELSEWHERE.get(name) or nearest(name, sorted(known)),
         )
+
+
+def _usable(node: ast.expr, kind: Type, found: Native) -> None:
+    """Refuse a regular expression that stands in the program and cannot be used."""
+    if found.name not in REGEX or not isinstance(kind, Choice):
+        return
+    for pattern in kind.options:
+        if isinstance(pattern, str):
+            try:
+                compiled(pattern)
+            except OperandError as problem:
+                fail(node, "pattern_unfit", problem.what, problem.why, problem.fix)
 
 
 def type_name(kind: Type) -> str:
