@@ -42,6 +42,27 @@ def test_diff_apply_undo(bench: Bench, tmp_path: Path) -> None:
         delivered(bench, "undo")
 
 
+def test_a_file_that_the_run_has_read_is_replaced_if_it_is_still_what_was_read(
+    bench: Bench,
+) -> None:
+    bench.run(
+        "p = 'inbox/0.txt'\nfiles.write(p, files.read(p) + 'more')\n"
+        "files.move('inbox/1.txt', 'inbox/one.txt')\nfiles.write('inbox/2.txt', 'unread')\n"
+    )
+    inbox, before = bench.work / "inbox", (bench.work / "inbox" / "0.txt").read_text()
+    with pytest.raises(UsageError, match="A different file is already there"):
+        delivered(bench, "apply", bench.work)
+    (inbox / "2.txt").unlink()
+    (inbox / "0.txt").write_text("mine")
+    with pytest.raises(UsageError, match="It has changed since the run read it"):
+        delivered(bench, "apply", bench.work)
+    (inbox / "0.txt").write_text(before)
+    assert "inbox/0.txt" in delivered(bench, "apply", bench.work)
+    assert (inbox / "0.txt").read_text() == before + "more" and not (inbox / "1.txt").exists()
+    delivered(bench, "undo")
+    assert (inbox / "0.txt").read_text() == before and (inbox / "1.txt").exists()
+
+
 def test_undo_leaves_everything_where_one_file_has_changed_since(
     bench: Bench, tmp_path: Path
 ) -> None:

@@ -2,9 +2,9 @@
 
 Apply is crash-safe: the plan and the content that it replaces are durable before the first file
 changes, each file is replaced atomically, and running it again goes on where it stopped. Nothing is
-overwritten that changed since the plan was made, unless forced. A run that wrote more after it was
-applied is applied in a further round, and `undo` takes the rounds back one by one. Directories that
-apply made stay.
+overwritten that changed since the plan was made, or that the run has not seen, unless forced. A run
+that wrote more after it was applied is applied in a further round, and `undo` takes the rounds back
+one by one. Directories that apply made stay.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from edvac.core.seams import durability_point
 from edvac.device.roots import fingerprint
 from edvac.machine.overlay import newest
 from edvac.machine.patch import file_patch
+from edvac.machine.previous import seen
 from edvac.machine.rows import SHOWN, TableChange, described, is_database
 from edvac.machine.target import Present, look, put, sweep
 from edvac.store import ApplyEntry, ApplyPlan, FileVersion, Store
@@ -86,7 +87,8 @@ def apply(store: Store, run: str, target: Path, *, force: bool = False) -> list[
 
     Raises:
         StoreError: a file could not be written; run it again to go on.
-        UsageError: a file in the way was not made by this run, and `force` is not given.
+        UsageError: a file in the way is neither what the run read there nor what an earlier one
+            put there, and `force` is not given.
     """
     plan = store.applied(run)
     if plan is None or plan.phase != "begun":
@@ -168,17 +170,26 @@ def _restorable(store: Store, root: Path, entry: ApplyEntry, *, force: bool) -> 
 
 def _plan(store: Store, run: str, target: Path, *, force: bool) -> list[ApplyEntry]:
     entries = []
+    read: dict[str, str] | None = None
     for version in newest(store.file_versions(run)):
         found = look(target, version.path) if target.is_dir() else None
         after = None if version.deleted else version.digest
         if (fingerprint(found.content) if found is not None else None) == after:
             continue
-        if found is not None and not force and not _ours(store, target, version, found):
-            raise _changed(version.path, "a different file is already there")
+        if found is not None and not force:
+            read = seen(store, run)[1] if read is None else read
+            known = read.get(version.path) == fingerprint(found.content)
+            if not known and not _ours(store, target, version, found):
+                changed = version.path in read
+                raise _changed(version.path, _SINCE_READ if changed else _ANOTHER)
         blob = store.put_blob(found.content) if found is not None else None
         mode = found.mode if found is not None else NEW_FILE
         entries.append(ApplyEntry(version.path, blob, after, mode))
     return entries
+
+
+_SINCE_READ = "it has changed since the run read it"
+_ANOTHER = "a different file is already there"
 
 
 def _ours(store: Store, target: Path, version: FileVersion, found: Present) -> bool:

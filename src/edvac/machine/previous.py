@@ -51,7 +51,7 @@ def previous_run(store: Store, name: str, wanted: bool) -> Previous:
     found = store.reuse_get(reuse_key(name)) if wanted and name else None
     if found is None:
         return Previous(no_previous(), [])
-    date, read = _seen(store, found.run)
+    date, read = seen(store, found.run)
     versions = [one for one in newest(store.file_versions(found.run)) if not one.deleted]
     texts, left_out = _texts(store, found.run, versions)
     shape = combine([_few(store.label(one.label), found.run) for one in versions] or [PROGRAM])
@@ -66,8 +66,8 @@ def previous_run(store: Store, name: str, wanted: bool) -> Previous:
     return Previous(Instance(PREVIOUS.name, fields, PROGRAM), left_out)
 
 
-def _seen(store: Store, run: str) -> tuple[dt.date, dict[str, str]]:
-    """The run's date, and the input files that its steps read, by path."""
+def seen(store: Store, run: str) -> tuple[dt.date, dict[str, str]]:
+    """The run's date, and the hashes of the input files that its steps read, by path."""
     date = dt.date.min
     read: dict[str, str] = {}
     for record in store.records(run, kinds=("opened", "outcome")):

@@ -261,7 +261,11 @@ class Expressions:
         return self.branch(node, one, frame, decide)
 
     def _compared(self, op: ast.cmpop, left: Operand, right: Operand, line: int) -> Operand:
-        if isinstance(op, ast.In | ast.NotIn) and isinstance(settle(right), Mapping):
+        whole = settle(right)
+        if isinstance(op, ast.In | ast.NotIn) and isinstance(whole, Cell):
+            # Which way to look into it is known with it: a dict is never gone through.
+            return self.flow.defer([whole], lambda: self._compared(op, left, whole, line))
+        if isinstance(op, ast.In | ast.NotIn) and isinstance(whole, Mapping):
             return self.apply.shallow(
                 [left, right],
                 line,

@@ -55,9 +55,9 @@ _WRITING = _READING | {
     apsw.SQLITE_TRANSACTION: "begin",
     apsw.SQLITE_SAVEPOINT: "save",
 }
-# Functions that would make a result of something else than the file and the values given.
-_CLOCK = frozenset({"current_date", "current_time", "current_timestamp"})
-_CHANCE = frozenset({"random", "randomblob"})
+# Functions that would make a result of something else than the file and the values given. They
+# count when they are called: a column may have one of them as its default and be read all the same.
+_CHANCE = {"random": 0, "randomblob": 1}
 _OUTSIDE = frozenset({"load_extension", "fts3_tokenizer"})
 _ROW_NUMBER = ("rowid", "_rowid_", "oid")  # its names; a column may have taken one
 _HERE = "edvac-clock"  # name of the file layer whose clock is watched
@@ -100,6 +100,8 @@ class Base:
         db.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
         for pragma in ("cell_size_check = ON", "temp_store = MEMORY", "foreign_keys = ON"):
             db.execute(f"PRAGMA {pragma}")
+        for name, operands in () if self._writes else _CHANCE.items():
+            db.create_scalar_function(name, self._chance, operands, flags=apsw.SQLITE_INNOCUOUS)
         db.set_progress_handler(lambda: time.process_time() > self._ends, 10_000)
 
     def fill(self, name: str, data: bytes) -> None:
@@ -145,11 +147,14 @@ class Base:
             self._denied = f"it would {what}" + (f" {first}" if first else "")
             return int(apsw.SQLITE_DENY)
         name = (second or "").lower()
-        refused = _OUTSIDE if self._writes else _OUTSIDE | _CLOCK | _CHANCE
-        if code == apsw.SQLITE_FUNCTION and name in refused:
+        if code == apsw.SQLITE_FUNCTION and name in _OUTSIDE:
             self._denied = f"it asks for {name}()"
             return int(apsw.SQLITE_DENY)
         return int(apsw.SQLITE_OK)
+
+    def _chance(self, *_: object) -> None:
+        self._denied = "it asks for a random number"
+        raise Unreadable(self._denied, "query_refused")
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
