@@ -275,14 +275,14 @@ def test_a_rehearsal_finds_operands_that_do_not_fit(line: str, what: str, fix: s
     assert refused.value.line == len(text.splitlines())
 
 
-def several(*programs: str) -> tuple[str, list[event.Event]]:
+def several(*programs: str, task: str = TASK) -> tuple[str, list[event.Event]]:
     """What comes out when these are written side by side."""
     seen: list[event.Event] = []
     rest = iter(programs)
     processor = ScriptedProcessor(lambda request: f"```python\n{next(rest)}```")
     processor.has_grammar = False
     planner = Planner(processor, CATALOGUE, seen.append, plans=len(programs))
-    return asyncio.run(planner.plan(TASK)), seen
+    return asyncio.run(planner.plan(task)), seen
 
 
 SHORT = 'llm.write("Shorten", doc.text(p))'
@@ -315,8 +315,10 @@ def test_of_several_plans_the_one_is_taken_that_others_agree_with() -> None:
 
 def test_tables_agree_whatever_the_order_of_their_columns() -> None:
     left, right = TABLE.format(1, '["a", "b"]'), TABLE.format(1, '["b", "a"]')
-    assert several(ODD, left, right)[0] == left
-    assert several(ODD, left, TABLE.format(2, '["a", "b"]'))[0] == ODD
+    task = f"{TASK[:-1]} and t.csv."
+    odd = ODD + 'files.write("t.csv", "a")\n'
+    assert several(odd, left, right, task=task)[0] == left
+    assert several(odd, left, TABLE.format(2, '["a", "b"]'), task=task)[0] == odd
 
 
 HOURS = "hours.csv has the columns day, person and hours."
@@ -350,6 +352,12 @@ HOURS = "hours.csv has the columns day, person and hours."
             "read by code",
         ),
         (
+            f"{HOURS} List the people in people.csv.",
+            'rows = csv.load(files.read("hours.csv"))\n'
+            'files.write("people.csv", csv.dump([r["person"] for r in rows]))\n',
+            "a row of a CSV file",
+        ),
+        (
             "Which notes in notes/ are good? Write their file names to good.txt.",
             'found = [p for p in files.list("notes/*") if path.stem(p)]\n'
             'files.write("good.txt", "".join(found))\n',
@@ -374,6 +382,12 @@ def test_a_rehearsal_holds_a_plan_against_the_task(task: str, program: str, what
     assert what in refused.value.what and refused.value.fix
 
 
+SHORTER = 'for p in files.list("notes/*"):\n    files.write(f"short/{path.name(p)}", doc.text(p))\n'
+PEOPLE = (
+    'for row in csv.load(files.read("hours.csv")):\n'
+    '    files.write(f"people/{row[\'person\']}.csv", "x")\n'
+)
+FILLED = 'xs = []\nfor p in files.list("notes/*"):\n    xs.append(p)\n'
 NAMED = "class Note:\n    kind: str\n    good: bool\n\n"
 READS = 'notes = [llm.extract(files.read(p), Note) for p in files.list("notes/*")]\n'
 
@@ -386,12 +400,33 @@ READS = 'notes = [llm.extract(files.read(p), Note) for p in files.list("notes/*"
         (f"{HOURS} Sum up in a.md.", 'x = files.list("hours/*")\n', "does not speak of hours/*"),
         ("Shorten the folder notes in a.md.", 'x = files.list("notes/*")\n', ""),
         (f"{HOURS} Sum up in a.md.", 'files.write("hours.csv", "x")\n', "starts from"),
+        ("Shorten notes/ in a.md.", 'files.write("b.md", "x")\n', "nobody asked for b.md"),
+        ("Shorten notes/ in a.md.", 'files.write("a.md", "x")\n', ""),
+        ("Shorten notes/.", 'files.write("b.md", "x")\n', ""),
+        ("Put each of notes/ into short/ and an index into a.md.", SHORTER, ""),
+        (
+            f"{HOURS} Write people/NAME.csv.",
+            'files.write("people/NAME.csv", "x")\n',
+            "each of them",
+        ),
+        (f"{HOURS} Write people/NAME.csv.", PEOPLE, ""),
+        (f"{HOURS} Write a.md.", 'x = text.lines(files.read("hours.csv"))\n', "line by line"),
+        (f"{HOURS} Write a.md.", 't = doc.text("hours.csv")\nx = t.splitlines()\n', "line by line"),
+        ("a.log has lines. Count them in a.md.", 'x = text.lines(files.read("a.log"))\n', ""),
         (
             "Read notes/.",
             NAMED + READS + 'x = [n for n in notes if n.kind == "a"]\n',
             "kind is free",
         ),
         ("Read notes/.", NAMED + READS + "x = [n for n in notes if n.good]\n", ""),
+        (
+            "Read notes/.",
+            NAMED + READS + "x = [n for n in notes if n.kind == True]\n",
+            "kind is free",
+        ),
+        ("Read notes/.", NAMED + READS + "x = [n for n in notes if n.good == True]\n", ""),
+        ("Read notes/.", FILLED + "xs = []\n", "xs is emptied"),
+        ("Read notes/.", FILLED + 'files.write("a", f"{len(xs)}")\nxs = []\n', ""),
         (
             "Read notes/.",
             NAMED + READS + "for n in notes:\n    if n.kind:\n        x = 1\n",

@@ -12,7 +12,7 @@ import functools
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 LONGEST = 8_000  # characters of a task that are looked at
@@ -28,6 +28,17 @@ _HAS = re.compile(rf"\.(?:{_KINDS})\b has ({_LIST})")
 _WRITE = re.compile(
     rf"\b(?:write|put|note|list|save) ({_SEVERAL}) (?:of|for|to|in|into)\b", re.IGNORECASE
 )
+_LINES = re.compile(
+    rf"\b[Ee](?:ach|very) (?:line|row) (?:of|in) (?P<file>{_FILE.pattern}) "
+    r"(?:holds?|has|contains?) (?P<words>[^.;:]*?)"
+    r"(?:,? (?:which are )?separated by (?P<mark>space|tab|comma|semicolon)s?)?(?=[.;:]|$)"
+)
+_MARKS = {"space": " ", "tab": "\t", "comma": ",", "semicolon": ";", None: " "}
+_SEVERAL_CUES = (
+    r"\b(?:one|a) row (?:per|for each|for every) (\w+)",
+    r"\ball (?:the )?(\w+)s (?:from|in) (?:the|all) \w+",
+    r"\b(thing|task|action item|to-do)s\b",
+)
 _NAMES_FILES = re.compile(r"\bfile names?\b|\bnames? of (?:the |its |their )?(?:files?|notes?)\b")
 _NO_NAMES = frozenset(
     {"the", "a", "an", "all", "its", "their", "each", "every", "this", "these", "which"}
@@ -37,6 +48,30 @@ _NO_NAMES = frozenset(
 _SENTENCE = re.compile(r"(?<=[.;:!?])\s+(?=[A-Z])")
 _PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b")
 _MARK = re.compile(r"\b[A-Z]{3,}\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a line of a text holds: words by name, and what stands between them."""
+
+    words: tuple[str, ...]
+    mark: str
+
+    def told(self, path: str) -> str:
+        """For the prompt: where each word is."""
+        last = len(self.words) - 1
+        places = [f"[{at}{':' if at == last else ''}] {w}" for at, w in enumerate(self.words)]
+        split = "split()" if self.mark == " " else f"split({self.mark!r})"
+        return f"After line.{split}, a line of {path} has {', '.join(places)}."
+
+    def sample(self, marks: tuple[str, ...]) -> str:
+        """Lines in which the words in capitals of the task stand where a level or state would."""
+        levels = [*marks, "INFO"]
+        rows = [
+            [levels[row % len(levels)] if _LEVEL.search(w) else _word(w, row) for w in self.words]
+            for row in range(2 * len(levels))
+        ]
+        return "\n".join(self.mark.join(row) for row in rows) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +87,15 @@ class Brief:
     inputs: tuple[str, ...] = ()  # files that the task describes as there
     names_files: bool = False  # does it ask for names of files, rather than paths?
     marks: tuple[str, ...] = ()  # words in capitals, such as ERROR: likely to stand in the files
+    several: str = ""  # what one text may hold more than one of
+    lines: Mapping[str, Line] = field(default_factory=dict)  # what a line holds, by file
 
     def sample(self, path: str = "", columns: tuple[str, ...] = ()) -> str:
         """A made-up text for a file: of these columns, or just a few lines."""
+        if path in self.lines:
+            return self.lines[path].sample(self.marks)
+        if path.endswith(".json") and not columns:
+            return "made up, and so no JSON"  # of any shape that a program might rightly expect
         if path.endswith(".json"):
             return json.dumps([{name: _cell(name, row) for name in columns} for row in range(3)])
         if columns:
@@ -68,7 +109,10 @@ class Brief:
     def line(self) -> str:
         """For the prompt; empty where the task says nothing of the kind."""
         said = [f"{name} has the columns {', '.join(own)}" for name, own in self.columns.items()]
-        return f"Columns: {'; '.join(said)}." if said else ""
+        told = f"Columns: {'; '.join(said)}." if said else ""
+        if self.several:
+            told += f" One text may hold several {self.several}s: give llm.extract list[...]."
+        return " ".join([told, *(one.told(name) for name, one in self.lines.items())]).strip()
 
 
 @functools.lru_cache(maxsize=64)
@@ -92,11 +136,28 @@ def read_brief(task: str) -> Brief:
                 names = _names(found.group(1))
                 if name and names and name not in columns:
                     columns[name] = names
+    lines = {
+        found["file"]: Line(words, _MARKS[found["mark"]])
+        for found in _LINES.finditer(task)
+        if len(words := _parts(found["words"])) > 1
+    }
     spelled = " ".join((*files, *folders))
     marks = [mark for mark in _MARK.findall(task) if mark not in spelled]
     inputs = tuple(name for name in files if _is_there(name, task))
     by_name = _NAMES_FILES.search(task) is not None
-    return Brief(files, folders, columns, inputs, by_name, tuple(dict.fromkeys(marks)))
+    marks = list(dict.fromkeys(marks))
+    several = _several(task, folders)
+    return Brief(files, folders, columns, inputs, by_name, tuple(marks), several, lines)
+
+
+def _several(task: str, folders: tuple[str, ...]) -> str:
+    """What the task wants all of, though it is no document itself; only of texts in folders."""
+    documents = {"document", "file", "text", "page", *(name.rstrip("s") for name in folders)}
+    for cue in _SEVERAL_CUES if folders else ():
+        for found in re.finditer(cue, task, re.IGNORECASE):
+            if found.group(1).casefold() not in documents:
+                return found.group(1).casefold()
+    return ""
 
 
 def _is_there(name: str, task: str) -> bool:
@@ -133,12 +194,28 @@ def _cell(column: str, row: int) -> float | int | str:
     return whole + 0.5 if _AMOUNT.search(column) else f"{column} {row % 2}"
 
 
+def _word(name: str, row: int) -> str:
+    """A word for a line: it must not fall apart where the line is split."""
+    if _TIME.search(name):
+        return f"12:0{row % 10}:00"
+    return str(_cell(name, row)).replace(" ", "-")
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    """Names of an enumeration, without articles and what stands in parentheses."""
+    bare = re.sub(r" \([^()]*\)", "", text)
+    names = [re.sub(r"^(?:an?|the) ", "", one.strip()) for one in re.split(r",? and |, ", bare)]
+    return tuple(name for name in names if name)
+
+
 def _one_of(words: str) -> re.Pattern[str]:
     return re.compile(rf"(?:\b|_)(?:{words})(?:\b|_)", re.IGNORECASE)
 
 
 # How the amounts are recognised that `_cell` makes up.
 FRACTION: Final = re.compile(r"\b(?:2|45|6000)\.5\b")
+_TIME = re.compile(r"\btime\b|\bhour\b", re.IGNORECASE)
+_LEVEL = re.compile(r"level|severity|status|state|kind", re.IGNORECASE)
 _DAY = re.compile(r"date|day|due|until|since|when|deadline", re.IGNORECASE)
 _COUNT = _one_of("count|number|age|stars|pieces|year|visits|quantity|n|id|points|units|stock")
 _AMOUNT = _one_of(

@@ -176,7 +176,8 @@ class Stage:
             made = self._brief.sample(path, columns)
             if columns:
                 self._tables.add(made)
-            return lift(made, _DESCRIPTION if columns else _FICTION)
+            described = columns or path in self._brief.lines
+            return lift(made, _DESCRIPTION if described else _FICTION)
         return _answer(call, self._count)
 
     def _check(self, call: StepCall) -> None:
@@ -198,7 +199,12 @@ class Stage:
         path, text = text_of(call, "path"), text_of(call, "text")
         if path is not None and set(path) & set("*?"):
             return _misshapen(call, f"{call.op} takes one path, not {path}", _EACH)
-        if call.op != "files.write" or path is None or not text:
+        if call.op != "files.write" or path is None:
+            return None
+        if not text and self._picks(call):
+            what = f"{path} would be empty: no line passes the test"
+            return _misshapen(call, what, self._brief.line())
+        if not text:
             return None
         stands = placeholder(path)
         if stands and path in self._brief.files:
@@ -217,6 +223,12 @@ class Stage:
                 what = f"{name} lacks the column {', '.join(missing)}; it has {', '.join(header)}"
                 return _misshapen(call, what, f"Give the rows exactly: {', '.join(columns)}.")
         return None
+
+    def _picks(self, call: StepCall) -> bool:
+        """Does the text come from lines whose words the task describes, some of which it names?"""
+        return bool(
+            self._brief.lines and self._brief.marks and _DESCRIBED in _sources(call, "text")
+        )
 
     def _about_nothing(self, call: StepCall) -> ProgramError | None:
         """Is a model asked about what the program itself says, though it has read something?"""
@@ -266,12 +278,15 @@ def _misshapen(call: StepCall, what: str, fix: str) -> ProgramError:
 
 
 _UNKNOWN = ("key_missing", "field_missing")
+_MISTYPED = ("operand_misfit", "row_unfit")  # whatever a text says, it is no row and no number
 
 
 def _proves_nothing(found: Failed) -> bool:
     """Is it due to a made-up text? A column that the task does not name is due to the program, and
-    so is a whole number where an amount stands."""
+    so is a whole number where an amount stands, or a text where a row is wanted."""
     sources = found.label.integrity
+    if found.code in _MISTYPED:
+        return False
     wrong = found.code in _UNKNOWN or FRACTION.search(found.what) is not None
     return _MADE_UP in sources and not (_DESCRIBED in sources and wrong)
 

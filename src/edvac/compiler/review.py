@@ -9,7 +9,7 @@ import ast
 import re
 from collections import Counter
 
-from edvac.compiler.brief import Brief, read_brief
+from edvac.compiler.brief import Brief, is_named, placeholder, read_brief
 from edvac.core.errors import ProgramError
 from edvac.core.schema import STR, Maybe
 from edvac.core.signature import Effect, overlap
@@ -67,9 +67,17 @@ def refuse_astray(program: Program, task: str) -> None:
         if not own and not _is_spoken_of(path, task, brief):
             named = ", ".join((*(f"{name}/" for name in brief.folders), *brief.files))
             raise _astray(f"the task does not speak of {path}, which is read", f"Read {named}.")
+    _refuse_unasked(program, task, brief)
+    _refuse_by_hand(program, brief)
     spoiled = [name for name in brief.inputs if name in touched.writes]
     if spoiled:
         raise _astray(f"{spoiled[0]} is what the task starts from", "Write to another file.")
+    emptied = _emptied(program.text)
+    if emptied:
+        raise _astray(
+            f"{emptied} is emptied, and nothing has read what was put into it",
+            "Leave that line out, or take another name.",
+        )
     tested = _tested_texts(program)
     if tested:
         raise _astray(
@@ -77,6 +85,50 @@ def refuse_astray(program: Program, task: str) -> None:
             'Declare it as bool or as Literal["one", "other"].',
         )
     _refuse_turned(program, task)
+
+
+def _refuse_unasked(program: Program, task: str, brief: Brief) -> None:
+    """Refuse a file that nobody asked for, where the task names its results, and a placeholder of
+    the task taken for a name."""
+    results = [name for name in brief.files if name not in brief.inputs]
+    for path in program.touches.writes if results else ():
+        asked = any(is_named(name, path) or overlap(name, path) for name in results)
+        if not asked and not _is_spoken_of(path, task, brief):
+            named = ", ".join((*results, *(f"{name}/" for name in brief.folders)))
+            raise _astray(f"nobody asked for {path}, which is written", f"Write {named}.")
+        word = placeholder(path)
+        if word and path in results:
+            raise _astray(
+                f"{word} in {path} stands for each of them",
+                f"Write an f-string with a name in the place of {word}, in a loop.",
+            )
+
+
+def _refuse_by_hand(program: Program, brief: Brief) -> None:
+    """Refuse a table that is taken apart line by line: its cells would be letters."""
+    tables = [name for name in brief.inputs if name.endswith((".csv", ".tsv"))]
+    held: dict[str, str] = {}  # variables that hold the text of a table
+    for node in ast.walk(ast.parse(program.text)):
+        match node:
+            case ast.Assign([ast.Name(name)], value) if table := _table_read(value, tables):
+                held[name] = table
+            case ast.Call(ast.Attribute(ast.Name("text"), "lines"), [value]) | ast.Call(
+                ast.Attribute(value, "split" | "splitlines")
+            ):
+                own = held.get(value.id) if isinstance(value, ast.Name) else None
+                if table := own or _table_read(value, tables):
+                    raise _astray(
+                        f"{table} is a table, and is taken apart line by line",
+                        f'Write csv.load(files.read("{table}")), which gives a dict for each row.',
+                    )
+
+
+def _table_read(node: ast.expr, tables: list[str]) -> str:
+    """The table whose text the expression is."""
+    match node:
+        case ast.Call(ast.Attribute(ast.Name("files" | "doc")), [ast.Constant(str() as path)]):
+            return path if path in tables else ""
+    return ""
 
 
 def _is_spoken_of(path: str, task: str, brief: Brief) -> bool:
@@ -106,6 +158,10 @@ def _tested_texts(program: Program) -> list[str]:
         match node:
             case ast.Compare(left, [ast.Eq() | ast.NotEq()], [ast.Constant(str() as word)]) if word:
                 name = _field_name(left)
+                found += [name] if name in free else []
+            case ast.Compare(
+                ast.Attribute(_, name), [ast.Eq() | ast.NotEq() | ast.Is()], [ast.Constant(bool())]
+            ):
                 found += [name] if name in free else []
             case ast.If(test=ast.Attribute(_, name)) | ast.IfExp(test=ast.Attribute(_, name)):
                 found += [name] if free.get(name) == STR else []
@@ -149,6 +205,26 @@ def _sorts(text: str) -> list[bool]:
                     turned = words.get("reverse")
                     found.append(isinstance(turned, ast.Constant) and bool(turned.value))
     return found
+
+
+def _emptied(text: str) -> str:
+    """A name at the margin that is filled and then set to an empty container, unread."""
+    filled: set[str] = set()
+    for stmt in ast.parse(text).body:
+        match stmt:
+            case ast.Assign([ast.Name(name)], ast.List([]) | ast.Dict([])):
+                if name in filled:
+                    return name
+                continue
+        appended = _only_appended(stmt)
+        read = Counter(
+            node.id
+            for node in ast.walk(stmt)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+        )
+        filled |= {name for name, count in appended.items() if read[name] == count}
+        filled -= {name for name, count in read.items() if count > appended[name]}
+    return ""
 
 
 def _field_name(node: ast.expr) -> str:
