@@ -21,7 +21,8 @@ TITLE = "A mailbox to unanswered customer mails and draft replies; grown, only w
 SPOILED = [
     ("if not m.automatic:", "if m.number:"),
     ('m.replies_to + [f"{other} {bare(m.subject)}"]', "m.replies_to"),
-    ("latest[thread] = m", 'latest[f"{m.number}"] = m'),
+    ("latest[thread] = one", "latest[m.id] = one"),
+    ('sort_by(mails, lambda one: one["mail"].sent)', "mails"),
 ]
 US = "halden-tools.example"
 STAFF = (("Jana Petersen", "jana"), ("Support", "support"), ("Ole Brandt", "o.brandt"))
@@ -77,7 +78,12 @@ class Mail:
     answers: Mail | None = None
     naming: str = "all"  # how it names what it answers: all, last or nothing
     id: str = ""
+    box: str = ""
     number: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{self.box}-{self.number}"
 
 
 class Desk:
@@ -234,13 +240,13 @@ def traffic(desk: Desk, count: int, days: int, share: float) -> list[Mail]:
 @dataclass
 class Facts:
     """Attributes:
-    more: what comes later, as bytes of the mailbox.
-    open, later: mails that nobody has answered, by number, before and after that.
+    more: what comes later.
+    open, later: mails that nobody has answered, by name, before and after that.
     """
 
-    more: bytes
-    open: dict[int, Mail]
-    later: dict[int, Mail]
+    more: list[Mail]
+    open: dict[str, Mail]
+    later: dict[str, Mail]
 
 
 def make(place: Path, size: Size) -> Truth:
@@ -251,11 +257,11 @@ def make(place: Path, size: Size) -> Truth:
     for mail in desk.open[:2]:  # two are answered in the meantime
         after.answer(mail).when = after.begin
     fresh = traffic(after, new, 3, 0.6)
-    for number, mail in enumerate([*mails, *fresh], 1):
-        mail.number = number
-    rng = random.Random(33)
-    (place / "mail").mkdir()
-    (place / "mail" / "support.mbox").write_bytes(b"".join(raw(mail, rng) for mail in mails))
+    for box in ("inbox", "sent"):
+        own = [mail for mail in [*mails, *fresh] if mail.sender.endswith(US) == (box == "sent")]
+        for number, mail in enumerate(own, 1):
+            mail.box, mail.number = box, number
+    store(place, mails, 33)
     later = [*desk.open[2:], *after.open]
     known = {format_datetime(mail.when): mail for mail in [*mails, *fresh]}
 
@@ -267,9 +273,17 @@ def make(place: Path, size: Size) -> Truth:
         waits, urgent = mail.truth
         return json.dumps({"waits": waits, "about": mail.subject, "urgent": urgent})
 
-    more = b"".join(raw(mail, rng) for mail in fresh)
-    opened = {mail.number: mail for mail in desk.open}
-    return Truth(oracle, Facts(more, opened, {mail.number: mail for mail in later}))
+    opened = {mail.key: mail for mail in desk.open}
+    return Truth(oracle, Facts(fresh, opened, {mail.key: mail for mail in later}))
+
+
+def store(place: Path, mails: list[Mail], seed: int) -> None:
+    """What came in and what went out are mailboxes of their own."""
+    rng = random.Random(seed)
+    (place / "mail").mkdir(exist_ok=True)
+    for mail in mails:
+        with (place / "mail" / f"{mail.box}.mbox").open("ab") as box:
+            box.write(raw(mail, rng))
 
 
 # -- what must come out -------------------------------------------------------------------------
@@ -286,8 +300,7 @@ async def play(scene: Scene, truth: Truth) -> None:
     again = await scene.run()
     unjudged = "not judged" in first.text("waiting.csv")
     scene.check("a second run asks nothing", unjudged or not again.calls)
-    with (scene.place / "mail" / "support.mbox").open("ab") as box:
-        box.write(facts.more)
+    store(scene.place, facts.more, 34)
     grown = await scene.run()
     now = _look(scene, grown.files, facts.later)
     new = facts.later.keys() - facts.open.keys()
@@ -301,29 +314,29 @@ async def play(scene: Scene, truth: Truth) -> None:
     scene.check("and the drafts of before are the same", same)
 
 
-def _draft(number: int) -> str:
-    return f"drafts/{number}.txt"
+def _draft(key: str) -> str:
+    return f"drafts/{key}.txt"
 
 
 def _drafts(files: dict[str, bytes]) -> set[str]:
     return {path for path in files if path.startswith("drafts/")}
 
 
-def _look(scene: Scene, files: dict[str, bytes], known: dict[int, Mail]) -> set[int]:
+def _look(scene: Scene, files: dict[str, bytes], known: dict[str, Mail]) -> set[str]:
     """The list of who waits, and a draft for each."""
-    rows = {int(row["message"]): row for row in kit.rows(files["waiting.csv"].decode())}
+    rows = {row["mail"]: row for row in kit.rows(files["waiting.csv"].decode())}
     scene.check("only threads that nobody has answered are listed", rows.keys() <= known.keys())
-    sure = {number for number, row in rows.items() if not row["about"].startswith("not judged")}
+    sure = {key for key, row in rows.items() if not row["about"].startswith("not judged")}
     scene.check("each has a draft, and nothing else has one",
-        _drafts(files) == {_draft(number) for number in sure})  # fmt: skip
+        _drafts(files) == {_draft(key) for key in sure})  # fmt: skip
     right = all(
-        files[_draft(number)].decode().startswith(f"To: {known[number].sender}\n")
-        for number in sure & known.keys()
+        files[_draft(key)].decode().startswith(f"To: {known[key].sender}\n")
+        for key in sure & known.keys()
     )
     scene.check("each draft goes to who wrote", right)
-    for number, mail in known.items():
-        scene.score(f"mail {number} waits ({mail.text[:60]!r})", number in rows, mail.truth[0])
-        if number in sure and mail.truth[0]:
-            urgent = rows[number]["urgent"] == "True"
-            scene.score(f"mail {number} urgent", urgent, mail.truth[1])
+    for key, mail in known.items():
+        scene.score(f"{key} waits ({mail.text[:60]!r})", key in rows, mail.truth[0])
+        if key in sure and mail.truth[0]:
+            urgent = rows[key]["urgent"] == "True"
+            scene.score(f"{key} urgent ({mail.text[:60]!r})", urgent, mail.truth[1])
     return sure

@@ -223,7 +223,7 @@ def _score(
         found = NAME.fullmatch(name)
         date, sender, kind = found.groups()[:3] if found else ("", "", "")
         scene.score(f"{name or file} date", date, one.day.isoformat())
-        scene.score(f"{name or file} sender", kit.letters(sender), kit.letters(one.sender)[:34])
+        scene.score(f"{name or file} sender", kit.letters(sender), kit.letters(one.sender[:40]))
         scene.score(f"{name or file} kind", kind, one.kind)
 
 
