@@ -153,6 +153,7 @@ def read_brief(task: str) -> Brief:
 def _several(task: str, folders: tuple[str, ...]) -> str:
     """What the task wants all of, though it is no document itself; only of texts in folders."""
     documents = {"document", "file", "text", "page", *(name.rstrip("s") for name in folders)}
+    documents |= {found.casefold() for found in re.findall(r"(\w+?)s? in [\w-]+/", task)}
     for cue in _SEVERAL_CUES if folders else ():
         for found in re.finditer(cue, task, re.IGNORECASE):
             if found.group(1).casefold() not in documents:

@@ -191,6 +191,8 @@ class Base:
                 return Unreadable(f"the values do not fit its ?: {problem}", "query_unfit")
             case apsw.ConstraintError() | apsw.MismatchError():
                 return Unreadable(said, "rows_unfit")
+            case apsw.SQLError() if "unsafe use" in str(problem):
+                return Unreadable(str(problem), "query_refused")
             case apsw.SQLError() if "no such table" in str(problem):
                 return Unreadable(f"{problem}; {self._known()}", "table_unknown")
             case apsw.SQLError() if "no such column" in str(problem):
@@ -379,7 +381,7 @@ def _check_keys(keys: list[Any], places: dict[Any, list[Any]], what: str) -> Non
     for wrong, said in (
         ([one for one, times in Counter(keys).items() if times > 1], "given more than once"),
         ([one for one in keys if one not in places], "not there"),
-        ([one for one in keys if len(places[one]) > 1], "there more than once"),
+        ([one for one in keys if len(places.get(one, ())) > 1], "there more than once"),
     ):
         if wrong:
             why = f"of {len(keys):,} values of {what}, {len(wrong):,} are {said}: {_some(wrong)}"
