@@ -253,3 +253,19 @@ def test_every_command_has_help(edvac: Bench, command: str) -> None:
         assert len(line) <= 100
     assert COMMANDS[command][2].rstrip(".").split()[0] in said.out
     assert PROGRAM
+
+
+def test_diff_shows_rows_of_databases_and_prints_patches(edvac: Bench) -> None:
+    rows = "[{'id': n, 'x': 'a\\x1bb'} for n in range(12)]"
+    edvac.write("p.edv", f"sql.insert('t.db', 't', {rows})\nfiles.write('n ü.md', 'new')\n")
+    assert edvac("run", "p.edv", "--yes").code == 0
+    first = edvac("diff").out
+    assert "t.db: table t: new; rows 12 added" in first and "and 2 more (--all shows all)" in first
+    assert first.count("\n  + ") == 10 and "\x1b" not in first
+    assert edvac("diff", "--all").out.count("\n  + ") == 12
+    document = edvac("diff", "--json").document
+    [table] = next(one["tables"] for one in document["changes"] if one["path"] == "t.db")
+    assert table["added"] == 12 and table["rows"][0]["after"]["x"] == "a\x1bb"
+    patch = edvac("diff", "--patch").out
+    assert "GIT binary patch" in patch and 'b/n \\303\\274.md"' in patch
+    assert edvac("diff", "--patch", "--all").code == 2

@@ -14,7 +14,7 @@ from machine_kit import Bench
 
 from edvac.device import CATALOGUE, Roots
 from edvac.machine import rates
-from edvac.machine.estimate import Estimate, Range, estimate
+from edvac.machine.estimate import Estimate, Range, estimate, selected
 from edvac.processor import Price
 from edvac.program import parse
 
@@ -129,3 +129,22 @@ def test_figures_know_two_digits() -> None:
 
     assert [_tokens(n) for n in (0, 7, 1234, 98_765)] == ["0", "7", "1,200", "99,000"]
     assert re.fullmatch(r"[\d,]+", _tokens(1e9))
+
+
+def test_rows_of_a_database_are_guessed_from_its_size(tmp_path: Path) -> None:
+    (tmp_path / "t.db").write_bytes(bytes(3_000_000))
+    text = (
+        'rows = sql.query("inbox/t.db", "SELECT id, substr(a, 1, 9) AS b, t.c FROM t")\n'
+        'said = [llm.write("Sum up", r["b"], r["c"]) for r in rows]\n'
+        'sql.update("inbox/t.db", "t", [{"id": r["id"], "c": s} for r, s in zip(rows, said)])\n'
+    )
+    found = guess(text, tmp_path)
+    assert found.steps["llm.write"] == 10_000 and found.steps["sql.update"] == 1
+    assert found.guessed, "nobody has looked into it"
+    assert guess(text, tmp_path / "..").steps["llm.write"] == 0
+
+
+def test_columns_are_read_off_a_query() -> None:
+    assert selected("SELECT id, count(*) AS n, t.x, max(a, (b)) m FROM t") == ["id", "n", "x", "m"]
+    assert selected("select distinct a from (select b from c)") == ["a"]
+    assert selected("SELECT *") == [] and selected("") == []
