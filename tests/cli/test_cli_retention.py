@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from cli_kit import Bench
 
+from edvac.core.seams import SystemClock
 from edvac.store import Store
 
 PLANTED = "zebra-canary-5521"
@@ -60,3 +61,44 @@ def test_what_another_run_shares_stays_with_it(edvac: Bench) -> None:
     assert edvac("show", kept, "notes[0]", "--prompt").out.count("long ") > 1_000
     with Store(edvac.root) as store:
         assert store.verify() == []
+
+
+DAY = 86_400.0
+
+
+def test_runs_older_than_keep_days_go_when_another_ends(
+    edvac: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = SystemClock().wall()
+    edvac.write("r.edv", PROGRAM)
+    edvac.write("ask.edv", 'x = human.ask("Well?")\nfiles.write("x.md", x)\n')
+    edvac.write("inbox/a.txt", f"secret {PLANTED}")
+    edvac.answer = lambda request: "short"
+    edvac.write("edvac.toml", "keep_days = 30\n")
+
+    def after(days: float, *command: str) -> str:
+        monkeypatch.setattr(SystemClock, "wall", lambda self: begun + days * DAY)
+        done = edvac(*command)
+        return done.out + done.err
+
+    after(0, "run", "r.edv", "--yes")
+    after(1, "run", "ask.edv", "--yes")  # waits for a person
+    (edvac.root / "inbox" / "a.txt").unlink()
+    assert "removed" not in after(29, "run", "p.edv", "--yes", "--fresh")
+    assert holding(edvac, PLANTED)
+    assert "removed 1 run older than 30 days" in after(31, "run", "p.edv", "--yes", "--fresh")
+    assert holding(edvac, PLANTED) == []
+    states = [run["state"] for run in edvac("ps", "--json").document["runs"]]
+    assert states == ["done", "done", "open"], "one that waits is kept however old it is"
+    assert "removed 1 run" in after(3000, "gc")
+    states = [run["state"] for run in edvac("ps", "--json").document["runs"]]
+    assert states == ["done", "open"], "nor is the newest lost to a clock that is wrong"
+
+
+def test_without_the_setting_nothing_goes(edvac: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert edvac("run", "p.edv", "--yes").code == 0
+    begun = SystemClock().wall()
+    monkeypatch.setattr(SystemClock, "wall", lambda self: begun + 9000 * DAY)
+    assert edvac("run", "p.edv", "--yes").code == 0
+    assert edvac("gc", "--json").document["removed"] == []
+    assert len(edvac("ps", "--json").document["runs"]) == 2

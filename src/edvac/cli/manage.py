@@ -81,10 +81,18 @@ def rm(run_ids: tuple[str, ...], as_json: bool) -> None:
 @click.option("--grace", default=3600.0, show_default=True, help="Spare what is younger, seconds.")
 @JSON
 def gc(grace: float, as_json: bool) -> None:
-    """Free the space of what no run needs any more."""
+    """Free the space of what no run needs any more, and of runs older than `keep_days`."""
+    from edvac.machine import settings
+    from edvac.machine.retention import forget_expired
+
+    chosen, _ = settings.load(ui.workspace(), {})
     with open_store() as store:
+        removed = forget_expired(store, chosen.keep_days, SystemClock().wall())
         swept = store.gc(grace)
     if as_json:
-        ui.out_json({"blobs": swept.blobs, "bytes": swept.blob_bytes, "segments": swept.segments})
+        freed = {"blobs": swept.blobs, "bytes": swept.blob_bytes, "segments": swept.segments}
+        ui.out_json({"removed": removed} | freed)
     else:
+        for line in ui.removed(removed, chosen.keep_days):
+            ui.out(line)
         ui.out(f"freed {ui.counted(swept.blobs, 'blob')}, {ui.megabytes(swept.blob_bytes)}")

@@ -38,6 +38,4 @@ def complete_model(ctx: click.Context, param: click.Parameter, begun: str) -> li
     return [CompletionItem(name) for name in names if name.startswith(begun)]
 
 
-RUN = click.argument(
-    "run_id", metavar="[RUN]", required=False, shell_complete=complete_run
-)
+RUN = click.argument("run_id", metavar="[RUN]", required=False, shell_complete=complete_run)

@@ -424,10 +424,14 @@ class _Command:
 
     def _finish(self, machine: Machine, report: Report) -> int:
         from edvac.cli.summary import deliver, summarise
+        from edvac.machine.retention import forget_expired
 
         applied = deliver(machine, report)
+        days = self._settings.keep_days
+        wall = machine.clock.wall()
+        gone = machine.ledger.call_now(lambda store: forget_expired(store, days, wall))
         if not self._flags["as_json"]:
-            for line in summarise(machine, report, applied):
+            for line in summarise(machine, report, applied) + ui.removed(gone, days):
                 ui.err(line)
         if report.spent:
             return errors.EXIT_BUDGET

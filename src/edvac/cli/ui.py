@@ -61,6 +61,12 @@ def err(text: str = "") -> None:
     click.echo(safe(text), err=True)
 
 
+def removed(runs: list[str], days: int) -> list[str]:
+    """A line that says which runs were too old to be kept; none where there are none."""
+    old = f"older than {counted(days, 'day')} (keep_days)"
+    return [f"removed {counted(len(runs), 'run')} {old}: {', '.join(runs)}"] if runs else []
+
+
 def out_json(document: Any) -> None:
     """One document on stdout."""
     click.echo(json_text(document, indent=2))

@@ -50,6 +50,8 @@ class Settings:
         budget: of a run, as ``--budget`` takes it; empty is no limit.
         at_once: model steps in flight; 0 lets the processor decide.
         notify: command and arguments to call when a run waits for a person.
+        keep_days: days after its end until a run is removed, with its prompts and values, when
+            another run ends here or `edvac gc` is called; 0 keeps every run.
         currency: of the prices and of budgets in money.
         prices: by model, what a million tokens cost: tables with input, cached and output.
     """
@@ -66,6 +68,7 @@ class Settings:
     budget: str = ""
     at_once: int = 0
     notify: tuple[str, ...] = ()
+    keep_days: int = 0
     currency: str = "USD"
     prices: tuple[tuple[str, Price], ...] = ()
 
