@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from edvac.core.schema import show
+from edvac.program.alike import ALIKE
 from edvac.program.basics import BASICS
 from edvac.program.formats import FORMATS
 from edvac.program.lists import CHANGES, READS
@@ -23,7 +24,15 @@ _OWNED = {
     for name, one in PLACES.items()
     if ":" in name
 }
-FUNCTIONS: dict[str, Native] = {**BASICS, **TEXT, **TABLES, **FORMATS, **REGEX, **_PLACED}
+FUNCTIONS: dict[str, Native] = {
+    **BASICS,
+    **TEXT,
+    **ALIKE,
+    **TABLES,
+    **FORMATS,
+    **REGEX,
+    **_PLACED,
+}
 METHODS: dict[str, Native] = {**READS, **STRINGS, **_OWNED}
 NAMESPACES = frozenset(name.partition(".")[0] for name in FUNCTIONS if "." in name)
 
