@@ -87,6 +87,12 @@ def score(rows: list[dict[str, str]], truth: dict[str, dict[str, str]]) -> Score
     return found
 
 
+def truth() -> dict[str, dict[str, str]]:
+    """The fields of each document, as a careful person would note them."""
+    found = json.loads((HERE / "truth.json").read_text(encoding="utf-8"))
+    return dict(found["documents"])
+
+
 def main() -> int:
     command = [sys.executable, "-m", "edvac.cli.main", "run", TASK, "--yes"]
     command += ["--input", str(HERE / "inbox"), "--output", str(OUTPUT), *sys.argv[1:]]
@@ -95,9 +101,8 @@ def main() -> int:
     if not table.exists():
         print(f"there is no {table}", file=sys.stderr)
         return status or 1
-    truth = json.loads((HERE / "truth.json").read_text(encoding="utf-8"))
     with table.open(encoding="utf-8", newline="") as file:
-        found = score(list(csv.DictReader(file)), truth["documents"])
+        found = score(list(csv.DictReader(file)), truth())
     for remark in found.remarks:
         print(f"  {remark}")
     print(

@@ -16,12 +16,26 @@ from edvac.core.errors import UsageError
 if TYPE_CHECKING:
     from edvac.bench.jobs import Played, Work
     from edvac.bench.planning import Result
+    from edvac.bench.report import Document
     from edvac.processor import Processor
 
 PEERS = (
     "Python of an environment that holds the peers (xllamacpp, langgraph, "
     "langgraph-checkpoint-sqlite, dbos)."
 )
+
+
+def _publish(document: Document, output: Path | None, *, as_json: bool) -> None:
+    from edvac.bench import report
+
+    if as_json:
+        ui.out_json(document.as_dict())
+    else:
+        for line in report.table(document):
+            ui.out(line)
+    if output is not None:
+        for path in report.write(document, output):
+            ui.err(f"wrote {path}")
 
 
 @click.group()
@@ -49,14 +63,7 @@ def bench_run(quick: bool, peers: str | None, repeats: int, output: str, as_json
         if not program.exists():
             raise UsageError("bench_place", "run this from the project's directory", "", "")
         main_job.measure(document, program, Path("examples/inbox"), peers, repeats)
-    if as_json:
-        ui.out_json(document.as_dict())
-    else:
-        for line in report.table(document):
-            ui.out(line)
-    if not quick:
-        for path in report.write(document, Path(output)):
-            ui.err(f"wrote {path}")
+    _publish(document, None if quick else Path(output), as_json=as_json)
 
 
 @bench.command("scale")
@@ -74,14 +81,20 @@ def bench_scale(quick: bool, steps: int, output: Path | None, as_json: bool) -> 
     document = report.start("scale", f"edvac bench scale --steps {count}")
     gc.set_threshold(*RUN_COLLECTS)
     scale.measure(document, count)
-    if as_json:
-        ui.out_json(document.as_dict())
-    else:
-        for line in report.table(document):
-            ui.out(line)
-    if output:
-        for path in report.write(document, output):
-            ui.err(f"wrote {path}")
+    _publish(document, output, as_json=as_json)
+
+
+@bench.command("beside")
+@click.option("--peers", metavar="PYTHON", required=True, help=PEERS)
+@click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
+@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+def bench_beside(peers: str, output: Path | None, as_json: bool) -> None:
+    """The sample job beside a script and LangGraph, each killed half way and begun again."""
+    from edvac.bench import beside, report
+
+    document = report.start("beside", "edvac bench beside --peers PYTHON")
+    beside.measure(document, peers, Path("examples"))
+    _publish(document, output, as_json=as_json)
 
 
 @bench.command("jobs")
@@ -103,14 +116,7 @@ def bench_jobs(**flags: Any) -> None:
     said += f" --model {flags['model']}" if flags["model"] else ""
     document = report.start("jobs", f"edvac bench jobs{' --quick' * flags['quick']}{said}")
     jobs.add_figures(document, asyncio.run(_play(chosen, flags["model"], quick=flags["quick"])))
-    if flags["as_json"]:
-        ui.out_json(document.as_dict())
-    else:
-        for line in report.table(document):
-            ui.out(line)
-    if flags["output"]:
-        for path in report.write(document, flags["output"]):
-            ui.err(f"wrote {path}")
+    _publish(document, flags["output"], as_json=flags["as_json"])
 
 
 async def _play(chosen: list[Work], model: str | None, *, quick: bool) -> list[Played]:
@@ -171,14 +177,7 @@ def bench_plan(**flags: Any) -> None:
         on_result=_Told(flags["programs"], len(chosen)),
     )
     planning.add_figures(document, asyncio.run(_and_close(work, processor)))
-    if flags["as_json"]:
-        ui.out_json(document.as_dict())
-    else:
-        for line in report.table(document):
-            ui.out(line)
-    if flags["output"]:
-        for path in report.write(document, flags["output"]):
-            ui.err(f"wrote {path}")
+    _publish(document, flags["output"], as_json=flags["as_json"])
 
 
 _SWITCHES = ("held_out", "quick", "end_to_end")
