@@ -209,7 +209,7 @@ def make(place: Path, size: Size) -> Truth:
     kinds = {one.key: one.kind for one in [*known, *late]}
 
     def oracle(request: Request) -> str:
-        return json.dumps({"answer": kinds.get(kit.data_of(request)[0], "other")})
+        return json.dumps({"answer": kinds.get(kit.data_of(request)[0].upper(), "other")})
 
     return Truth(oracle, Facts(bookings, more, months))
 
