@@ -18,7 +18,7 @@ from edvac.processor import Request
 
 TITLE = "24 meeting transcripts to decisions and actions with quotes, owners and dates"
 SPOILED = [
-    ("- day.weekday() - 1) % 7 + 1", "- day.weekday()) % 7"),
+    ("- day.weekday() - 1) % 7 + 1", "- day.weekday() - 1) % 7"),
     ("found = [line for line in lines if start in line]", "found = lines"),
     ("in enumerate(chunk(lines, 40)):", "in enumerate(chunk(lines, 40)[1:]):"),
 ]
