@@ -4,8 +4,24 @@ Only this package makes tasks, threads or processes of a run. Knows nothing of t
 takes functions to call with events, and to ask a person.
 """
 
-from edvac.machine.job import Job
-from edvac.machine.machine import Machine, Report
-from edvac.machine.settings import Settings
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edvac.machine.job import Job
+    from edvac.machine.machine import Machine, Report
+    from edvac.machine.settings import Settings
 
 __all__ = ["Job", "Machine", "Report", "Settings"]
+
+_HOMES = {"Job": "job", "Machine": "machine", "Report": "machine", "Settings": "settings"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when they are used: whoever only looks at a run needs no machine."""
+    import importlib
+
+    if name not in _HOMES:
+        raise AttributeError(name)
+    return getattr(importlib.import_module(f"edvac.machine.{_HOMES[name]}"), name)
