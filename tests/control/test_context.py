@@ -8,7 +8,7 @@ import pytest
 
 from edvac.control import Intent
 from edvac.control.context import assemble, read_answer
-from edvac.core.errors import ModelOutputError
+from edvac.core.errors import ModelOutputError, OperandError
 from edvac.core.label import PROGRAM, Label
 from edvac.core.signature import NO_ACCESS, overlap
 from edvac.core.value import Cell, lift, plain
@@ -19,7 +19,22 @@ RECORD = "class A:\n    name: str | None\n    total: Decimal | None\n\n"
 
 
 def intent(text: str = "a document") -> Intent:
-    """The intent of an extraction, reached by the real evaluator."""
+    """The intent of an extraction."""
+    call = reached(RECORD + 'x = llm.extract("text", A)\n')
+    operands = {"data": lift(text, Label.of(["file:a"])), "hint": lift("", PROGRAM)}
+    return Intent(call, operands, NO_ACCESS)
+
+
+def choice(options: list[str]) -> Intent:
+    """The intent of a choice whose options the program computes."""
+    call = reached("kinds = ['a', 'b'] + []\nx = llm.choose('Which?', kinds, 'text')\n")
+    operands = {name: lift(value, PROGRAM) for name, value in
+                {"question": "Which?", "options": options, "data": ["text"]}.items()}  # fmt: skip
+    return Intent(call, operands, NO_ACCESS)
+
+
+def reached(text: str) -> StepCall:
+    """The first step of a program, reached by the real evaluator."""
     found: list[StepCall] = []
 
     class Host:
@@ -34,10 +49,8 @@ def intent(text: str = "a document") -> Intent:
 
         def handled(self, failed: object) -> None: ...
 
-    program = parse(RECORD + 'x = llm.extract("text", A)\n', CATALOGUE)
-    Evaluator(program, Host(), {}, dt.date(2026, 1, 1), Fuel()).start()
-    operands = {"data": lift(text, Label.of(["file:a"])), "hint": lift("", PROGRAM)}
-    return Intent(found[0], operands, NO_ACCESS)
+    Evaluator(parse(text, CATALOGUE), Host(), {}, dt.date(2026, 1, 1), Fuel()).start()
+    return found[0]
 
 
 @pytest.mark.parametrize(
@@ -55,6 +68,21 @@ def intent(text: str = "a document") -> Intent:
 def test_an_answer_that_does_not_fit_is_a_typed_failure(answer: str) -> None:
     with pytest.raises(ModelOutputError):
         read_answer(intent(), answer, "stop", "m")
+
+
+def test_a_choice_is_one_of_its_options_wherever_they_come_from() -> None:
+    asked = choice(["rent", "food", "rent"])
+    schema = assemble(asked, "run", 1).schema
+    assert schema is not None and schema["properties"]["answer"] == {"enum": ["rent", "food"]}
+    value = read_answer(asked, '{"answer": "food"}', "stop", "m")
+    assert plain(value) == "food" and value.label.bits == 1
+    with pytest.raises(ModelOutputError, match="'fuel' is none of 'rent', 'food'"):
+        read_answer(asked, '{"answer": "fuel"}', "stop", "m")
+
+
+def test_of_nothing_nothing_is_chosen() -> None:
+    with pytest.raises(OperandError, match="nothing to choose from"):
+        assemble(choice([]), "run", 1)
 
 
 def test_a_cut_answer_is_no_value() -> None:

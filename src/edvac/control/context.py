@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from edvac.control.step import Intent
-from edvac.core.errors import ModelOutputError
+from edvac.core.errors import ModelOutputError, OperandError
 from edvac.core.label import UNBOUNDED, Label
 from edvac.core.schema import (
     Choice,
@@ -81,7 +81,7 @@ def assemble(intent: Intent, run: str, seed: int, task: str = "") -> Request:
             Message("system", (Segment(SYSTEM + (_TASK.format(task=task) if task else "")),)),
             Message("user", tuple(parts)),
         ),
-        schema=answer_schema(call.result) if verb != "write" else None,
+        schema=answer_schema(answer_kind(intent)) if verb != "write" else None,
         max_tokens=_BOUND[verb],
         temperature=0.0 if intent.attempt == 1 or intent.escalated else 0.4,
         seed=seed + intent.attempt,
@@ -103,7 +103,7 @@ def read_answer(intent: Intent, text: str, finish: str, model: str) -> Value:
             "Ask for less in one step, or split the data.",
         )
     label = Label.of([f"model:{model}"], bits=UNBOUNDED)
-    kind = intent.call.result
+    kind = answer_kind(intent)
     if intent.call.signature.function == "write":
         return Scalar(unfenced(text.strip()).strip(), label)
     try:
@@ -116,6 +116,15 @@ def read_answer(intent: Intent, text: str, finish: str, model: str) -> Value:
     if not isinstance(kind, Record):
         data = data["answer"] if isinstance(data, dict) and "answer" in data else data
     return decode(data, kind, label, source_text(intent))
+
+
+def answer_kind(intent: Intent) -> Type:
+    """The type that an answer must have: of a choice one of its options, wherever the program had
+    them from."""
+    kind = intent.call.result
+    if intent.call.signature.op == "llm.choose" and not isinstance(kind, Choice):
+        return Choice(tuple(dict.fromkeys(plain(intent.operands["options"]))))
+    return kind
 
 
 def answer_schema(kind: Type) -> dict[str, Any]:
@@ -137,6 +146,13 @@ def _no_constant(name: str) -> Any:
 def _instruction(verb: str, intent: Intent) -> str:
     values = intent.operands
     match verb:
+        case "choose" if not plain(values["options"]):
+            raise OperandError(
+                "options_empty",
+                "there is nothing to choose from",
+                "`options` is an empty list.",
+                "Give at least one option, or leave the step out where there is none.",
+            )
         case "write":
             return f"{_text(values, 'goal')}\n{_WRITE}"
         case "choose":
@@ -225,4 +241,12 @@ def _reader_class(intent: Intent) -> str:
     return "public" if readers is None else "+".join(sorted(readers)) or "nobody"
 
 
-__all__ = ["SYSTEM", "TEMPLATE_VERSION", "answer_schema", "assemble", "describe", "read_answer"]
+__all__ = [
+    "SYSTEM",
+    "TEMPLATE_VERSION",
+    "answer_kind",
+    "answer_schema",
+    "assemble",
+    "describe",
+    "read_answer",
+]

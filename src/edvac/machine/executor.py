@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from edvac.control import Failure, Intent, Outcome, Result, Usage
-from edvac.control.context import TEMPLATE_VERSION, assemble, read_answer
+from edvac.control.context import TEMPLATE_VERSION, answer_kind, assemble, read_answer
 from edvac.control.step import WrittenFile
 from edvac.core import event
 from edvac.core.codec import INLINE_LIMIT
@@ -230,7 +230,7 @@ def _only_thoughts() -> ModelOutputError:
 
 
 def _key(intent: Intent, *parts: str) -> str:
-    head = (intent.call.signature.op, intent.digest, repr(intent.call.result))
+    head = (intent.call.signature.op, intent.digest, repr(answer_kind(intent)))
     return hashlib.blake2b("\n".join((*head, *parts)).encode(), digest_size=20).hexdigest()
 
 
