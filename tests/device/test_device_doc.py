@@ -70,6 +70,21 @@ def test_what_has_no_text_says_why(name: str, data: bytes, why: str) -> None:
         to_text(name, data)
 
 
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<nav><a>Home</a> <a>Sale</a></nav><h1>Title</h1>", "Home Sale\nTitle"),
+        ("before<div>in<div>ner</div></div>after", "before\nin\nner\n\nafter"),
+        ("<p>one</p><p>two</p>\x1f<footer>end", "one\ntwo\nend"),
+        ("<ul>list<li>1<li>2</ul>", "list\n1\n2"),
+        ("<table><tr><td><p>a</p></td><td><div>b</div></td></tr></table>", "a | b"),
+        ("a<br>b <i>c</i>d", "a\nb cd"),
+    ],
+)
+def test_a_block_of_a_page_begins_a_line(page: str, text: str) -> None:
+    assert to_text("p.html", f"<html><body>{page}".encode())[0] == text
+
+
 def test_html_keeps_what_a_reader_sees() -> None:
     page = """<!DOCTYPE html><html><head><title>t</title><style>b{}</style></head><body>
     <h1>Order</h1><p>Two&nbsp;lines<br>here</p><script>alert(1)</script>
