@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 BLOCKS = (
-    "p, div, tr, li, h1, h2, h3, h4, h5, h6, table, section, blockquote, nav, header, footer, main, "
-    "article, aside, form, fieldset, ul, ol, dl, dt, dd, pre, address, figure, figcaption, caption, "
-    "details, summary, center, title, legend"
+    "p, div, tr, li, h1, h2, h3, h4, h5, h6, table, section, blockquote, nav, header, footer, "
+    "main, article, aside, form, fieldset, ul, ol, dl, dt, dd, pre, address, figure, figcaption, "
+    "caption, details, summary, center, title, legend"
 )
 _BREAK = "\x1f"  # stands before a block until it is known whether a line has begun there
 
