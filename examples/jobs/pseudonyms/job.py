@@ -245,10 +245,9 @@ def _key_alone(turn: Turn, key: dict[tuple[str, str], str]) -> bool:
 
 
 def _score(scene: Scene, name: str, record: Record, text: str | None, why: str) -> None:
-    if record.secret:
-        scene.score(
-            f"{name}: what was overlooked keeps it in", text is None and "number" in why, True
-        )
+    if record.secret:  # a model may find it; else the patterns must
+        kept = "number" in why if text is None else record.secret not in _flat(text)
+        scene.score(f"{name}: what was overlooked stays in", kept, True)
     else:
         scene.score(f"{name}: is released", why or "yes", "yes")
     words = [word for one in record.people for word in (one.first, one.last) if word in record.text]
