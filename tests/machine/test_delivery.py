@@ -42,6 +42,28 @@ def test_diff_apply_undo(bench: Bench, tmp_path: Path) -> None:
         delivered(bench, "undo")
 
 
+def test_diff_says_where_a_moved_file_was(bench: Bench) -> None:
+    (bench.work / "inbox" / "0.txt").write_text("one")
+    (bench.work / "inbox" / "1.txt").write_text("one")
+    (bench.work / "inbox" / "2.txt").write_text("two")
+    bench.run(
+        "files.move('inbox/0.txt', 'b.txt')\nfiles.move('inbox/1.txt', 'a.txt')\n"
+        "t = files.read('inbox/2.txt')\nfiles.move('inbox/2.txt', 'c.txt')\n"
+        "files.write('c.txt', 'changed')\nfiles.write('d.txt', 'one')\n"
+    )
+    found = delivered(bench, "changes", bench.work)
+    assert [(one.path, one.kind, one.source) for one in found] == [
+        ("a.txt", "moved", "inbox/0.txt"),
+        ("b.txt", "moved", "inbox/1.txt"),
+        ("c.txt", "new", ""),
+        ("d.txt", "new", ""),
+        ("inbox/2.txt", "removed", ""),
+    ]
+    delivered(bench, "apply", bench.work)
+    kinds = [(one.path, one.kind) for one in delivered(bench, "changes", bench.work)]
+    assert kinds == [(f"{name}.txt", "same") for name in "abcd"]
+
+
 def test_a_file_that_the_run_has_read_is_replaced_if_it_is_still_what_was_read(
     bench: Bench,
 ) -> None:

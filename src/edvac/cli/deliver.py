@@ -66,7 +66,8 @@ def diff(
     if not found:
         ui.out(f"run {info.id} has written no files")
     for change in found:
-        ui.out(ui.safe_line(f"{change.kind:8} {change.path}  {change.size:,} bytes"))
+        way = f"{change.source} -> {change.path}" if change.source else change.path
+        ui.out(ui.safe_line(f"{change.kind:8} {way}  {change.size:,} bytes"))
     for change in found:
         for line in change.diff.splitlines():
             ui.out(line)
@@ -75,6 +76,8 @@ def diff(
 def _document(change: delivery.Change) -> dict[str, Any]:
     found: dict[str, Any] = {"path": change.path, "change": change.kind, "size": change.size}
     found["diff"] = change.diff
+    if change.source:
+        found["from"] = change.source
     if change.tables:
         found["tables"] = msgspec.to_builtins(change.tables)
     return found

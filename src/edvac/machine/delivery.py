@@ -36,9 +36,10 @@ DURABILITY_POINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One file as the run would leave it: `kind` is new, changed, same or removed.
+    """One file as the run would leave it: `kind` is new, changed, same, removed or moved.
 
     Attributes:
+        source: where a moved file was; its content is the same.
         diff: lines for people.
         tables: what differs in an SQLite file.
     """
@@ -48,19 +49,25 @@ class Change:
     size: int
     diff: str
     tables: tuple[TableChange, ...] = ()
+    source: str = ""
 
 
 def changes(store: Store, run: str, target: Path, *, rows: int = SHOWN) -> list[Change]:
     """What `apply` would do to `target`, with unified diffs of texts and at most so many `rows` of
     each table of a database."""
     found = []
-    for version in newest(store.file_versions(run)):
+    versions = newest(store.file_versions(run))
+    moves = _moves(versions, target)
+    for version in versions:
         before = _content(target, version.path)
         if version.deleted:
-            if before is not None:
+            if before is not None and version.path not in moves.values():
                 found.append(Change(version.path, "removed", 0, ""))
             continue
         after = store.read_file(run, version.path)
+        if source := moves.get(version.path, ""):
+            found.append(Change(version.path, "moved", len(after), "", source=source))
+            continue
         kind = "new" if before is None else "same" if before == after else "changed"
         diff, tables = "", list[TableChange]()
         if kind != "same" and is_database(after) and (before is None or is_database(before)):
@@ -69,6 +76,22 @@ def changes(store: Store, run: str, target: Path, *, rows: int = SHOWN) -> list[
             diff = _diff(version.path, before or b"", after)
         found.append(Change(version.path, kind, len(after), diff, tuple(tables)))
     return found
+
+
+def _moves(versions: list[FileVersion], target: Path) -> dict[str, str]:
+    """Where each new file was, if one with this content goes; by its new path."""
+    gone: dict[str, list[str]] = {}
+    for version in versions:
+        before = _content(target, version.path) if version.deleted else None
+        if before is not None:
+            gone.setdefault(fingerprint(before), []).append(version.path)
+    return {
+        version.path: gone[version.digest].pop(0)
+        for version in versions
+        if gone.get(version.digest)
+        and not version.deleted
+        and _content(target, version.path) is None
+    }
 
 
 def patch(store: Store, run: str, target: Path) -> bytes:
