@@ -9,10 +9,12 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from edvac.compiler.brief import LONGEST, read_brief
+from edvac.compiler.brief import LONGEST, placeholder, read_brief
 
 _WORD = re.compile(r"[a-z]{3,}")
 _MARK = "# task: "
+SHOWN = 3  # examples in a prompt
+SHOWN_AGAIN = 0.25  # what a kind of work is worth that an example shows already
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +35,36 @@ def library() -> tuple[Example, ...]:
     return tuple(found)
 
 
-def similar(task: str, count: int = 3) -> tuple[Example, ...]:
-    """The `count` examples nearest to the task, the nearest last, where a model heeds it most.
+def similar(task: str, count: int = SHOWN) -> tuple[Example, ...]:
+    """Examples near to the task that together show the kinds of work it consists of, the nearest
+    last, where a model heeds it most.
 
     What counts is the kind of work (a sum by group, a file for each name, a choice among words) and
-    only a little what it is about; the same task always gives the same examples.
+    only a little what it is about. Each further example is taken for what those before it do not
+    show: three of one kind would leave a model alone with the rest. The same task always gives the
+    same examples.
     """
     examples = library()
     bags = [_bag(example.task) for example in examples]
     seen = Counter(word for bag in bags for word in bag)
     weight = {word: _rarity(word, len(examples), times) for word, times in seen.items()}
     wanted = _bag(task)
-    scored = sorted(
-        (
-            (_cosine(wanted, bag, weight), example.name)
-            for bag, example in zip(bags, examples, strict=True)
-        ),
-        reverse=True,
-    )
-    by_name = {example.name: example for example in examples}
-    return tuple(by_name[name] for _, name in reversed(scored[:count]))
+    near = [_cosine(wanted, bag, weight) for bag in bags]
+    open_kinds = {word: weight.get(word, 0.0) for word in wanted if word.startswith(_KIND)}
+    whole = sum(open_kinds.values()) or 1.0
+    taken: list[int] = []
+    while len(taken) < count:
+        left = (place for place in range(len(examples)) if place not in taken)
+        best = max(
+            left,
+            key=lambda place: (
+                near[place] + sum(open_kinds.get(word, 0.0) for word in bags[place]) / whole
+            ),
+        )
+        taken.append(best)
+        for word in bags[best]:
+            open_kinds[word] = open_kinds.get(word, 0.0) * SHOWN_AGAIN
+    return tuple(examples[place] for place in sorted(taken, key=lambda place: near[place]))
 
 
 _CUES = {
@@ -67,7 +79,8 @@ _CUES = {
     "language": r"translat",
     "line each": r"per line|(?:a|each) line|line each|on each line",
     "by each": r"\bper\b|(?:for|of|by) (?:each|every)|\bby \w+ \(",
-    "file each": r"[A-Z]{4,}\b|one file (?:per|for)|same (?:file )?names?|under the (?:same|name)",
+    "file each": r"\b(?:one|a) (?:file|page|list) (?:per|for)",
+    "same names": r"same (?:file )?names?|under (?:the|its|their) (?:same|own|name)",
     "move": r"\bcop(?:y|ies)\b|\bmoves?\b|\brenam",
     "marks": r"\[\[|@|mention|\blinks?\b",
     "without": r"\bwithout\b|\bno \w|\bempty\b|\bnone\b|still open|not yet",
@@ -92,8 +105,10 @@ def _bag(text: str) -> Counter[str]:
     """Words in one form, and what kind of work they speak of."""
     text = text[:LONGEST]
     found = Counter({word.rstrip("s"): 1 for word in _WORD.findall(text.lower())})
-    kinds = [name for name, cue in _CUES.items() if re.search(cue, text)]
+    kinds = [name for name, cue in _CUES.items() if re.search(cue, text, re.IGNORECASE)]
     brief = read_brief(text)
+    if any(placeholder(name) for name in brief.files) and "file each" not in kinds:
+        kinds.append("file each")
     kinds += ["folder in"] if brief.folders else []
     kinds += [f"{len(brief.files)} files"]
     return found + Counter({_KIND + name: 1 for name in kinds})
