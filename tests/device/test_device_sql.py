@@ -89,10 +89,10 @@ def test_rows_come_by_column_and_values_go_in(world: World) -> None:
         ("SELECT x'00ff' AS b", "value_unfit"),
         ("SELECT 9e999", "value_unfit"),
         ("SELECT CAST(x'ff' AS TEXT)", "value_unfit"),
-        ("SELECT zeroblob(100000000)", "result_too_large"),
-        ("SELECT replace(hex(zeroblob(9000000)), '0', 'ab')", "result_too_large"),
+        ("SELECT zeroblob(100000000)", "rows_too_many"),
+        ("SELECT replace(hex(zeroblob(9000000)), '0', 'ab')", "rows_too_many"),
         ("WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r) SELECT i FROM r",
-         "result_too_large"),
+         "rows_too_many"),
     ],
 )  # fmt: skip
 def test_a_query_only_reads_and_is_bounded(world: World, query: str, code: str) -> None:

@@ -305,9 +305,9 @@ def _too_much(path: str, answer: Parsed, why: str) -> DeviceError:
         case "query_too_long":
             fix = "Ask for less, or give the file an index for what is searched."
             return DeviceError("query_too_long", f"a statement on {path!r} was stopped", why, fix)
-        case "result_too_large":
+        case "rows_too_many":
             fix = "Select fewer columns, or rows in parts: WHERE id > ? ORDER BY id LIMIT 10000."
-            return DeviceError("result_too_large", f"{path!r} gives too much", why, fix)
+            return DeviceError("rows_too_many", f"{path!r} gives too much", why, fix)
         case "too_large":
             fix = "Work on a copy with the rows that are needed."
             return DeviceError("database_too_large", f"{path!r} is too large", why, fix)

@@ -184,7 +184,7 @@ class Base:
             case apsw.CorruptError() | apsw.FormatError() | apsw.NotADBError():
                 return Unreadable(f"its content contradicts itself ({said})", "database_broken")
             case apsw.TooBigError():
-                return Unreadable("a row of it is too large", "result_too_large")
+                return Unreadable("a row of it is too large", "rows_too_many")
             case apsw.NoMemError() | apsw.FullError():
                 return Unreadable("it takes too much memory", "query_too_long")
             case apsw.BindingsError():
@@ -244,7 +244,7 @@ def query(header: dict[str, Any], source: Source) -> dict[str, Any]:
             size += len(json.dumps(rows[-1]))
             if len(rows) > MAX_ROWS or size > MAX_RESULT:
                 why = f"it gives more than {MAX_ROWS:,} rows or {MAX_RESULT // 2**20} MiB"
-                raise Unreadable(why, "result_too_large")
+                raise Unreadable(why, "rows_too_many")
     if not columns:
         raise Unreadable("it gives no columns", "query_unfit")
     twice = [name for name, times in Counter(columns).items() if times > 1]
@@ -262,7 +262,7 @@ def _given(value: Any, column: str) -> Any:
         raise Unreadable(f"the column {column!r} has {value}, which is no number", "value_unfit")
     if isinstance(value, str) and len(value) > MAX_TEXT:
         why = f"the column {column!r} has a text of {len(value):,} characters"
-        raise Unreadable(why, "result_too_large")
+        raise Unreadable(why, "rows_too_many")
     return value
 
 

@@ -19,7 +19,7 @@ Kind: TypeAlias = Literal[
     "query_unfit",
     "query_refused",
     "query_too_long",
-    "result_too_large",
+    "rows_too_many",
     "value_unfit",
     "rows_unfit",
 ]

@@ -156,10 +156,8 @@ def _changed(
     wanted = [f"n.{key}" for key in keys]
     wanted += [f"{side}.{quoted(one)}" for one in columns for side in "on"]
     order = ", ".join(f"n.{key}" for key in keys)
-    sql = (
-        f"SELECT {', '.join(wanted)} FROM main.{quoted(name)} n JOIN {OLD}.{quoted(name)} o "  # noqa: S608
-        f"ON {_same(keys)} WHERE {differs} ORDER BY {order}"
-    )
+    both = f"main.{quoted(name)} n JOIN {OLD}.{quoted(name)} o ON {_same(keys)}"
+    sql = f"SELECT {', '.join(wanted)} FROM {both} WHERE {differs} ORDER BY {order}"  # noqa: S608
     for row in db.execute(sql):
         table.changed += 1
         pairs = zip(columns, row[len(keys) :: 2], row[len(keys) + 1 :: 2], strict=True)
