@@ -25,7 +25,7 @@ SPOILED = [
     ('for one in tickets if one["id"] not in done]', 'for one in tickets if one["id"] in done]'),
     ('"tickets", labels)', '"tickets", labels[:-1])'),
 ]
-COUNTS: dict[Size, int] = {"small": 90, "full": 12_000}
+COUNTS: dict[Size, int] = {"small": 40, "full": 12_000}
 BASE = "tickets.db"
 SCHEMA = """
 CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT NOT NULL, mail TEXT, since DATE);
@@ -225,7 +225,7 @@ def _oracle(tickets: list[Ticket]) -> Callable[[Request], str]:
 
 def _label(ticket: Ticket | None, number: int) -> dict[str, object]:
     topic, urgency = (ticket.topic, ticket.urgency) if ticket else ("other", "low")
-    return {"id": number, "topic": topic, "urgency": urgency}
+    return {"id": number, "concern": f"it is {topic}", "topic": topic, "urgency": urgency}
 
 
 def _read(raw: bytes | Path) -> dict[str, list[tuple[object, ...]]]:
@@ -250,7 +250,7 @@ async def play(scene: Scene, truth: Truth) -> None:
     _look_at_rows(scene, first, open_ones, rows)
     await _look_at_diff(scene, first, path)
     await scene.apply(first.report.run)
-    scene.check("apply puts the rows in", _read(path) == _read(first.files[BASE]))
+    scene.check("apply puts the rows in", _read(path) == _read(first.files.get(BASE, before)))
     left = kit.rows(first.text("unlabelled.csv"))
     second = await scene.run()
     scene.check("what has a label is not asked again", second.calls <= 3 * len(left))
@@ -287,11 +287,12 @@ def _look_at_rows(
 
 async def _look_at_diff(scene: Scene, turn: Turn, path: Path) -> None:
     """The rows before they are applied, as `edvac diff` shows them."""
-    change = next(one for one in await scene.changes(turn.report.run) if one.path == path.name)
-    table = change.tables[0] if change.tables else None
-    scene.check("the diff is about one table", table and len(change.tables) == 1)
-    if table is None:
+    found = [one for one in await scene.changes(turn.report.run) if one.path == path.name]
+    tables = [table for change in found for table in change.tables]
+    scene.check("the diff is about one table", len(tables) == 1)
+    if not tables:
         return
+    [change], table = found, tables[0]
     count = len(kit.rows(turn.text("unlabelled.csv")))
     wanted = sum(row[7] is None for row in _read(path)["tickets"]) - count
     scene.check("it counts the rows", (table.changed, table.added, table.removed) == (wanted, 0, 0))
