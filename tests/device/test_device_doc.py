@@ -302,7 +302,7 @@ def test_the_parser_has_no_network_and_no_files(
 def test_a_killed_parser_is_replaced(world: World) -> None:
     async def go() -> str:
         await world.call("doc.text", path="in/good.txt")
-        process = world.documents._idle[0]._process
+        process = world.documents._parsers._idle[0]._process
         assert process is not None
         os.killpg(process.pid, signal.SIGKILL)
         await process.wait()

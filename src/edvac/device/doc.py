@@ -27,13 +27,12 @@ from edvac.core.value import Scalar, Sequence, Value
 from edvac.device.content import Content
 from edvac.device.files import Files, clean
 from edvac.device.mails import MAIL, mail_of
-from edvac.device.parser import Parsed, Parser, has_ocr, unread
+from edvac.device.parser import WORKERS, Parsed, Parsers, has_ocr, unread
 from edvac.device.parts import PART, place_of, stretches, value_of
 from edvac.device.port import Call, Reply
 from edvac.device.reading.place import Place
 from edvac.sandbox import bubblewrap
 
-WORKERS = 4  # processes; no more documents are begun at once, so none waits for a slow one's time
 PART_SIZE = 200_000  # bytes of a part of a text or table
 MIN_PART, MAX_PART = 1_000, 4_000_000
 _SETTLED_S = 2.0  # a file that changed just now may change again within a tick of its clock
@@ -92,8 +91,7 @@ class Documents:
     def __init__(self, files: Files, clock: Clock | None = None) -> None:
         self._files = files
         self._clock = clock or SystemClock()
-        self._room = asyncio.Semaphore(WORKERS)
-        self._idle: list[Parser] = []
+        self._parsers = Parsers()
         self._known: dict[tuple[int, ...], str] = {}  # fingerprints of files that lie still
 
     @property
@@ -111,7 +109,7 @@ class Documents:
             request["part"] = place and msgspec.to_builtins(place)
         async with self._opened(path) as content:
             stretch = place is not None and bool(stretches(place))
-            answer = await self._ask(request, content, stretch=stretch)
+            answer = await self._parsers.ask(request, content, stretch=stretch)
             label = combine([content.label])
         if answer.error:
             raise _refused(path, answer, function)
@@ -132,9 +130,7 @@ class Documents:
             return found
 
     async def close(self) -> None:
-        idle, self._idle = self._idle, []
-        for parser in idle:
-            await parser.close()
+        await self._parsers.close()
 
     @asynccontextmanager
     async def _opened(self, path: str) -> AsyncIterator[Content]:
@@ -145,17 +141,6 @@ class Documents:
             raise unread(path, problem.strerror or str(problem)) from problem
         finally:
             content.close()
-
-    async def _ask(self, request: dict[str, Any], content: Content, *, stretch: bool) -> Parsed:
-        async with self._room:
-            parser = self._idle.pop() if self._idle else Parser()
-            try:
-                answer = await parser.ask(request, content, stretch=stretch)
-                self._idle.append(parser)
-            finally:
-                if parser not in self._idle:
-                    await parser.close()  # an answer half read would be taken for the next one's
-        return answer
 
     async def _fingerprint(self, content: Content) -> str:
         """Of the whole content; a page of a large file must not cost reading all of it again."""

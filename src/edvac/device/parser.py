@@ -27,7 +27,7 @@ BLOCK = 1 << 17  # bytes that it may ask for at once; of a whole document the fi
 MAX_READ = 16  # times the size of the document, in all
 SECONDS = 20  # of computing for a document, and one more for each
 PER_SECOND = 2_000_000  # bytes
-WORKERS = 4  # processes of a pool
+WORKERS = 4  # processes; no more documents are begun at once, so none waits for a slow one's time
 
 _REQUEST = struct.Struct(">II")
 _ASK = struct.Struct(">cQI")
@@ -137,12 +137,14 @@ class Parsers:
         self._room = asyncio.Semaphore(WORKERS)
         self._idle: list[Parser] = []
 
-    async def ask(self, request: dict[str, Any], content: Content) -> Parsed:
+    async def ask(
+        self, request: dict[str, Any], content: Content, *, stretch: bool = False
+    ) -> Parsed:
         """See `Parser.ask`."""
         async with self._room:
             parser = self._idle.pop() if self._idle else Parser()
             try:
-                answer = await parser.ask(request, content)
+                answer = await parser.ask(request, content, stretch=stretch)
                 self._idle.append(parser)
             finally:
                 if parser not in self._idle:
