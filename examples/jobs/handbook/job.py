@@ -15,7 +15,7 @@ from edvac.processor import Request
 
 TITLE = "a code base of 200 modules to summaries, a glossary and a handbook with checked links"
 SPOILED = [
-    ("for one in ours], names)", "for one in modules], names)"),
+    ("for one in ours], names", "for one in modules], names"),
     ("    if wrong:", "    if False:"),
     ('if one["name"] in other["uses"]', 'if other["name"] in one["uses"]'),
 ]
