@@ -426,6 +426,8 @@ READS = 'notes = [llm.extract(files.read(p), Note) for p in files.list("notes/*"
         ),
         ("Read notes/.", NAMED + READS + "x = [n for n in notes if n.good == True]\n", ""),
         ("Read notes/.", FILLED + "xs = []\n", "xs is emptied"),
+        ("Read notes/.", NAMED + READS + 'x = {"kind": path.name("notes/a")}\n', "kind is a field"),
+        ("Read notes/.", NAMED + READS + 'x = {"file": path.name("notes/a")}\n', ""),
         ("Read notes/.", FILLED + 'files.write("a", f"{len(xs)}")\nxs = []\n', ""),
         (
             "Read notes/.",

@@ -39,6 +39,7 @@ _SEVERAL_CUES = (
     r"\ball (?:the )?(\w+)s (?:from|in) (?:the|all) \w+",
     r"\b(thing|task|action item|to-do)s\b",
 )
+_FACTS = re.compile(r"\bthe (\w+)s of (?:all |the |every |each )+(\w+)\b", re.IGNORECASE)
 _NAMES_FILES = re.compile(r"\bfile names?\b|\bnames? of (?:the |its |their )?(?:files?|notes?)\b")
 _NO_NAMES = frozenset(
     {"the", "a", "an", "all", "its", "their", "each", "every", "this", "these", "which"}
@@ -87,6 +88,7 @@ class Brief:
     inputs: tuple[str, ...] = ()  # files that the task describes as there
     names_files: bool = False  # does it ask for names of files, rather than paths?
     marks: tuple[str, ...] = ()  # words in capitals, such as ERROR: likely to stand in the files
+    facts: tuple[str, ...] = ()  # wanted of each document besides the columns
     several: str = ""  # what one text may hold more than one of
     lines: Mapping[str, Line] = field(default_factory=dict)  # what a line holds, by file
 
@@ -110,6 +112,8 @@ class Brief:
         """For the prompt; empty where the task says nothing of the kind."""
         said = [f"{name} has the columns {', '.join(own)}" for name, own in self.columns.items()]
         told = f"Columns: {'; '.join(said)}." if said else ""
+        if self.facts:
+            told += f" Wanted of each text, too: {', '.join(self.facts)}."
         if self.several:
             told += f" One text may hold several {self.several}s: give llm.extract list[...]."
         return " ".join([told, *(one.told(name) for name, one in self.lines.items())]).strip()
@@ -146,8 +150,19 @@ def read_brief(task: str) -> Brief:
     inputs = tuple(name for name in files if _is_there(name, task))
     by_name = _NAMES_FILES.search(task) is not None
     marks = list(dict.fromkeys(marks))
-    several = _several(task, folders)
-    return Brief(files, folders, columns, inputs, by_name, tuple(marks), several, lines)
+    facts, several = _facts(task, folders, columns), _several(task, folders)
+    return Brief(files, folders, columns, inputs, by_name, tuple(marks), facts, several, lines)
+
+
+def _facts(
+    task: str, folders: tuple[str, ...], columns: Mapping[str, tuple[str, ...]]
+) -> tuple[str, ...]:
+    """ "The numbers of all bills": something to find out of each bill, where no column says so."""
+    documents = {folder.rpartition("/")[2] for folder in folders}
+    documents |= {f"{found}s" for found in re.findall(r"(\w+?)s? in [\w-]+/", task)}
+    named = {name for own in columns.values() for name in own} | {"name", "row", "line", "path"}
+    found = (fact.casefold() for fact, of in _FACTS.findall(task) if of.casefold() in documents)
+    return tuple(dict.fromkeys(fact for fact in found if not {fact, f"{fact}s"} & named))
 
 
 def _several(task: str, folders: tuple[str, ...]) -> str:

@@ -78,6 +78,12 @@ def refuse_astray(program: Program, task: str) -> None:
             f"{emptied} is emptied, and nothing has read what was put into it",
             "Leave that line out, or take another name.",
         )
+    misfilled = _misfilled(program)
+    if misfilled:
+        raise _astray(
+            f"{misfilled} is a field of a record, and a part of a path is put in its place",
+            f"Write found.{misfilled}.",
+        )
     tested = _tested_texts(program)
     if tested:
         raise _astray(
@@ -205,6 +211,19 @@ def _sorts(text: str) -> list[bool]:
                     turned = words.get("reverse")
                     found.append(isinstance(turned, ast.Constant) and bool(turned.value))
     return found
+
+
+def _misfilled(program: Program) -> str:
+    """The key of a dict that is called as a field of a record and holds a part of a path."""
+    fields = {part.name for record in program.records.values() for part in record.fields}
+    for node in ast.walk(ast.parse(program.text)):
+        if isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                match key, value:
+                    case ast.Constant(str() as name), ast.Call(ast.Attribute(ast.Name("path"))):
+                        if name in fields:
+                            return name
+    return ""
 
 
 def _emptied(text: str) -> str:
