@@ -359,6 +359,8 @@ def test_a_quote_is_the_words_as_they_stand_in_the_source(said: str, stands: str
         (STR, "a" * TEXT_CAP, "a" * TEXT_CAP),
         (Choice((1, "a")), Decimal(1), 1),
         (Maybe(INT), "not stated", None),
+        (Maybe(Quoted(STR)), {"quote": "not there", "value": "null"}, None),
+        (Maybe(Quoted(INT)), {"quote": "", "value": None}, None),
         (Maybe(STR), " None ", None),
         (Maybe(STR), "", None),
         (Maybe(STR), "none at all", "none at all"),

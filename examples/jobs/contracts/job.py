@@ -29,10 +29,17 @@ SPOILED = [
     (' and all([agrees(one["value"]) for one in mine])', ""),
     ("page = part.number if", "page = part.number + 1 if"),
     ("in mine])) == 1", "in mine])) > 0"),
-    ('re.search(telling, attempt(body, "")) is not None', "len(rows) > 5"),
+    ("range(-3, 4)", "range(1, 2)"),
 ]
 COUNT: dict[Size, int] = {"small": 3, "full": 30}
 CLAUSES = ("term", "renewal", "notice", "cap", "law")
+QUESTIONS = {  # how the program asks for them
+    "term": "runs at first",
+    "renewal": "has run its time",
+    "notice": "ends the agreement without",
+    "cap": "liable at most",
+    "law": "law governs",
+}
 LOCKED = "NDA (signed, locked).pdf"
 
 SENTENCES: dict[str, dict[str, str]] = {
@@ -253,12 +260,12 @@ def _oracle(contracts: list[Contract]) -> Callable[[Request], str]:
     every = {said.quote: said for one in contracts for said in one.said}
 
     def answer(request: Request) -> str:
-        data = _flat(kit.data_of(request)[0])
-        made: dict[str, object] = dict.fromkeys(CLAUSES)
+        data, asked = _flat(kit.data_of(request)[0]), kit.asked(request)
+        clause = next(one for one in CLAUSES if QUESTIONS[one] in asked)
         for said in every.values():
-            if said.quote in data:
-                made[said.clause] = {"quote": said.quote, "value": said.value}
-        return json.dumps(made)
+            if said.clause == clause and said.quote in data:
+                return json.dumps({"found": {"quote": said.quote, "value": said.value}})
+        return json.dumps({"found": None})
 
     return answer
 
@@ -284,7 +291,8 @@ async def play(scene: Scene, truth: Truth) -> None:
     scene.check("going on asks no model", not asked or last.calls == 0)
     _look_at_rows(scene, contracts, last, set(given.values()))
     again = await scene.run()
-    scene.check("another run reads no part again", again.calls == 0)
+    failed = sum(row["contract"] != LOCKED for row in kit.rows(last.text("unread.csv")))
+    scene.check("another run reads no part again", again.calls <= 4 * failed)
     await kit.check_delivery(scene, run, {"clauses.csv", "matrix.csv", "unread.csv"})
 
 

@@ -325,7 +325,10 @@ def _at(at: str, name: str) -> str:
 
 
 def _is_absent(data: Any, kind: Type) -> bool:
-    """Did a model write in words that there is nothing? Not where a choice has that very word."""
+    """Did a model write in words that there is nothing? Not where a choice has that very word. Of a
+    value with its quote the value counts: of nothing there is nothing to quote."""
+    if isinstance(kind, Quoted) and isinstance(data, dict) and data.keys() == {"quote", "value"}:
+        return data["value"] is None or _is_absent(data["value"], kind.item)
     if not isinstance(data, str) or (isinstance(kind, Choice) and data in kind.options):
         return False
     return data.strip().lower() in _ABSENT
