@@ -151,6 +151,10 @@ def test_a_fence_is_taken_off() -> None:
 
 
 def test_unused_names_are_found() -> None:
+    last = 'rows = [1]\nfiles.write("a.md", str(rows))\nrows = sorted(rows)\n'
+    with pytest.raises(ProgramError) as refused:
+        review(parse(last, CATALOGUE), "Write a.md.")
+    assert "rows is computed and never used" in refused.value.what
     assert unused_names("a = 1\nb = a\n") == ["b"]
     assert unused_names("rows = []\nrows.append(1)\n") == ["rows"]
     assert (
@@ -426,6 +430,23 @@ READS = 'notes = [llm.extract(files.read(p), Note) for p in files.list("notes/*"
         ),
         ("Read notes/.", NAMED + READS + "x = [n for n in notes if n.good == True]\n", ""),
         ("Read notes/.", FILLED + "xs = []\n", "xs is emptied"),
+        ("Read notes/.", 'x = llm.choose("Which?", ["a", " "], "b")\n', "no different words"),
+        ("Read notes/.", 'x = llm.choose("Which?", ["a", "a"], "b")\n', "no different words"),
+        ("Read notes/.", 'x = llm.choose("Which?", ["a", "b"], "b")\n', ""),
+        ("Read notes/.", 'x = files.read("notes/a")\ny = [c for c in x]\n', "its letters"),
+        ("Read notes/.", 'x = files.list("notes/*")\ny = [c for c in x]\n', ""),
+        (
+            f"{HOURS} Write those above 8 hours to a.md.",
+            'files.write("a.md", "x")\n',
+            "speaks of 8",
+        ),
+        (
+            f"{HOURS} Write those above 8 hours to a.md.",
+            'xs = [r for r in csv.load(files.read("hours.csv")) if Decimal(r["hours"]) > 8]\n'
+            'files.write("a.md", csv.dump(xs))\n',
+            "",
+        ),
+        (f"{HOURS} Write all to b.csv. Note above two in a.md.", 'files.write("b.csv", "x")\n', ""),
         ("Read notes/.", NAMED + READS + 'x = {"kind": path.name("notes/a")}\n', "kind is a field"),
         ("Read notes/.", NAMED + READS + 'x = {"file": path.name("notes/a")}\n', ""),
         ("Read notes/.", FILLED + 'files.write("a", f"{len(xs)}")\nxs = []\n', ""),

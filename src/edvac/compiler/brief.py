@@ -11,7 +11,7 @@ import fnmatch
 import functools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -40,6 +40,14 @@ _SEVERAL_CUES = (
     r"\b(thing|task|action item|to-do)s\b",
 )
 _FACTS = re.compile(r"\bthe (\w+)s of (?:all |the |every |each )+(\w+)\b", re.IGNORECASE)
+_WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+_NUMBERS = {word: number for number, word in enumerate(_WORDS, 1)}
+_BOUND = re.compile(
+    r"\b(?:above|below|over|under|exceed\w*|at least|at most|(?:more|fewer|less|longer|shorter"
+    rf"|older|younger|larger|smaller|higher|lower) than) ({'|'.join(_NUMBERS)}|[0-9][0-9,.]*)\b"
+    r"|\b(?:after|before|since|until) ([0-9]{4}-[0-9]{2}-[0-9]{2})\b",
+    re.IGNORECASE,
+)
 _NAMES_FILES = re.compile(r"\bfile names?\b|\bnames? of (?:the |its |their )?(?:files?|notes?)\b")
 _NO_NAMES = frozenset(
     {"the", "a", "an", "all", "its", "their", "each", "every", "this", "these", "which"}
@@ -76,6 +84,15 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """A number or day that something is compared with: "more than 8 hours". `file` is the one that
+    the sentence speaks of, where it speaks of one."""
+
+    value: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
 class Brief:
     """Attributes:
     files, folders: as the task spells them, in its order; folders without the last slash.
@@ -88,6 +105,7 @@ class Brief:
     inputs: tuple[str, ...] = ()  # files that the task describes as there
     names_files: bool = False  # does it ask for names of files, rather than paths?
     marks: tuple[str, ...] = ()  # words in capitals, such as ERROR: likely to stand in the files
+    bounds: tuple[Bound, ...] = ()
     facts: tuple[str, ...] = ()  # wanted of each document besides the columns
     several: str = ""  # what one text may hold more than one of
     lines: Mapping[str, Line] = field(default_factory=dict)  # what a line holds, by file
@@ -150,8 +168,20 @@ def read_brief(task: str) -> Brief:
     inputs = tuple(name for name in files if _is_there(name, task))
     by_name = _NAMES_FILES.search(task) is not None
     marks = list(dict.fromkeys(marks))
+    bounds = tuple(_bounds(task))
     facts, several = _facts(task, folders, columns), _several(task, folders)
-    return Brief(files, folders, columns, inputs, by_name, tuple(marks), facts, several, lines)
+    return Brief(
+        files, folders, columns, inputs, by_name, tuple(marks), bounds, facts, several, lines
+    )
+
+
+def _bounds(task: str) -> Iterator[Bound]:
+    for sentence in _SENTENCE.split(task):
+        named = set(_FILE.findall(sentence))
+        results = [name for name in named if not _is_there(name, task)]
+        for number, day in _BOUND.findall(sentence):
+            value = str(_NUMBERS.get(number.casefold(), number)).replace(",", "").rstrip(".")
+            yield Bound(day or value, results[0] if len(results) == 1 else "")
 
 
 def _facts(

@@ -6,10 +6,12 @@ Structural checks on text alone, each with a complaint that can be shown to the 
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 from collections import Counter
+from decimal import Decimal, InvalidOperation
 
-from edvac.compiler.brief import Brief, is_named, placeholder, read_brief
+from edvac.compiler.brief import Bound, Brief, is_named, placeholder, read_brief
 from edvac.core.errors import ProgramError
 from edvac.core.schema import STR, Maybe
 from edvac.core.signature import Effect, overlap
@@ -25,7 +27,10 @@ def review(program: Program, task: str) -> None:
     missing = unwritten(program, task)
     if missing:
         raise _incomplete(f"the task names {', '.join(missing)}, which the program does not touch")
-    unused = unused_names(program.text)
+    missed = [bound.value for bound in read_brief(task).bounds if not _compares(program, bound)]
+    if missed:
+        raise _incomplete(f"the task speaks of {missed[0]}, and nothing is compared with it")
+    unused = unused_names(program.text) or _dead_names(program.text)
     if unused:
         raise _incomplete(f"{', '.join(unused)} is computed and never used")
     ordered = _FALLING.search(task) or _RISING.search(task)
@@ -78,6 +83,13 @@ def refuse_astray(program: Program, task: str) -> None:
             f"{emptied} is emptied, and nothing has read what was put into it",
             "Leave that line out, or take another name.",
         )
+    for bound in brief.bounds:
+        if bound.file in touched.writes and not _compares(program, bound):
+            raise _astray(
+                f"the task speaks of {bound.value} for {bound.file}, and nothing is compared",
+                f"Select the rows first: [r for r in rows if … {bound.value}].",
+            )
+    _refuse_strange_calls(program.text)
     misfilled = _misfilled(program)
     if misfilled:
         raise _astray(
@@ -213,6 +225,46 @@ def _sorts(text: str) -> list[bool]:
     return found
 
 
+def _refuse_strange_calls(text: str) -> None:
+    """Refuse a choice that is none, and a loop over the letters of a text."""
+    texts: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Assign([ast.Name(name)], ast.Call(ast.Attribute() as made)):
+                if ast.unparse(made) in _TEXTS:
+                    texts.add(name)
+            case ast.Call(ast.Attribute(ast.Name("llm"), "choose"), [_, ast.List(options), *_]):
+                words = [o.value.strip() for o in options if isinstance(o, ast.Constant)]
+                if len(set(words)) < len(words) or not all(any(map(str.isalnum, w)) for w in words):
+                    raise _astray(
+                        "the options of llm.choose are no different words",
+                        "Facts that a text holds are filled into a record by llm.extract.",
+                    )
+            case ast.For(iter=ast.Name(name)) | ast.comprehension(iter=ast.Name(name)):
+                if name in texts:
+                    raise _astray(
+                        f"{name} is one text, and this goes through its letters",
+                        f"Write text.lines({name}), or extract a record that holds a list.",
+                    )
+
+
+_TEXTS = ("llm.choose", "llm.write", "doc.text", "files.read")
+
+
+def _compares(program: Program, bound: Bound) -> bool:
+    """Does the number or day occur in the program? "More than 8" may be written as ``>= 9``."""
+    if "-" in bound.value:
+        day = [str(int(part)) for part in bound.value.split("-")]
+        return bound.value in program.text or ", ".join(day) in program.text
+    wanted = Decimal(bound.value)
+    found = set[Decimal]()
+    for node in ast.walk(ast.parse(program.text)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float | str):
+            with contextlib.suppress(InvalidOperation):
+                found.add(Decimal(str(node.value)))
+    return bool({wanted, wanted - 1, wanted + 1} & found)
+
+
 def _misfilled(program: Program) -> str:
     """The key of a dict that is called as a field of a record and holds a part of a path."""
     fields = {part.name for record in program.records.values() for part in record.fields}
@@ -288,6 +340,20 @@ def unused_names(text: str) -> list[str]:
         for name in dict.fromkeys(bound)
         if name not in inside and (not read[name] or read[name] == appended[name])
     ]
+
+
+def _dead_names(text: str) -> list[str]:
+    """Variables at the margin whose last value nothing reads."""
+    stored: dict[str, int] = {}
+    loaded: dict[str, int] = {}
+    for place, stmt in enumerate(ast.parse(text).body):
+        for node in ast.walk(stmt):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                loaded[node.id] = place
+        match stmt:
+            case ast.Assign([ast.Name(name)]):
+                stored[name] = place
+    return [name for name, place in stored.items() if loaded.get(name, -1) <= place]
 
 
 def _only_appended(tree: ast.AST) -> Counter[str]:
