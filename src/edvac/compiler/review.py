@@ -234,7 +234,7 @@ def _refuse_strange_calls(text: str) -> None:
                 if ast.unparse(made) in _TEXTS:
                     texts.add(name)
             case ast.Call(ast.Attribute(ast.Name("llm"), "choose"), [_, ast.List(options), *_]):
-                words = [o.value.strip() for o in options if isinstance(o, ast.Constant)]
+                words = [str(o.value).strip() for o in options if isinstance(o, ast.Constant)]
                 if len(set(words)) < len(words) or not all(any(map(str.isalnum, w)) for w in words):
                     raise _astray(
                         "the options of llm.choose are no different words",
