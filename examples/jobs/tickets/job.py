@@ -115,7 +115,7 @@ class Ticket:
     urgency: str
     channel: str
     subject: str | None
-    body: str
+    body: str | None
     labelled: bool
 
 
@@ -176,7 +176,9 @@ def _tickets(size: Size) -> list[Ticket]:
         channel = rng.choices(list(LAYOUTS), [40, 15, 15, 18, 12])[0]
         subject, body = LAYOUTS[channel](core, rng.choice(URGENCY[urgency]), rng)
         if place % 41 == 7:
-            body += "\n" + SELF
+            body = f"{body}\n{SELF}"
+        if place % 29 == 3:  # written into the wrong field
+            subject, body = body, None
         made.append(Ticket(number, topic, urgency, channel, subject, body, place % 13 == 5))
     return made
 
