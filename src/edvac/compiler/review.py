@@ -77,11 +77,11 @@ def refuse_astray(program: Program, task: str) -> None:
     spoiled = [name for name in brief.inputs if name in touched.writes]
     if spoiled:
         raise _astray(f"{spoiled[0]} is what the task starts from", "Write to another file.")
-    emptied = _emptied(program.text)
-    if emptied:
+    replaced = _replaced(program.text)
+    if replaced:
         raise _astray(
-            f"{emptied} is emptied, and nothing has read what was put into it",
-            "Leave that line out, or take another name.",
+            f"{replaced} gets another value, and nothing has read the one before",
+            f"Make it of {replaced}, or leave one of the two out.",
         )
     for bound in brief.bounds:
         if bound.file in touched.writes and not _compares(program, bound):
@@ -278,23 +278,23 @@ def _misfilled(program: Program) -> str:
     return ""
 
 
-def _emptied(text: str) -> str:
-    """A name at the margin that is filled and then set to an empty container, unread."""
-    filled: set[str] = set()
+def _replaced(text: str) -> str:
+    """A name at the margin that gets another value before anything has read the one it has; what is
+    put into a container is not read by that."""
+    unread: set[str] = set()
     for stmt in ast.parse(text).body:
-        match stmt:
-            case ast.Assign([ast.Name(name)], ast.List([]) | ast.Dict([])):
-                if name in filled:
-                    return name
-                continue
         appended = _only_appended(stmt)
         read = Counter(
             node.id
             for node in ast.walk(stmt)
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
         )
-        filled |= {name for name, count in appended.items() if read[name] == count}
-        filled -= {name for name, count in read.items() if count > appended[name]}
+        unread -= {name for name, count in read.items() if count > appended[name]}
+        match stmt:
+            case ast.Assign([ast.Name(name)]):
+                if name in unread:
+                    return name
+                unread.add(name)
     return ""
 
 
