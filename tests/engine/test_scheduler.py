@@ -98,6 +98,37 @@ def test_low_classes_are_not_starved() -> None:
     assert run(scheduler) == ["o", "a"]
 
 
+def test_a_program_that_never_ends_does_not_keep_others_out() -> None:
+    """A client that sends its next request as soon as one is answered is first in program order
+    for ever."""
+    clock = ManualClock()
+    scheduler = Scheduler(Limits(slots=2, context=64, step_tokens=64), clock, NoPrefixes())
+    sent = 0
+
+    def send() -> None:
+        nonlocal sent
+        sent += 1
+        scheduler.add(job(f"old{sent}", [sent, 5, 6], 2, program="old"))
+
+    for _ in range(4):
+        send()
+    scheduler.commit(scheduler.plan())
+    scheduler.add(job("new", [9, 9], 2, program="new"))
+    for second in range(60):
+        clock.advance(1.0)
+        plan = scheduler.plan()
+        if any(one.job.id == "new" for one in plan.admissions):
+            assert second < 20
+            return
+        scheduler.commit(plan)
+        for chunk in plan.chunks:
+            chunk.job.tokens.append(1)
+            if len(chunk.job.tokens) - chunk.job.prompt >= chunk.job.max_tokens:
+                scheduler.finish(chunk.job)
+                send()
+    raise AssertionError("the later program was never served")
+
+
 def test_a_shared_prefix_is_computed_once() -> None:
     scheduler = Scheduler(Limits(4, step_tokens=64), ManualClock(), NoPrefixes())
     shared = list(range(40))

@@ -5,7 +5,8 @@ One unified step: running answers first, then prompts already begun, then new on
 token budget. New ones come in program order: online before offline before speculative, then by
 the first arrival of their program, then by their own. A prompt whose beginning is just being
 computed for another waits for it instead of computing it twice; keys and values are shared only
-inside one reader class. It knows token ids but never what they say.
+inside one reader class. Who has waited long goes by its own arrival, whatever its program. It knows
+token ids but never what they say.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from edvac.core.seams import Clock
 
 _WORTH_WAITING: Final = 16  # tokens of a common prefix below which waiting costs more than it saves
 _PATIENCE: Final = 60.0  # seconds after which a lower class waits like an online request
+_TURN: Final = 10.0  # seconds after which a request goes before fresh ones of earlier programs
 _RANK: Final = {"online": 0, "offline": 1, "speculative": 2}
 
 
@@ -205,10 +207,11 @@ class Scheduler:
             budget -= self._chunk(plan, job, budget)
 
     def _key(self, job: Job) -> tuple[int, int, int]:
-        rank = _RANK.get(job.cls, 0)
-        if self._clock.now() - job.arrived > _PATIENCE:
-            rank = 0
-        return rank, self._programs[job.program], job.order
+        """Program order, except that nobody waits for ever: a program that sends a request for each
+        answer would always be the first."""
+        waited = self._clock.now() - job.arrived
+        rank = 0 if waited > _PATIENCE else _RANK.get(job.cls, 0)
+        return rank, 0 if waited > _TURN else self._programs[job.program], job.order
 
     def _common(self, job: Job) -> tuple[int, int, int]:
         """Slot to copy from (-1: parked), tokens available now, tokens available soon."""
