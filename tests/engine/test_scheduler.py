@@ -112,7 +112,6 @@ def test_a_program_that_never_ends_does_not_keep_others_out() -> None:
 
     for _ in range(4):
         send()
-    scheduler.commit(scheduler.plan())
     scheduler.add(job("new", [9, 9], 2, program="new"))
     for second in range(60):
         clock.advance(1.0)
