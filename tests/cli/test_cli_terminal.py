@@ -65,6 +65,7 @@ class Terminal:
 
 def _take_terminal() -> None:
     """Make the terminal the child's own, so that Ctrl-C reaches it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it (nohup)
     import fcntl
     import termios
 
