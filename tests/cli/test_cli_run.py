@@ -119,6 +119,23 @@ def test_a_spent_budget_is_kept_until_there_is_a_larger_one(edvac: Bench) -> Non
     assert edvac.processors[-1].calls == 1, "what was computed is not computed again"
 
 
+def test_a_model_that_is_away_is_no_result(edvac: Bench) -> None:
+    def refused(_: Request) -> str:
+        raise errors.ConfigError("endpoint_key", "it refused the key", "", "Set MODEL_KEY.")
+
+    edvac.write("q.edv", 'files.write("a.txt", attempt(llm.write("a"), "nothing"))\n')
+    edvac.answer = refused
+    done = edvac("run", "q.edv", "--yes")
+    assert done.code == 3 and "is waiting" in done.err
+    assert "It waits for the model: it refused the key." in done.err and "MODEL_KEY" in done.err
+    assert "waiting" in edvac("ps").out and "its model was away (`edvac resume" in edvac("ps").out
+    assert edvac("resume").code == 3, "it still is"
+    edvac.answer = lambda request: "there"
+    assert edvac("resume").code == 0 and edvac("apply", "--output", "out").code == 0
+    assert "its model was away" not in edvac("ps").out
+    assert (edvac.root / "out/a.txt").read_text() == "there"
+
+
 def test_a_budget_that_was_raised_stays_raised(edvac: Bench) -> None:
     edvac.write("q.edv", 'x = llm.write("a")\ny = human.ask("b")\nz = llm.write("c", x, y)\n')
     assert edvac("run", "q.edv", "--yes", "--budget", "1").code == 4
@@ -297,8 +314,8 @@ def test_an_endpoint_that_is_down(edvac: Bench, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(processors, "choose_processor", REAL)
     edvac.write("q.edv", 'files.write("a.txt", attempt(llm.write("x"), "none"))\n')
     done = edvac("run", "q.edv", "--yes", "--model", "http://127.0.0.1:9/v1#m", "--output", "o")
-    assert "could not be reached" in done.err
-    assert (edvac.root / "o" / "a.txt").read_text() == "none"
+    assert done.code == 3 and "could not be reached" in done.err
+    assert "It waits for the model" in done.err and not (edvac.root / "o").exists()
 
 
 def test_a_workspace_that_cannot_be_written(edvac: Bench) -> None:

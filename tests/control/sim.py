@@ -280,6 +280,7 @@ class Simulation:
         self._running: dict[str, Running] = {}
         self._started: list[Intent] = []
         self._failed_at: dict[str, tuple[float, float]] = {}
+        self._away: set[str] = set()  # steps that met a processor that was away
         self._durable = world.replay()
         self._evaluators: list[Evaluator] = []
         world.lives += 1
@@ -301,6 +302,8 @@ class Simulation:
                 return str(work.closed)
             if "budget" in self.unit.awaited:
                 return "spent"
+            if "processor" in self.unit.awaited:
+                return "unserved"
             work = self._next(work)
 
     def _next(self, work: Any) -> Any:
@@ -344,6 +347,9 @@ class Simulation:
     def _outcome(self, running: Running) -> Outcome:
         intent = running.intent
         here = fate(intent.call, intent.operands, self._seed + 1)
+        if _of(intent.call) == "llm" and self.world.lives < 5 and self._chance.random() < 0.08:
+            self._away.add(intent.slot)
+            return Failure("away", "it answers nobody", retry=True, away=True)
         if here < 0.2 and intent.attempt < 3 and self._chance.random() < 0.7:
             again = 0.5 * 2 ** (intent.attempt - 1)
             self._failed_at[intent.slot] = (self._now, again)
@@ -388,7 +394,8 @@ class Simulation:
         assert not any(open_cells(operand) for operand in call.args.values())
         assert fitting(call, intent.operands), f"{call.address} is of a wrong type"
         assert call.slot not in self._durable.outcomes, f"{call.address} ran again"
-        assert intent.attempt <= self._limits.attempts + self._limits.repairs + 1
+        most = self._limits.attempts + self._limits.repairs + 1
+        assert intent.attempt <= most or call.slot in self._away
         turn = [r for r in self.world.records if r.slot == call.slot and r.body.get("escalated")]
         assert intent.escalated is bool(turn), f"{call.address} was asked of the wrong model"
         assert len(turn) <= 1, f"{call.address} was given to the escalate model twice"

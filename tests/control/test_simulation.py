@@ -51,7 +51,7 @@ def lives(seed: int, *, crashes: bool, cancels: bool) -> tuple[Ended, Ended, Wor
             state = life.run()
         except Crash:
             continue
-        if state != "cancelled":
+        if state not in ("cancelled", "unserved"):
             return life.ended(state), wanted, world
 
 

@@ -104,6 +104,73 @@ def test_no_model_step_is_issued_once_the_budget_is_spent() -> None:
     assert len(world.executed) == 40, "every step ran once, over three lives"
 
 
+AWAY = Failure("endpoint_away", "nobody is there", retry=True, away=True)
+
+
+def test_a_processor_that_is_away_holds_steps_back_and_fails_none() -> None:
+    """attempt() accepts what is wrong with a document, not that nobody looked at it."""
+    text = (
+        'files.write("f0", "x")\nx = attempt(llm.write("x"), "")\ny = attempt(llm.write("y"), "")\n'
+        'files.write("f1", x + y)\n'
+    )
+    unit = unit_of(text, limits=Limits(at_once={"llm": 1}))
+    write, x = unit.start(0).intents
+    unit.finished([(write.slot, ok())], 1)
+    work = unit.finished([(x.slot, AWAY)], 2)
+    assert not work.closed and not work.intents and not work.records and work.wake_at is None
+    assert unit.awaited == {"processor"} and unit.away == AWAY and unit.standing()["away"] == 1
+    assert not unit.failures() and unit.handled_count == 0
+    assert unit.cancel(3).closed == "cancelled"
+
+
+def test_who_has_answered_a_moment_ago_is_waited_for() -> None:
+    text = "xs = []\nfor k in range(3):\n    xs.append(llm.write(str(k)))\n"
+    unit = unit_of(text, limits=Limits(at_once={"llm": 1}, patience_s=60.0))
+    now, work = 100.0, unit.start(0)
+    work = unit.finished([(work.intents[0].slot, ok())], now)
+    tried = []
+    while unit.awaited != {"processor"}:
+        if work.intents:
+            tried.append(work.intents[0])
+            work = unit.finished([(tried[-1].slot, AWAY)], now)
+        else:
+            assert work.wake_at is not None
+            now = work.wake_at
+            work = unit.tick(now)
+    assert 160 <= now <= 190 and len({intent.slot for intent in tried}) == 1
+    assert 5 <= len(tried) <= 10, "neither given up at once nor asked all the time"
+
+
+def test_an_answer_releases_what_was_held_back() -> None:
+    text = "xs = []\nfor k in range(4):\n    xs.append(llm.write(str(k)))\n"
+    unit = unit_of(text, limits=Limits(at_once={"llm": 3}))
+    first, second, third = unit.start(0).intents
+    assert not unit.finished([(first.slot, AWAY)], 1).intents, "the fourth is not even tried"
+    unit.finished([(second.slot, Failure("misfit", "", repair=True))], 2)
+    assert unit.away is None and first.slot in unit._issued
+    unit.finished([(third.slot, ok())], 3)
+    unit.tick(3)
+    assert len(unit._issued) == 3
+
+
+def test_only_the_last_attempt_says_so() -> None:
+    unit = unit_of('x = llm.write("x")\n', limits=Limits(attempts=2))
+    first = unit.start(0).intents[0]
+    work = unit.finished([(first.slot, Failure("endpoint_busy", "", retry=True))], 1)
+    assert work.wake_at is not None
+    assert [first.last, unit.tick(work.wake_at).intents[0].last] == [False, True]
+
+
+def test_a_step_that_is_to_be_tried_again_keeps_its_place() -> None:
+    text = "xs = []\nfor k in range(40):\n    xs.append(llm.write(str(k)))\n"
+    unit = unit_of(text, limits=Limits(at_once={"llm": 2}))
+    intents = unit.start(0).intents
+    busy = Failure("endpoint_busy", "", retry=True, wait_s=9.0)
+    work = unit.finished([(intent.slot, busy) for intent in intents], 1)
+    assert not work.intents and work.wake_at == 10.0
+    assert [i.slot for i in unit.tick(10.0).intents] == [i.slot for i in intents]
+
+
 def test_a_calls_not_reached_make_the_run_partial_and_are_listed() -> None:
     unit = unit_of(
         'q = llm.choose("q", ["y", "n"])\nif q == "y":\n    files.write("f0", "x")\n'

@@ -204,6 +204,75 @@ def test_a_rate_limit_delays_and_loses_nothing(rig: Rig) -> None:
     assert waits and min(waits) >= 1.0
 
 
+CAREFUL = """
+words = []
+for name in ["one", "two", "poison", "three"]:
+    words.append(attempt(llm.write("Say " + name), ""))
+files.write("a.txt", ",".join(words))
+"""
+
+
+def careful(rig: Rig, url: str, run: str = "") -> Report:
+    async def go() -> Report:
+        processor = OpenAIProcessor(url, "llama3.2", records=rig.work / "cache")
+        terminal = Terminal(rig.events.append)
+        try:
+            with Machine(rig.work, processor) as machine:
+                if run:
+                    return await machine.resume(run, terminal)
+                return await machine.run(Job(CAREFUL, seed=1), terminal)
+        finally:
+            await processor.close()
+
+    return asyncio.run(go())
+
+
+def written(rig: Rig, run: str) -> str:
+    with Store(rig.work) as store:
+        return store.read_file(run, "a.txt").decode()
+
+
+def test_an_endpoint_that_is_down_is_no_bad_document(rig: Rig) -> None:
+    report = careful(rig, "http://127.0.0.1:9/v1")
+    assert report.state == "waiting" and report.away and report.away.code == "endpoint_away"
+    assert report.counts["failed"] == report.counts["handled"] == 0
+    with running(ollama(say=lambda body: "w")) as fake:
+        again = careful(rig, fake.url, report.run)
+    assert again.state == "done" and written(rig, report.run) == "w,w,w,w"
+
+
+def test_a_request_that_alone_is_refused_is_a_bad_document(rig: Rig) -> None:
+    def squeamish(handler: Handler, body: Body) -> None:
+        if "poison" in body["messages"][-1]["content"]:
+            handler.send(400, {"error": "I will not read that"})
+        else:
+            handler.answer(body, "w")
+
+    with running(ollama(reply=squeamish)) as fake:
+        report = careful(rig, fake.url)
+    assert report.state == "done" and report.counts["handled"] == 1
+    assert written(rig, report.run) == "w,w,,w"
+
+
+def test_an_endpoint_that_goes_away_in_the_middle_is_waited_for(rig: Rig) -> None:
+    """A key that is refused for a while, which no attempt of a step would wait for."""
+    answered: list[str] = []
+    refused: list[str] = []
+
+    def restarted(handler: Handler, body: Body) -> None:
+        if answered and len(refused) < 6:
+            refused.append("")
+            handler.send(401, {"error": "who are you?"})
+        else:
+            answered.append(body["messages"][-1]["content"])
+            handler.answer(body, "w")
+
+    with running(ollama(reply=restarted)) as fake:
+        report = careful(rig, fake.url)
+    assert report.state == "done" and report.counts["failed"] == 0
+    assert written(rig, report.run) == "w,w,w,w" and len(refused) == 6
+
+
 def contacted(rig: Rig, run: str) -> list[str]:
     with Store(rig.work) as store:
         return read_history(store, run, lazy=True).contacted

@@ -17,6 +17,7 @@ from edvac.processor import embedded
 class Engine:
     ready = SimpleNamespace(sha256="ab" * 32, model="m", setting="fast")
     closed = 0
+    gone = False
 
     async def close(self) -> None:
         Engine.closed += 1
@@ -45,3 +46,23 @@ def test_the_right_file_and_one_named_by_its_path(sha256: str | None) -> None:
     assert processor.identity == f"m@{'ab' * 8}/fast"
     asyncio.run(processor.close())
     assert Engine.closed == 1
+
+
+def test_an_engine_that_has_ended_is_replaced_once() -> None:
+    processor = embedded.EmbeddedProcessor(EngineSpec(Path("m.gguf")))
+    opened: list[Any] = []
+
+    async def meet() -> None:
+        await processor.open()
+        opened.append(processor._client)
+
+    async def live() -> None:
+        await meet()
+        await meet()
+        opened[0].gone = True
+        await asyncio.gather(*(meet() for _ in range(8)))
+
+    asyncio.run(live())
+    first, second, *others = opened
+    assert first is second and first is not others[0]
+    assert all(other is others[0] for other in others) and Engine.closed == 1

@@ -79,6 +79,8 @@ def needs(info: RunInfo, answers: int) -> list[str]:
         lines.append(f"answered: `edvac resume {info.id}`")
     if info.counts.get("spent"):
         lines.append(f"its budget is spent (`edvac resume {info.id} --budget AMOUNT`)")
+    if info.counts.get("away"):
+        lines.append(f"its model was away (`edvac resume {info.id}`)")
     return lines
 
 

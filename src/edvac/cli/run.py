@@ -435,6 +435,8 @@ class _Command:
                 ui.err(line)
         if report.spent:
             return errors.EXIT_BUDGET
+        if report.state == "waiting" and report.away:
+            return errors.EXIT_TRANSIENT
         return {
             "done": errors.EXIT_DONE,
             "partial": errors.EXIT_FAILED,

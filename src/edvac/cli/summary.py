@@ -120,7 +120,7 @@ def _other_models(history: History) -> list[str]:
 def _waiting(report: Report) -> list[str]:
     name, open_now = report.run, report.counts["questions"]
     lines = []
-    if not open_now and not report.spent:
+    if not open_now and not report.spent and not report.away:
         lines.append(f"The sample is done. `edvac resume {name}` does the rest.")
     if open_now:
         lines.append(f"It waits for you: {counted(open_now, 'question')}.")
@@ -128,6 +128,10 @@ def _waiting(report: Report) -> list[str]:
     if report.spent:
         lines.append(f"It waits for a budget: {report.spent}.")
         lines.append(f"With a larger one it goes on: `edvac resume {name} --budget AMOUNT`.")
+    if report.away:
+        lines.append(f"It waits for the model: {report.away.what}.")
+        lines += [text for text in (report.away.why, report.away.fix) if text]
+        lines.append(f"When it is there again: `edvac resume {name}`.")
     return lines
 
 

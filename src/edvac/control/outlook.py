@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 from edvac.control.budget import over
-from edvac.control.step import Limits, Step, StepState, Usage
+from edvac.control.step import Failure, Limits, Step, StepState, Usage
 from edvac.program import Evaluator
 from edvac.program.host import Unreached
 
@@ -26,6 +26,8 @@ class Outlook:
     _held: set[str]
     _asking: set[str]
     _unpaid: list[str]
+    _unserved: list[str]
+    _away: Failure | None
     _later: list[str]
     _timers: list[tuple[float, str]]
     _unhandled: dict[str, Step]
@@ -40,9 +42,9 @@ class Outlook:
 
     @property
     def awaited(self) -> frozenset[str]:
-        """What keeps the run from going on, when only a person does: ``approval`` of a held step,
-        an ``answer`` to a question of the program, a larger ``budget``, a look at the
-        ``sample``."""
+        """What keeps the run from going on, when only the outside does: ``approval`` of a held
+        step, an ``answer`` to a question of the program, a larger ``budget``, a look at the
+        ``sample``, a ``processor`` that is away."""
         asked = [step for step in self._issued.values() if step.call.signature.person]
         if self._growing or len(asked) < len(self._issued) or self._timers:
             return frozenset()
@@ -50,6 +52,7 @@ class Outlook:
             "answer": asked,
             "approval": self._held,
             "budget": self._unpaid,
+            "processor": self._unserved,
             "sample": self._later,
         }
         return frozenset(name for name, slots in found.items() if slots)
@@ -73,6 +76,11 @@ class Outlook:
     def spent(self) -> str:
         """Which budget holds back a step, as a clause; empty where none does."""
         return self._over(self.steps[self._unpaid[0]]) if self._unpaid else ""
+
+    @property
+    def away(self) -> Failure | None:
+        """Why the processor is taken to be away, where that holds back a step."""
+        return self._away if self._unserved else None
 
     def failures(self) -> list[Step]:
         """Steps that failed or were blocked, and that no attempt() or ok() accepted, in order. The
@@ -104,6 +112,7 @@ class Outlook:
             "unreached": len(self.unreached),
             "questions": self.questions,
             "spent": int(bool(self._unpaid)),
+            "away": int(bool(self._unserved)),
             "prompt": self.usage.prompt,
             "cached": self.usage.cached,
             "completion": self.usage.completion,

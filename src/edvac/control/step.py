@@ -98,14 +98,22 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A step failed; `retry` says whether the same request may succeed later and `wait_s` how many
-    seconds to wait at least, `seen` who may have decided that it fails, besides its operands."""
+    """A step failed.
+
+    Attributes:
+        retry: the same request may succeed later; `wait_s`: seconds to wait at least.
+        suspect: the processor may be at fault, and not this step.
+        away: it is: it answers nobody, so that the step has not been tried at all.
+        seen: who may have decided that it fails, besides its operands.
+    """
 
     code: str
     what: str
     why: str = ""
     fix: str = ""
     retry: bool = False
+    suspect: bool = False
+    away: bool = False
     repair: bool = False  # the model's answer did not fit: another try may, a little differently
     usage: Usage = Usage()
     seconds: float = 0.0
@@ -140,6 +148,7 @@ class Intent:
     Attributes:
         digest: identity of the operands, whatever their labels.
         attempt: counts from 1; part of a model step's seed, so that a repair is not the same again.
+        last: no further attempt is made after a transient error.
         complaint: what was wrong with the previous answer.
         escalated: the escalate model is asked.
         question: key of the question, where the step asks a person.
@@ -150,6 +159,7 @@ class Intent:
     access: Access
     digest: str = ""
     attempt: int = 1
+    last: bool = False
     complaint: str = ""
     timeout_s: float = 600.0
     escalated: bool = False
@@ -179,7 +189,10 @@ class Limits:
         slow_start: model steps in flight until the first one has ended, so that something can be
             shown before a whole batch of prompts has been read; 0 is no such limit.
         attempts: of a step with a transient error; `repairs` of one whose answer did not fit.
-        backoff_s: wait before the second attempt; doubled before each further one.
+        backoff_s: wait before the second attempt; doubled before each further one, up to
+            `longest_wait_s`.
+        patience_s: how long steps are tried again after the last answer of a processor that is
+            away; then, or where it has not answered yet, they are held back.
         escalate: a model step whose answers did not fit its type goes once to another model.
         money: of model steps altogether, in the run's currency; None is no limit.
         sample: elements of each outermost loop whose steps are done before somebody says that the
@@ -195,6 +208,8 @@ class Limits:
     attempts: int = 5
     repairs: int = 1
     backoff_s: float = 0.5
+    longest_wait_s: float = 30.0
+    patience_s: float = 300.0
     escalate: bool = False
     money: Decimal | None = None
     sample: int = 0

@@ -101,6 +101,10 @@ class ControlUnit(Outlook):
         self._held: set[str] = set()
         self._asking: set[str] = set()  # steps with an open question
         self._unpaid: list[str] = []  # ready, and held back by a budget
+        self._unserved: list[str] = []  # ready, and the processor is away
+        self._away: Failure | None = None  # how that was seen
+        self._heard: float | None = None  # when the processor answered last
+        self._retrying: Counter[str] = Counter()  # by device
         self._later: list[str] = []  # ready, and not in the sample
         self._answers = Counter(replay.answered)
         self._began = 0.0
@@ -133,7 +137,9 @@ class ControlUnit(Outlook):
                 continue
             self._running[step.call.signature.device] -= 1
             self._running[step.call.op] -= 1
-            self._answered = self._answered or step.call.signature.device == "llm"
+            if step.call.signature.device == "llm":
+                self._answered = True
+                self._listen(outcome)
             if isinstance(outcome, Result):
                 self._retire(step, outcome)
             else:
@@ -155,6 +161,7 @@ class ControlUnit(Outlook):
             step = self.steps[slot]
             if step.state is StepState.RETRYING:
                 step.state = StepState.READY
+                self._retrying[step.call.signature.device] -= 1
                 self._queue(step)
         return self._pump()
 
@@ -367,7 +374,7 @@ class ControlUnit(Outlook):
         """Block the first external step that waits for a failure which nothing will handle any
         more. While anything moves, a later attempt() may still accept it; so whether the step runs
         does not depend on which of the two comes first."""
-        waiting = self._held or self._unpaid or self._later or self._timers
+        waiting = self._held or self._unpaid or self._unserved or self._later or self._timers
         moving = self._issued or waiting or any(self._ready.values())
         if self._growing or moving or not self._in_order:
             return False
@@ -398,7 +405,8 @@ class ControlUnit(Outlook):
     def _issue(self) -> None:
         for device, ready in self._ready.items():
             at_limit: list[tuple[Order, str]] = []
-            while ready and self._running[device] < self._room(device):
+            # A step that waits for its next attempt keeps its place: others would fare no better.
+            while ready and self._running[device] + self._retrying[device] < self._room(device):
                 first = heapq.heappop(ready)
                 step = self.steps[first[1]]
                 limit = step.call.signature.limit
@@ -410,6 +418,8 @@ class ControlUnit(Outlook):
                     self._later.append(step.slot)
                 elif self._over(step):
                     self._unpaid.append(step.slot)
+                elif self._away is not None and device == "llm":
+                    self._unserved.append(step.slot)
                 else:
                     self._start(step)
             for left in at_limit:
@@ -440,6 +450,7 @@ class ControlUnit(Outlook):
             step.access,
             step.digest,
             step.attempt,
+            step.attempt >= self._limits.attempts,
             step.complaint,
             signature.timeout_s,
             step.escalated,
@@ -472,14 +483,23 @@ class ControlUnit(Outlook):
         step.usage = step.usage + failure.usage
         self.usage = self.usage + failure.usage
         wait = 0.0
-        again = failure.retry and step.attempt < self._limits.attempts
+        again = (failure.retry and step.attempt < self._limits.attempts) or failure.away
         repair = failure.repair and step.repairs < self._limits.repairs and not step.escalated
         escalate = failure.repair and not repair and self._may_escalate(step)
         if self._stopping and (again or repair or escalate or failure.code == ABORTED):
             step.state = StepState.READY  # nothing is recorded: the next resume tries again
             return
+        if failure.away and not self._patient():
+            step.state = StepState.READY
+            step.attempt = 0
+            self._unserved.append(step.slot)
+            if self._away is None:
+                self._emit(event.Note(text=f"model steps wait: {failure.what}", level="warning"))
+            self._away = failure
+            return
         if again:
-            wait = max(self._limits.backoff_s * 2 ** (step.attempt - 1), failure.wait_s)
+            doubled = self._limits.backoff_s * 2 ** min(step.attempt - 1, 30)
+            wait = max(min(doubled, self._limits.longest_wait_s), failure.wait_s)
         elif repair:
             step.repairs += 1
             step.complaint = failure.what
@@ -490,8 +510,24 @@ class ControlUnit(Outlook):
             self._fail(step, failure)
             return
         step.state = StepState.RETRYING
+        self._retrying[step.call.signature.device] += 1
         heapq.heappush(self._timers, (self._now + wait, step.slot))
         self._emit(notices.retried(step, failure, wait, escalated=escalate))
+
+    def _patient(self) -> bool:
+        """A processor that has answered a moment ago is probably being restarted."""
+        heard = self._heard
+        return heard is not None and self._now - heard < self._limits.patience_s
+
+    def _listen(self, outcome: Outcome) -> None:
+        """An answer, even one that does not fit, shows that the processor is there."""
+        silent = outcome.retry or outcome.away if isinstance(outcome, Failure) else outcome.reused
+        if silent:
+            return
+        self._heard, self._away = self._now, None
+        unserved, self._unserved = self._unserved, []
+        for slot in unserved:
+            self._queue(self.steps[slot])
 
     def _may_escalate(self, step: Step) -> bool:
         """Only what has a type can be seen not to fit it."""

@@ -271,6 +271,11 @@ class EngineClient:
         assert self._ready is not None, "connect_or_start waits for Ready"
         return self._ready
 
+    @property
+    def gone(self) -> bool:
+        """Has the connection ended?"""
+        return self._gone is not None
+
     def adopt(self, process: _Process) -> None:
         """Remember the process we started, so that its end is collected and its code known."""
         self._process = process

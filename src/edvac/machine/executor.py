@@ -16,7 +16,14 @@ from edvac.control.context import TEMPLATE_VERSION, answer_kind, assemble, read_
 from edvac.control.step import WrittenFile
 from edvac.core import event
 from edvac.core.codec import INLINE_LIMIT
-from edvac.core.errors import DamageError, EdvacError, ModelOutputError
+from edvac.core.errors import (
+    ConfigError,
+    DamageError,
+    EdvacError,
+    ModelFileError,
+    ModelOutputError,
+    TransientError,
+)
 from edvac.core.label import Label
 from edvac.core.seams import Clock
 from edvac.core.signature import Effect
@@ -24,6 +31,7 @@ from edvac.core.value import Failed, LazyText, Scalar, Value, lazy_texts
 from edvac.device import Call, Device
 from edvac.machine.ledger import Ledger, decoder_of, read_entry
 from edvac.processor import Processor
+from edvac.processor.presence import Presence
 from edvac.store import Store
 
 NEVER_REUSED = frozenset({"files"})  # as cheap to do as to look up
@@ -55,12 +63,30 @@ class Executor:
         self._devices = devices
         self._processor = processor
         self._escalate = execution.escalate
+        self._presence = {False: Presence(processor)}
+        if execution.escalate is not None:
+            self._presence[True] = Presence(execution.escalate)
         self._ledger = ledger
         self._clock = clock
         self._run = execution
 
     async def execute(self, intent: Intent) -> Outcome:
-        """One attempt. Every expected failure comes back as data."""
+        """One attempt. Every expected failure comes back as data.
+
+        Where a model step would fail for a reason that may lie with the processor, that is asked
+        something harmless. If it does not answer either, the step has not been tried; if it does,
+        it may have been away a moment ago, so that the step is tried once more.
+        """
+        outcome = await self._attempt(intent)
+        if not isinstance(outcome, Failure) or not outcome.suspect:
+            return outcome
+        if outcome.retry and not intent.last:
+            return outcome
+        if await self._is_away(intent):
+            return replace(outcome, away=True)
+        return await self._attempt(intent)
+
+    async def _attempt(self, intent: Intent) -> Outcome:
         start = self._clock.now()
         try:
             async with asyncio.timeout(intent.timeout_s):
@@ -68,9 +94,16 @@ class Executor:
         except TimeoutError:
             what = f"{intent.call.op} did not end within {intent.timeout_s:g} s"
             failure = Failure("step_timeout", what, seconds=self._clock.now() - start)
+            suspect = True
         except EdvacError as error:
             failure = Failure.of(error, seconds=self._clock.now() - start)
-        return replace(failure, seen=await self._run.behind(intent.access.reads))
+            suspect = isinstance(error, TransientError | ConfigError | ModelFileError)
+        suspect = suspect and intent.call.signature.device == "llm"
+        return replace(failure, suspect=suspect, seen=await self._run.behind(intent.access.reads))
+
+    async def _is_away(self, intent: Intent) -> bool:
+        escalated = intent.escalated and self._escalate is not None
+        return await self._presence[escalated].away()
 
     def _with_read(self, intent: Intent, outcome: Outcome) -> Outcome:
         """With the hashes of the input files that the step read: a later run may ask for them."""

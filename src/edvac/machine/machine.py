@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edvac.compiler import PLANNER_VERSION
-from edvac.control import ControlUnit, Limits, Record, Replay, Step, StepState
+from edvac.control import ControlUnit, Failure, Limits, Record, Replay, Step, StepState
 from edvac.core import event
 from edvac.core.errors import ConfigError
 from edvac.core.seams import Clock, Entropy, SystemClock, SystemEntropy, iso_date
@@ -57,6 +57,7 @@ class Report:
     counts: dict[str, int]
     failures: tuple[Step, ...]
     spent: str = ""  # which budget holds back steps, as a clause
+    away: Failure | None = None  # why the model is taken to be away, where that holds back steps
     unreached: tuple[Unreached, ...] = ()  # calls never made: what decides them failed
 
 
@@ -518,7 +519,9 @@ def _catalogue(devices: Mapping[str, Device]) -> Catalogue:
 
 def _report(run: str, state: str, seconds: float, unit: ControlUnit) -> Report:
     failures = tuple(unit.failures())
-    return Report(run, state, seconds, unit.standing(), failures, unit.spent, unit.unreached)
+    return Report(
+        run, state, seconds, unit.standing(), failures, unit.spent, unit.away, unit.unreached
+    )
 
 
 def _closed(report: Report, unit: ControlUnit, endpoints: list[str]) -> event.RunClosed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 
@@ -29,6 +30,7 @@ class EmbeddedProcessor:
         self._sha256 = sha256
         self._on_stage = on_stage
         self._client: EngineClient | None = None
+        self._opening = asyncio.Lock()
         self._names = itertools.count(1)
         self.concurrency = CONCURRENCY
         self.price = FREE
@@ -46,12 +48,17 @@ class EmbeddedProcessor:
         return self._ready().context_length
 
     async def open(self) -> None:
-        """
+        """Where the engine that was connected to has ended, another is started.
+
         Raises:
             ModelFileError: the file is not the model that it should be.
         """
-        if self._client is not None:
-            return
+        async with self._opening:
+            if self._client is None or self._client.gone:
+                await self.close()
+                self._client = await self._connect()
+
+    async def _connect(self) -> EngineClient:
         client = await connect_or_start(self._spec, self._progress)
         if self._sha256 not in (None, client.ready.sha256):
             await client.close()
@@ -62,7 +69,7 @@ class EmbeddedProcessor:
                 f"{self._sha256[:12]}.",
                 "Remove it with `edvac model rm` and pull it again, or name its path to use it so.",
             )
-        self._client = client
+        return client
 
     async def complete(self, request: Request, on_text: OnText | None = None) -> Answer:
         from edvac.processor.chat import render
