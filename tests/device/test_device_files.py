@@ -97,6 +97,17 @@ def test_moving_onto_itself_loses_nothing(world: World) -> None:
     assert world.get("files.read", path="inbox/a.txt") == "alpha"
 
 
+def test_two_files_of_one_name_do_not_become_one(world: World) -> None:
+    """Renamed by content, two scans may get the same name; the first must not be lost."""
+    world.do("files.move", source="inbox/a.txt", target="named.txt")
+    for op in ("files.move", "files.copy"):
+        assert world.refused(op, source="inbox/b.txt", target="named.txt").code == "target_taken"
+    assert world.get("files.read", path="named.txt") == "alpha"
+    assert world.get("files.read", path="inbox/b.txt")
+    world.do("files.move", source="named.txt", target="elsewhere.txt")
+    world.do("files.move", source="inbox/b.txt", target="named.txt")
+
+
 def test_what_is_written_is_labelled_with_all_of_its_text(world: World) -> None:
     secret = Label.of(["file:x"], ["file:y"], ["user"], 7.0)
     call = make_call("files.write", path="out/t.txt", text="t")

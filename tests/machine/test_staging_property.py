@@ -25,19 +25,24 @@ ACTS = st.lists(
 
 
 def planned(tree: dict[str, str], acts: list[tuple[str, int, str, str]]) -> str:
-    """A program of these acts; `tree` becomes what a plain file system would hold after them."""
+    """A program of these acts; `tree` becomes what a plain file system would hold after them. What
+    the run itself has made is replaced by writes only: copies and moves refuse to."""
     lines = []
+    made: set[str] = set()
     for act, number, target, text in acts:
         sources = [name for name in sorted(tree) if name != target]
-        if act == "write" or not sources:
+        if act == "write" or not sources or target in made:
             lines.append(f"files.write({target!r}, {text!r})")
             tree[target] = text
+            made.add(target)
             continue
         source = sources[number % len(sources)]
         lines.append(f"files.{act}({source!r}, {target!r})")
         tree[target] = tree[source]
+        made.add(target)
         if act == "move":
             del tree[source]
+            made.discard(source)
     return "\n".join(lines) + "\n"
 
 

@@ -87,7 +87,7 @@ SIGNATURES = (
         (address_param("source"), address_param("target")),
         STR,
         Effect.WRITE,
-        "Copy a file; returns the target.",
+        "Copy a file; returns the target. Refuses to replace a file that this run has made.",
         reads=("source",),
         writes=("target",),
     ),
@@ -96,7 +96,7 @@ SIGNATURES = (
         (address_param("source"), address_param("target")),
         STR,
         Effect.WRITE,
-        "Move a file; returns the target.",
+        "Move a file; returns the target. Refuses to replace a file that this run has made.",
         reads=("source",),
         writes=("source", "target"),
     ),
@@ -291,6 +291,13 @@ class Files:
         source, target = clean(call.text("source")), writable(call.text("target"))
         if move:
             source = writable(source)
+        if target != source and await self._held.latest(target) is not None:
+            raise DeviceError(
+                "target_taken",
+                f"this run has already made a file {target!r}",
+                "Nothing would be left of its content.",
+                "Give each its own name, such as one with a number; files.write replaces a file.",
+            )
         found = await self.fetch(source)
         made = [NewFile(target, found.content, found.label)]
         if move and source != target:

@@ -99,7 +99,8 @@ class Executor:
             failure = Failure.of(error, seconds=self._clock.now() - start)
             suspect = isinstance(error, TransientError | ConfigError | ModelFileError)
         suspect = suspect and intent.call.signature.device == "llm"
-        return replace(failure, suspect=suspect, seen=await self._run.behind(intent.access.reads))
+        touched = intent.access.reads + intent.access.writes
+        return replace(failure, suspect=suspect, seen=await self._run.behind(touched))
 
     async def _is_away(self, intent: Intent) -> bool:
         escalated = intent.escalated and self._escalate is not None
