@@ -153,6 +153,37 @@ def test_an_answer_releases_what_was_held_back() -> None:
     assert len(unit._issued) == 3
 
 
+def test_a_model_to_escalate_to_that_is_away_holds_up_no_step_of_the_other() -> None:
+    text = "xs = []\nfor k in range(3):\n    xs.append(llm.choose(str(k), ['y', 'n']))\n"
+    unit = unit_of(text, limits=Limits(at_once={"llm": 1}, repairs=0, escalate=True))
+    first = unit.start(0).intents[0]
+    misfit = Failure("misfit", "", repair=True)
+    (second,) = unit.finished([(first.slot, misfit)], 1).intents
+    unit.tick(1)
+    (escalated,) = unit.finished([(second.slot, ok("y"))], 2).intents
+    assert escalated.slot == first.slot and escalated.escalated
+    (third,) = unit.finished([(first.slot, AWAY)], 3).intents
+    work = unit.finished([(third.slot, ok("n"))], 4)
+    assert not work.intents and unit.awaited == {"processor"} and not unit.failures()
+
+
+def test_what_never_reached_the_model_is_no_sign_of_life() -> None:
+    text = "xs = []\nfor k in range(3):\n    xs.append(llm.write(str(k)))\n"
+    unit = unit_of(text, limits=Limits(at_once={"llm": 2}))
+    first, second = unit.start(0).intents
+    unit.finished([(first.slot, AWAY)], 1)
+    work = unit.finished([(second.slot, Failure("operand_too_large", ""))], 2)
+    assert not work.intents and unit.awaited == {"processor"}
+
+
+def test_no_sample_is_shown_while_the_model_is_away() -> None:
+    text = "xs = []\nfor k in range(3):\n    xs.append(llm.write(str(k)))\n"
+    unit = unit_of(text, limits=Limits(sample=1))
+    first = unit.start(0).intents[0]
+    unit.finished([(first.slot, AWAY)], 1)
+    assert unit.awaited == {"processor"}
+
+
 def test_only_the_last_attempt_says_so() -> None:
     unit = unit_of('x = llm.write("x")\n', limits=Limits(attempts=2))
     first = unit.start(0).intents[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import resource
 from collections.abc import Coroutine, Iterator
@@ -44,6 +45,7 @@ class RunFiles:
 
     def __init__(self) -> None:
         self.kept: dict[str, Held | None] = {}
+        self.makers: dict[str, str] = {}
         self.asked = 0  # questions to the store
 
     async def latest(self, path: str) -> Held | None:
@@ -52,6 +54,9 @@ class RunFiles:
 
     async def deleted(self, path: str) -> bool:
         return path in self.kept and self.kept[path] is None
+
+    async def maker(self, path: str) -> str:
+        return self.makers.get(path, "") if self.kept.get(path) is not None else ""
 
     async def versions(self) -> dict[str, Version]:
         self.asked += 1
@@ -80,13 +85,14 @@ class World:
             "shell": self.processes,
         }[call.signature.device]
         reply: Reply = await device.call(call)
-        self.keep(reply.files)
+        self.keep(reply.files, call.slot)
         return reply
 
-    def keep(self, files: tuple[NewFile, ...]) -> None:
+    def keep(self, files: tuple[NewFile, ...], slot: str = "slot") -> None:
         for new in files:
             held = None if new.content is None else Held(new.content, new.label)
             self.held.kept[new.path] = held
+            self.held.makers[new.path] = slot
 
     def do(self, op: str, **operands: Any) -> Reply:
         """One call, with a loop of its own."""
@@ -115,6 +121,9 @@ class World:
         raise AssertionError(f"{op} did not fail")
 
 
+_SLOTS = itertools.count()
+
+
 def make_call(op: str, *, timeout_s: float = 30.0, **operands: Any) -> Call:
     signature = CATALOGUE.signatures[op]
     values: dict[str, Value] = {}
@@ -123,7 +132,7 @@ def make_call(op: str, *, timeout_s: float = 30.0, **operands: Any) -> Call:
             values[param.name] = lift(operands[param.name], PROGRAM)
         elif param.default is not REQUIRED:
             values[param.name] = lift(param.default, PROGRAM)
-    return Call(signature, values, "slot", "here", timeout_s)
+    return Call(signature, values, f"slot {next(_SLOTS)}", "here", timeout_s)
 
 
 def wait(work: Coroutine[Any, Any, T]) -> T:

@@ -331,6 +331,35 @@ def test_an_external_effect_that_timed_out_is_asked_about_before_it_is_retried(
     assert bench.post.sent == ["maybe"]
 
 
+def test_what_a_person_refused_was_never_begun(bench: Bench) -> None:
+    """A retry asks the guard's question again, with its reason, and no other."""
+    text = "t = files.read('inbox/0.txt')\nmail.send(t)\n"
+    asked: list[str] = []
+
+    async def no(question: event.Question) -> bool:
+        asked.append(question.text)
+        return False
+
+    report = bench.run(text, Terminal(answer=no))
+    assert report.state == "partial"
+    assert bench.resume(report.run, Terminal(answer=no), retry=True).state == "partial"
+    assert len(asked) == 2 and asked[0] == asked[1] and "file:inbox/0.txt" in asked[0]
+
+
+def test_a_copy_is_done_again_where_a_retry_has_changed_what_is_copied(bench: Bench) -> None:
+    bench.broken = {"Which"}
+    text = (
+        "best = llm.choose('Which', ['yes', 'no'])\n"
+        "files.copy('inbox/' + attempt({'yes': '0', 'no': '1'}[best], '1') + '.txt', 'best.txt')\n"
+        "files.write('why.txt', llm.write('Explain', best))\n"
+    )
+    report = bench.run(text)
+    first = bench.files(report.run)["best.txt"]
+    bench.broken = set()
+    assert bench.resume(report.run, retry=True).state == "done"
+    assert bench.files(report.run)["best.txt"] != first
+
+
 def test_the_wall_clock_may_go_back(bench: Bench) -> None:
     clock = ManualClock()
 

@@ -113,6 +113,7 @@ UNLESS = "if not ok(files.read('out/flag')):\n    mail.send('hello')\n"
         UNLESS.replace("out/", "inbox/"),
         "if not ok(doc.text('inbox/empty.txt')):\n    mail.send('hello')\n",
         "if ok(files.stat('out/flag')):\n    x = 1\nelse:\n    mail.send('hello')\n",
+        "if ok(files.copy('inbox/0.txt', 'out/there')):\n    mail.send('hello')\n",
     ],
 )
 def test_what_is_not_there_decides_nothing_unasked(bench: Bench, text: str) -> None:

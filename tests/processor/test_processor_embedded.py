@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edvac.core.errors import ModelFileError
+from edvac.core.errors import ModelFileError, ProcessorError
 from edvac.engine.client import EngineSpec
 from edvac.processor import embedded
 
@@ -46,6 +46,32 @@ def test_the_right_file_and_one_named_by_its_path(sha256: str | None) -> None:
     assert processor.identity == f"m@{'ab' * 8}/fast"
     asyncio.run(processor.close())
     assert Engine.closed == 1
+
+
+def test_the_model_has_its_name_while_the_engine_is_replaced_and_when_that_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The name is part of a step's key, before anything is asked of the engine."""
+    processor = embedded.EmbeddedProcessor(EngineSpec(Path("m.gguf")))
+    name = f"m@{'ab' * 8}/fast"
+
+    async def broken(spec: EngineSpec, progress: Any) -> Engine:
+        await asyncio.sleep(0.01)
+        raise ProcessorError("engine_died", "no memory is left")
+
+    async def live() -> None:
+        await processor.open()
+        assert processor._client is not None
+        processor._client.gone = True  # type: ignore[misc]
+        monkeypatch.setattr(embedded, "connect_or_start", broken)
+        opening = asyncio.ensure_future(processor.open())
+        await asyncio.sleep(0)
+        assert processor.identity == name
+        with pytest.raises(ProcessorError):
+            await opening
+        assert processor.identity == name
+
+    asyncio.run(live())
 
 
 def test_an_engine_that_has_ended_is_replaced_once() -> None:

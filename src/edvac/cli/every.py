@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 import shlex
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -236,16 +236,19 @@ def _remove(schedule: str, *, as_json: bool) -> None:
 
 def _unit() -> None:
     """Lines to paste; nothing is installed."""
-    command = shlex.join([sys.executable, "-m", "edvac", "every"])
+    from edvac.machine.detach import COMMAND
+
     place = ui.workspace()
-    name = f"edvac-{place.name or 'workspace'}"
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", f"edvac-{place.name or 'workspace'}")
+    in_unit = str(place).replace("%", "%%")  # a specifier there, a line's end in a crontab
+    command = shlex.join([*COMMAND, "every"])
     ui.out(f"# ~/.config/systemd/user/{name}.service, then: systemctl --user enable --now {name}")
     ui.out("# and, to have it run while you are not logged in: loginctl enable-linger")
-    ui.out(f"[Unit]\nDescription=edvac schedules of {place}\n")
-    ui.out(f"[Service]\nWorkingDirectory={place}\nExecStart={command} --run\nRestart=on-failure")
+    ui.out(f"[Unit]\nDescription=edvac schedules of {in_unit}\n\n[Service]")
+    ui.out(f"WorkingDirectory={in_unit}\nExecStart={command} --run\nRestart=on-failure")
     ui.out("# detached runs are not the service's own\nKillMode=process\n")
     ui.out("[Install]\nWantedBy=default.target\n")
     ui.out("# or a line of crontab -e, without a process of its own:")
-    ui.out(f"* * * * * cd {shlex.quote(str(place))} && {command} --due")
+    ui.out(f"* * * * * cd {shlex.quote(str(place))} && {command} --due".replace("%", r"\%"))
     if os.environ.get("TZ"):
         ui.out(f"# TZ is {os.environ['TZ']!r} here: set it there too")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from edvac.control.absence import Absence
 from edvac.control.budget import over
 from edvac.control.step import Failure, Limits, Step, StepState, Usage
 from edvac.program import Evaluator
@@ -26,8 +27,7 @@ class Outlook:
     _held: set[str]
     _asking: set[str]
     _unpaid: list[str]
-    _unserved: list[str]
-    _away: Failure | None
+    _absence: Absence
     _later: list[str]
     _timers: list[tuple[float, str]]
     _unhandled: dict[str, Step]
@@ -48,14 +48,15 @@ class Outlook:
         asked = [step for step in self._issued.values() if step.call.signature.person]
         if self._growing or len(asked) < len(self._issued) or self._timers:
             return frozenset()
+        away = self._absence.why is not None
         found = {
             "answer": asked,
             "approval": self._held,
             "budget": self._unpaid,
-            "processor": self._unserved,
-            "sample": self._later,
+            "processor": away,
+            "sample": self._later and not away,  # else there is nothing to look at yet
         }
-        return frozenset(name for name, slots in found.items() if slots)
+        return frozenset(name for name, waits in found.items() if waits)
 
     def question(self, slot: str) -> Step | None:
         """The step, if a question about it is open now: its own, or one of the guard."""
@@ -80,7 +81,7 @@ class Outlook:
     @property
     def away(self) -> Failure | None:
         """Why the processor is taken to be away, where that holds back a step."""
-        return self._away if self._unserved else None
+        return self._absence.why
 
     def failures(self) -> list[Step]:
         """Steps that failed or were blocked, and that no attempt() or ok() accepted, in order. The
@@ -112,7 +113,7 @@ class Outlook:
             "unreached": len(self.unreached),
             "questions": self.questions,
             "spent": int(bool(self._unpaid)),
-            "away": int(bool(self._unserved)),
+            "away": int(self._absence.why is not None),
             "prompt": self.usage.prompt,
             "cached": self.usage.cached,
             "completion": self.usage.completion,

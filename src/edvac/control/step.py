@@ -123,6 +123,13 @@ class Failure:
     wait_s: float = 0.0
     model: str = ""
 
+    @property
+    def answered(self) -> bool:
+        """Does it show that the processor is there? One that was suspected and is final has been
+        followed by an answer to something harmless."""
+        final = self.suspect and not self.retry and not self.away
+        return final or self.repair or bool(self.model)
+
     @staticmethod
     def of(error: EdvacError, *, usage: Usage = Usage(), seconds: float = 0.0) -> Failure:
         return Failure(
@@ -230,7 +237,6 @@ class Step:
     repairs: int = 0
     complaint: str = ""
     escalated: bool = False  # the escalate model's turn
-    wake_at: float = 0.0
     usage: Usage = Usage()
     approved: bool = False
     question: str = ""  # key of the last one that was asked about it

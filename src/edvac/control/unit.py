@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from edvac.control import notices
+from edvac.control.absence import Absence
 from edvac.control.access import claimed_access, exact_access, unforeseen, with_contents
 from edvac.control.journal import Record, Replay, StoredOutcome
-from edvac.control.notices import preview
 from edvac.control.outlook import Outlook
 from edvac.control.question import Asker, question_key
 from edvac.control.scoreboard import Claim, OpenOrders, Order, Scoreboard
@@ -101,10 +101,8 @@ class ControlUnit(Outlook):
         self._held: set[str] = set()
         self._asking: set[str] = set()  # steps with an open question
         self._unpaid: list[str] = []  # ready, and held back by a budget
-        self._unserved: list[str] = []  # ready, and the processor is away
-        self._away: Failure | None = None  # how that was seen
-        self._heard: float | None = None  # when the processor answered last
-        self._retrying: Counter[str] = Counter()  # by device
+        self._absence = Absence(limits.patience_s)
+        self._retrying = 0  # steps of the run's model that keep their place meanwhile
         self._later: list[str] = []  # ready, and not in the sample
         self._answers = Counter(replay.answered)
         self._began = 0.0
@@ -139,7 +137,8 @@ class ControlUnit(Outlook):
             self._running[step.call.op] -= 1
             if step.call.signature.device == "llm":
                 self._answered = True
-                self._listen(outcome)
+                for free in self._absence.listen(step, outcome, now):
+                    self._queue(free)
             if isinstance(outcome, Result):
                 self._retire(step, outcome)
             else:
@@ -161,7 +160,7 @@ class ControlUnit(Outlook):
             step = self.steps[slot]
             if step.state is StepState.RETRYING:
                 step.state = StepState.READY
-                self._retrying[step.call.signature.device] -= 1
+                self._retrying -= self._keeps_place(step)
                 self._queue(step)
         return self._pump()
 
@@ -345,10 +344,10 @@ class ControlUnit(Outlook):
         text = verdict.text if isinstance(verdict, Ask) else ""
         address = step.call.address
         if doubtful:
-            text = (
+            begun = (
                 f"{address} ({step.call.op}) was begun before, and nobody knows whether it took "
-                "effect. Do it (again)?"
             )
+            text = f"{begun}effect. Do it (again)? {text}".rstrip()
         question = event.Question(slot=step.slot, address=address, text=text, options=["yes", "no"])
         if step.question not in self._replay.asked:
             self._work.records.append(Record.asked(step, question, doubt=doubtful))
@@ -374,7 +373,7 @@ class ControlUnit(Outlook):
         """Block the first external step that waits for a failure which nothing will handle any
         more. While anything moves, a later attempt() may still accept it; so whether the step runs
         does not depend on which of the two comes first."""
-        waiting = self._held or self._unpaid or self._unserved or self._later or self._timers
+        waiting = self._held or self._unpaid or self._absence.why or self._later or self._timers
         moving = self._issued or waiting or any(self._ready.values())
         if self._growing or moving or not self._in_order:
             return False
@@ -405,8 +404,7 @@ class ControlUnit(Outlook):
     def _issue(self) -> None:
         for device, ready in self._ready.items():
             at_limit: list[tuple[Order, str]] = []
-            # A step that waits for its next attempt keeps its place: others would fare no better.
-            while ready and self._running[device] + self._retrying[device] < self._room(device):
+            while ready and self._running[device] < self._room(device):
                 first = heapq.heappop(ready)
                 step = self.steps[first[1]]
                 limit = step.call.signature.limit
@@ -418,8 +416,8 @@ class ControlUnit(Outlook):
                     self._later.append(step.slot)
                 elif self._over(step):
                     self._unpaid.append(step.slot)
-                elif self._away is not None and device == "llm":
-                    self._unserved.append(step.slot)
+                elif self._absence.meets(step):
+                    self._absence.hold(step)
                 else:
                     self._start(step)
             for left in at_limit:
@@ -431,8 +429,14 @@ class ControlUnit(Outlook):
 
     def _room(self, device: str) -> int:
         limit = self._limits.at_once.get(device, self._limits.default_at_once)
-        slow = self._limits.slow_start
-        return min(limit, slow) if slow and device == "llm" and not self._answered else limit
+        if device != "llm":
+            return limit
+        slow = 0 if self._answered else self._limits.slow_start
+        return min(limit, slow or limit) - self._retrying
+
+    def _keeps_place(self, step: Step) -> bool:
+        """While it waits for its next attempt: others of the same model would fare no better."""
+        return step.call.signature.device == "llm" and not step.escalated
 
     def _start(self, step: Step) -> None:
         signature = step.call.signature
@@ -489,13 +493,11 @@ class ControlUnit(Outlook):
         if self._stopping and (again or repair or escalate or failure.code == ABORTED):
             step.state = StepState.READY  # nothing is recorded: the next resume tries again
             return
-        if failure.away and not self._patient():
+        if failure.away and not self._absence.patient(step, self._now):
             step.state = StepState.READY
-            step.attempt = 0
-            self._unserved.append(step.slot)
-            if self._away is None:
+            step.attempt = step.repairs
+            if self._absence.hold(step, failure):
                 self._emit(event.Note(text=f"model steps wait: {failure.what}", level="warning"))
-            self._away = failure
             return
         if again:
             doubled = self._limits.backoff_s * 2 ** min(step.attempt - 1, 30)
@@ -510,24 +512,9 @@ class ControlUnit(Outlook):
             self._fail(step, failure)
             return
         step.state = StepState.RETRYING
-        self._retrying[step.call.signature.device] += 1
+        self._retrying += self._keeps_place(step)
         heapq.heappush(self._timers, (self._now + wait, step.slot))
         self._emit(notices.retried(step, failure, wait, escalated=escalate))
-
-    def _patient(self) -> bool:
-        """A processor that has answered a moment ago is probably being restarted."""
-        heard = self._heard
-        return heard is not None and self._now - heard < self._limits.patience_s
-
-    def _listen(self, outcome: Outcome) -> None:
-        """An answer, even one that does not fit, shows that the processor is there."""
-        silent = outcome.retry or outcome.away if isinstance(outcome, Failure) else outcome.reused
-        if silent:
-            return
-        self._heard, self._away = self._now, None
-        unserved, self._unserved = self._unserved, []
-        for slot in unserved:
-            self._queue(self.steps[slot])
 
     def _may_escalate(self, step: Step) -> bool:
         """Only what has a type can be seen not to fit it."""
@@ -602,4 +589,4 @@ class ControlUnit(Outlook):
         self._work.events.append(happened)
 
 
-__all__ = ["ABORTED", "ControlUnit", "EvaluatorOf", "Work", "preview"]
+__all__ = ["ABORTED", "ControlUnit", "EvaluatorOf", "Work"]

@@ -144,7 +144,7 @@ class Files:
                 path = writable(call.text("path"))
                 label = total_label(call.operands["text"])
                 content = _encoded(path, call.text("text"))
-                return Reply(_path_value(path), (NewFile(path, content, label),))
+                return Reply(Scalar(path, PROGRAM), (NewFile(path, content, label),))
         return await self._copy(call, move=call.signature.function == "move")
 
     async def read_version(self, call: Call) -> str | None:
@@ -291,7 +291,7 @@ class Files:
         source, target = clean(call.text("source")), writable(call.text("target"))
         if move:
             source = writable(source)
-        if target != source and await self._held.latest(target) is not None:
+        if target != source and await self._held.maker(target) not in ("", call.slot):
             raise DeviceError(
                 "target_taken",
                 f"this run has already made a file {target!r}",
@@ -302,7 +302,8 @@ class Files:
         made = [NewFile(target, found.content, found.label)]
         if move and source != target:
             made.append(NewFile(source, None, found.label))
-        return Reply(_path_value(target), tuple(made))
+        done = PROGRAM.steer(found.label).steer(_shape(target))  # that it could be
+        return Reply(Scalar(target, done), tuple(made))
 
 
 def _shape(pattern: str) -> Label:
@@ -374,10 +375,6 @@ def _encoded(path: str, text: str) -> bytes:
             f"Character {problem.start} is half of a surrogate pair.",
             "Look at the step that made the text.",
         ) from problem
-
-
-def _path_value(path: str) -> Value:
-    return Scalar(path, PROGRAM)
 
 
 def _utf8(path: str, content: bytes) -> str:

@@ -80,6 +80,9 @@ class RunFiles(Protocol):
 
     async def deleted(self, path: str) -> bool: ...
 
+    async def maker(self, path: str) -> str:
+        """Slot of the step that made the run's newest version; empty where the run has none."""
+
     async def versions(self) -> dict[str, Version]:
         """All that the run wrote or removed, by path, sorted; however many, it is one question."""
 

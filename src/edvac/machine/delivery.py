@@ -58,10 +58,11 @@ def changes(store: Store, run: str, target: Path, *, rows: int = SHOWN) -> list[
     found = []
     versions = newest(store.file_versions(run))
     moves = _moves(versions, target)
+    moved = set(moves.values())
     for version in versions:
         before = _content(target, version.path)
         if version.deleted:
-            if before is not None and version.path not in moves.values():
+            if before is not None and version.path not in moved:
                 found.append(Change(version.path, "removed", 0, ""))
             continue
         after = store.read_file(run, version.path)

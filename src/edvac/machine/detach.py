@@ -18,7 +18,8 @@ import msgspec
 from edvac.core.errors import EdvacError, TransientError
 from edvac.store.store import DIRECTORY
 
-COMMAND = (sys.executable, "-m", "edvac")
+# -P: the directory that it runs in holds the user's files and must not supply modules.
+COMMAND = (sys.executable, "-P", "-m", "edvac")
 PIPE = "EDVAC_HANDSHAKE"  # number of the descriptor that the starter listens at
 LOGS = "logs"
 _LONGEST = 65_536  # bytes of a report

@@ -132,7 +132,7 @@ class Driver:
             await self._end_tasks()
 
     def _waits_in_vain(self) -> bool:
-        """Only a person can help, and none can be reached from here."""
+        """Only a person or a model can help, and none can be reached from here."""
         if self._stop or self._outcomes or self._answers or self._next_letter() is not None:
             return False
         here = {

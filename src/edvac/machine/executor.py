@@ -32,8 +32,10 @@ from edvac.device import Call, Device
 from edvac.machine.ledger import Ledger, decoder_of, read_entry
 from edvac.processor import Processor
 from edvac.processor.presence import Presence
+from edvac.store import Record as StoredRecord
 from edvac.store import Store
 
+SUSPECT = (TransientError, ConfigError, ModelFileError)  # may be no fault of the step
 NEVER_REUSED = frozenset({"files"})  # as cheap to do as to look up
 
 
@@ -63,15 +65,14 @@ class Executor:
         self._devices = devices
         self._processor = processor
         self._escalate = execution.escalate
-        self._presence = {False: Presence(processor)}
-        if execution.escalate is not None:
-            self._presence[True] = Presence(execution.escalate)
+        self._presence = Presence(processor)
+        self._escalate_presence = Presence(execution.escalate or processor)
         self._ledger = ledger
         self._clock = clock
         self._run = execution
 
     async def execute(self, intent: Intent) -> Outcome:
-        """One attempt. Every expected failure comes back as data.
+        """One attempt, as the control unit counts. Every expected failure comes back as data.
 
         Where a model step would fail for a reason that may lie with the processor, that is asked
         something harmless. If it does not answer either, the step has not been tried; if it does,
@@ -82,7 +83,8 @@ class Executor:
             return outcome
         if outcome.retry and not intent.last:
             return outcome
-        if await self._is_away(intent):
+        presence = self._escalate_presence if intent.escalated else self._presence
+        if await presence.away():
             return replace(outcome, away=True)
         return await self._attempt(intent)
 
@@ -97,14 +99,10 @@ class Executor:
             suspect = True
         except EdvacError as error:
             failure = Failure.of(error, seconds=self._clock.now() - start)
-            suspect = isinstance(error, TransientError | ConfigError | ModelFileError)
+            suspect = isinstance(error, SUSPECT)
         suspect = suspect and intent.call.signature.device == "llm"
         touched = intent.access.reads + intent.access.writes
         return replace(failure, suspect=suspect, seen=await self._run.behind(touched))
-
-    async def _is_away(self, intent: Intent) -> bool:
-        escalated = intent.escalated and self._escalate is not None
-        return await self._presence[escalated].away()
 
     def _with_read(self, intent: Intent, outcome: Outcome) -> Outcome:
         """With the hashes of the input files that the step read: a later run may ask for them."""
@@ -149,8 +147,8 @@ class Executor:
         return replace(value, raw=await self._ledger.call(put))
 
     async def _model(self, intent: Intent, start: float) -> Outcome:
-        escalated = intent.escalated and self._escalate is not None
-        processor = self._escalate if escalated and self._escalate else self._processor
+        processor = (self._escalate if intent.escalated else None) or self._processor
+        escalated = processor is self._escalate
         await processor.open()
         request = assemble(intent, self._run.run, self._seed(intent.slot), self._run.task)
         answer = await processor.complete(request, self._on_text(intent.slot))
@@ -215,7 +213,10 @@ class Executor:
         known = await self._reuse(_escalated_key(key))
         if known is None:
             return None
-        await self._escalate.open()
+        try:
+            await self._escalate.open()
+        except SUSPECT:
+            return None
         return known if known.model == self._escalate.identity else None
 
     async def _reuse(self, key: str) -> Result | None:
@@ -223,14 +224,17 @@ class Executor:
             record = store.reuse_get(key)
             if record is None:
                 return None
+            try:
+                return reused(store, record)
+            except DamageError:
+                return None  # damaged, or removed at this moment: made anew, it is stored anew
+
+        def reused(store: Store, record: StoredRecord) -> Result | None:
             entry = read_entry(decoder_of(store), record)
             if entry.value is None or isinstance(entry.value, Failed):
                 return None
-            try:
-                for text in lazy_texts(entry.value):
-                    store.get_blob(text.ref)
-            except DamageError:
-                return None  # made anew, it is stored anew
+            for text in lazy_texts(entry.value):
+                store.get_blob(text.ref)
             return Result(
                 entry.value,
                 prompt=tuple(store.segment(name) for name in entry.prompt),
@@ -276,4 +280,4 @@ def _how(intent: Intent, *, escalated: bool, model: str) -> tuple[str, ...]:
     """What is to be said of how a value came about."""
     if escalated:
         return (f"made by the escalate model {model}, after two answers that did not fit",)
-    return ("answered only after a repair",) if intent.attempt > 1 and intent.complaint else ()
+    return ("answered only after a repair",) if intent.complaint else ()

@@ -1,4 +1,4 @@
-"""Calling the user's own command when a run waits for a person.
+"""Calling the user's own command when a run waits for a person, a budget or a model.
 
 It is told which run and how many questions, never what they say: those words come from documents,
 and where the command sends them nobody knows.
@@ -19,7 +19,8 @@ TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What is told: the run and how many questions are open; none where its budget is spent."""
+    """What is told: the run and how many questions are open; none where it waits for a budget or a
+    model."""
 
     run: str
     questions: int

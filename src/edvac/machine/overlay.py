@@ -29,6 +29,10 @@ class Overlay:
         found = await self._ledger.call(lambda store: store.file_latest(self._run, path))
         return found is not None and found.deleted
 
+    async def maker(self, path: str) -> str:
+        found = await self._ledger.call(lambda store: store.file_latest(self._run, path))
+        return found.slot if found is not None and not found.deleted else ""
+
     async def versions(self) -> dict[str, Version]:
         def read(store: Store) -> dict[str, Version]:
             found = newest(store.file_versions(self._run))

@@ -47,6 +47,7 @@ class _Fold:
     answered: Counter[str] = field(default_factory=Counter)
     asked: set[str] = field(default_factory=set)
     edited: bool = False
+    lost: set[str] = field(default_factory=set)  # begun, and given up without knowing
     personal: set[str] = field(default_factory=set)  # steps that ask a person
 
     def take(self, entry: Entry) -> None:
@@ -71,6 +72,9 @@ class _Fold:
             self.escalated[entry.slot] = _digest(entry)
 
     def _outcome(self, entry: Entry, known: StoredOutcome) -> None:
+        self.lost.discard(entry.slot)
+        if entry.slot in self.begun and given_up(known):
+            self.lost.add(entry.slot)
         self.begun.discard(entry.slot)
         self.escalated.pop(entry.slot, None)
         if entry.slot in self.personal and not isinstance(known.value, Failed):
@@ -95,8 +99,8 @@ class _Fold:
         self.edited = True
         self.blocked.clear()
         for slot in slots:
-            gone = self.outcomes.pop(slot, None)
-            if gone is not None and given_up(gone):
+            self.outcomes.pop(slot, None)
+            if slot in self.lost:
                 self.begun.add(slot)
 
 

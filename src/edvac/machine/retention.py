@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edvac.core.errors import LeaseError
+from edvac.core.errors import LeaseError, UsageError
 from edvac.machine.detach import log_path
 from edvac.store import Store
 
@@ -30,8 +30,8 @@ def forget_expired(store: Store, keep_days: int, wall: float) -> list[str]:
         if info.closed is not None and info.closed < wall - keep_days * DAY_S:
             try:
                 store.forget_run(info.id)
-            except LeaseError:
-                continue  # somebody goes on with it just now
+            except (LeaseError, UsageError):
+                continue  # somebody goes on with it just now, or has removed it
             log_path(store.workspace, info.id).unlink(missing_ok=True)
             removed.append(info.id)
     return removed

@@ -54,9 +54,11 @@ class EmbeddedProcessor:
             ModelFileError: the file is not the model that it should be.
         """
         async with self._opening:
-            if self._client is None or self._client.gone:
-                await self.close()
-                self._client = await self._connect()
+            old = self._client
+            if old is None or old.gone:
+                self._client = await self._connect()  # until then the old one names the model
+                if old is not None:
+                    await old.close()
 
     async def _connect(self) -> EngineClient:
         client = await connect_or_start(self._spec, self._progress)
