@@ -344,10 +344,9 @@ class ControlUnit(Outlook):
         text = verdict.text if isinstance(verdict, Ask) else ""
         address = step.call.address
         if doubtful:
-            begun = (
-                f"{address} ({step.call.op}) was begun before, and nobody knows whether it took "
-            )
-            text = f"{begun}effect. Do it (again)? {text}".rstrip()
+            begun = f"{address} ({step.call.op}) was begun before"
+            doubt = f"{begun}, and nobody knows whether it took effect. Do it (again)?"
+            text = f"{doubt} {text}".rstrip()
         question = event.Question(slot=step.slot, address=address, text=text, options=["yes", "no"])
         if step.question not in self._replay.asked:
             self._work.records.append(Record.asked(step, question, doubt=doubtful))
