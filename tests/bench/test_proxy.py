@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
 
 from fake_endpoint import Fake, running
 
-from edvac.bench.proxy import PROBE, metered
+from edvac.bench.proxy import metered
+from edvac.processor.abilities import PROBE
 
 
 def ask(url: str, text: str, *, stream: bool = False) -> str:

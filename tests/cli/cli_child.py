@@ -5,14 +5,24 @@ Usage: cli_child.py DELAY ARGUMENT..."""
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
+from edvac.core import event
+from edvac.core.errors import ConfigError
 from edvac.machine import detach, every, processors
+from edvac.machine.settings import Settings
 from edvac.processor.scripted import ScriptedProcessor
 
 DELAY = float(sys.argv[1])
 
 
-def choose(settings: object, emit: object = None) -> ScriptedProcessor:
+def choose(
+    settings: Settings, emit: Callable[[event.Event], None] = lambda _: None
+) -> ScriptedProcessor:
+    """As a cold engine: it says how far it has come before anything else is said."""
+    if settings.model == "missing":
+        raise ConfigError("model_missing", "the model missing is not on this machine")
+    emit(event.Stage(name="loading the model", done=1, total=2))
     return ScriptedProcessor(lambda request: "hello", delay_s=DELAY)
 
 

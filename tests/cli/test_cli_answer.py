@@ -100,13 +100,59 @@ def test_a_table_goes_out_as_csv_and_comes_back(asking: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "\0\0", "number\n1\n", "{", "[1]", "[[]]", '{"questions": 3}', "number,answer\nx,yes\n"],
+    ("text", "why"),
+    [
+        ("", "the columns number and answer"),
+        ("\0\0", ""),
+        ("number\n1\n", "the columns number and answer"),
+        ("1=yes\n", "the columns number and answer"),
+        ("Nummer;Antwort\n1;yes\n", "the columns number and answer"),
+        ("{", ""),
+        ("[1]", ""),
+        ("[[]]", ""),
+        ('{"questions": 3}', ""),
+        ('[{"number": 1, "said": "yes"}]', 'no question in it has an "answer"'),
+        ('[{"answer": "yes"}]', ""),
+        ("number,answer\nx,yes\n", "'x' is no number"),
+        ("number,answer\n1,yes\n1,no\n", "two answers"),
+    ],
 )
-def test_a_file_that_holds_no_answers(asking: Bench, text: str) -> None:
+def test_a_file_that_holds_no_answers(asking: Bench, text: str, why: str) -> None:
     asking.write("a.csv", text)
     done = asking("answer", "--from", "a.csv")
-    assert done.code in (0, 2)
+    assert done.code == 2 and "[answers_malformed]" in done.err and why in done.err
+    assert len(questions(asking)) == 3
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_table_as_a_spreadsheet_writes_it(asking: Bench, mark: str) -> None:
+    rows = [["number", "question", "answer"], ["1", "Keep it, or not?", "no"], ["2", "", ""]]
+    text = "\r\n".join(mark.join(f'"{cell}"' for cell in row) for row in rows)
+    (asking.root / "a.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert "answered for 2 steps; 2 questions left" in asking("answer", "--from", "a.csv").out
+
+
+def test_a_table_without_answers_yet_says_so(asking: Bench) -> None:
+    asking.write("a.csv", asking("answer", "--csv").out)
+    assert "answered for 0 steps; 3 questions left" in asking("answer", "--from", "a.csv").out
+
+
+def test_a_file_that_cannot_be_read(asking: Bench) -> None:
+    done = asking("answer", "--from", "gone.csv")
+    assert done.code == 2 and "[answers_unreadable]" in done.err
+    assert "No such file" in done.err and "CSV or JSON" in done.err
+    (asking.root / "a.csv").write_bytes("number,answer\n2,Zoë\n".encode("cp1252"))
+    done = asking("answer", "--from", "a.csv")
+    assert done.code == 2 and "[answers_unreadable]" in done.err and "Save it as UTF-8" in done.err
+
+
+@pytest.mark.parametrize(
+    "flags", [["1=yes"], ["--all", "yes"], ["--from", "a.csv"], ["--resume"], ["--json"]]
+)
+def test_questions_as_csv_take_no_answers(asking: Bench, flags: list[str]) -> None:
+    run = asking("ps", "--json").document["runs"][0]["id"]
+    done = asking("answer", run, *flags, "--csv")
+    assert done.code == 2 and "[answers_as_csv]" in done.err and "number,question" not in done.out
     assert len(questions(asking)) == 3
 
 

@@ -60,6 +60,18 @@ def test_a_run_goes_on_after_its_starter_and_says_where_its_log_is(edvac: Bench)
     assert not log.exists()
 
 
+def test_json_of_what_goes_on_by_itself_is_one_document(edvac: Bench) -> None:
+    edvac.write("q.edv", 'a = human.ask("Which?")\n')
+    said = child(edvac, "run", "q.edv", "--yes", "--detach", "--json")
+    assert set(json.loads(said.stdout)) == {"run", "log"}
+    assert "loading the model" in said.stderr, "how far it has come is told beside it"
+    until(edvac, lambda run: run["standing"] == "waiting")
+    edvac("answer", "--all", "x")
+    said = child(edvac, "resume", "--detach", "--json")
+    assert set(json.loads(said.stdout)) == {"run", "log"}
+    until(edvac, lambda run: run["state"] == "done")
+
+
 def test_a_terminal_that_goes_away_takes_no_detached_run_with_it(edvac: Bench) -> None:
     edvac.write("slow.edv", SLOW)
     terminal = Terminal(edvac.root, "run", "slow.edv", "--yes", "--detach", delay=8.0)

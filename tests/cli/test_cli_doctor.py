@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sqlite3
 import struct
 import tomllib
 from pathlib import Path
@@ -112,8 +113,39 @@ def test_an_endpoint_is_probed_once_and_again_when_asked(edvac: Bench, home: Pat
 def test_a_setting_that_is_wrong_is_a_finding(edvac: Bench, home: Path) -> None:
     edvac.write("edvac.toml", "modle = 5\n")
     done = edvac("doctor", "--json")
-    assert done.code == 6
+    assert done.code == 1, "the store is not damaged"
     assert [one for one in done.document["findings"] if one["name"] == "settings"]
+
+
+RUINED = """update record set payload = x'00' where id & 0xffffffff = 5
+            and id >> 32 = (select number from run where run.id = ?)"""
+
+
+@pytest.mark.parametrize("harm", ["gone", "no store", "one record"])
+def test_a_damaged_store_is_a_finding_among_the_others(edvac: Bench, home: Path, harm: str) -> None:
+    for limit in ("1", "2"):
+        assert edvac("run", "p.edv", "--yes", "--fresh", "--set", f"limit={limit}").code == 0
+    store = edvac.root / ".edvac" / "store.db"
+    bad, whole = [run["id"] for run in edvac("ps", "--json").document["runs"]]
+    if harm == "gone":
+        store.unlink()
+    elif harm == "no store":
+        store.write_bytes(b"this is no store at all" * 500)
+    else:
+        with sqlite3.connect(store) as db:
+            db.execute(RUINED, (bad,))
+        db.close()
+    done = edvac("doctor", "--json")
+    assert done.code == 6
+    findings = {one["name"]: one for one in done.document["findings"]}
+    assert {"processor", "memory", "workspace"} <= set(findings)
+    assert findings["workspace"]["state"] == "bad"
+    assert "Copy .edvac away first; see docs/how-to/recover.md." in findings["workspace"]["fix"]
+    if harm == "one record":  # what docs/how-to/recover.md promises
+        assert bad in findings["workspace"]["found"]
+        assert edvac("ps").code == 0 and edvac("show", whole).code == 0
+        assert edvac("apply", whole, "--output", "o").code == 0
+        assert edvac("show", bad).code == 6
 
 
 def test_files_in_every_cache(edvac: Bench, home: Path) -> None:

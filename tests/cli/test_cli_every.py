@@ -87,6 +87,9 @@ def test_a_start_that_fails_says_why(edvac: Bench, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(every, "COMMAND", (sys.executable, "-c", command))
     spec = every.Spec("hourly", "p.edv", [], str(edvac.root), "")
     assert every.start_detached(spec, "s 1").problem == "no model [c]"
+    command = "import sys; sys.exit('loading the model …\\nError: no such option')"
+    monkeypatch.setattr(every, "COMMAND", (sys.executable, "-c", command))
+    assert every.start_detached(spec, "s 1").problem == "Error: no such option"
     monkeypatch.setattr(every, "COMMAND", ("/does/not/exist",))
     assert "could not be started" in every.start_detached(spec, "s 1").problem
     assert detach.COMMAND != every.COMMAND

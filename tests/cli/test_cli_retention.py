@@ -95,6 +95,23 @@ def test_runs_older_than_keep_days_go_when_another_ends(
     assert states == ["done", "open"], "nor is the newest lost to a clock that is wrong"
 
 
+def test_a_program_goes_on_replacing_its_files_when_its_last_run_is_gone(
+    edvac: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = SystemClock().wall()
+    edvac.write("r.edv", PROGRAM)
+    edvac.write("inbox/a.txt", "a")
+    edvac.write("edvac.toml", "keep_days = 30\n")
+    for day, answer in enumerate(("first", "second", "third")):
+        monkeypatch.setattr(SystemClock, "wall", lambda self, d=day: begun + 40 * d * DAY)
+        edvac.answer = lambda request, said=answer: said
+        edvac("run", "p.edv", "--yes", "--fresh")  # what is newest is never removed
+        done = edvac("run", "r.edv", "--yes", "--fresh", "--output", "out")
+        assert done.code == 0, done.err
+        assert answer in (edvac.root / "out" / "notes.md").read_text()
+    assert len(edvac("ps", "--json").document["runs"]) == 2
+
+
 def test_without_the_setting_nothing_goes(edvac: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     assert edvac("run", "p.edv", "--yes").code == 0
     begun = SystemClock().wall()

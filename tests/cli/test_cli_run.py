@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cli_kit import PROGRAM, Bench
 
+from edvac.compiler.grammar import END
 from edvac.core import errors
 from edvac.machine import processors
 from edvac.machine.settings import Settings
@@ -16,6 +17,14 @@ from edvac.processor import FREE, Request
 from edvac.processor.scripted import ScriptedProcessor
 
 CHOOSE = processors.choose_processor
+
+
+PLAN = 'files.write("zebra.txt", "a")'
+
+
+def plans(request: Request) -> str:
+    """A planner that writes one statement, then the end of the program."""
+    return END if PLAN in str(request) else PLAN
 
 
 def fails_on_beta(request: Request) -> str:
@@ -76,12 +85,86 @@ def test_a_program_from_standard_input(edvac: Bench) -> None:
     assert "2 steps finished" in done.err
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Read the invoices in the inbox\nand write totals\n",
+        "Total the invoices (those of May) per vendor",
+        "Do this:\n- read the inbox\n- write totals, vendor = name\n",
+        "For each invoice in the inbox:\n  write a line\n",
+        "for each invoice in the inbox:\n  write a line\n",
+        "Input: inbox\nOutput: totals",
+        "Invoice(s) per vendor",
+        "Summarise",
+        "notes or mails",
+        "the price is >= 5 and x == y\n",
+    ],
+)
+def test_words_on_standard_input_are_a_task(edvac: Bench, text: str) -> None:
+    edvac.answer = plans
+    done = edvac("run", "-", "--plan-only", stdin=text)
+    assert (done.code, done.out.rstrip()) == (0, PLAN), done.err
+    assert "[syntax]" in edvac("check", "-", stdin=text + "!").out, "check takes programs alone"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = (\n",
+        'a, b = files.read("x" 1)\n',
+        'files.write("a.txt" "a"',
+        "for p in files.list(:\n    y\n",
+        "if x y:\n    z\n",
+        "def f(x) -> :  # so\n    z\n",
+        "x += 1 1\n",
+    ],
+)
+def test_a_wrong_program_on_standard_input_is_no_task(edvac: Bench, text: str) -> None:
+    done = edvac("run", "-", "--yes", stdin=text)
+    assert done.code == 2 and "line 1" in done.err and not edvac.processors
+    assert edvac("run", "-", "--yes", stdin=" \n").code == 2, "nothing is no task"
+
+
 def test_plan_only_prints_the_program_and_stores_nothing(edvac: Bench) -> None:
     done = edvac("run", "p.edv", "--plan-only")
     assert (done.code, done.out) == (0, PROGRAM)
     assert edvac("run", "p.edv", "--plan-only", "--json").document == {"program": PROGRAM}
     assert not edvac.stored
     assert not edvac.processors, "no model is needed to print a program"
+
+
+def test_plan_only_of_a_task_is_one_json_document(edvac: Bench) -> None:
+    edvac.answer = plans
+    done = edvac("run", "Write a file", "--plan-only", "--json")
+    assert done.code == 0, done.err
+    assert done.document["program"].rstrip() == PLAN
+    assert f"1 {PLAN}" in done.err, "lines of the plan are told beside it"
+
+
+def test_what_may_not_be_replaced_is_left_and_the_run_is_told_of(edvac: Bench) -> None:
+    edvac.write("result/limit.txt", "mine")
+    done = edvac("run", "p.edv", "--yes", "--output", "result")
+    assert done.code == 1, "it ran"
+    assert "is done after" in done.err and "make it real with `edvac apply" in done.err
+    assert "as it was" not in done.err and "edvac undo`" not in done.err
+    assert "[target_changed]" in done.err and "`edvac apply --force`" in done.err
+    assert (edvac.root / "result/limit.txt").read_text() == "mine"
+    noted = edvac("diff")
+    said = "note: limit.txt: a different file is already there; apply would refuse it"
+    assert noted.err.splitlines() == [said]
+    assert edvac("diff", "--patch").err.splitlines() == [said]
+    as_json = edvac("run", "p.edv", "--yes", "--output", "result", "--json")
+    assert as_json.code == 1
+    assert json.loads(as_json.out.splitlines()[-1])["error"]["code"] == "target_changed"
+    assert edvac("apply", "--force").code == 0
+    assert edvac("diff").err == ""
+
+
+def test_what_came_of_a_run_that_failed_in_part_can_be_taken_back(edvac: Bench) -> None:
+    edvac.answer = fails_on_beta
+    done = edvac("run", "p.edv", "--yes", "--output", "result")
+    assert done.code == 1 and (edvac.root / "result/limit.txt").exists()
+    assert "--retry" in done.err and "Take it back with `edvac undo" in done.err
 
 
 def test_events_as_json_lines(edvac: Bench) -> None:

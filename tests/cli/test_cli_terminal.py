@@ -151,6 +151,59 @@ def test_a_person_does_not_approve(edvac: Bench, answer: str, code: int) -> None
     assert "error: " in terminal.seen
 
 
+def test_the_cursor_comes_back_however_it_ends(edvac: Bench) -> None:
+    terminal = Terminal(edvac.root, "run", "p.edv", "--model", "missing")
+    terminal.until("Run it?")
+    terminal.type("y\n")
+    assert terminal.ended() == 2 and "model_missing" in terminal.seen
+    assert terminal.seen.rindex("\x1b[?25h") > terminal.seen.rindex("\x1b[?25l")
+    edvac.write("q.edv", 'a = human.ask("Which?")\nb = llm.write("x", files.read("inbox/a.txt"))\n')
+    assert edvac("run", "q.edv", "--yes", "--budget", "1").code in (4, 5)
+    flags = ("--detach", "--model", "https://api.example.com/v1#m", "--budget", "100000")
+    terminal = Terminal(edvac.root, "resume", *flags)
+    terminal.until("[o]nce")
+    terminal.type("o\n")
+    assert terminal.ended() == 0
+    shown, _, after = terminal.seen.partition("goes on by itself")
+    assert after and shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "left before it is said"
+
+
+@pytest.mark.parametrize(("stream", "flags"), [("stdout", ["--json"]), ("stderr", ["--plain"])])
+def test_a_reader_that_goes_away_stops_a_run_cleanly(
+    edvac: Bench, stream: str, flags: list[str]
+) -> None:
+    edvac.write("slow.edv", SLOW)
+    command = [sys.executable, CHILD, "1.5", "run", "slow.edv", "--yes", *flags]
+    run = subprocess.Popen(
+        command, cwd=edvac.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    read, other = run.stdout, run.stderr
+    if stream == "stderr":
+        read, other = other, read
+    assert read is not None and other is not None
+    while "a.txt" not in read.readline():
+        pass
+    read.close()
+    said = other.read()
+    other.close()
+    assert run.wait(30) == 130
+    assert ("`edvac resume` goes on" in said) == (stream == "stdout") and "Traceback" not in said
+    assert edvac("ps", "--json").document["runs"][0]["standing"] == "interrupted"
+    assert edvac("resume").code == 0
+
+
+def test_a_reader_that_goes_away_before_steps_begin(edvac: Bench) -> None:
+    edvac.write("slow.edv", SLOW)
+    command = [sys.executable, CHILD, "0", "run", "slow.edv", "--yes", "--json"]
+    mine, theirs = os.pipe()
+    os.close(mine)
+    run = subprocess.run(
+        command, cwd=edvac.root, stdout=theirs, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(theirs)
+    assert run.returncode == 130 and "Traceback" not in run.stderr
+
+
 def test_ctrl_c_once_stops_cleanly_and_resume_goes_on(edvac: Bench) -> None:
     edvac.write("slow.edv", SLOW)
     terminal = Terminal(edvac.root, "run", "slow.edv", "--yes", delay=30.0)

@@ -73,7 +73,7 @@ class World:
         self.files = Files(self.roots, self.held)
         self.documents = Documents(self.files)
         self.databases = Databases(self.files)
-        self.processes = Processes(self.files, self.roots)
+        self.processes = Processes(self.files)
 
     async def call(self, op: str, *, timeout_s: float = 30.0, **operands: Any) -> Reply:
         call = make_call(op, timeout_s=timeout_s, **operands)

@@ -16,7 +16,7 @@ from device_kit import World, few_files, to_text
 from edvac.core.errors import DeviceError, ProcessorError
 from edvac.core.label import UNBOUNDED, Label
 from edvac.device import parser
-from edvac.device.reading import marks, serve
+from edvac.device.reading import marks, ocr, serve
 from edvac.device.reading.refusal import Unreadable
 from edvac.device.reading.source import MAX_WHOLE, Source
 from edvac.sandbox import Isolation, bubblewrap
@@ -365,6 +365,25 @@ def test_without_isolation_a_note_says_so(world: World, monkeypatch: pytest.Monk
     monkeypatch.setattr(bubblewrap, "probe", lambda: Isolation(False, "none here", "install it"))
     reply = world.do("doc.text", path="in/good.txt")
     assert "without a sandbox" in reply.notes[0]
+
+
+def test_the_version_asks_the_tesseract_that_reads_and_survives_a_broken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "system").mkdir()
+    for name, said in ("fake", "echo wrong"), ("system", 'test -z "$SECRET" && echo "real $1"'):
+        program = tmp_path / name / "tesseract"
+        program.write_text(f"#!/bin/sh\n{said}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "fake"), prepend=os.pathsep)
+    monkeypatch.setenv("SECRET", "x")
+    monkeypatch.setattr(ocr, "PATH", str(tmp_path / "system"))
+    assert parser.ocr_version() == "real --version/real --list-langs"
+    (tmp_path / "system" / "tesseract").write_text("#!/nowhere\n")
+    assert parser.ocr_version() == "tesseract ?"
+    (tmp_path / "system" / "tesseract").unlink()
+    assert parser.ocr_version() == ""
 
 
 def test_half_of_a_surrogate_pair_is_no_text() -> None:

@@ -26,7 +26,18 @@ def ask(answer: str, **operands: object) -> tuple[Scalar, list[tuple[str, str, l
 def test_the_answer_is_the_users_and_the_data_is_shown() -> None:
     value, seen = ask("yes", question="Pay?", options=["yes", "no"], data=[12, "to ann"])
     assert (value.data, value.label) == ("yes", USER)
-    assert seen == [("here", "Pay?\n12\nto ann", ["yes", "no"])]
+    assert seen == [("here", "Pay?\n  | 12\n  | to ann", ["yes", "no"])]
+
+
+def test_data_cannot_pass_for_the_words_of_edvac_nor_fill_the_screen() -> None:
+    hostile = "a bill\n? approve all of it [y/N]\r\x0bdone\u2028more"
+    _, seen = ask("yes", question="Pay?", data=[hostile])
+    lines = "a bill", "? approve all of it [y/N]", "", "done", "more"
+    assert seen[0][1].split("\n") == ["Pay?", *(f"  | {line}" for line in lines)]
+    _, seen = ask("yes", question="Pay?", data=["x" * 3_000_000, "y\n" * 99])
+    text = seen[0][1].split("\n")
+    assert len(text) == 22 and max(map(len, text)) < 210
+    assert text[-1] == "  (left out: 80 of 100 lines, 2,999,880 characters)"
 
 
 def test_without_options_any_text_will_do() -> None:

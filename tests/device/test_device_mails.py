@@ -101,6 +101,15 @@ def test_what_is_left_out_is_noted() -> None:
     assert notes == ["the header of message 1 is cut at 262,144 bytes"]
 
 
+def test_brackets_without_end_cost_one_header_and_not_the_mailbox() -> None:
+    hostile = b"From: " + b"(" * 3000 + b"\nTo: bo@b.c\nSubject: hi\n\nbody\n"
+    good = b"From: ada@a.b\nSubject: hi\n\nbody\n"
+    line = b"From a@b Thu Jan  1 00:00:00 2026\n"
+    found, notes = heads("m.mbox", Source.of(line + hostile + b"\n" + line + good))
+    assert [(one.sender, one.to) for one in found] == [("", ["bo@b.c"]), ("ada@a.b", [])]
+    assert notes == ["message 1: From cannot be read: too many brackets"]
+
+
 def test_too_many_mails_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_MAILS", 2)
     with pytest.raises(Unreadable, match="more than 2 mails"):

@@ -248,6 +248,16 @@ def test_rows_are_added_and_tables_and_files_made(world: World) -> None:
     assert ask(world, "SELECT count(*) AS n FROM t") == [{"n": 6}]
 
 
+def test_the_case_of_a_tables_name_does_not_count(world: World) -> None:
+    assert world.get("sql.insert", path="a.db", table="T", rows=[{"id": 77}]) == 1
+    row = {"id": 77, "name": "x"}
+    assert world.get("sql.update", path="a.db", table="T", rows=[row], key="id") == 1
+    assert ask(world, "SELECT name FROM t WHERE id = 77") == [{"name": "x"}]
+    assert world.get("sql.insert", path="a.db", table="É", rows=[{"id": 1}]) == 1
+    assert world.get("sql.insert", path="a.db", table="é", rows=[{"id": 2}]) == 1
+    assert ask(world, "SELECT id FROM é") == [{"id": 2}], "only ASCII letters are folded"
+
+
 # -- what differs ---------------------------------------------------------------------------------
 
 

@@ -99,6 +99,24 @@ def test_undo_leaves_everything_where_one_file_has_changed_since(
     assert not (target / "a.txt").exists()
 
 
+def test_what_a_removed_run_put_there_is_replaced_unless_it_was_edited(
+    bench: Bench, tmp_path: Path
+) -> None:
+    target = tmp_path / "out"
+    bench.run(WRITES)
+    delivered(bench, "apply", target)
+    with bench.open() as machine:
+        run = machine.find(None).id
+        machine.ledger.call_now(lambda store: store.remove_run(run))
+    (target / "sub" / "b.txt").write_text("edited")
+    bench.run(WRITES.replace("one", "new").replace("two", "new"))
+    with pytest.raises(UsageError, match=r"'sub/b\.txt' was left alone"):
+        delivered(bench, "apply", target)
+    (target / "sub" / "b.txt").write_text("two")
+    assert delivered(bench, "apply", target) == ["a.txt", "sub/b.txt"]
+    assert (target / "a.txt").read_text() == "new"
+
+
 def test_a_link_is_never_followed(bench: Bench, tmp_path: Path) -> None:
     outside, target = tmp_path / "outside", tmp_path / "out"
     outside.mkdir()

@@ -337,6 +337,34 @@ def test_an_apply_can_be_finished_or_undone_after_a_crash(kit: Any) -> None:
         kit.store.begin_apply("run-1", "/", [ApplyEntry("c", "ab" * 20, "d")])
 
 
+def test_what_was_applied_is_known_by_place_and_content_also_without_its_run(kit: Any) -> None:
+    lease = begin(kit)
+    gone = ApplyEntry("gone", kit.store.put_blob(b"old"), None)
+    kit.store.begin_apply("run-1", "/work", [ApplyEntry("a", None, "d1"), gone])
+    kit.store.finish_apply("run-1")
+    kit.store.begin_apply(
+        "run-1", "/work", [ApplyEntry("a", None, "d2"), ApplyEntry("b", None, "d")]
+    )
+    kit.store.mark_undone("run-1", "b")
+    places = [
+        (root, path, digest)
+        for root in ("/work", "/w")
+        for path in "ab"
+        for digest in ("d", "d1", "d2")
+    ]
+
+    def known() -> list[tuple[str, ...]]:
+        return [place for place in places if kit.store.was_applied(*place)]
+
+    assert known() == [("/work", "a", "d1"), ("/work", "a", "d2")]
+    kit.store.mark_undone("run-1")
+    assert known() == [("/work", "a", "d1")]
+    kit.store.release(lease)
+    kit.store.remove_run("run-1")
+    kit.reopen()
+    assert known() == [("/work", "a", "d1")] and kit.store.verify() == []
+
+
 def test_a_message_is_taken_once(kit: Any) -> None:
     begin(kit)
     kit.clock.advance(7)

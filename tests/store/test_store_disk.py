@@ -21,7 +21,7 @@ import edvac.store
 from edvac.core.errors import DamageError, InternalError, LeaseError, StoreError
 from edvac.core.label import USER, Label
 from edvac.core.seams import ManualClock
-from edvac.store import DURABILITY_POINTS, NewRecord, RunInfo, Schedule, Store, schema
+from edvac.store import DURABILITY_POINTS, ApplyEntry, NewRecord, RunInfo, Schedule, Store, schema
 from edvac.store.files import SystemFiles
 
 NOW = 1_000_000_000.0
@@ -169,6 +169,20 @@ def test_a_store_of_the_first_release_gets_its_schedules(
         assert store.schedules() == [] == store.verify()
         store.keep_schedule(Schedule("a", "{}", 1.0, ""))
         assert len(store.schedules()) == 1 and len(list(store.records("r"))) == 7
+
+
+def test_what_is_left_of_a_removed_run_is_sealed(tmp_path: Path) -> None:
+    filled(tmp_path)
+    with Store(tmp_path, owners=OneOwner()) as store:
+        store.begin_apply("r", "/work", [ApplyEntry("a", None, "d")])
+        store.remove_run("r")
+        assert store.was_applied("/work", "a", "d") and store.verify() == []
+    made = apsw.Connection(str(tmp_path / ".edvac/store.db"))
+    made.execute("UPDATE placed SET key = zeroblob(20)")
+    made.close()
+    with Store(tmp_path) as store:
+        assert [problem.code for problem in store.verify()] == ["row_damaged"]
+        assert not store.was_applied("/work", "a", "d")
 
 
 def test_an_older_format_is_brought_up_to_date(

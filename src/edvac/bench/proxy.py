@@ -5,46 +5,29 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import urlsplit
 
-PROBE = "Say hello."
+from edvac.processor.abilities import PROBE
+from edvac.processor.loopback import Answers, Handler, serving
 
 
-class Meter:
-    """What has gone through a proxy.
-
-    Attributes:
-        url: where clients send requests to.
-        answered: answers that the server gave, by the prompt.
-    """
+class Meter(Answers):
+    """What has gone through a proxy; answers are counted by their prompt."""
 
     def __init__(self, upstream: str) -> None:
+        super().__init__()
         self.upstream = urlsplit(upstream)
-        self.url = ""
-        self.answered: Counter[str] = Counter()
-        self._changed = threading.Condition()
 
-    def count(self, body: bytes) -> None:
+    def passed(self, body: bytes) -> None:
+        """The request with this body was answered."""
         try:
             messages = json.loads(body)["messages"]
         except (ValueError, KeyError, TypeError):
             return
         if messages[-1]["content"] != PROBE:
-            key = hashlib.blake2b(json.dumps(messages).encode(), digest_size=16).hexdigest()
-            with self._changed:
-                self.answered[key] += 1
-                self._changed.notify_all()
-
-    def wait(self, answers: int, timeout_s: float) -> None:
-        """Wait until there have been so many answers."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.answered.total() >= answers, timeout_s)
+            self.count(hashlib.blake2b(json.dumps(messages).encode(), digest_size=16).hexdigest())
 
     @property
     def repeated(self) -> int:
@@ -55,26 +38,12 @@ class Meter:
 def metered(upstream: str) -> Iterator[Meter]:
     """A proxy before `upstream` (``http://host:port``), until the block ends."""
     meter = Meter(upstream)
-
-    class Bound(_Handler):
-        here = meter
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Bound) as server:
-        meter.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield meter
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(_Handler, meter):
+        yield meter
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     here: Meter
-
-    def log_message(self, format: str, *args: Any) -> None:
-        del format, args
 
     def do_GET(self) -> None:
         self._pass_on(b"")
@@ -100,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(piece)
                 self.wfile.flush()
             if self.path.endswith("/chat/completions") and answer.status == 200:
-                meter.count(body)
+                meter.passed(body)
         except ConnectionError:
             return  # whoever asked was killed
         finally:

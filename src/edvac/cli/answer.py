@@ -55,6 +55,8 @@ def answer(run_id: str | None, pairs: tuple[str, ...], **flags: Any) -> int:
     if run_id is not None and "=" in run_id:
         pairs, run_id = (run_id, *pairs), None
     with open_store() as store:
+        if flags["as_csv"]:
+            _require_alone(pairs, flags)
         info = store.find_run(run_id)
         found = questions(store, info.id)
         if flags["as_csv"]:
@@ -70,7 +72,7 @@ def answer(run_id: str | None, pairs: tuple[str, ...], **flags: Any) -> int:
     if flags["as_json"]:
         document = {"run": info.id, "answered": decided, "running": bool(owner)}
         ui.out_json(document | {"questions": [_document(question) for question in left]})
-    elif decided:
+    elif decided or flags["source"] is not None:
         text = f"answered for {ui.counted(decided, 'step')}"
         text += f"; {ui.counted(len(left), 'question')} left"
         ui.out(text + ("; the run takes the answers up by itself" if owner else ""))
@@ -87,6 +89,26 @@ def _resume(run: str, flags: dict[str, Any]) -> int:
     given = {"--detach": flags["detach"], "--json": flags["as_json"]}
     args = [run, *(flag for flag, on in given.items() if on)]
     return int(resume.main(args=args, prog_name="edvac resume", standalone_mode=False) or 0)
+
+
+def _require_alone(pairs: tuple[str, ...], flags: dict[str, Any]) -> None:
+    """The table goes out or comes back: a script that asks for both would lose its answers."""
+    others = {
+        "NUMBER=ANSWER": bool(pairs),
+        "--all": flags["to_all"] is not None,
+        "--from": flags["source"] is not None,
+        "--resume": flags["go_on"],
+        "--detach": flags["detach"],
+        "--json": flags["as_json"],
+    }
+    given = [name for name, is_given in others.items() if is_given]
+    if given:
+        raise UsageError(
+            "answers_as_csv",
+            f"--csv does not go with {given[0]}",
+            "It prints the open questions, and takes no answers.",
+            "Print them first; give the answers with `edvac answer RUN --from FILE`.",
+        )
 
 
 def _given(
@@ -123,14 +145,7 @@ def _from_file(source: str) -> dict[int, str]:
     text = _read(source)
     given: dict[int, str] = {}
     try:
-        if text.lstrip()[:1] in ("{", "["):
-            document = json.loads(text)
-            rows = document.get("questions", document) if isinstance(document, dict) else document
-            if isinstance(rows, dict):
-                rows = [{"number": number, "answer": said} for number, said in rows.items()]
-        else:
-            rows = list(csv.DictReader(io.StringIO(text)))
-        for row in rows:
+        for row in _rows(text):
             said = row.get("answer")
             said = {True: "yes", False: "no"}[said] if isinstance(said, bool) else said
             if said not in (None, ""):
@@ -140,12 +155,49 @@ def _from_file(source: str) -> dict[int, str]:
     return given
 
 
+def _rows(text: str) -> list[dict[str, Any]]:
+    """Of a JSON document, or of a table as spreadsheets write it in one country or another.
+
+    Raises:
+        ValueError: it has neither numbers nor answers.
+    """
+    if text.lstrip()[:1] in ("{", "["):
+        document = json.loads(text)
+        rows = document.get("questions", document) if isinstance(document, dict) else document
+        if isinstance(rows, dict):
+            return [{"number": number, "answer": said} for number, said in rows.items()]
+        if rows and not any("answer" in row for row in rows):
+            raise ValueError('no question in it has an "answer"')
+        return list(rows)
+    for delimiter in ",;\t":
+        table = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+        if {"number", "answer"} <= set(table.fieldnames or ()):
+            return list(table)
+    raise ValueError("its first line does not name the columns number and answer")
+
+
 def _read(source: str) -> str:
-    with click.open_file(source, "rb") as file:
-        data: bytes = file.read(LARGEST + 1)
+    try:
+        with click.open_file(source, "rb") as file:
+            data: bytes = file.read(LARGEST + 1)
+    except OSError as problem:
+        raise UsageError(
+            "answers_unreadable",
+            f"the answers in {source!r} cannot be read",
+            f"{problem.strerror or problem}.",
+            "Name a CSV or JSON file, or - for standard input.",
+        ) from problem
     if len(data) > LARGEST:
         raise _malformed(f"{source!r} is larger than {ui.megabytes(LARGEST)}")
-    return data.decode("utf-8-sig")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise UsageError(
+            "answers_unreadable",
+            f"{source!r} is not UTF-8 text: byte {problem.start} does not fit",
+            "Nothing was answered.",
+            "Save it as UTF-8; spreadsheets call that `CSV UTF-8`.",
+        ) from problem
 
 
 def _add(given: dict[int, str], number: str, text: str) -> None:

@@ -56,6 +56,8 @@ def diff(
     with open_store() as store:
         info = store.find_run(run_id)
         target = _target(store, info.id, output)
+        for path, why in delivery.refused(store, info.id, target).items():
+            ui.err(ui.safe_line(f"note: {path}: {why}; apply would refuse it"))
         if as_patch:
             _print_patch(delivery.patch(store, info.id, target))
             return

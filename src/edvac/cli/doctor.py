@@ -14,9 +14,10 @@ import click
 
 from edvac.cli import local, ui
 from edvac.cli.local import Finding
-from edvac.core.errors import EXIT_DAMAGED
+from edvac.core.errors import EXIT_DAMAGED, EXIT_FAILED, EdvacError
 
 SYNCS = 20
+_COPY = "Copy .edvac away first; see docs/how-to/recover.md."
 
 
 @click.command()
@@ -41,7 +42,7 @@ def doctor(as_json: bool, reprobe: bool) -> int:
         *local.endpoints(reprobe=reprobe),
         *_workspace(),
     ]
-    bad = any(finding.state == "bad" for finding in findings)
+    bad = [finding.name for finding in findings if finding.state == "bad"]
     if as_json:
         ui.out_json({"healthy": not bad, "findings": [asdict(finding) for finding in findings]})
     else:
@@ -50,7 +51,9 @@ def doctor(as_json: bool, reprobe: bool) -> int:
             for line in (finding.fix, *finding.paste):
                 if line:
                     ui.out(f"{'':17} {line}")
-    return EXIT_DAMAGED if bad else 0
+    if "workspace" in bad:
+        return EXIT_DAMAGED
+    return EXIT_FAILED if bad else 0
 
 
 def _processor() -> Finding:
@@ -129,20 +132,22 @@ def _model() -> Finding:
 
 def _workspace() -> list[Finding]:
     from edvac.store import Store
+    from edvac.store.store import DATABASE, DIRECTORY, MARKER
 
     workspace = ui.workspace()
-    if not (workspace / ".edvac" / "store.db").exists():
+    if not any((workspace / DIRECTORY / name).exists() for name in (DATABASE, MARKER)):
         return [Finding("workspace", "ok", f"{workspace} (nothing has been run here yet)")]
-    with Store(workspace) as store:
-        problems = store.verify()
-        runs = len(store.runs(limit=100_000))
-    if not problems:
+    try:
+        with Store(workspace) as store:
+            problems = store.verify()
+            runs = 0 if problems else len(store.runs(limit=100_000))
+    except EdvacError as error:
+        what = f"{ui.because(error.what, error.why)} [{error.code}]"
+        return [Finding("workspace", "bad", what, f"{_COPY} {error.fix}".strip())]
+    if problems:
         return [
-            Finding(
-                "workspace", "ok", f"{workspace}: {ui.counted(runs, 'run')}, every record verified"
-            )
+            Finding("workspace", "bad", f"{one.where}: {one.what} [{one.code}]", _COPY)
+            for one in problems[:20]
         ]
-    return [
-        Finding("workspace", "bad", f"{one.where}: {one.what} [{one.code}]", "See docs/how-to.")
-        for one in problems[:20]
-    ]
+    whole = f"{workspace}: {ui.counted(runs, 'run')}, every record verified"
+    return [Finding("workspace", "ok", whole)]

@@ -122,7 +122,8 @@ def main(args: list[str] | None = None) -> Any:
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # Whoever read the output has enough; what is left must not fail on its way out.
+        # Whoever read what a command prints has enough; what is left must not fail on its way out.
+        # A run whose reader goes away is stopped by `cli.talk`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:

@@ -58,7 +58,7 @@ def _cancel(store: Store, run: str) -> None:
 def rm(run_ids: tuple[str, ...], as_json: bool) -> None:
     """Remove runs with their journal, prompts and files; what `apply` made stays.
 
-    What another run shares stays with that run.
+    What another run shares stays with that run. What was applied can then no longer be undone.
     """
     from edvac.machine.detach import log_path
 

@@ -45,6 +45,8 @@ _BUDGET_HELP = (
     "What the run may use: 100000 (tokens), 2.50USD, 10min, or several. What runs when it is spent "
     "still ends; the rest waits for `edvac resume --budget`."
 )
+_JSON_HELP = "Events as JSON lines on stdout; with --detach one document, and events on stderr."
+_OUTPUT_HELP = "Apply the files there when the run has ended, also where some of it failed."
 
 
 def _model(name: str, text: str) -> Any:
@@ -60,7 +62,7 @@ def common(command: Any) -> Any:
         click.option("--budget", multiple=True, metavar="AMOUNT", help=_BUDGET_HELP),
         click.option("--detach", is_flag=True, help="Go on without this terminal."),
         click.option("--yes", "-y", is_flag=True, help="Approve the plan without asking."),
-        click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout."),
+        click.option("--json", "as_json", is_flag=True, help=_JSON_HELP),
         click.option("--plain", is_flag=True, help="Plain lines instead of a live panel."),
         click.option("--debug", is_flag=True, hidden=True),
     ]
@@ -79,14 +81,18 @@ def common(command: Any) -> Any:
     metavar="[NAME=]DIRECTORY",
     help="A directory to read, under its own name or NAME. May be given several times.",
 )
-@click.option("--output", type=click.Path(path_type=Path), help="Apply the result there when done.")
+@click.option("--output", type=click.Path(path_type=Path), help=_OUTPUT_HELP)
 @click.option("--plan-only", is_flag=True, help="Print the program and stop.")
 @click.option("--sample", type=click.IntRange(min=1), help="Do so many items first, and show them.")
 @click.option("--fresh", is_flag=True, help="Take no results from earlier runs.")
 @click.option("--occurrence", default="", hidden=True)  # given by a schedule
 @common
 def run(task: str, **flags: Any) -> int:
-    """Run TASK: a task in words, or the path of a program (.edv); - reads from stdin."""
+    """Run TASK: a task in words, or the path of a program (.edv); - reads from stdin.
+
+    What comes from stdin is a program if it is Python or has lines that look like it (NAME = ...,
+    files.write(...), for NAME in ...:), and otherwise a task, of any number of lines.
+    """
     return _carry_out(flags, lambda command: command.run(task))
 
 
@@ -105,7 +111,10 @@ def resume(run_id: str | None, retry: bool, **flags: Any) -> int:
 def _carry_out(flags: dict[str, Any], work: Callable[[_Command], Coroutine[Any, Any, int]]) -> int:
     gc.set_threshold(*RUN_COLLECTS)
     command = _Command(flags)
-    return asyncio.run(command.talk.whole(work(command)))
+    try:
+        return asyncio.run(command.talk.whole(work(command)))
+    finally:
+        command.talk.view.__exit__(None, None, None)  # asking may have begun it anew
 
 
 def read_settings(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -154,7 +163,10 @@ class _Command:
         chosen["budget"] = ",".join(flags["budget"]) or None
         self._settings, _ = settings.load(self._workspace, chosen)
         self._given = parse_budget(flags["budget"], self._settings.currency)
-        self._view: View = choose(plain=flags["plain"], as_json=flags["as_json"])
+        one_document = flags["as_json"] and (flags["detach"] or flags.get("plan_only", False))
+        self._view: View = choose(
+            plain=flags["plain"] or one_document, as_json=flags["as_json"] and not one_document
+        )
         self.talk = Talk(self._view, flags.get("sample") or 0)
 
     async def run(self, task: str) -> int:
@@ -213,9 +225,7 @@ class _Command:
         job = await self._agreement().for_job(machine, job)
         if not self._flags["detach"]:
             return await self._drive(machine, job)
-        run = await machine.create(job)
-        self._view.__exit__(None, None, None)
-        return self._detach(run, [])
+        return self._detach(await machine.create(job), [])
 
     def _agreement(self) -> Agreement:
         return Agreement(self._settings, self.talk.asker, self._view, yes=self._flags["yes"])
@@ -223,6 +233,7 @@ class _Command:
     def _detach(self, run: str, flags: list[str]) -> int:
         from edvac.machine.detach import log_path, start
 
+        self._view.__exit__(None, None, None)
         log = log_path(self._workspace, run)
         start(["resume", run, "--plain", *flags], log)
         if self._flags["as_json"]:
@@ -233,7 +244,7 @@ class _Command:
         return errors.EXIT_DONE
 
     async def _plan_only(self, task: str, values: dict[str, str]) -> int:
-        roles = processors.choose_roles(self._settings, self._view.show)
+        roles = processors.choose_roles(self._settings, self.talk.show)
         try:
             with self._view:
                 await roles.plan.open()
@@ -286,11 +297,11 @@ class _Command:
             return None
         text = machine.known_program(task)
         if text is not None:
-            self._view.show(
+            self.talk.show(
                 event.Note(text="the plan of an earlier run is used; --fresh plans anew")
             )
             for number, line in enumerate(text.rstrip().split("\n"), 1):
-                self._view.show(event.PlanLine(text=line, number=number))
+                self.talk.show(event.PlanLine(text=line, number=number))
         return text
 
     async def resume(self, run_id: str | None, *, retry: bool) -> int:
@@ -326,7 +337,7 @@ class _Command:
         """The workspace with its model ready, and the view on it."""
         from edvac.machine import Machine
 
-        roles = processors.choose_roles(self._settings, self._view.show)
+        roles = processors.choose_roles(self._settings, self.talk.show)
         try:
             with self._view:
                 await roles.work.open()
@@ -348,8 +359,8 @@ class _Command:
         from edvac.device import CATALOGUE
         from edvac.processor.patient import Patient
 
-        patient = Patient(processor, lambda text: self._view.show(event.Note(text=text)))
-        return Planner(patient, CATALOGUE, self._view.show)
+        patient = Patient(processor, lambda text: self.talk.show(event.Note(text=text)))
+        return Planner(patient, CATALOGUE, self.talk.show)
 
     def _check(self, text: str, values: dict[str, str]) -> Plan:
         """Verify, and find the directories that the program reads."""
@@ -364,7 +375,7 @@ class _Command:
             return Plan(text, given_roots(self._flags["inputs"]))
         for name in missing_directories(program.touches, Path.cwd()):
             note = f"the program reads {name}/, and there is no such directory here"
-            self._view.show(event.Note(text=note, level="warning"))
+            self.talk.show(event.Note(text=note, level="warning"))
         return Plan(text, derived_roots(program.touches.reads, Path.cwd()))
 
     async def _approve(
@@ -382,8 +393,7 @@ class _Command:
         self._view.pause()
         with_text = replan is not None and not self._view.has_shown(plan.text)
         if self._flags["yes"]:
-            for line in describe(plan, with_text):
-                ui.err(line)
+            self.talk.say(describe(plan, with_text))
         else:
             approval = Approval(
                 self.talk.asker, describe, lambda text: self._check(text, values), replan
@@ -426,13 +436,26 @@ class _Command:
         from edvac.cli.summary import deliver, summarise
         from edvac.machine.retention import forget_expired
 
-        applied = deliver(machine, report)
-        days = self._settings.keep_days
+        applied: list[str] | None = None
+        refused: errors.EdvacError | None = None
+        try:
+            applied = deliver(machine, report)
+        except (errors.UsageError, errors.StoreError) as error:
+            refused = error
+        as_json, days = self._flags["as_json"], self._settings.keep_days
+        self.talk.say([] if as_json else summarise(machine, report, applied))
+        if refused is not None:
+            ui.report_error(refused, as_json=as_json)
         wall = machine.clock.wall()
         gone = machine.ledger.call_now(lambda store: forget_expired(store, days, wall))
-        if not self._flags["as_json"]:
-            for line in summarise(machine, report, applied) + ui.removed(gone, days):
-                ui.err(line)
+        self.talk.say([] if as_json else ui.removed(gone, days))
+        if refused is not None:  # it ran: only a damaged store is worse than files left alone
+            damaged = isinstance(refused, errors.DamageError)
+            return errors.EXIT_DAMAGED if damaged else errors.EXIT_FAILED
+        return self._exit_code(report)
+
+    @staticmethod
+    def _exit_code(report: Report) -> int:
         if report.spent:
             return errors.EXIT_BUDGET
         if report.state == "waiting" and report.away:

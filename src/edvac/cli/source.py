@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +11,19 @@ from pathlib import Path
 import click
 
 from edvac.cli import ui
-from edvac.core.errors import EXIT_USAGE, UsageError
+from edvac.core.errors import EXIT_USAGE, ProgramError, UsageError
+
+_STATEMENTS = (ast.Assign, ast.AugAssign, ast.For, ast.While, ast.If, ast.FunctionDef)
+_NAMES = r"[A-Za-z_]\w*(?:[ \t]*,[ \t]*\w+)*"
+# A line of a program that does not parse: NAME = ..., device.operation(..., for NAME in ...:
+_LIKE_CODE = re.compile(
+    rf"""^[ \t]*(?:
+        {_NAMES} [ \t]* [-+*/|]?=(?!=)
+        | [A-Za-z_]\w*\.\w+\(
+        | (?: for[ \t]+{_NAMES}[ \t]+in\b | (?:if|elif|else|while|def)\b ) .* :[ \t]*(?:\#.*)?$
+    )""",
+    re.MULTILINE | re.VERBOSE,
+)
 
 
 @dataclass(slots=True)
@@ -22,13 +36,14 @@ class Source:
 
 
 def read_source(task: str) -> Source:
-    """A task in words, a program file, or standard input."""
+    """A task in words, a program file, or either from standard input."""
     if task == "-":
         text = _stdin()
-        is_program = "\n" in text.strip() or "=" in text or "(" in text
-        return Source("", text) if is_program else Source(text.strip(), None)
-    path = Path(task)
-    if task.endswith(".edv"):
+        if is_program(text):
+            return Source("", text)
+        task = text.strip()
+    elif task.endswith(".edv"):
+        path = Path(task)
         try:
             return Source("", path.read_text(encoding="utf-8"), path)
         except (OSError, UnicodeDecodeError) as problem:
@@ -51,6 +66,22 @@ def read_source(task: str) -> Source:
     return Source(task, None)
 
 
+def is_program(text: str) -> bool:
+    """Is this meant as a program, though it may be wrong? Words may be Python by chance, so that
+    parsing alone says nothing: something has to be given a name, called or repeated."""
+    from edvac.program.source import read_source as read_program
+
+    try:
+        tree = read_program(text).tree
+    except ProgramError:
+        return _LIKE_CODE.search(text) is not None
+    return any(
+        isinstance(node, _STATEMENTS)
+        or (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute))
+        for node in ast.walk(tree)
+    )
+
+
 def _stdin() -> str:
     try:
         return sys.stdin.read()
@@ -64,6 +95,8 @@ PROGRAM = click.argument("program", type=click.Path(allow_dash=True))
 
 
 def _text(program: str) -> str:
+    if program == "-":
+        return _stdin()
     source = read_source(program)
     if source.text is None:
         raise UsageError(
@@ -76,7 +109,7 @@ def _text(program: str) -> str:
 @PROGRAM
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def check(program: str, as_json: bool) -> int:
-    """Check PROGRAM without running it: errors, warnings, and what it would touch."""
+    """Check PROGRAM (- reads stdin) without running it: errors, warnings, what it would touch."""
     from edvac.cli.plan import describe_touches
     from edvac.device import CATALOGUE
     from edvac.program import check as check_text

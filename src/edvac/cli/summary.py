@@ -42,8 +42,12 @@ def _opened(machine: Machine, run: str) -> dict[str, Any]:
     return body
 
 
-def summarise(machine: Machine, report: Report, applied: list[str]) -> list[str]:
-    """Lines for a person."""
+def summarise(machine: Machine, report: Report, applied: list[str] | None) -> list[str]:
+    """Lines for a person.
+
+    Args:
+        applied: files that were made real; None where that was refused.
+    """
     counts = report.counts
     text = f"run {report.run} is {report.state} after {seconds(report.seconds)}: "
     text += f"{counted(counts['finished'], 'step')} finished"
@@ -66,7 +70,8 @@ def summarise(machine: Machine, report: Report, applied: list[str]) -> list[str]
     ]
     lines += [f"  contacted: {contacts(history)}", *_other_models(history)]
     versions = machine.ledger.call_now(lambda store: newest(store.file_versions(report.run)))
-    target = _target(machine, report)
+    target = "" if applied is None else _target(machine, report)
+    applied = applied or []
     for version in versions:
         if version.deleted and target and version.path not in applied:
             continue  # made and taken away within the run
@@ -137,15 +142,15 @@ def _waiting(report: Report) -> list[str]:
 
 def _next_step(report: Report, pending: bool, applied: bool) -> list[str]:
     name = report.run
+    undo = [f"Take it back with `edvac undo {name}`."] if applied else []
     match report.state:
         case "waiting":
             return _waiting(report)
         case "interrupted" | "cancelled":
             return [f"Go on with `edvac resume {name}`."]
         case "partial":
-            return [
-                f"Mend the cause, then `edvac resume {name} --retry` does only what is missing."
-            ]
+            retry = f"Mend the cause, then `edvac resume {name} --retry` does only what is missing."
+            return [retry, *undo]
     if pending:
         return [f"See `edvac diff {name}`; make it real with `edvac apply {name}`."]
-    return [f"Take it back with `edvac undo {name}`."] if applied else []
+    return undo

@@ -5,6 +5,7 @@ signals to the driver.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Coroutine
@@ -55,7 +56,10 @@ class Talk:
         if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
             loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         try:
-            return await work
+            code = await work
+            if self._task is not None and self._task.cancelling():
+                raise asyncio.CancelledError  # what was shown last found nobody: see `show`
+            return code
         except asyncio.CancelledError:
             raise errors.Interrupted(
                 "interrupted",
@@ -77,7 +81,7 @@ class Talk:
             return await self._looks(machine)
 
         return Terminal(
-            self._show,
+            self.show,
             self._answer if asks else None,
             self._ask if asks else None,
             self.sample,
@@ -97,17 +101,31 @@ class Talk:
         finally:
             self.view.resume()
 
-    def _show(self, happened: event.Event) -> None:
+    def show(self, happened: event.Event) -> None:
+        """Show an event; where nobody reads any more, stop cleanly."""
         match happened:
             case event.RunOpened():
                 self._run = happened.run
                 self._handshake.ready()
             case event.StepFinished() if self.sample and happened.op.startswith("llm."):
                 self._results.append(f"  {happened.address}: {happened.preview}")
-        self.view.show(happened)
+        try:
+            self.view.show(happened)
+        except BrokenPipeError:
+            with contextlib.suppress(OSError):
+                ui.err("nobody reads the output any more: stopping; `edvac resume` goes on")
+            self._hang_up()
+
+    def say(self, lines: list[str]) -> None:
+        """The same for lines to a person."""
+        try:
+            for line in lines:
+                ui.err(line)
+        except BrokenPipeError:
+            self._hang_up()
 
     def _hang_up(self) -> None:
-        """The terminal is gone: a clean stop, in silence."""
+        """The terminal or the reader is gone: a clean stop, in silence."""
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nowhere, stream)
@@ -123,10 +141,11 @@ class Talk:
         """First signal: a clean stop. Second: now."""
         self._signals += 1
         if self._signals > 1:
-            self.view.__exit__(None, None, None)
-            ui.err("stopped at once; what was finished is kept. Go on with `edvac resume`.")
+            with contextlib.suppress(OSError):
+                self.view.__exit__(None, None, None)
+                ui.err("stopped at once; what was finished is kept. Go on with `edvac resume`.")
             os._exit(errors.EXIT_INTERRUPTED)
-        self.view.show(event.Note(text="stopping; once more to stop at once"))
+        self.show(event.Note(text="stopping; once more to stop at once"))
         if self._driver is not None:
             self._driver.stop("interrupted")
         elif self._task is not None:

@@ -85,7 +85,7 @@ def report_error(error: EdvacError, *, as_json: bool = False) -> int:
 
 
 def workspace() -> Path:
-    """The workspace in force: the nearest directory upwards that holds ``.edvac``, else here.
+    """The workspace in force: the nearest directory upwards with ``.edvac/store.db``, else here.
 
     Raises:
         UsageError: the current directory is gone.

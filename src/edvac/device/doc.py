@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib.metadata
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,7 +26,7 @@ from edvac.core.value import Scalar, Sequence, Value
 from edvac.device.content import Content
 from edvac.device.files import Files, clean
 from edvac.device.mails import MAIL, mail_of
-from edvac.device.parser import WORKERS, Parsed, Parsers, has_ocr, unread
+from edvac.device.parser import NO_SANDBOX, WORKERS, Parsed, Parsers, ocr_version, unread
 from edvac.device.parts import PART, place_of, stretches, value_of
 from edvac.device.port import Call, Reply
 from edvac.device.reading.place import Place
@@ -115,7 +114,7 @@ class Documents:
             raise _refused(path, answer, function)
         notes = list(answer.notes)
         if not bubblewrap.probe().available:
-            notes.append("read without a sandbox: there is none here (see `edvac doctor`)")
+            notes.append(NO_SANDBOX)
         return Reply(_value(function, answer, label), notes=tuple(notes))
 
     async def read_version(self, call: Call) -> str | None:
@@ -235,10 +234,4 @@ def _version() -> str:
             parts.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             pass
-    if has_ocr():
-        for option in ("--version", "--list-langs"):
-            done = subprocess.run(
-                ["tesseract", option], capture_output=True, timeout=10, check=False
-            )
-            parts.append(" ".join(done.stdout.decode(errors="replace").split()))
-    return "/".join(parts)
+    return "/".join([*parts, *filter(None, [ocr_version()])])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from edvac.core.errors import DeviceError
 from edvac.core.label import USER
 from edvac.core.schema import ANY, STR, ListOf
@@ -26,6 +29,9 @@ SIGNATURES = (
 )
 
 
+MAX_LINES, MAX_COLUMNS = 20, 200  # of data beside a question
+
+
 class Human:
     """The `human` device; `ask(address, text, options)` reaches the person."""
 
@@ -37,7 +43,7 @@ class Human:
 
     async def call(self, call: Call) -> Reply:
         shown = plain(call.operands["data"]) if "data" in call.operands else []
-        text = "\n".join([call.text("question"), *(str(part) for part in shown or [])])
+        text = "\n".join([call.text("question"), *_quoted(shown or [])])
         options = call.data("options")
         answer = await self._ask(call.address, text, options)
         if options and answer not in options:
@@ -48,3 +54,16 @@ class Human:
 
     async def read_version(self, call: Call) -> str | None:
         return None
+
+
+def _quoted(data: Iterable[Any]) -> list[str]:
+    """Data as quoted lines, for it may be a document's: without the mark it could pass for edvac's
+    own words, and in full it could fill the screen."""
+    lines = [line for part in data for line in str(part).splitlines() or [""]]
+    shown = [line[:MAX_COLUMNS] for line in lines[:MAX_LINES]]
+    left = sum(map(len, lines)) - sum(map(len, shown))
+    quoted = [f"  | {line}" for line in shown]
+    if left or len(lines) > MAX_LINES:
+        rows = len(lines) - len(shown)
+        quoted.append(f"  (left out: {rows:,} of {len(lines):,} lines, {left:,} characters)")
+    return quoted

@@ -8,8 +8,8 @@ checked like any hostile input.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import struct
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ import msgspec
 
 from edvac.core.errors import DeviceError, ProcessorError
 from edvac.device.content import Content
+from edvac.device.reading import ocr
 from edvac.device.reading.place import MailHead, Place
 from edvac.sandbox import Grant, Spec, bubblewrap, end, interpreter, start
 
@@ -27,6 +28,7 @@ BLOCK = 1 << 17  # bytes that it may ask for at once; of a whole document the fi
 MAX_READ = 16  # times the size of the document, in all
 SECONDS = 20  # of computing for a document, and one more for each
 PER_SECOND = 2_000_000  # bytes
+NO_SANDBOX = "read without a sandbox: there is none here (see `edvac doctor`)"
 WORKERS = 4  # processes; no more documents are begun at once, so none waits for a slow one's time
 
 _REQUEST = struct.Struct(">II")
@@ -197,9 +199,23 @@ async def _start() -> asyncio.subprocess.Process:
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
         cwd="/",
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+        env={"PATH": ocr.PATH, "LC_ALL": "C.UTF-8"},
     )
 
 
-def has_ocr() -> bool:
-    return shutil.which("tesseract", path="/usr/local/bin:/usr/bin:/bin") is not None
+def ocr_version() -> str:
+    """What tesseract here says of itself and its languages, which decides what it reads; empty
+    where there is none."""
+    found = ocr.program()
+    if found is None:
+        return ""
+    try:
+        said = [
+            subprocess.run(
+                [found, option], capture_output=True, timeout=10, check=False, env=ocr.ENV
+            ).stdout
+            for option in ("--version", "--list-langs")
+        ]
+    except (OSError, subprocess.TimeoutExpired):
+        return "tesseract ?"
+    return "/".join(" ".join(one.decode(errors="replace").split()) for one in said)

@@ -94,9 +94,8 @@ class Processes:
     signatures = SIGNATURES
     version = f"1/{sys.version_info.major}.{sys.version_info.minor}"
 
-    def __init__(self, files: Files, roots: Roots) -> None:
-        del roots  # everything is read through the files, so that what the run wrote counts
-        self._files = files
+    def __init__(self, files: Files) -> None:
+        self._files = files  # all is read through them, so that what the run wrote counts
 
     async def call(self, call: Call) -> Reply:
         bubblewrap.require()

@@ -7,6 +7,7 @@ nothing of SQLite's insides.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import importlib.metadata
 import math
@@ -17,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from edvac.core.errors import DeviceError
-from edvac.core.label import Label, combine
+from edvac.core.label import PROGRAM, Label, combine
 from edvac.core.schema import ANY, INT, STR, DictOf, ListOf
 from edvac.core.signature import Effect, Param, Role, Signature, address_param
 from edvac.core.value import Mapping, Scalar, Sequence, total_label
 from edvac.device.content import Content
 from edvac.device.files import Files, clean, writable
-from edvac.device.parser import WORKERS, Atom, Parsed, Parsers
+from edvac.device.parser import NO_SANDBOX, WORKERS, Atom, Parsed, Parsers
 from edvac.device.port import Call, NewFile, Reply
 from edvac.sandbox import bubblewrap
 
@@ -115,7 +116,7 @@ class Databases:
             await self._settled(path, content)
         if answer.error:
             raise refused(path, answer)
-        notes = () if bubblewrap.probe().available else (_NO_SANDBOX,)
+        notes = () if bubblewrap.probe().available else (NO_SANDBOX,)
         if op == "sql.query":
             return Reply(_table(answer, content.label), notes=notes)
         label = combine([content.label, *map(total_label, call.operands.values())])
@@ -125,7 +126,7 @@ class Databases:
     async def read_version(self, call: Call) -> str | None:
         path = clean(call.text("path"))
         async with self._opened(path, call.signature.op) as content:
-            return content.fingerprint()
+            return await asyncio.to_thread(content.fingerprint)
 
     async def close(self) -> None:
         await self._parsers.close()
@@ -133,13 +134,13 @@ class Databases:
     @asynccontextmanager
     async def _opened(self, path: str, op: str) -> AsyncIterator[Content]:
         if op == "sql.insert" and not await self._files.is_there(path):
-            yield Content.held(b"", Label.of(["program"]))
+            yield Content.held(b"", PROGRAM)
             return
         content = await self._files.open(path)
         try:
             if content.descriptor >= 0:
                 await self._refuse_open(path)
-                self._files.note_read(path, content.fingerprint())
+                self._files.note_read(path, await asyncio.to_thread(content.fingerprint))
             yield content
         except OSError as problem:
             raise _unreadable(path, f"{problem.strerror or problem}") from problem
@@ -170,9 +171,6 @@ class Databases:
                 beside.close()
             if begins and (suffix == "-wal" or begins == _JOURNAL):
                 raise _busy(path, f"{name!r} beside it holds changes that belong to it.")
-
-
-_NO_SANDBOX = "read without a sandbox: there is none here (see `edvac doctor`)"
 
 
 def _rows(call: Call) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 ==================== =========================================================================
 what                  needs
 ==================== =========================================================================
-instruction to a model integrity of operand and branch within the trusted principals
+instruction to a model whoever influenced the operand is trusted: the user or the program
+code                   the same
 address of a write     sources trusted, or made by a fixed rule from an input's name; or a plain
                       file name in a directory that the program spells, as the plan shows it
-code                   a literal of the program: sources are the program alone
 external effect        operands and branch trusted, or a person says yes
 anything else          nothing: untrusted data may be read, shown to a model and written to files
 ==================== =========================================================================
+
+Whether the step is reached may depend on anything, but for an external effect.
 
 An address may be *chosen* by untrusted data (a branch, a filter) but not *made* of it: explicit and
 implicit influence are kept apart in the label for this.

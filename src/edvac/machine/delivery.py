@@ -10,6 +10,7 @@ one by one. Directories that apply made stay.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,24 +193,41 @@ def _restorable(store: Store, root: Path, entry: ApplyEntry, *, force: bool) -> 
     return now
 
 
+def refused(store: Store, run: str, target: Path) -> dict[str, str]:
+    """Why `apply` would leave a file alone unless forced, as a clause; by path."""
+    differing = _differing(store, run, target, force=False)
+    return {version.path: why for version, _, why in differing if why}
+
+
 def _plan(store: Store, run: str, target: Path, *, force: bool) -> list[ApplyEntry]:
     entries = []
+    for version, found, why in _differing(store, run, target, force=force):
+        if why:
+            raise _changed(version.path, why)
+        blob = store.put_blob(found.content) if found is not None else None
+        mode = found.mode if found is not None else NEW_FILE
+        after = None if version.deleted else version.digest
+        entries.append(ApplyEntry(version.path, blob, after, mode))
+    return entries
+
+
+def _differing(
+    store: Store, run: str, target: Path, *, force: bool
+) -> Iterator[tuple[FileVersion, Present | None, str]]:
+    """Each file that is not yet as the run would leave it, what is there now, and why that may not
+    be replaced; empty where it may."""
     read: dict[str, str] | None = None
     for version in newest(store.file_versions(run)):
         found = look(target, version.path) if target.is_dir() else None
-        after = None if version.deleted else version.digest
-        if (fingerprint(found.content) if found is not None else None) == after:
+        now = fingerprint(found.content) if found is not None else None
+        if now == (None if version.deleted else version.digest):
             continue
+        why = ""
         if found is not None and not force:
             read = seen(store, run)[1] if read is None else read
-            known = read.get(version.path) == fingerprint(found.content)
-            if not known and not _ours(store, target, version, found):
-                changed = version.path in read
-                raise _changed(version.path, _SINCE_READ if changed else _ANOTHER)
-        blob = store.put_blob(found.content) if found is not None else None
-        mode = found.mode if found is not None else NEW_FILE
-        entries.append(ApplyEntry(version.path, blob, after, mode))
-    return entries
+            if read.get(version.path) != now and not _ours(store, target, version, found):
+                why = _SINCE_READ if version.path in read else _ANOTHER
+        yield version, found, why
 
 
 _SINCE_READ = "it has changed since the run read it"
@@ -218,15 +236,7 @@ _ANOTHER = "a different file is already there"
 
 def _ours(store: Store, target: Path, version: FileVersion, found: Present) -> bool:
     """Was the file that is there now put there by an earlier run, and untouched since?"""
-    root = str(target.resolve())
-    wanted = fingerprint(found.content)
-    for info in store.runs(limit=1000):
-        plan = store.applied(info.id)
-        if plan is None or plan.root != root:
-            continue
-        if any(e.path == version.path and e.after == wanted for e in plan.entries):
-            return True
-    return False
+    return store.was_applied(str(target.resolve()), version.path, fingerprint(found.content))
 
 
 def _wanted(store: Store, run: str, entry: ApplyEntry) -> bytes | None:
@@ -253,7 +263,7 @@ def _changed(path: str, why: str) -> UsageError:
         "target_changed",
         f"{path!r} was left alone",
         f"{why[0].upper()}{why[1:]}.",
-        "Look at `edvac diff`, then repeat with --force to replace it.",
+        "Look at `edvac diff`; `edvac apply --force` (or `edvac undo --force`) replaces it.",
     )
 
 

@@ -207,5 +207,6 @@ def start_detached(spec: Spec, occurrence: str) -> Started:
     if done.returncode == 0 and isinstance(answer.get("run"), str):
         return Started(run=answer["run"])
     error = answer.get("error") or {}
-    what = error.get("what") or done.stderr.strip() or f"exit status {done.returncode}"
+    said = done.stderr.strip().rpartition("\n")[2]  # what it says before is how far it came
+    what = error.get("what") or said or f"exit status {done.returncode}"
     return Started(problem=f"{what} [{error['code']}]" if "code" in error else what)

@@ -435,7 +435,7 @@ class _Session:
         self._documents = Documents(files)
         self.devices: dict[str, Device] = {"files": files, "doc": self._documents}
         self._databases = self.devices["sql"] = Databases(files)
-        processes = Processes(files, self._roots)
+        processes = Processes(files)
         self.devices |= {"python": processes, "shell": processes}
         self.devices["human"] = Human(terminal.ask or _nobody)
         self.devices |= machine.devices

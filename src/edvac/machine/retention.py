@@ -16,7 +16,8 @@ def forget_expired(store: Store, keep_days: int, wall: float) -> list[str]:
     their names.
 
     What can still go on stays however old it is, and so does the newest run: a clock that is wrong
-    by years must not empty a workspace of the run that has just ended.
+    by years must not empty a workspace of the run that has just ended. What a run applied can then
+    no longer be undone, but a later run still replaces it.
 
     Args:
         keep_days: 0 keeps everything.

@@ -29,7 +29,8 @@ MAX_RECORD = 64 * 1024  # bytes
 PROBE_TOKENS = 48
 THINKING_TOKENS = 1024  # for a probe of a model that thinks first
 _WORD = "edvac-7319"
-_HELLO = [{"role": "user", "content": "Say hello."}]
+PROBE = "Say hello."  # asked first
+_HELLO = [{"role": "user", "content": PROBE}]
 
 
 class Abilities(msgspec.Struct, frozen=True, kw_only=True):

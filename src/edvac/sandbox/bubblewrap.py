@@ -53,9 +53,10 @@ class Spec:
         argv: command, looked up inside.
         grants: mounts in this order, so that a later one may lie inside an earlier one.
         env: what the command sees, beside a few constants.
-        memory_mb: of each process, and of all together.
+        memory_mb: of each process; `run` sees to it that all together hold no more.
         cpu_s, files_mb: of each process, and of each file.
-        processes: all together, threads included where the kernel counts them.
+        processes: all together, where the kernel counts them, with threads; `run` counts them
+            in any case.
         scratch_mb: of ``/tmp`` and of ``/dev/shm``, which live in memory.
         output_mb: of stdout and of stderr; more ends the call.
     """
@@ -179,7 +180,8 @@ def _command(spec: Spec) -> Iterator[tuple[list[str], int]]:
 
 
 async def start(spec: Spec) -> asyncio.subprocess.Process:
-    """Start the command; whoever does ends it with `end`, and watches it.
+    """Start the command; whoever does ends it with `end`. What all its processes hold together is
+    not watched, as it is in `run`.
 
     Raises:
         SandboxError: no isolation here.

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from edvac.core.codec import INLINE_LIMIT
 from edvac.core.errors import DamageError, InternalError, StoreError, UsageError
 from edvac.core.seams import durability_point
@@ -34,6 +36,18 @@ _ENTRIES = sealed(
     "SELECT path, before, after, mode, state, SOUND FROM applied"
     " WHERE number = ? AND round = ? ORDER BY path",
     "applied",
+)
+_PUT_THERE = sealed(
+    "SELECT 1, SOUND FROM apply CROSS JOIN applied USING (number, round)"
+    " WHERE apply.root = ? AND applied.path = ? AND applied.after = ?"
+    " AND apply.phase <> 'undone' AND applied.state <> 'undone' LIMIT 1",
+    "apply",
+    "applied",
+)
+_PLACED = sealed("SELECT 1, SOUND FROM placed WHERE key = ?", "placed")
+_STANDING = (
+    "SELECT apply.root, applied.path, applied.after FROM apply JOIN applied USING (number, round)"
+    " WHERE number = ? AND after NOTNULL AND phase <> 'undone' AND applied.state <> 'undone'"
 )
 _MARKS = "SELECT id, files FROM record WHERE id > ? AND id < ? AND length(files) > 0"
 
@@ -83,6 +97,19 @@ def insert_file(execute: Execute, number: int, run: str, seq: int, entry: FileVe
             mark(run, seq, entry),
         ),
     )
+
+
+def place_key(root: str, path: str, digest: str) -> bytes:
+    """What is kept of a file that a run put into a directory once the run itself is removed."""
+    return bytes.fromhex(content_digest(msgspec.json.encode((root, path, digest))))
+
+
+def keep_placed(execute: Execute, number: int) -> None:
+    """Before a run is removed: its files in the user's directories stay known as edvac's."""
+    for row in execute(_STANDING, (number,)).fetchall():
+        key = place_key(*row)
+        execute("INSERT OR IGNORE INTO placed (key) VALUES (?)", (key,))
+        reseal(execute, "placed", "key = ?", (key,))
 
 
 def glob_pattern(glob: str) -> re.Pattern[str]:
@@ -238,6 +265,15 @@ class FilePart(Part):
                 "Run `edvac doctor`; compare the directory with a backup before anything else.",
             )
         return ApplyPlan(run, round_, root, phase, tuple(ApplyEntry(*row) for row in entries))
+
+    def was_applied(self, root: str, path: str, digest: str) -> bool:
+        """Has some run, which may be removed by now, put this content there and not taken it
+        back?"""
+        found = self._db.rows(_PUT_THERE, (root, path, digest))
+        found = sound("applied", found) or sound(
+            "placed", self._db.rows(_PLACED, (place_key(root, path, digest),))
+        )
+        return bool(found)
 
     def _mark(self, run: str, paths: Sequence[str], state: str) -> None:
         plan = self._current(run)

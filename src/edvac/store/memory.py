@@ -24,6 +24,7 @@ from edvac.store.filing import (
     check_version,
     file_missing,
     glob_pattern,
+    place_key,
     stage_file,
 )
 from edvac.store.journal import Staged, as_record, check_records, make_batch
@@ -70,6 +71,16 @@ class _Run:
         return self.records[-1].seq, bytes.fromhex(self.records[-1].hash)
 
 
+def _standing(run: _Run) -> set[bytes]:
+    """What it has put into directories and not taken back."""
+    return {
+        place_key(plan.root, entry.path, entry.after)
+        for plan in run.plans
+        for entry in plan.entries
+        if plan.phase != "undone" and entry.state != "undone" and entry.after is not None
+    }
+
+
 def _no_fault(_place: str) -> None:
     return None
 
@@ -96,6 +107,7 @@ class MemoryStore:
         self._reuse: dict[str, dict[int, tuple[str, int]]] = {}
         self._grants: dict[str, Grant] = {}
         self._schedules: dict[str, Schedule] = {}
+        self._placed: set[bytes] = set()
 
     def close(self) -> None:
         return None
@@ -178,6 +190,7 @@ class MemoryStore:
         if is_live(found.holder, self._clock.wall(), self._owners):
             raise refuse_taken(run, found.holder)
         self.fault("remove.before")
+        self._placed |= _standing(found)
         del self._runs[run]
         for table in self._reuse.values():
             table.pop(found.number, None)
@@ -390,6 +403,10 @@ class MemoryStore:
     def applied(self, run: str) -> ApplyPlan | None:
         live = [plan for plan in self._get(run).plans if plan.phase != "undone"]
         return live[-1] if live else None
+
+    def was_applied(self, root: str, path: str, digest: str) -> bool:
+        here = (_standing(run) for run in self._runs.values())
+        return place_key(root, path, digest) in self._placed.union(*here)
 
     def _current(self, run: str) -> ApplyPlan:
         plan = self.applied(run)

@@ -11,6 +11,7 @@ import msgspec
 from edvac.core.errors import InternalError, LeaseError, UsageError
 from edvac.core.seams import durability_point
 from edvac.store.chain import SEQ_BITS, first_link
+from edvac.store.filing import keep_placed
 from edvac.store.lease import Holder, at_work, is_live, may_take, refuse_stale, refuse_taken
 from edvac.store.model import Lease, RunInfo, State
 from edvac.store.owner import Process
@@ -191,6 +192,7 @@ class RunPart(Part):
                 raise refuse_taken(run, holder)
             first, last = number << SEQ_BITS, (number + 1) << SEQ_BITS
             execute("DELETE FROM record WHERE id >= ? AND id < ?", (first, last))
+            keep_placed(execute, number)
             execute("DELETE FROM run WHERE number = ?", (number,))
             durability_point("store.remove.before_commit")
         for table in (self._numbers, self._acknowledged, self._doubtful):

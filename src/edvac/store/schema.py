@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from edvac.core.errors import StoreError
 
 APPLICATION_ID = 0x45445643  # "EDVC"
-FORMAT = 3
+FORMAT = 4
 OLDEST = 2  # the first release's
 
 Execute: TypeAlias = Callable[..., Any]
@@ -140,7 +140,14 @@ def _schedules(execute: Execute) -> None:
     )
 
 
-MIGRATIONS: dict[int, Callable[[Execute], None]] = {0: _create, 2: _schedules}
+def _placed(execute: Execute) -> None:
+    """3 → 4: what runs that were removed put into real directories, as checksums only."""
+    execute(
+        "CREATE TABLE placed (key BLOB PRIMARY KEY, mark BLOB NOT NULL DEFAULT x'') WITHOUT ROWID"
+    )
+
+
+MIGRATIONS: dict[int, Callable[[Execute], None]] = {0: _create, 2: _schedules, 3: _placed}
 
 
 def migrate(execute: Execute) -> int:

@@ -23,6 +23,7 @@ _COLUMNS = {
     "inbox": "id, number, kind, payload, posted, taken",
     "permission": "id, shape, scope, expires, created",
     "schedule": "id, spec, created, fired, run, said",
+    "placed": "key",
 }
 TABLES = tuple(_COLUMNS)
 _encode = msgspec.msgpack.Encoder().encode

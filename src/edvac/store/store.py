@@ -78,7 +78,7 @@ class Store(MaintenancePart, NotePart):
                 "workspace_missing",
                 f"there is no directory {str(self.workspace)!r}",
                 "A workspace is a directory that exists.",
-                "Make it, or choose another with --workspace.",
+                "Make it, or work in another directory.",
             )
         self._files.make_dir(root)
         marked = self._files.size(root / MARKER) is not None

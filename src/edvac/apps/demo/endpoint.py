@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from edvac.processor.abilities import PROBE
+from edvac.processor.loopback import Answers, Handler, serving
+
 NAME = "written-beforehand"
-PROBE = "Say hello."
 LARGEST = 1_000_000  # bytes of a request
 DELAY_S = 0.4  # of an answer, so that there is something to watch
 
 
-class Endpoint:
-    """Answers the last message with a function.
-
-    Attributes:
-        url: for `--model`.
-    """
+class Endpoint(Answers):
+    """Answers the last message with a function."""
 
     def __init__(self, answer: Callable[[str], str], delay_s: float) -> None:
+        super().__init__()
         self._answer = answer
         self._delay_s = delay_s
-        self._answered = threading.Condition()
-        self._count = 0
-        self.url = ""
+
+    @property
+    def model(self) -> str:
+        """For `--model`."""
+        return f"{self.url}/v1#{NAME}"
 
     def answer(self, messages: list[dict[str, Any]]) -> str:
         asked = str(messages[-1].get("content", ""))
@@ -37,43 +36,17 @@ class Endpoint:
         time.sleep(self._delay_s)
         return self._answer(asked)
 
-    def counted(self) -> None:
-        """One more answer has left."""
-        with self._answered:
-            self._count += 1
-            self._answered.notify_all()
-
-    def wait(self, more: int, timeout_s: float) -> bool:
-        """Wait until so many more answers have left."""
-        with self._answered:
-            wanted = self._count + more
-            return self._answered.wait_for(lambda: self._count >= wanted, timeout_s)
-
 
 @contextmanager
-def serving(answer: Callable[[str], str], delay_s: float = DELAY_S) -> Iterator[Endpoint]:
+def answering(answer: Callable[[str], str], delay_s: float = DELAY_S) -> Iterator[Endpoint]:
     """The endpoint, on a free port of loopback, until the block ends."""
     endpoint = Endpoint(answer, delay_s)
-
-    class Bound(_Handler):
-        here = endpoint
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Bound) as server:
-        endpoint.url = f"http://127.0.0.1:{server.server_port}/v1#{NAME}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield endpoint
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(_Handler, endpoint):
+        yield endpoint
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     here: Endpoint
-
-    def log_message(self, format: str, *args: Any) -> None:
-        del format, args  # the terminal is for the tour
 
     def do_GET(self) -> None:
         if self.path == "/v1/models":
@@ -93,7 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
         except ConnectionError:
             return  # whoever asked was killed meanwhile
         if body["messages"][-1].get("content") != PROBE:
-            self.here.counted()
+            self.here.count()
 
     def _complete(self, body: Mapping[str, Any], text: str) -> None:
         asked = sum(len(str(message.get("content", ""))) for message in body["messages"])

@@ -11,15 +11,18 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import TypeAlias
 
-from edvac.apps.demo.endpoint import Endpoint, serving
+from edvac.apps.demo.endpoint import Endpoint, answering
 from edvac.core.errors import InternalError, UsageError
+from edvac.machine.detach import COMMAND
+from edvac.store import Store
+from edvac.store.store import DIRECTORY
 
 TASK = (
     "Read the bills in inbox/. Write vendor, number, day, total and file of each to bills.csv, the "
@@ -27,9 +30,17 @@ TASK = (
 )
 NOTE = "A short note on each of these bills"
 MARK = ".edvac-demo"  # in a directory that the tour made
+PROGRAM = "bills.edv"
+NAMED = 3  # files in the way that a message names
 KILL_AFTER = 4  # answers of the model
 WRITE_S = 0.1  # in which the last of them is written down
 LIMIT_S = 60.0  # of one command
+
+_Pipes: TypeAlias = tuple[int | None, int | None]  # standard output and standard error
+_SHOWN: _Pipes = None, None
+_CAUGHT: _Pipes = subprocess.PIPE, None
+_MERGED: _Pipes = subprocess.PIPE, subprocess.STDOUT
+_SILENT: _Pipes = subprocess.PIPE, subprocess.DEVNULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +75,47 @@ class Tour:
     shown: list[Shown] = field(default_factory=list)
 
     def prepare(self) -> None:
-        """Lay out the documents; an earlier tour's directory is made anew.
+        """Lay out the documents and a store, so that no workspace around it is used; an earlier
+        tour's directory is made anew.
 
         Raises:
-            UsageError: something else is there.
+            UsageError: something is there that no tour made.
         """
-        if self.place.exists() and not (self.place / MARK).exists() and any(self.place.iterdir()):
+        foreign = self._foreign()
+        if foreign:
+            some = ", ".join(foreign[:NAMED])
+            more = f" and {len(foreign) - NAMED} more" if len(foreign) > NAMED else ""
             raise UsageError(
                 "demo_place_taken",
-                f"{self.place} is there already, and is not from an earlier tour",
-                "The tour would mix its files with yours.",
-                "Name another directory: `edvac demo DIRECTORY`.",
+                f"{self.place} has files that are not an earlier tour's: {some}{more}",
+                "The tour begins with an empty directory and would remove them.",
+                "Move them away, or name another directory: `edvac demo DIRECTORY`.",
             )
         shutil.rmtree(self.place, ignore_errors=True)
-        (self.place / ".edvac").mkdir(mode=0o700, parents=True)
+        self.place.mkdir(parents=True, exist_ok=True)
+        Store(self.place).close()
         (self.place / MARK).touch()
         (self.place / "inbox").mkdir()
-        for entry in (_files() / "inbox").iterdir():
-            (self.place / "inbox" / entry.name).write_bytes(entry.read_bytes())
+        for name, content in _own().items():
+            if name != PROGRAM:
+                (self.place / name).write_bytes(content)
+
+    def _foreign(self) -> list[str]:
+        """What is there and no tour made, or was edited since."""
+        if not (self.place / MARK).exists():
+            return sorted(path.name for path in self.place.iterdir()) if self.place.exists() else []
+        own = _own()
+        found = {
+            path.relative_to(self.place).as_posix(): path
+            for path in self.place.rglob("*")
+            if path.is_symlink() or not path.is_dir()
+        }
+        return sorted(
+            name
+            for name, path in found.items()
+            if name != MARK and not name.startswith(f"{DIRECTORY}/")
+            if not (name in own and path.is_file() and path.read_bytes() == own[name])
+        )
 
     def run(self) -> None:
         """All of it.
@@ -89,18 +123,18 @@ class Tour:
         Raises:
             InternalError: a command failed that should not.
         """
-        with serving(_answer) as model:
+        with answering(_answer) as model:
             self._stops(model)
 
     def _stops(self, model: Endpoint) -> None:
-        chosen = f"--model={model.url}"
+        chosen = f"--model={model.model}"
         self.say(
             f"There are {len(list((self.place / 'inbox').iterdir()))} bills in {self.place}/inbox; "
             "one of them is hostile. The model of this tour runs on this machine and its answers "
             "were written beforehand; all else is real. A task becomes a program, and that is all "
             "that will happen:"
         )
-        self._do(["run", TASK, "--plan-only", chosen], into="bills.edv")
+        self._do(["run", TASK, "--plan-only", chosen], into=PROGRAM)
         self.say(
             "It can be read, edited and kept. Run it, and kill it with -9 after "
             f"{KILL_AFTER} answers:"
@@ -125,7 +159,7 @@ class Tour:
 
     def _line_of(self, word: str) -> int:
         """The line of totals.csv, as the run wrote it, in which a word stands."""
-        shown = self._quietly(["diff", "--json"])
+        shown = self._run("edvac diff --json", ["diff", "--json"], _SILENT)[1]
         for change in json.loads(shown)["changes"]:
             if change["path"] == "totals.csv":
                 added = [line for line in change["diff"].split("\n") if line.startswith("+")]
@@ -133,71 +167,82 @@ class Tour:
                 return found[0] if found else 1
         return 1
 
-    def _do(self, arguments: list[str], *, into: str = "", kill: Endpoint | None = None) -> str:
-        """Run a command and show it; what it printed where that was caught or went `into` a file.
+    def _do(self, arguments: list[str], *, into: str = "", kill: Endpoint | None = None) -> None:
+        """Run a command and show it; what it prints goes `into` a file.
 
         Raises:
-            InternalError: it failed, or did not end.
+            InternalError: see `_run`.
         """
         typed = " ".join(_quoted(one) for one in ["edvac", *arguments])
         typed += f" > {into}" if into else ""
         self.prompt(typed)
         start = time.monotonic()
-        catch = subprocess.PIPE if self.caught or into else None
-        beside = subprocess.STDOUT if not into else subprocess.DEVNULL
-        process = subprocess.Popen(
-            _command(arguments),
-            cwd=self.place,
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=catch,
-            stderr=beside if self.caught else None,
-            text=True,
-        )
-        try:
-            if kill is not None:
-                kill.wait(KILL_AFTER, LIMIT_S)
-                time.sleep(WRITE_S)
-                process.kill()
-            output, _ = process.communicate(timeout=LIMIT_S)
-        finally:
-            process.kill()
-            process.wait()
+        pipes = _MERGED if self.caught else _SHOWN
+        if into:
+            pipes = _SILENT if self.caught else _CAUGHT
+        status, output = self._run(typed, arguments, pipes, kill)
         if into:
             (self.place / into).write_text(output, encoding="utf-8")
         seconds = time.monotonic() - start
-        self.shown.append(Shown(typed, process.returncode, seconds, kill is not None, output or ""))
-        if process.returncode != 0 and kill is None:
-            raise InternalError(
-                "demo_broke",
-                f"`{typed}` ended with status {process.returncode}",
-                "The tour's commands should all succeed.",
-                f"Look at {self.place}, and please report this.",
-            )
-        return output or ""
+        self.shown.append(Shown(typed, status, seconds, kill is not None, output))
 
-    def _quietly(self, arguments: list[str]) -> str:
-        done = subprocess.run(
-            _command(arguments),
+    def _run(
+        self,
+        typed: str,
+        arguments: list[str],
+        pipes: _Pipes,
+        kill: Endpoint | None = None,
+    ) -> tuple[int, str]:
+        """The status of a command, and what it printed where that is caught.
+
+        Args:
+            kill: end it with -9 after so many more answers of this model.
+
+        Raises:
+            InternalError: it failed, or did not end.
+        """
+        with subprocess.Popen(
+            [*COMMAND, *arguments],
             cwd=self.place,
             env=self._environment(),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=pipes[0],
+            stderr=pipes[1],
             text=True,
-            check=False,
-            timeout=LIMIT_S,
+        ) as process:
+            try:
+                if kill is not None:
+                    if not kill.wait(kill.answered.total() + KILL_AFTER, LIMIT_S):
+                        said = f"asked for no {KILL_AFTER} answers in {LIMIT_S:g} s"
+                        raise self._broke(typed, said)
+                    time.sleep(WRITE_S)
+                    process.kill()
+                output, _ = process.communicate(timeout=LIMIT_S)
+            except subprocess.TimeoutExpired as problem:
+                raise self._broke(typed, f"did not end within {LIMIT_S:g} s") from problem
+            finally:
+                process.kill()
+        if process.returncode != 0 and kill is None:
+            raise self._broke(typed, f"ended with status {process.returncode}")
+        return process.returncode, output or ""
+
+    def _broke(self, typed: str, how: str) -> InternalError:
+        return InternalError(
+            "demo_broke",
+            f"a command of the tour failed: `{typed}` {how}",
+            "The tour's commands should all succeed.",
+            f"Look at {self.place}, and please report this.",
         )
-        return done.stdout
 
     def _environment(self) -> dict[str, str]:
         """The user's, without settings that would change the tour; what is found out about the
         model of the tour is not kept."""
         kept = {name: value for name, value in os.environ.items() if name[:6] != "EDVAC_"}
-        return kept | {"XDG_CACHE_HOME": str(self.place.resolve() / ".edvac" / "cache")}
-
-
-def _command(arguments: list[str]) -> list[str]:
-    return [sys.executable, "-m", "edvac", *arguments]
+        store = self.place.resolve() / DIRECTORY
+        return kept | {
+            "XDG_CACHE_HOME": str(store / "cache"),
+            "XDG_CONFIG_HOME": str(store / "config"),
+        }
 
 
 def _quoted(argument: str) -> str:
@@ -208,10 +253,18 @@ def _files() -> Traversable:
     return importlib.resources.files("edvac.apps.demo")
 
 
+def _own() -> dict[str, bytes]:
+    """What a tour leaves in its directory beside its store: the bills, and the program."""
+    bills = {f"inbox/{entry.name}": entry for entry in (_files() / "inbox").iterdir()}
+    return {
+        name: entry.read_bytes() for name, entry in (bills | {PROGRAM: _files() / PROGRAM}).items()
+    }
+
+
 def _answer(asked: str) -> str:
     """The program for the task, the note on large bills, or the record of one bill."""
     if f"Task: {TASK}" in asked:
-        return (_files() / "bills.edv").read_text(encoding="utf-8")
+        return (_files() / PROGRAM).read_text(encoding="utf-8")
     records = json.loads((_files() / "answers.json").read_text(encoding="utf-8"))
     if NOTE in asked:
         noted = [record for record in records.values() if record["total"] in asked]

@@ -313,7 +313,7 @@ def _update(base: Base, header: dict[str, Any]) -> int:
 
 def _insert(base: Base, header: dict[str, Any]) -> int:
     table, rows = header["table"], header["rows"]
-    if table not in base.tables() and rows:
+    if rows and _kind(base, table) is None:
         columns = ", ".join(f"{quoted(name)} {kind}" for name, kind in header["kinds"].items())
         base.db.execute(f"CREATE TABLE {quoted(table)} ({columns})")
     if not rows:
@@ -341,16 +341,26 @@ def _named(row: str) -> Iterator[None]:
         raise Unreadable(f"{row} does not fit: {problem}", "rows_unfit") from problem
 
 
+def _kind(base: Base, table: str) -> str | None:
+    """What a name stands for, in any case of its (ASCII) letters, as SQLite takes it."""
+    kinds = {_folded(name): kind for name, kind in base.tables().items()}
+    return kinds.get(_folded(table))
+
+
+def _folded(name: str) -> str:
+    return "".join(sign.lower() if sign.isascii() else sign for sign in name)
+
+
 def _check_columns(base: Base, table: str, wanted: list[str]) -> None:
     """Raises:
     Unreadable: there is no such table or column, or it cannot be written.
     """
-    kinds = base.tables()
-    if table not in kinds:
-        why = f"there is no table {table!r}; its tables are {_some(list(kinds))}"
+    kind = _kind(base, table)
+    if kind is None:
+        why = f"there is no table {table!r}; its tables are {_some(list(base.tables()))}"
         raise Unreadable(why, "table_unknown")
-    if kinds[table] != "table":
-        raise Unreadable(f"{table!r} is a {kinds[table]}, not a plain table", "table_unknown")
+    if kind != "table":
+        raise Unreadable(f"{table!r} is a {kind}, not a plain table", "table_unknown")
     found = base.db.execute(f"PRAGMA table_xinfo({quoted(table)})").fetchall()
     computed = {str(row[1]): bool(row[6]) for row in found}
     for name in wanted:

@@ -91,7 +91,12 @@ class _Head:
 
     def _people(self, *names: str) -> list[tuple[str, str]]:
         """Name and address of each, the address in small letters."""
-        found = [one for one in email.utils.getaddresses(self._all(*names)) if "@" in one[1]]
+        try:
+            found = [one for one in email.utils.getaddresses(self._all(*names)) if "@" in one[1]]
+        except RecursionError:  # it calls itself for each bracket
+            what = " and ".join(names)
+            self._notes.append(f"message {self._number}: {what} cannot be read: too many brackets")
+            return []
         if len(found) > MAX_LIST:
             self._left_out(len(found), "addresses")
         return [(decoded(name), decoded(address).lower()) for name, address in found[:MAX_LIST]]

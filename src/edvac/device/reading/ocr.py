@@ -18,7 +18,7 @@ MAX_PIXELS = 25_000_000  # of what is handed to tesseract
 MAX_PAGES = 300  # pictures of one call
 MAX_LANGUAGES = 4
 _SECONDS = 60  # for one picture, by the clock
-_ENV = {"PATH": PATH, "OMP_THREAD_LIMIT": "1", "LC_ALL": "C.UTF-8"}
+ENV = {"PATH": PATH, "OMP_THREAD_LIMIT": "1", "LC_ALL": "C.UTF-8"}
 _read = [0]  # pictures so far; the process reads one document
 
 
@@ -34,7 +34,7 @@ def languages() -> str:
         return ""
     try:
         done = subprocess.run(
-            [found, "--list-langs"], capture_output=True, timeout=10, check=False, env=_ENV
+            [found, "--list-langs"], capture_output=True, timeout=10, check=False, env=ENV
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
@@ -63,7 +63,7 @@ def read(image: Image, dpi: int) -> str:
     command = [found, "stdin", "stdout", "-l", languages(), "--dpi", str(dpi)]
     try:
         done = subprocess.run(
-            command, input=data, capture_output=True, timeout=_SECONDS, check=False, env=_ENV
+            command, input=data, capture_output=True, timeout=_SECONDS, check=False, env=ENV
         )
     except subprocess.TimeoutExpired as problem:
         raise Unreadable(f"tesseract did not end within {_SECONDS} s") from problem

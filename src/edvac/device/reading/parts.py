@@ -17,7 +17,6 @@ from edvac.device.reading.refusal import Unreadable
 from edvac.device.reading.source import Source, fingerprint
 
 MAX_PARTS = 200_000
-MIN_SIZE, MAX_SIZE = 1_000, 4_000_000  # bytes of a part
 MAX_ROW = 1 << 20  # bytes of one row of a table
 
 

@@ -25,7 +25,6 @@ from edvac.device.reading.read import MALFORMED, read
 from edvac.device.reading.refusal import Unreadable
 from edvac.device.reading.source import BLOCK, Source
 
-MAX_SECONDS = 20  # of computing, for one document; longer where edvac allows it for a large one
 MAX_NOTES = 100
 MAX_ANSWER = 64 * 1024 * 1024
 _REQUEST = struct.Struct(">II")  # sizes of the header and of the beginning
