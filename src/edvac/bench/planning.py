@@ -84,6 +84,7 @@ async def evaluate(
     worker: Processor | None = None,
     at_once: int = 8,
     plans: int = PLANS,
+    way: str = "both",
     on_result: Callable[[Result], None] = lambda _: None,
 ) -> list[Result]:
     """Plan and run each task.
@@ -92,13 +93,14 @@ async def evaluate(
         worker: what answers the model steps of a run; the oracle where it is None.
         at_once: tasks that are planned side by side.
         plans: programs that are written for each, of which one is taken.
+        way: outline, free, or both.
     """
     await processor.open()
     turn = asyncio.Semaphore(at_once)
 
     async def one(task: Task) -> Result:
         async with turn:
-            result = await _plan(task, processor, plans)
+            result = await _plan(task, processor, plans, way)
             if result.program:
                 await _run(result, worker or ScriptedProcessor(task.world.oracle))
             on_result(result)
@@ -107,12 +109,14 @@ async def evaluate(
     return list(await asyncio.gather(*(one(task) for task in tasks)))
 
 
-async def _plan(task: Task, processor: Processor, plans: int) -> Result:
+async def _plan(task: Task, processor: Processor, plans: int, way: str) -> Result:
     result = Result(task)
     start = time.perf_counter()
     try:
         counted: Any = Counted(processor, result)
-        result.program = await Planner(counted, CATALOGUE, _unheard, plans=plans).plan(task.text)
+        ways = {"outlines": way != "free", "free": way != "outline"}
+        planner = Planner(counted, CATALOGUE, _unheard, plans=plans, **ways)
+        result.program = await planner.plan(task.text)
     except EdvacError as error:
         result.kind = "no plan"
         result.problems = [str(error)]

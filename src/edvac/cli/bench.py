@@ -139,6 +139,13 @@ async def _play(chosen: list[Work], model: str | None, *, quick: bool) -> list[P
 
 @bench.command("plan")
 @click.option("--plans", type=click.IntRange(1, 9), help="Programs to choose from, for each task.")
+@click.option(
+    "--way",
+    default="both",
+    show_default=True,
+    type=click.Choice(["outline", "free", "both"]),
+    help="Fill an outline, write code freely, or the second where the first gives nothing.",
+)
 @click.option("--model", help="What plans: a model's name, .gguf file, or URL#MODEL.")
 @click.option("--held-out", is_flag=True, help="The 20 tasks that nothing was tuned on.")
 @click.option("--only", multiple=True, metavar="ID", help="One task (its name begins so).")
@@ -165,7 +172,7 @@ def bench_plan(**flags: Any) -> None:
     model = flags["model"] or Settings().model
     words = "".join(f" --{name.replace('_', '-')}" for name in _SWITCHES if flags[name])
     plans = flags["plans"] or PLANS
-    command = f"edvac bench plan --model {model} --plans {plans}{words}"
+    command = f"edvac bench plan --model {model} --way {flags['way']} --plans {plans}{words}"
     document = report.start("plan", command)
     processor = choose_processor(Settings(model=model))
     work = planning.evaluate(
@@ -174,6 +181,7 @@ def bench_plan(**flags: Any) -> None:
         worker=processor if flags["end_to_end"] else None,
         at_once=flags["at_once"],
         plans=plans,
+        way=flags["way"],
         on_result=_Told(flags["programs"], len(chosen)),
     )
     planning.add_figures(document, asyncio.run(_and_close(work, processor)))

@@ -232,7 +232,7 @@ def placeholder(path: str) -> str:
 
 def _cell(column: str, row: int) -> float | int | str:
     """Something that could stand in such a column."""
-    if _DAY.search(column):
+    if DAYLIKE.search(column):
         return f"2026-01-{15 + row}"
     whole = (2, 45, 6000)[row % 3]  # so far apart that a bound of the task lies between them
     if _COUNT.search(column):
@@ -262,7 +262,7 @@ def _one_of(words: str) -> re.Pattern[str]:
 FRACTION: Final = re.compile(r"\b(?:2|45|6000)\.5\b")
 _TIME = re.compile(r"\btime\b|\bhour\b", re.IGNORECASE)
 _LEVEL = re.compile(r"level|severity|status|state|kind", re.IGNORECASE)
-_DAY = re.compile(r"date|day|due|until|since|when|deadline", re.IGNORECASE)
+DAYLIKE: Final = re.compile(r"date|day|due|until|since|when|deadline", re.IGNORECASE)
 _COUNT = _one_of("count|number|age|stars|pieces|year|visits|quantity|n|id|points|units|stock")
 _AMOUNT = _one_of(
     "amount|price|sum|total|hours|minutes|score|value|cost|rate|size|weight|rating|percent|income"

@@ -31,11 +31,13 @@ def library() -> tuple[Example, ...]:
     found = []
     for entry in sorted(folder.iterdir(), key=lambda file: file.name):
         head, _, program = entry.read_text(encoding="utf-8").partition("\n")
-        found.append(Example(entry.name, head.removeprefix(_MARK), program))
+        found.append(Example(entry.name.removesuffix(".edv"), head.removeprefix(_MARK), program))
     return tuple(found)
 
 
-def similar(task: str, count: int = SHOWN) -> tuple[Example, ...]:
+def similar(
+    task: str, count: int = SHOWN, among: frozenset[str] | None = None
+) -> tuple[Example, ...]:
     """Examples near to the task that together show the kinds of work it consists of, the nearest
     last, where a model heeds it most.
 
@@ -44,7 +46,7 @@ def similar(task: str, count: int = SHOWN) -> tuple[Example, ...]:
     show: three of one kind would leave a model alone with the rest. The same task always gives the
     same examples.
     """
-    examples = library()
+    examples = [one for one in library() if among is None or one.name in among]
     bags = [_bag(example.task) for example in examples]
     seen = Counter(word for bag in bags for word in bag)
     weight = {word: _rarity(word, len(examples), times) for word, times in seen.items()}
@@ -105,13 +107,17 @@ def _bag(text: str) -> Counter[str]:
     """Words in one form, and what kind of work they speak of."""
     text = text[:LONGEST]
     found = Counter({word.rstrip("s"): 1 for word in _WORD.findall(text.lower())})
+    return found + Counter({_KIND + name: 1 for name in kinds_of_work(text)})
+
+
+def kinds_of_work(text: str) -> list[str]:
+    """What a task asks for, by the words that give it away."""
     kinds = [name for name, cue in _CUES.items() if re.search(cue, text, re.IGNORECASE)]
     brief = read_brief(text)
     if any(placeholder(name) for name in brief.files) and "file each" not in kinds:
         kinds.append("file each")
     kinds += ["folder in"] if brief.folders else []
-    kinds += [f"{len(brief.files)} files"]
-    return found + Counter({_KIND + name: 1 for name in kinds})
+    return [*kinds, f"{len(brief.files)} files"]
 
 
 def _cosine(left: Counter[str], right: Counter[str], weight: dict[str, float]) -> float:

@@ -1,4 +1,5 @@
-"""The planner: decodes a program statement by statement and verifies each before going on.
+"""The planner: fills an outline of the task where it can, and else decodes a program statement by
+statement, verifying each before going on.
 
 A statement that the verifier refuses is sampled again, a little warmer each time; after a few
 refusals the statement before it is taken back as well. If that budget is spent the whole program is
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 
 from edvac.compiler import examples, grammar, prompt
 from edvac.compiler.brief import read_brief
+from edvac.compiler.outliner import Outliner
 from edvac.compiler.rehearsal import outcome, rehearse
 from edvac.compiler.review import refuse_astray, review, unused_names
 from edvac.core import event
@@ -23,7 +25,7 @@ from edvac.core.signature import Catalogue
 from edvac.processor import Answer, Message, Processor, Request
 from edvac.program import Scope, library, parse, verify_prefix
 
-PLANNER_VERSION = 4  # raise it whenever prompt, grammar or examples change what is written
+PLANNER_VERSION = 5  # raise it whenever prompt, grammar or examples change what is written
 FENCE = "```python\n"
 MAX_STATEMENTS = 30
 TRIES = 3  # at one statement: a single sample, then several side by side
@@ -122,6 +124,7 @@ class Planner:
     Args:
         plans: programs that are written side by side, of which the one that most agree with is
             taken.
+        outlines: try an outline first; `free` writes freely where that gives no program.
     """
 
     def __init__(
@@ -131,11 +134,15 @@ class Planner:
         emit: event.Emit,
         *,
         plans: int = PLANS,
+        outlines: bool = False,
+        free: bool = True,
     ) -> None:
         self._processor = processor
         self._catalogue = catalogue
         self._emit = emit
         self._plans = plans
+        self._outlines = outlines
+        self._free = free
 
     async def revise(self, task: str, program: str, remark: str) -> str:
         """Another program for the task, given the present one and what a person says of it.
@@ -159,6 +166,14 @@ class Planner:
         Raises:
             ProgramError: no legal program came out; the error is the verifier's last one.
         """
+        if self._outlines and self._processor.has_grammar and not complaint:
+            try:
+                return await self._by_outline(task, on_draft or _ignore)
+            except ProgramError as refused:
+                if not self._free:
+                    raise
+                why = f"the task does not fit an outline and is planned freely: {refused.what}"
+                self._emit(event.Note(text=why))
         failed: ProgramError | None = None
         for number in range(ROUNDS):
             plans = self._plans if on_draft is None else 1
@@ -205,6 +220,17 @@ class Planner:
         for it."""
         asked = prompt.constant(self._catalogue)
         await self._processor.complete(Request(run="plan", slot="", messages=asked, max_tokens=1))
+
+    async def _by_outline(self, task: str, on_draft: OnDraft) -> str:
+        shown = ""
+
+        def grown(text: str) -> None:
+            nonlocal shown
+            self._show(shown, text[len(shown) :])
+            shown = text
+            on_draft(text)
+
+        return await Outliner(self._processor, self._catalogue).plan(task, grown)
 
     # -- under a grammar ------------------------------------------------------------------------
 

@@ -1,0 +1,257 @@
+"""Writes the outline of a task with a model, line by line, and makes the program of it.
+
+Which files the outline has to say something about, and in which order, is read from the task by
+code; the model fills one line at a time under that line's grammar, and each line has to give a
+program that passes the same rehearsal and review as a free one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+import hashlib
+import importlib.resources
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edvac.compiler import examples, outline_grammar
+from edvac.compiler.brief import Brief, placeholder, read_brief
+from edvac.compiler.clauses import result
+from edvac.compiler.outline import Outline
+from edvac.compiler.rehearsal import rehearse
+from edvac.compiler.review import refuse_astray, review
+from edvac.core.errors import ProgramError
+from edvac.core.signature import Catalogue
+from edvac.processor import Message, Processor, Request, Segment
+from edvac.program import parse
+
+SHOWN = 4  # outlines in a prompt
+DECISIONS = 3  # lines before the results
+SAMPLES = (0.0, 0.3, 0.5, 0.7)  # temperatures: one, then the others side by side
+LINE_TOKENS = 200
+# A folder that is written to: "into x/", "x/NAME/", "in x/ under the same name".
+_INTO = re.compile(
+    r"(?:\b(?:into|to|as|under) |\b(?=[\w/-]*[A-Z]{3,}/))((?:[\w-]+/)+)(?![\w*])"
+    r"|(?<=\bin )((?:[\w-]+/)+)(?= under)"
+)
+
+_SYSTEM = """\
+You outline how a task over files is done. The outline has short lines:
+
+each document in "FOLDER/": the facts that are wanted of one document, each a name and one of
+  text, number, day, yes/no, one of (WORD, WORD). A ? behind it: it may be missing.
+  several NAME text, or several NAME (FACT, FACT): where one document holds many of them.
+each row of "x.csv": only the columns that are a number or a day
+each object of "x.json": only the fields that are a number
+each line of "x.log"
+only TEST: all other items are left out
+NAME = one of (WORD, WORD) from FACT: "question": the model decides it for each item
+NAME = "word" if TEST else "word"
+results
+
+Then for each file what is in it:
+table FACT, FACT where TEST sorted by FACT descending
+groups by FACT with NAME count, NAME sum of FACT having NAME > 3
+list of FACT where TEST (a line each); list of file: names of documents
+sum of FACT, mean of FACT, count (one number)
+FACT with most FACT
+text "what the model writes" where TEST
+for each FACT: table, list or text
+FOLDER/FILE: a file for each item: text, copy or move
+
+Tests: FACT > 3, FACT is "word", FACT contains "word", has FACT, no FACT, yes/no facts by name.
+Take the columns that the task names as names of facts, spelt as they are there.
+"""
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The outline so far and its program."""
+
+    outline: Outline
+    lines: list[str] = field(default_factory=list)
+    text: str = ""
+
+
+class Outliner:
+    """
+    Args:
+        processor: one that decodes under grammars.
+    """
+
+    def __init__(self, processor: Processor, catalogue: Catalogue) -> None:
+        self._processor = processor
+        self._catalogue = catalogue
+
+    async def plan(self, task: str, on_text: Callable[[str], None], attempt: int = 0) -> str:
+        """A verified program for the task.
+
+        Args:
+            on_text: called with the program so far, which only grows.
+
+        Raises:
+            ProgramError: the task names no files to write, or a line was refused too often.
+        """
+        brief, paths = read_brief(task), results(task)
+        folders, inputs = sources(task)
+        wanted = outline_grammar.Wanted.read(task)
+        if not paths or not (folders or inputs):
+            raise ProgramError("outline_unfit", "the task does not say which files to write")
+        draft = _Draft(Outline(brief, keeps_text=_keeps_text(paths)))
+        writer = _Writer(self, task, brief, draft, on_text, attempt)
+        await writer.line(
+            "", outline_grammar.first_line(brief, wanted, folders, inputs), Outline.begin
+        )
+        for _ in range(DECISIONS):
+            await writer.line("", outline_grammar.decision(draft.outline), _decided)
+            if draft.lines[-1] == outline_grammar.RESULTS:
+                break
+        else:
+            draft.lines.append(outline_grammar.RESULTS)
+        for path in paths:
+            clause = functools.partial(_clause, path=path)
+            grammar = outline_grammar.clause(draft.outline, wanted, path)
+            await writer.line(f"{path}: ", grammar, clause, last=path == paths[-1])
+        return draft.text
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    outliner: Outliner
+    task: str
+    brief: Brief
+    draft: _Draft
+    on_text: Callable[[str], None]
+    attempt: int
+
+    async def line(
+        self,
+        head: str,
+        grammar: str,
+        take: Callable[[Outline, str], str],
+        *,
+        last: bool = False,
+    ) -> None:
+        """Have one line written and put its statements behind the others.
+
+        Raises:
+            ProgramError: all samples were refused.
+        """
+        refused: ProgramError | None = None
+        for temperatures in (SAMPLES[:1], SAMPLES[1:]):
+            hint = f"# {refused.what}. {refused.fix}"[:200].rstrip() + "\n" if refused else ""
+            asked = (self._sample(hint + head, grammar, warmth) for warmth in temperatures)
+            for said in dict.fromkeys(await asyncio.gather(*asked)):
+                try:
+                    self._take(head, said, take, last=last)
+                except ProgramError as problem:
+                    refused = refused or problem
+                else:
+                    return
+        assert refused is not None
+        raise refused
+
+    def _take(
+        self, head: str, said: str, take: Callable[[Outline, str], str], *, last: bool
+    ) -> None:
+        draft = self.draft
+        outline = copy.copy(draft.outline)
+        outline.facts, outline.tables = dict(outline.facts), dict(outline.tables)
+        text = draft.text + take(outline, said)
+        program = parse(text, self.outliner._catalogue)
+        rehearse(program, self.brief)
+        refuse_astray(program, self.task)
+        if last:
+            review(program, self.task)
+        draft.outline, draft.text = outline, text
+        draft.lines.append(head + said)
+        self.on_text(text)
+
+    async def _sample(self, head: str, grammar: str, warmth: float) -> str:
+        written = "".join(f"{line}\n" for line in self.draft.lines)
+        mixed = f"{self.task} {len(self.draft.lines)} {warmth} {self.attempt}"
+        seed = hashlib.blake2b(mixed.encode(), digest_size=4).digest()
+        answer = await self.outliner._processor.complete(
+            Request(
+                run="plan",
+                slot="plan",
+                messages=prompt(self.task),
+                prefill=written + head,
+                lark=grammar,
+                max_tokens=LINE_TOKENS,
+                temperature=warmth,
+                seed=int.from_bytes(seed, "big") >> 1,
+            )
+        )
+        return answer.text.partition("\n")[0].strip()
+
+
+def _decided(outline: Outline, line: str) -> str:
+    if line == outline_grammar.RESULTS:
+        return ""
+    if line.startswith("only "):
+        return outline.only(line.removeprefix("only "))
+    return outline.decide(line)
+
+
+def _clause(outline: Outline, line: str, *, path: str) -> str:
+    return result(outline, path, line)
+
+
+def results(task: str) -> tuple[str, ...]:
+    """What the task wants written, in its order: files, and folders as ``x/FILE``."""
+    found = {task.find(name): name for name in read_brief(task).files}
+    for path in sources(task)[1]:
+        found.pop(task.find(path))
+    for into in _INTO.finditer(task):
+        found[into.end()] = f"{_folder(into)}/FILE"
+    return tuple(found[at] for at in sorted(found))
+
+
+def _folder(into: re.Match[str]) -> str:
+    return (into[1] or into[2]).rstrip("/")
+
+
+def sources(task: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Folders that items may lie in, and files that may hold them: where neither is said plainly,
+    the first file."""
+    brief = read_brief(task)
+    written = {_folder(into) for into in _INTO.finditer(task)}
+    folders = tuple(name for name in brief.folders if name not in written)
+    inputs = brief.inputs
+    if not folders and not inputs:
+        inputs = tuple(name for name in brief.files if not placeholder(name))[:1]
+    return folders, inputs
+
+
+def _keeps_text(paths: tuple[str, ...]) -> bool:
+    """May a result need the whole text of a document?"""
+    return any(path.endswith((".md", "/FILE")) for path in paths)
+
+
+@functools.cache
+def library() -> dict[str, str]:
+    """The outlines of example tasks, by the example's name."""
+    folder = importlib.resources.files("edvac.compiler") / "outlines"
+    return {
+        entry.name.removesuffix(".txt"): entry.read_text(encoding="utf-8")
+        for entry in folder.iterdir()
+    }
+
+
+@functools.lru_cache(maxsize=16)
+def prompt(task: str) -> tuple[Message, ...]:
+    """The prompt; what never changes comes first."""
+    made = [Message("system", (Segment(_SYSTEM, keep=True),))]
+    known = library()
+    for example in examples.similar(task, SHOWN, frozenset(known)):
+        made.append(Message("user", (Segment(_told(example.task)),)))
+        made.append(Message("assistant", (Segment(known[example.name].strip(), keep=True),)))
+    made.append(Message("user", (Segment(_told(task)),)))
+    return tuple(made)
+
+
+def _told(task: str) -> str:
+    return f"Task: {task}\nFiles: {', '.join(results(task))}"
