@@ -45,6 +45,7 @@ _NUMBERS = {word: number for number, word in enumerate(_WORDS, 1)}
 _BOUND = re.compile(
     r"\b(?:above|below|over|under|exceed\w*|at least|at most|(?:more|fewer|less|longer|shorter"
     rf"|older|younger|larger|smaller|higher|lower) than) ({'|'.join(_NUMBERS)}|[0-9][0-9,.]*)\b"
+    rf"|\b({'|'.join(_NUMBERS)}|[0-9][0-9,.]*)(?: \w+)? or (?:more|fewer|less|longer|shorter)\b"
     r"|\b(?:after|before|since|until) ([0-9]{4}-[0-9]{2}-[0-9]{2})\b",
     re.IGNORECASE,
 )
@@ -179,9 +180,18 @@ def _bounds(task: str) -> Iterator[Bound]:
     for sentence in _SENTENCE.split(task):
         named = set(_FILE.findall(sentence))
         results = [name for name in named if not _is_there(name, task)]
-        for number, day in _BOUND.findall(sentence):
-            value = str(_NUMBERS.get(number.casefold(), number)).replace(",", "").rstrip(".")
-            yield Bound(day or value, results[0] if len(results) == 1 else "")
+        for value in bounds_in(sentence):
+            yield Bound(value, results[0] if len(results) == 1 else "")
+
+
+def bounds_in(text: str) -> list[str]:
+    """Numbers and days that something is compared with, in digits."""
+    found = []
+    for over, least, day in _BOUND.findall(text):
+        number = over or least
+        value = str(_NUMBERS.get(number.casefold(), number)).replace(",", "").rstrip(".")
+        found.append(day or value)
+    return found
 
 
 def _facts(
@@ -235,9 +245,9 @@ def _cell(column: str, row: int) -> float | int | str:
     if DAYLIKE.search(column):
         return f"2026-01-{15 + row}"
     whole = (2, 45, 6000)[row % 3]  # so far apart that a bound of the task lies between them
-    if _COUNT.search(column):
+    if COUNT.search(column):
         return whole
-    return whole + 0.5 if _AMOUNT.search(column) else f"{column} {row % 2}"
+    return whole + 0.5 if AMOUNT.search(column) else f"{column} {row % 2}"
 
 
 def _word(name: str, row: int) -> str:
@@ -263,8 +273,8 @@ FRACTION: Final = re.compile(r"\b(?:2|45|6000)\.5\b")
 _TIME = re.compile(r"\btime\b|\bhour\b", re.IGNORECASE)
 _LEVEL = re.compile(r"level|severity|status|state|kind", re.IGNORECASE)
 DAYLIKE: Final = re.compile(r"date|day|due|until|since|when|deadline", re.IGNORECASE)
-_COUNT = _one_of("count|number|age|stars|pieces|year|visits|quantity|n|id|points|units|stock")
-_AMOUNT = _one_of(
+COUNT: Final = _one_of("count|number|age|stars|pieces|year|visits|quantity|n|id|points|units|stock")
+AMOUNT: Final = _one_of(
     "amount|price|sum|total|hours|minutes|score|value|cost|rate|size|weight|rating|percent|income"
     "|spent|fee|km"
 )

@@ -39,6 +39,8 @@ def result(outline: Outline, path: str, clause: str) -> str:
     Raises:
         ProgramError: `outline_illegal`.
     """
+    tested = _WHERE.search(clause)
+    outline.tested_last = tested["test"] if tested else outline.tested_last
     if path.endswith("/FILE"):
         return _for_each_item(outline, path, clause)
     each = re.fullmatch(rf"for each ({NAME}): (.+)", clause)
@@ -85,6 +87,7 @@ def _for_each_name(outline: Outline, path: str, fact: Fact, clause: str) -> str:
         counted = re.fullmatch(r"count ((?:<=|>=|<|>) \d+)", having)
         if counted is None:
             raise illegal(having, "say how count compares with a number")
+        outline.tested_last = having
         lines.append(f"    if len(own) {counted[1]}:")
         inner = "        "
     if placeholder(path):

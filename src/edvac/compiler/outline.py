@@ -39,7 +39,7 @@ _SOURCE = re.compile(
 )
 _TEST = re.compile(
     rf"(?P<has>has|no) (?P<had>{NAME})|(?P<left>{NAME}) (?P<compare><=|>=|<|>) (?P<right>[\d.-]+)"
-    rf"|(?P<subject>{NAME}) (?P<verb>is not|is|contains) (?P<object>{QUOTED})"
+    rf"|(?P<subject>{NAME}) (?P<verb>is not|is|contains|starts with|ends with) (?P<object>{QUOTED})"
     rf"|(?P<negated>not )?(?P<truth>{NAME})"
 )
 _JUDGE = re.compile(rf"(?P<name>{NAME}) = {_OPTIONS} from (?P<of>{NAME}): (?P<question>{QUOTED})")
@@ -87,6 +87,7 @@ class Outline:
     tables: dict[str, tuple[str, ...]] = field(default_factory=dict)
     source: str = ""
     where: str = ""
+    tested_last: str = ""  # the condition of the last clause that had one
 
     # -- the items --------------------------------------------------------------------------------
 
@@ -281,6 +282,8 @@ class Outline:
         fact, cell = self.fact(name), self.cell(name, row)
         if verb == "contains":
             return f"{word} in {cell}"
+        if verb.endswith(" with"):
+            return f"{cell}.{verb.split(maxsplit=1)[0]}with({word})"
         if fact.options and word.strip('"') not in fact.options:
             raise illegal(word, f"{name} is one of {', '.join(fact.options)}")
         return f"{cell} {'!=' if verb == 'is not' else '=='} {word}"
@@ -295,7 +298,8 @@ class Outline:
 
 
 def _facts(text: str) -> list[Fact]:
-    found, at = [], 0
+    found: list[Fact] = []
+    at = 0
     while at < len(text):
         match = _FIELD.match(text, at)
         if match is None:
@@ -303,6 +307,10 @@ def _facts(text: str) -> list[Fact]:
         words = tuple(_words(match[3])) if match[3] else ()
         kind = match["kind"] if match["kind"] in _TYPES else TEXT
         maybe, hint, word = bool(match["maybe"]), match["hint"] or "", int(match["word"] or 0)
+        if len(set(words)) < len(words):
+            raise illegal(match[0], "a word stands there twice")
+        if match["name"] in {fact.name for fact in found}:
+            raise illegal(match["name"], "a fact is declared once")
         found.append(Fact(match["name"], kind, words, maybe, hint, word))
         at = match.end() + (2 if text.startswith(", ", match.end()) else 0)
         if at == match.end() and at < len(text):
@@ -329,6 +337,19 @@ def _read(fact: Fact) -> str:
     cell = f'row["{fact.name}"]'
     made = {NUMBER: f"Decimal({cell})", DAY: f"date.parse({cell})"}.get(fact.kind, cell)
     return f"{made} if {cell} else None" if fact.maybe and made != cell else made
+
+
+def negated(test: str) -> str:
+    """The opposite of a single condition; empty where it is not one."""
+    turned = {" is not ": " is ", " is ": " is not ", " >= ": " < ", " <= ": " > "}
+    turned |= {" > ": " <= ", " < ": " >= "}
+    if not test or " and " in test or " contains " in test:
+        return ""
+    for sign, opposite in turned.items():
+        if sign in test:
+            return test.replace(sign, opposite)
+    head, _, rest = test.partition(" ")
+    return {"not": rest, "has": f"no {rest}", "no": f"has {rest}"}.get(head, f"not {test}")
 
 
 def statements(lines: list[str]) -> str:

@@ -14,27 +14,25 @@ import hashlib
 import importlib.resources
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from edvac.compiler import examples, outline_grammar
-from edvac.compiler.brief import Brief, placeholder, read_brief
 from edvac.compiler.clauses import result
 from edvac.compiler.outline import Outline
 from edvac.compiler.rehearsal import rehearse
 from edvac.compiler.review import refuse_astray, review
+from edvac.compiler.wanted import Reading, read_task
 from edvac.core.errors import ProgramError
 from edvac.core.signature import Catalogue
 from edvac.processor import Message, Processor, Request, Segment
 from edvac.program import parse
 
 SHOWN = 4  # outlines in a prompt
-DECISIONS = 3  # lines before the results
 SAMPLES = (0.0, 0.3, 0.5, 0.7)  # temperatures: one, then the others side by side
 LINE_TOKENS = 200
-# A folder that is written to: "into x/", "x/NAME/", "in x/ under the same name".
-_INTO = re.compile(
-    r"(?:\b(?:into|to|as|under) |\b(?=[\w/-]*[A-Z]{3,}/))((?:[\w-]+/)+)(?![\w*])"
-    r"|(?<=\bin )((?:[\w-]+/)+)(?= under)"
+END = "end"
+_LEAVES_OUT = re.compile(
+    r"\bleave out\b|\bwithout\b|\bwith (?:\w+ )?[A-Z]{3,}\b|\bonly\b|\bdo not count\b"
 )
 
 _SYSTEM = """\
@@ -71,7 +69,7 @@ class _Draft:
     """The outline so far and its program."""
 
     outline: Outline
-    lines: list[str] = field(default_factory=list)
+    lines: list[str]
     text: str = ""
 
 
@@ -84,6 +82,7 @@ class Outliner:
     def __init__(self, processor: Processor, catalogue: Catalogue) -> None:
         self._processor = processor
         self._catalogue = catalogue
+        self.lines: list[str] = []  # the outline
 
     async def plan(self, task: str, on_text: Callable[[str], None], attempt: int = 0) -> str:
         """A verified program for the task.
@@ -92,28 +91,30 @@ class Outliner:
             on_text: called with the program so far, which only grows.
 
         Raises:
-            ProgramError: the task names no files to write, or a line was refused too often.
+            ProgramError: the task does not say from what which files are made, or a line was
+                refused too often.
         """
-        brief, paths = read_brief(task), results(task)
-        folders, inputs = sources(task)
-        wanted = outline_grammar.Wanted.read(task)
-        if not paths or not (folders or inputs):
+        reading = read_task(task)
+        if not reading.fits:
             raise ProgramError("outline_unfit", "the task does not say which files to write")
-        draft = _Draft(Outline(brief, keeps_text=_keeps_text(paths)))
-        writer = _Writer(self, task, brief, draft, on_text, attempt)
-        await writer.line(
-            "", outline_grammar.first_line(brief, wanted, folders, inputs), Outline.begin
+        keeps = reading.by_sign or any(
+            one.path.endswith((".md", "/FILE")) for one in reading.results
         )
-        for _ in range(DECISIONS):
-            await writer.line("", outline_grammar.decision(draft.outline), _decided)
-            if draft.lines[-1] == outline_grammar.RESULTS:
-                break
+        draft = _Draft(Outline(reading.brief, keeps_text=keeps), self.lines)
+        writer = _Writer(self, task, reading, draft, on_text, attempt)
+        said = outline_grammar.automatic(reading)
+        if said:
+            writer.take("", said, Outline.begin)
         else:
-            draft.lines.append(outline_grammar.RESULTS)
-        for path in paths:
-            clause = functools.partial(_clause, path=path)
-            grammar = outline_grammar.clause(draft.outline, wanted, path)
-            await writer.line(f"{path}: ", grammar, clause, last=path == paths[-1])
+            begin = functools.partial(_begun, reading=reading)
+            await writer.line("", outline_grammar.first_line(reading), begin)
+        await writer.decisions()
+        draft.lines.append(outline_grammar.RESULTS)
+        for one in reading.results:
+            clause = functools.partial(_clause, path=one.path)
+            grammar = outline_grammar.clause(draft.outline, reading, one)
+            last = one is reading.results[-1]
+            await writer.line(f"{one.path}: ", grammar, clause, last=last)
         return draft.text
 
 
@@ -121,10 +122,26 @@ class Outliner:
 class _Writer:
     outliner: Outliner
     task: str
-    brief: Brief
+    reading: Reading
     draft: _Draft
     on_text: Callable[[str], None]
     attempt: int
+
+    async def decisions(self) -> None:
+        """What is decided of each item before the results: documents are extracted with all that
+        is wanted of them, others lack columns that tables want, and some are left out."""
+        outline = self.draft.outline
+        by_sign = self.reading.by_sign
+        if outline.source == "document" or (outline.source == "file" and not by_sign):
+            return
+        if by_sign or _LEAVES_OUT.search(self.task):
+            await self.line("", outline_grammar.only(outline, self.reading), _decided)
+            if self.draft.lines[-1] == outline_grammar.RESULTS:
+                self.draft.lines.pop()
+        for name in self.reading.undecided(frozenset(self.draft.outline.facts)):
+            grammar = outline_grammar.decision(self.draft.outline, self.reading)
+            decide = functools.partial(_named, name=name)
+            await self.line(f"{name} = ", grammar, decide)
 
     async def line(
         self,
@@ -145,7 +162,7 @@ class _Writer:
             asked = (self._sample(hint + head, grammar, warmth) for warmth in temperatures)
             for said in dict.fromkeys(await asyncio.gather(*asked)):
                 try:
-                    self._take(head, said, take, last=last)
+                    self.take(head, said, take, last=last)
                 except ProgramError as problem:
                     refused = refused or problem
                 else:
@@ -153,15 +170,19 @@ class _Writer:
         assert refused is not None
         raise refused
 
-    def _take(
-        self, head: str, said: str, take: Callable[[Outline, str], str], *, last: bool
+    def take(
+        self, head: str, said: str, take: Callable[[Outline, str], str], *, last: bool = False
     ) -> None:
+        """
+        Raises:
+            ProgramError: the line does not make a program of the task.
+        """
         draft = self.draft
         outline = copy.copy(draft.outline)
         outline.facts, outline.tables = dict(outline.facts), dict(outline.tables)
         text = draft.text + take(outline, said)
         program = parse(text, self.outliner._catalogue)
-        rehearse(program, self.brief)
+        rehearse(program, self.reading.brief)
         refuse_astray(program, self.task)
         if last:
             review(program, self.task)
@@ -188,6 +209,14 @@ class _Writer:
         return answer.text.partition("\n")[0].strip()
 
 
+def _begun(outline: Outline, line: str, *, reading: Reading) -> str:
+    text = outline.begin(line)
+    lacking = outline_grammar.lacking(outline, reading) if outline.source == "document" else ""
+    if lacking:
+        raise ProgramError("outline_incomplete", lacking)
+    return text
+
+
 def _decided(outline: Outline, line: str) -> str:
     if line == outline_grammar.RESULTS:
         return ""
@@ -196,39 +225,12 @@ def _decided(outline: Outline, line: str) -> str:
     return outline.decide(line)
 
 
+def _named(outline: Outline, line: str, *, name: str) -> str:
+    return outline.decide(f"{name} = {line}")
+
+
 def _clause(outline: Outline, line: str, *, path: str) -> str:
     return result(outline, path, line)
-
-
-def results(task: str) -> tuple[str, ...]:
-    """What the task wants written, in its order: files, and folders as ``x/FILE``."""
-    found = {task.find(name): name for name in read_brief(task).files}
-    for path in sources(task)[1]:
-        found.pop(task.find(path))
-    for into in _INTO.finditer(task):
-        found[into.end()] = f"{_folder(into)}/FILE"
-    return tuple(found[at] for at in sorted(found))
-
-
-def _folder(into: re.Match[str]) -> str:
-    return (into[1] or into[2]).rstrip("/")
-
-
-def sources(task: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Folders that items may lie in, and files that may hold them: where neither is said plainly,
-    the first file."""
-    brief = read_brief(task)
-    written = {_folder(into) for into in _INTO.finditer(task)}
-    folders = tuple(name for name in brief.folders if name not in written)
-    inputs = brief.inputs
-    if not folders and not inputs:
-        inputs = tuple(name for name in brief.files if not placeholder(name))[:1]
-    return folders, inputs
-
-
-def _keeps_text(paths: tuple[str, ...]) -> bool:
-    """May a result need the whole text of a document?"""
-    return any(path.endswith((".md", "/FILE")) for path in paths)
 
 
 @functools.cache
@@ -248,10 +250,11 @@ def prompt(task: str) -> tuple[Message, ...]:
     known = library()
     for example in examples.similar(task, SHOWN, frozenset(known)):
         made.append(Message("user", (Segment(_told(example.task)),)))
-        made.append(Message("assistant", (Segment(known[example.name].strip(), keep=True),)))
+        written = f"{known[example.name].strip()}\n{END}"  # a last line ends like the others
+        made.append(Message("assistant", (Segment(written, keep=True),)))
     made.append(Message("user", (Segment(_told(task)),)))
     return tuple(made)
 
 
 def _told(task: str) -> str:
-    return f"Task: {task}\nFiles: {', '.join(results(task))}"
+    return f"Task: {task}\nFiles: {', '.join(one.path for one in read_task(task).results)}"

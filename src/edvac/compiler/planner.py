@@ -134,7 +134,7 @@ class Planner:
         emit: event.Emit,
         *,
         plans: int = PLANS,
-        outlines: bool = False,
+        outlines: bool = True,
         free: bool = True,
     ) -> None:
         self._processor = processor
