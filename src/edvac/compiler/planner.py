@@ -134,7 +134,7 @@ class Planner:
         emit: event.Emit,
         *,
         plans: int = PLANS,
-        outlines: bool = True,
+        outlines: bool = False,
         free: bool = True,
     ) -> None:
         self._processor = processor

@@ -30,8 +30,8 @@ _FALLING = re.compile(
     re.IGNORECASE,
 )
 _RISING = re.compile(
-    r"\b(?:low|small|earli|soon|short|cheap|near)(?:est)\b|\bleast\b|alphabetical|ascending|\bfirst\b"
-    r"|\bsorted\b",
+    r"\b(?:low|small|earli|soon|short|cheap|near)est\b|\bleast\b|alphabetical|ascending"
+    r"|\bfirst\b|\bsorted\b",
     re.IGNORECASE,
 )
 _ALPHABETICAL = re.compile(r"alphabetical|\bsorted\b|\bin order\b")
@@ -45,7 +45,8 @@ _COUNTED = re.compile(
     re.IGNORECASE,
 )
 _PROSE = re.compile(
-    r"\b(?:summar|repl(?:y|ies)|letter|report|describ|explain|answer|paragraph|invit|text|note\b|about)",
+    r"\b(?:summar|repl(?:y|ies)|letter|report|describ|explain|answer|paragraph|invit|text|note\b"
+    r"|about)",
     re.IGNORECASE,
 )
 _WRITTEN = re.compile(r"\b(\w+) \(((?:the|a|an|its|in|by|when|who|how)\b[^()]*)\)")
