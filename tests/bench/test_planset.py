@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import functools
 import re
 from collections import Counter
 
@@ -14,15 +15,22 @@ from edvac.bench.planset import Task, tasks
 from edvac.compiler.examples import library
 from edvac.processor.scripted import ScriptedProcessor
 
-NAMED = {task.id: task for task in tasks()}
+TUNING = tasks("tuning")
+NAMED = {task.id: task for task in (*tasks(), *TUNING)}
 
 
 def outcome(task: Task, program: str) -> tuple[str, dict[str, str]]:
     return asyncio.run(execute(program, task, ScriptedProcessor(task.world.oracle)))
 
 
+@functools.cache
+def solved(name: str) -> tuple[str, dict[str, str]]:
+    return outcome(NAMED[name], NAMED[name].solution)
+
+
 def test_the_set_is_as_large_as_it_says() -> None:
-    assert len(NAMED) == len(tasks()) == 60
+    assert len(tasks()) == 60
+    assert len(NAMED) == 60 + len(TUNING)
     split = Counter((task.world.held_out, task.level) for task in tasks())
     assert split == {
         (False, "easy"): 20,
@@ -32,10 +40,15 @@ def test_the_set_is_as_large_as_it_says() -> None:
     }
 
 
+def test_the_tuning_set_holds_as_many_easy_tasks_as_hard_ones() -> None:
+    assert Counter(task.level for task in TUNING) == {"easy": 24, "hard": 24}
+    assert not any(task.world.held_out for task in TUNING)
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_a_program_can_do_it_and_its_checks_see_what_is_missing(name: str) -> None:
     task = NAMED[name]
-    state, files = outcome(task, task.solution)
+    state, files = solved(name)
     assert (state, task.problems(files)) == ("done", [])
     for path in set(files) - set(task.world.documents):
         others = {other: text for other, text in files.items() if other != path}
@@ -44,11 +57,23 @@ def test_a_program_can_do_it_and_its_checks_see_what_is_missing(name: str) -> No
 
 
 def test_what_does_one_task_does_no_other() -> None:
-    for task in tasks():
-        near = [other for other in tasks() if other.world is task.world and other is not task]
+    for task in NAMED.values():
+        near = [
+            other for other in NAMED.values() if other.world is task.world and other is not task
+        ]
         for other in near:
-            _, files = outcome(other, other.solution)
+            _, files = solved(other.id)
             assert task.problems(files), f"{other.id} passes for {task.id}"
+
+
+def test_the_tuning_set_carries_no_task_of_the_evaluation() -> None:
+    for one in TUNING:
+        for task in tasks():
+            shared = content(one.text) & content(task.text)
+            united = content(one.text) | content(task.text)
+            assert len(shared) / len(united) < 0.5, f"{one.id} is {task.id}"
+            same = set(one.world.documents) & set(task.world.documents)
+            assert not same, f"{one.id} reads what {task.id} reads"
 
 
 def content(text: str) -> set[str]:

@@ -294,3 +294,16 @@ def test_a_dict_is_looked_into_by_its_keys_also_where_it_is_not_known_yet() -> N
     )
     names = shown(evaluator)
     assert names["there"] == ["a", "bad"] and names["gone"] == ["x"]
+
+
+def test_what_is_unique_may_be_told_by_a_field_several_or_a_function() -> None:
+    evaluator, _ = run(
+        "rows = [{'a': 1, 'b': 'x'}, {'a': 1, 'b': 'y'}, {'a': 2, 'b': 'x'}, {'a': 1, 'b': 'x'}]\n"
+        "one = [r['b'] for r in unique(rows, key='a')]\n"
+        "two = len(unique(rows, key=['a', 'b']))\n"
+        "made = len(unique(rows, key=lambda r: r['b']))\n"
+        "whole = len(unique(rows))\n",
+        echo,
+    )
+    names = shown(evaluator)
+    assert (names["one"], names["two"], names["made"], names["whole"]) == (["x", "x"], 3, 2, 3)

@@ -3,7 +3,8 @@
 One TOML file in `tasks/` is a *world*: a few documents, the facts that hold for each of them, and
 tasks over them. A task is text as a user would write it, checks on the files that result, and a
 program that a person wrote, which shows that the task can be done. Worlds that are held out are run
-only to publish.
+only to publish. The worlds in `tuning/` are of the same kind: the planner is tuned on them, so that
+those in `tasks/` stay a measure.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from edvac.bench.checks import Check, read_check
 from edvac.bench.oracle import Entity, Oracle
 
 Level = Literal["easy", "hard"]
+Folder = Literal["tasks", "tuning"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,11 @@ class Task:
 
 
 @functools.cache
-def tasks() -> tuple[Task, ...]:
-    """Every task, by world."""
-    folder = importlib.resources.files("edvac.bench") / "tasks"
+def tasks(folder: Folder = "tasks") -> tuple[Task, ...]:
+    """Every task of the evaluation set, or of the one for tuning, by world."""
+    worlds = importlib.resources.files("edvac.bench") / folder
     found: list[Task] = []
-    for entry in sorted(folder.iterdir(), key=lambda file: file.name):
+    for entry in sorted(worlds.iterdir(), key=lambda file: file.name):
         data = tomllib.loads(entry.read_text(encoding="utf-8"))
         world = _world(entry.name.removesuffix(".toml"), data)
         for one in data["tasks"]:

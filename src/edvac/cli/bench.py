@@ -148,6 +148,7 @@ async def _play(chosen: list[Work], model: str | None, *, quick: bool) -> list[P
 )
 @click.option("--model", help="What plans: a model's name, .gguf file, or URL#MODEL.")
 @click.option("--held-out", is_flag=True, help="The 20 tasks that nothing was tuned on.")
+@click.option("--tuning", is_flag=True, help="The tasks that the planner is tuned on.")
 @click.option("--only", multiple=True, metavar="ID", help="One task (its name begins so).")
 @click.option("--quick", is_flag=True, help="Every fifth task.")
 @click.option("--end-to-end", is_flag=True, help="Ten tasks, with the model in the steps too.")
@@ -162,13 +163,15 @@ def bench_plan(**flags: Any) -> None:
     from edvac.machine import Settings
     from edvac.machine.processors import choose_processor
 
-    chosen = [task for task in planset.tasks() if task.world.held_out == flags["held_out"]]
+    folder: planset.Folder = "tuning" if flags["tuning"] else "tasks"
+    known = planset.tasks(folder)
+    chosen = [task for task in known if task.world.held_out == flags["held_out"]]
     if flags["only"]:
-        chosen = [task for task in planset.tasks() if task.id.startswith(flags["only"])]
+        chosen = [task for task in known if task.id.startswith(flags["only"])]
     if flags["quick"] or flags["end_to_end"]:
         chosen = chosen[:: 5 if flags["quick"] else max(1, len(chosen) // 10)]
     if not chosen:
-        raise UsageError("bench_empty", "no task has such a name", "", "See bench/tasks.")
+        raise UsageError("bench_empty", "no task has such a name", "", f"See bench/{folder}.")
     model = flags["model"] or Settings().model
     words = "".join(f" --{name.replace('_', '-')}" for name in _SWITCHES if flags[name])
     plans = flags["plans"] or PLANS
@@ -188,7 +191,7 @@ def bench_plan(**flags: Any) -> None:
     _publish(document, flags["output"], as_json=flags["as_json"])
 
 
-_SWITCHES = ("held_out", "quick", "end_to_end")
+_SWITCHES = ("held_out", "tuning", "quick", "end_to_end")
 
 
 async def _and_close(work: Awaitable[list[Result]], processor: Processor) -> list[Result]:
@@ -213,7 +216,6 @@ class _Told:
         ui.err(f"[{self._ended}/{self._total}] {result.task.id} {mark} {why[:200]}")
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            text = (
-                f"# task: {result.task.text}\n# {result.kind or 'passed'} {why}\n{result.program}"
-            )
+            task = " ".join(result.task.text.split())
+            text = f"# task: {task}\n# {result.kind or 'passed'} {why}\n{result.program}"
             (self._folder / f"{result.task.id}.edv").write_text(text, encoding="utf-8")

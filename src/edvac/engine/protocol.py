@@ -209,7 +209,7 @@ def encode(message: ToEngine | FromEngine) -> bytes:
             "operand_too_large",
             f"the message is {len(body)} bytes long",
             f"One message to or from the engine holds at most {MAX_FRAME} bytes.",
-            "Give the step less data, or declare a paging rule for it.",
+            "Give the step less data, such as one of text.chunks(text, size).",
         )
     return _LENGTH.pack(len(body)) + body
 

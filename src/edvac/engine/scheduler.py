@@ -144,7 +144,7 @@ class Scheduler:
                 "operand_too_large",
                 f"the prompt ({job.prompt} tokens) and its answer do not fit the model's context",
                 f"{job.prompt} + {job.max_tokens} tokens are wanted and {room} are there.",
-                "Give the step less data, declare a paging rule, or allow a shorter answer.",
+                "Give the step less data, such as one of text.chunks(text, size).",
             )
         self._count += 1
         job.order, job.arrived = self._count, self._clock.now()

@@ -11,7 +11,7 @@ from typing import Any
 
 from edvac.core.errors import OperandError
 from edvac.core.schema import ANY, INT, DictOf, ListOf, Type
-from edvac.core.value import Operand, Sequence, Value
+from edvac.core.value import Operand, Scalar, Sequence, Value
 from edvac.program.basics import MISSING, item_type, ordered, same_items
 from edvac.program.containers import elements
 from edvac.program.data import RecordView, key_refused, python, shown, value
@@ -156,21 +156,28 @@ def _total(work: Work, rows: list[Any], field: str | None = None, /) -> Any:
     consumes=True,
 )
 def _sort_by(work: Work, rows: Value, key: Any, reverse: Any = MISSING) -> Value:
-    ranked = key
-    if not callable(key):
-        fields = python(key)
-        names = [fields] if isinstance(fields, str) else fields
-
-        def ranked(row: Operand) -> Value:
-            data = python(row)
-            return value(tuple(field_of(data, name) for name in names), work.label)
-
+    ranked = _key_of(work, key)
     return Sequence(tuple(ordered(work, elements(rows), ranked, reverse)), work.label)
+
+
+def _key_of(work: Work, key: Any) -> Callable[[Operand], Value]:
+    """A function that gives what is compared: of a function, a field's name, or several names."""
+    if callable(key):
+        return key  # type: ignore[no-any-return]
+    fields = python(key)
+    names = [fields] if isinstance(fields, str) else fields
+
+    def told(row: Operand) -> Value:
+        data = python(row)
+        return value(tuple(field_of(data, name) for name in names), work.label)
+
+    return told
 
 
 @_put(
     "unique",
-    "The elements without those whose key came before, in order.",
+    "The elements without those that came before, in order; `key` is a field, a list of fields or "
+    "a function, of which the values are compared.",
     mode=Mode.VALUE,
     result=same_items,
     calls=("key",),
@@ -179,8 +186,10 @@ def _sort_by(work: Work, rows: Value, key: Any, reverse: Any = MISSING) -> Value
 def _unique(work: Work, values: Value, key: Any = None) -> Value:
     seen: set[Any] = set()
     kept = []
+    named = None if key is None or (isinstance(key, Scalar) and key.raw is None) else key
+    told = _key_of(work, named) if named is not None else None
     for one in elements(values):
-        mark = _frozen(python(key(one) if callable(key) else one))
+        mark = _frozen(python(told(one) if told is not None else one))
         if mark not in seen:
             seen.add(mark)
             kept.append(one)
