@@ -184,6 +184,21 @@ def test_no_sample_is_shown_while_the_model_is_away() -> None:
     assert unit.awaited == {"processor"}
 
 
+def test_an_external_effect_is_not_given_up_while_a_model_is_away() -> None:
+    """Once it is there again, the line below may accept the failure that the mail waits for."""
+    text = (
+        'x = llm.write("x")\nz = llm.write("z")\nmail.send("me", "hello")\n'
+        'y = attempt(x + z, "none")\n'
+    )
+    unit = unit_of(text)
+    x, z = unit.start(0).intents
+    unit.finished([(x.slot, Failure("broken", ""))], 1)
+    work = unit.finished([(z.slot, AWAY)], 2)
+    assert not work.records and unit.awaited == {"processor"}
+    mail = next(step for step in unit.steps.values() if step.external)
+    assert not mail.state.ended
+
+
 def test_only_the_last_attempt_says_so() -> None:
     unit = unit_of('x = llm.write("x")\n', limits=Limits(attempts=2))
     first = unit.start(0).intents[0]
