@@ -7,11 +7,12 @@ A model then needs to say only what the words do not give away.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, replace
 
 from edvac.compiler.brief import AMOUNT, COUNT, DAYLIKE, Brief, bounds_in, placeholder, read_brief
-from edvac.compiler.examples import kinds_of_work
+from edvac.compiler.examples import kinds_of_work, library
 
 # A folder that is written to: "into x/", "x/NAME/", "in x/ under the same name".
 _INTO = re.compile(
@@ -91,6 +92,13 @@ _PLURAL = re.compile(r"\b([a-z]+s) (?:of (?:all|every|each)|that the)\b")
 _PLACES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
 NAMES_SOMETHING = re.compile(r"\b(?:id|number|year)\b")
 _SENTENCE = re.compile(r"(?<=[.;:!?])\s+(?=[A-Z])")
+_WORD = re.compile(r"[a-z]{2,}")
+_LITTLE = (
+    "an am been being be but by did do does done each ever few had if just many may me might much "
+    "must my not off only or our own per same so still such then there too up us very was we were "
+    "will would yet you your first last next all any both every find give keep make say take tell"
+)
+MOST_UNREAD = 0.1  # of a task's words
 ABOUT_FILES = frozenset({"file", "stem"})
 
 
@@ -178,8 +186,25 @@ class Reading:
 
     @property
     def fits(self) -> bool:
-        """Does it say from what which files are made?"""
-        return bool(self.results and (self.folders or self.inputs)) and not self.unfit
+        """Does it say from what which files are made, in words that are understood?"""
+        said = bool(self.results and (self.folders or self.inputs))
+        return said and not self.unfit and self.unread <= MOST_UNREAD
+
+    @property
+    def unread(self) -> float:
+        """The share of its words that neither name something in it nor occur in an example: where
+        much is said in another way, the rest may be misread."""
+        brief = self.brief
+        names = [*self.folders, *self.inputs, *brief.marks, *(one.path for one in self.results)]
+        for own in (*brief.columns.values(), *(one.words for one in brief.lines.values())):
+            names += own
+        for name, options in self.choices:
+            names += [name, *options]
+        known = {word.rstrip("s") for name in names for word in _WORD.findall(name.lower())}
+        known |= _vocabulary()
+        words = _WORD.findall(self.task.lower())
+        unknown = {word for word in words if word.rstrip("s") not in known}
+        return len(unknown) / max(1, len(words))
 
     def required(self) -> tuple[str, ...]:
         """Facts of a document that tables want by name."""
@@ -199,6 +224,13 @@ class Reading:
     def undecided(self, known: frozenset[str]) -> tuple[str, ...]:
         """Columns of tables that the rows do not have and that are no tallies."""
         return tuple(name for name in self.required() if name not in known)
+
+
+@functools.cache
+def _vocabulary() -> frozenset[str]:
+    """Words, without the s of a plural, of the examples' tasks, and those that say little."""
+    said = " ".join(example.task.lower() for example in library())
+    return frozenset(word.rstrip("s") for word in [*_WORD.findall(said), *_LITTLE.split()])
 
 
 def read_task(task: str) -> Reading:
