@@ -7,10 +7,12 @@ import random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from program_kit import UNTRUSTED, run
+from program_kit import CATALOGUE, UNTRUSTED, run
 from test_program_oracle import agree
 
+from edvac.core.errors import ProgramError
 from edvac.core.value import Sequence, settle
+from edvac.program import parse
 from edvac.program.data import python
 
 HEAD = """
@@ -193,3 +195,15 @@ def test_growth_under_an_untrusted_decision_does_not_reach_the_version_before() 
         assert isinstance(old, Sequence) and isinstance(new, Sequence)
         assert UNTRUSTED not in old.label.integrity and UNTRUSTED in new.label.steered
         assert python(old) == [1, 2] and python(new) == [1, 2, 3][: 2 + answer]
+
+
+def test_the_larger_of_a_number_and_what_a_dict_holds_is_no_container() -> None:
+    assert agree(
+        "d = {}\n"
+        "for w in ['a', 'bb', 'a', 'ccc', 'bb']:\n"
+        "    d[w] = max(d.get(w, 0), len(w))\n"
+        "    d['least'] = min(len(w), d.get('least', 9))\n"
+    )
+    for text in ("c = max(a, b)\n", "c = max(a, 3, key=len)\n"):
+        with pytest.raises(ProgramError, match="may be reached by another name"):
+            parse(f"a = [1]\nb = [2]\n{text}c.append(3)\n", CATALOGUE)

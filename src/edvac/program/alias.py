@@ -289,6 +289,10 @@ class Aliases:
             kept += outer
         return min(status, SHALLOW), kept
 
+    def _one_is_plain(self, args: list[ast.expr]) -> bool:
+        """Of several values, is one surely no list or dict?"""
+        return len(args) > 1 and any(not mutable(self._types.get(arg, ANY)) for arg in args)
+
     def _called(self, node: ast.Call, states: States) -> tuple[int, Escapes]:
         args = [*node.args, *(word.value for word in node.keywords)]
         name = dotted(node.func) or ""
@@ -306,6 +310,8 @@ class Aliases:
             return self._held(args, states)  # a record
         if native is not None and native.mode is Mode.DATA:
             return OWNED, []
+        if name in ("min", "max") and not node.keywords and self._one_is_plain(node.args):
+            return OWNED, []  # what can be compared with a number or a text is no container
         args = [arg for arg in args if not isinstance(arg, ast.Lambda)]
         _, escapes = _either([self._flow(arg, states) for arg in args])
         if native is None or native.name in GIVES_PART:
