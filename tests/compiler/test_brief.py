@@ -20,6 +20,7 @@ from edvac.compiler.examples import similar
         ("Write name and sum to a.csv and b.txt.", {"a.csv": ("name", "sum")}),
         ("Write the name and the sum to a.csv.", {}),
         ("a.json is a list of objects with b, c and d.", {"a.json": ("b", "c", "d")}),
+        ("Each line of a.jsonl is a JSON object with b and c.", {"a.jsonl": ("b", "c")}),
         ("Keep all columns in a.csv.", {}),
         ("Columns b and c go to people/NAME.csv.", {"people/NAME.csv": ("b", "c")}),
         ("The columns matter.", {}),

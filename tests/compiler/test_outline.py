@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -182,3 +183,22 @@ def test_what_fits_no_outline_is_planned_freely() -> None:
     with pytest.raises(ProgramError) as caught:
         planned(refused, free=False)
     assert caught.value.code == "outline_illegal"
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "Write " + "a, " * 3_000 + "and whether it is b for x.csv",
+        "into " + "a/" * 4_000 + " x.csv",
+        "(" + "a, " * 2_600 + "a or b",
+        "a or " * 2_000 + "x.csv",
+        "x.csv " + "and the " * 1_000 + "y.csv",
+        "each " + "A" * 8_000 + "/ x.csv",
+        "x.csv" * 1_600,
+    ],
+    ids=lambda task: task[:12],
+)
+def test_no_task_is_long_to_read(task: str) -> None:
+    start = time.process_time()
+    read_task(task)
+    assert time.process_time() - start < 5

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 LONGEST = 8_000  # characters of a task that are looked at
-_KINDS = "csv|tsv|md|txt|json|html|xml|log|eml|mbox|pdf|docx|xlsx"
+_KINDS = "csv|tsv|md|txt|jsonl|json|html|xml|log|eml|mbox|pdf|docx|xlsx"
 _FILE = re.compile(rf"(?<![\w/.-])[\w-]+(?:/[\w-]+)*\.(?:{_KINDS})\b")
 _FOLDER = re.compile(r"(?<![\w/.-])([\w-]+(?:/[\w-]+)*)/(?![\w])")
 _ITEM = r"[`\"']?[A-Za-z_][\w-]*[`\"']?(?: \([^()]*\))?"
@@ -115,10 +115,13 @@ class Brief:
         """A made-up text for a file: of these columns, or just a few lines."""
         if path in self.lines:
             return self.lines[path].sample(self.marks)
-        if path.endswith(".json") and not columns:
+        if path.endswith((".json", ".jsonl")) and not columns:
             return "made up, and so no JSON"  # of any shape that a program might rightly expect
-        if path.endswith(".json"):
-            return json.dumps([{name: _cell(name, row) for name in columns} for row in range(3)])
+        if path.endswith((".json", ".jsonl")):
+            objects = [{name: _cell(name, row) for name in columns} for row in range(3)]
+            if path.endswith(".json"):
+                return json.dumps(objects)
+            return "".join(f"{json.dumps(one)}\n" for one in objects)
         if columns:
             rows = [",".join(str(_cell(name, row)) for name in columns) for row in range(3)]
             return "\n".join([",".join(columns), *rows]) + "\n"
@@ -219,7 +222,7 @@ def _several(task: str, folders: tuple[str, ...]) -> str:
 def _is_there(name: str, task: str) -> bool:
     """Does the task speak of the file as of one that it starts from?"""
     spelled = re.escape(name)
-    told = rf"{spelled},? (?:has|have|holds?|contains?|is an?|are)\b"
+    told = rf"{spelled},? (?:has|have|holds?|contains?|is an?|are)\b|\bsource is {spelled}"
     taken = (
         rf"(?:\bfrom|\bsplit|\bread|\bthrough|\b(?:rows?|lines?|content) (?:of|in|from)) {spelled}"
     )
@@ -290,7 +293,7 @@ def _table_of(sentence: str, found: re.Match[str], *, after: bool) -> str:
     return (before[-1:] or behind[:1] or [""])[0]
 
 
-_TABLES = (".csv", ".tsv", ".json")
+_TABLES = (".csv", ".tsv", ".json", ".jsonl")
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -212,7 +212,9 @@ class Stage:
             return _misshapen(call, f"{stands} in {path} stands for each of them", fix)
         if self._brief.names_files and f"{_FOLDER}/" in text:
             return _misshapen(call, f"{path} would hold whole paths", "A name is path.name(p).")
-        if text.startswith(("[{", "{'", "['", "[Decimal", "[(")) and not path.endswith(".json"):
+        if text.startswith(("[{", "{'", "['", "[Decimal", "[(")) and not path.endswith(
+            (".json", ".jsonl")
+        ):
             return _misshapen(call, f"{path} would hold a list as Python writes it", _AS_LINES)
         if not path.endswith((".csv", ".tsv")):
             return None

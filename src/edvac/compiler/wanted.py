@@ -11,12 +11,21 @@ import functools
 import re
 from dataclasses import dataclass, replace
 
-from edvac.compiler.brief import AMOUNT, COUNT, DAYLIKE, Brief, bounds_in, placeholder, read_brief
+from edvac.compiler.brief import (
+    AMOUNT,
+    COUNT,
+    DAYLIKE,
+    LONGEST,
+    Brief,
+    bounds_in,
+    placeholder,
+    read_brief,
+)
 from edvac.compiler.examples import kinds_of_work, library
 
 # A folder that is written to: "into x/", "x/NAME/", "in x/ under the same name".
 _INTO = re.compile(
-    r"(?:\b(?:into|to|as|under) (?:the folder )?|\b(?=[\w/-]*[A-Z]{3,}/))((?:[\w-]+/)+)(?![\w*])"
+    r"(?:\b(?:into|to|as) (?:the folder )?|\b(?=[\w/-]*[A-Z]{3,}/))((?:[\w-]+/)+)(?![\w*])"
     r"|(?<=\bin )((?:[\w-]+/)+)(?= under)"
 )
 _TALLIED = re.compile(
@@ -234,13 +243,15 @@ def _vocabulary() -> frozenset[str]:
 
 
 def read_task(task: str) -> Reading:
-    """Read it."""
+    """Read its first part, as `read_brief` does."""
+    task = task[:LONGEST]
     brief = read_brief(task)
     written = {_folder(into): into.start() for into in _INTO.finditer(task)}
     folders = tuple(name for name in brief.folders if name not in written)
     inputs = brief.inputs
     if not folders and not inputs:
-        inputs = tuple(name for name in brief.files if not placeholder(name))[:1]
+        named = [name for name in brief.files if not placeholder(name)]
+        inputs = tuple([name for name in named if name in brief.columns][:1] or named[:1])
     found = {
         task.find(name): _file(name, task, brief) for name in brief.files if name not in inputs
     }
