@@ -11,7 +11,7 @@ from typing import Any
 
 from edvac.core.errors import OperandError
 from edvac.core.schema import ANY, INT, DictOf, ListOf, Type
-from edvac.core.value import Operand, Scalar, Sequence, Value
+from edvac.core.value import Operand, Sequence, Value
 from edvac.program.basics import MISSING, item_type, ordered, same_items
 from edvac.program.containers import elements
 from edvac.program.data import RecordView, key_refused, python, shown, value
@@ -160,11 +160,14 @@ def _sort_by(work: Work, rows: Value, key: Any, reverse: Any = MISSING) -> Value
     return Sequence(tuple(ordered(work, elements(rows), ranked, reverse)), work.label)
 
 
-def _key_of(work: Work, key: Any) -> Callable[[Operand], Value]:
-    """A function that gives what is compared: of a function, a field's name, or several names."""
+def _key_of(work: Work, key: Any) -> Callable[[Operand], Operand]:
+    """A function that gives what is compared: of a function, a field's name, or several names;
+    without any, the element itself."""
     if callable(key):
         return key  # type: ignore[no-any-return]
-    fields = python(key)
+    fields = None if key is None else python(key)
+    if fields is None:
+        return lambda row: row
     names = [fields] if isinstance(fields, str) else fields
 
     def told(row: Operand) -> Value:
@@ -186,10 +189,9 @@ def _key_of(work: Work, key: Any) -> Callable[[Operand], Value]:
 def _unique(work: Work, values: Value, key: Any = None) -> Value:
     seen: set[Any] = set()
     kept = []
-    named = None if key is None or (isinstance(key, Scalar) and key.raw is None) else key
-    told = _key_of(work, named) if named is not None else None
+    told = _key_of(work, key)
     for one in elements(values):
-        mark = _frozen(python(told(one) if told is not None else one))
+        mark = _frozen(python(told(one)))
         if mark not in seen:
             seen.add(mark)
             kept.append(one)
