@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+from edvac.bench.loopback import Answers, Handler, serving
 from edvac.processor.abilities import PROBE
-from edvac.processor.loopback import Answers, Handler, serving
 
 
 class Meter(Answers):

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from edvac.bench.loopback import Answers, Handler, serving
 from edvac.processor.abilities import PROBE
-from edvac.processor.loopback import Answers, Handler, serving
 
 NAME = "written-beforehand"
 LARGEST = 1_000_000  # bytes of a request
