@@ -198,3 +198,13 @@ def test_answers_from_json_may_be_truths(edvac: Bench) -> None:
     assert edvac("run", "q.edv", "--yes").code == 4
     edvac.write("a.json", '{"questions": [{"number": 1, "answer": true}]}')
     assert edvac("answer", "--from", "a.json", "--resume").code == 0
+
+
+def test_going_on_keeps_the_short_name_of_help(
+    asking: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edvac.cli.run import resume
+
+    monkeypatch.setattr(resume, "_help_option", None)  # as in a process that just began
+    assert asking("answer", "--all", "yes", "--resume").code == 0
+    assert "-h, --help" in asking("resume", "--help").out

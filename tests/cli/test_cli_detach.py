@@ -61,7 +61,7 @@ def test_a_run_goes_on_after_its_starter_and_says_where_its_log_is(edvac: Bench)
 
 
 def test_json_of_what_goes_on_by_itself_is_one_document(edvac: Bench) -> None:
-    edvac.write("q.edv", 'a = human.ask("Which?")\n')
+    edvac.write("q.edv", 'a = human.ask("Which?")\nb = human.ask("Who?", [], a)\n')
     said = child(edvac, "run", "q.edv", "--yes", "--detach", "--json")
     assert set(json.loads(said.stdout)) == {"run", "log"}
     assert "loading the model" in said.stderr, "how far it has come is told beside it"
@@ -69,6 +69,9 @@ def test_json_of_what_goes_on_by_itself_is_one_document(edvac: Bench) -> None:
     edvac("answer", "--all", "x")
     said = child(edvac, "resume", "--detach", "--json")
     assert set(json.loads(said.stdout)) == {"run", "log"}
+    until(edvac, lambda run: run["standing"] == "waiting")
+    said = child(edvac, "answer", "--all", "y", "--detach", "--json")
+    assert set(json.loads(said.stdout)) == {"run", "log"} and '"answered": 1' in said.stderr
     until(edvac, lambda run: run["state"] == "done")
 
 
@@ -133,7 +136,7 @@ def test_what_keeps_it_from_beginning_is_told(edvac: Bench) -> None:
 def test_an_end_without_a_word_is_told_too(edvac: Bench, monkeypatch: Any) -> None:
     from edvac.machine import detach
 
-    edvac.write("q.edv", 'a = human.ask("Which?")\n')
+    edvac.write("q.edv", 'a = human.ask("Which?")\nb = human.ask("Who?", [], a)\n')
     assert edvac("run", "q.edv", "--yes").code == 4
     monkeypatch.setattr(detach, "COMMAND", ("/bin/sh", "-c", "echo oh no; exit 1", "x"))
     said = edvac("resume", "--detach")

@@ -71,7 +71,9 @@ def answer(run_id: str | None, pairs: tuple[str, ...], **flags: Any) -> int:
         left = questions(store, info.id)
     if flags["as_json"]:
         document = {"run": info.id, "answered": decided, "running": bool(owner)}
-        ui.out_json(document | {"questions": [_document(question) for question in left]})
+        document |= {"questions": [_document(question) for question in left]}
+        # A detached start says its own one document on stdout.
+        (ui.err if flags["detach"] and not owner else ui.out)(ui.json_text(document, indent=2))
     elif decided or flags["source"] is not None:
         text = f"answered for {ui.counted(decided, 'step')}"
         text += f"; {ui.counted(len(left), 'question')} left"
@@ -88,7 +90,10 @@ def _resume(run: str, flags: dict[str, Any]) -> int:
 
     given = {"--detach": flags["detach"], "--json": flags["as_json"]}
     args = [run, *(flag for flag, on in given.items() if on)]
-    return int(resume.main(args=args, prog_name="edvac resume", standalone_mode=False) or 0)
+    # Without its parent the command would learn, and keep, other names of its help option.
+    above = click.get_current_context().parent
+    code = resume.main(args=args, prog_name="edvac resume", standalone_mode=False, parent=above)
+    return int(code or 0)
 
 
 def _require_alone(pairs: tuple[str, ...], flags: dict[str, Any]) -> None:
