@@ -32,13 +32,14 @@ def test_columns(task: str, columns: dict[str, tuple[str, ...]]) -> None:
 
 def test_files_folders_inputs_and_marks() -> None:
     brief = read_brief(
+        "sums.csv holds last year. "
         "Take the lines with ERROR from logs/app.log, and/or all in old/, and put them into "
-        "out/KIND/ and into report.md. sums.csv holds last year. "
+        "out/KIND/ and into report.md. "
         "Write their file names to names.txt."
     )
-    assert brief.files == ("logs/app.log", "report.md", "sums.csv", "names.txt")
+    assert brief.files == ("sums.csv", "logs/app.log", "report.md", "names.txt")
     assert brief.folders == ("old",)
-    assert brief.inputs == ("logs/app.log", "sums.csv")
+    assert brief.inputs == ("sums.csv", "logs/app.log")
     assert "ERROR" in brief.marks and brief.names_files
     assert "ERROR" in brief.sample("logs/app.log")
 

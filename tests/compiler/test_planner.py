@@ -458,18 +458,18 @@ READS = 'notes = [llm.extract(files.read(p), Note) for p in files.list("notes/*"
             "kind is free",
         ),
         (
-            "List notes/, the longest first.",
+            "List notes/, the largest first.",
             NAMED + READS + 'x = sort_by(notes, "kind")\n',
             "other way",
         ),
         (
-            "List notes/, the longest first.",
+            "List notes/, the largest first.",
             NAMED + READS + 'x = sort_by(notes, "kind", reverse=True)\n',
             "",
         ),
         ("List notes/, the shortest first.", NAMED + READS + 'x = sort_by(notes, "kind")\n', ""),
         (
-            "List notes/, the longest first.",
+            "List notes/, the largest first.",
             NAMED + READS + "x = sort_by(notes, lambda n: n.kind)\n",
             "",
         ),
@@ -489,7 +489,7 @@ def test_an_order_that_is_asked_for_is_not_forgotten() -> None:
     program = parse(text, CATALOGUE)
     review(program, "Write the notes in notes/ to a.md.")
     with pytest.raises(ProgramError, match="nothing is sorted"):
-        review(program, "Write the notes in notes/ to a.md, the longest first.")
+        review(program, "Write the notes in notes/ to a.md, the largest first.")
 
 
 def test_a_remark_and_the_program_that_it_is_about_are_shown_to_the_model() -> None:

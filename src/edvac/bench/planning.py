@@ -50,11 +50,12 @@ class Result:
 
 
 class Counted:
-    """A processor that counts what a plan costs."""
+    """A processor that counts what a plan costs, and may hide that it decodes under grammars."""
 
-    def __init__(self, inner: Processor, result: Result) -> None:
+    def __init__(self, inner: Processor, result: Result, *, grammar: bool = True) -> None:
         self._inner = inner
         self._result = result
+        self.has_grammar = grammar and inner.has_grammar
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -93,7 +94,7 @@ async def evaluate(
         worker: what answers the model steps of a run; the oracle where it is None.
         at_once: tasks that are planned side by side.
         plans: programs that are written for each, of which one is taken.
-        way: outline, free, or both.
+        way: outline, free, both, or whole: freely in one piece, without a grammar.
     """
     await processor.open()
     turn = asyncio.Semaphore(at_once)
@@ -113,8 +114,8 @@ async def _plan(task: Task, processor: Processor, plans: int, way: str) -> Resul
     result = Result(task)
     start = time.perf_counter()
     try:
-        counted: Any = Counted(processor, result)
-        ways = {"outlines": way != "free", "free": way != "outline"}
+        counted: Any = Counted(processor, result, grammar=way != "whole")
+        ways = {"outlines": way in ("outline", "both"), "free": way != "outline"}
         planner = Planner(counted, CATALOGUE, _unheard, plans=plans, **ways)
         result.program = await planner.plan(task.text)
     except EdvacError as error:

@@ -141,10 +141,11 @@ async def _play(chosen: list[Work], model: str | None, *, quick: bool) -> list[P
 @click.option("--plans", type=click.IntRange(1, 9), help="Programs to choose from, for each task.")
 @click.option(
     "--way",
-    default="both",
+    default="free",
     show_default=True,
-    type=click.Choice(["outline", "free", "both"]),
-    help="Fill an outline, write code freely, or the second where the first gives nothing.",
+    type=click.Choice(["free", "whole", "outline", "both"]),
+    help="Write statements freely; a whole program without a grammar, repaired where it is refused"
+    "; fill an outline; or that and, where it gives nothing, freely.",
 )
 @click.option("--model", help="What plans: a model's name, .gguf file, or URL#MODEL.")
 @click.option("--held-out", is_flag=True, help="The 20 tasks that nothing was tuned on.")

@@ -15,19 +15,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from edvac.compiler.columns import read_columns
+
 LONGEST = 8_000  # characters of a task that are looked at
 _KINDS = "csv|tsv|md|txt|jsonl|json|html|xml|log|eml|mbox|pdf|docx|xlsx"
 _FILE = re.compile(rf"(?<![\w/.-])[\w-]+(?:/[\w-]+)*\.(?:{_KINDS})\b")
 _FOLDER = re.compile(r"(?<![\w/.-])([\w-]+(?:/[\w-]+)*)/(?![\w])")
-_ITEM = r"[`\"']?[A-Za-z_][\w-]*[`\"']?(?: \([^()]*\))?"
-_SEVERAL = rf"(?:{_ITEM}(?:, {_ITEM})*,? and {_ITEM}|{_ITEM}(?:, {_ITEM})+)"
-_LIST = rf"(?:{_SEVERAL}|{_ITEM})"
-_COLUMNS = re.compile(rf"\b(?:columns?|fields?)(?: are)?:? ({_LIST})", re.IGNORECASE)
-_OBJECTS = re.compile(rf"\b(?:objects?|entries|records) (?:with|of) ({_LIST})")
-_HAS = re.compile(rf"\.(?:{_KINDS})\b has ({_LIST})")
-_WRITE = re.compile(
-    rf"\b(?:write|put|note|list|save) ({_SEVERAL}) (?:of|for|to|in|into)\b", re.IGNORECASE
-)
 _LINES = re.compile(
     rf"\b[Ee](?:ach|very) (?:line|row) (?:of|in) (?P<file>{_FILE.pattern}) "
     r"(?:holds?|has|contains?) (?P<words>[^.;:]*?)"
@@ -41,21 +34,18 @@ _SEVERAL_CUES = (
 )
 _FACTS = re.compile(r"\bthe (\w+)s of (?:all |the |every |each )+(\w+)\b", re.IGNORECASE)
 _WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-_NUMBERS = {word: number for number, word in enumerate(_WORDS, 1)}
+NUMBER_WORDS: Final = {word: number for number, word in enumerate(_WORDS, 1)}
 _BOUND = re.compile(
     r"\b(?:above|below|over|under|exceed\w*|at least|at most|(?:more|fewer|less|longer|shorter"
-    rf"|older|younger|larger|smaller|higher|lower) than) ({'|'.join(_NUMBERS)}|[0-9][0-9,.]*)\b"
-    rf"|\b({'|'.join(_NUMBERS)}|[0-9][0-9,.]*)(?: \w+)? or (?:more|fewer|less|longer|shorter)\b"
+    rf"|older|younger|larger|smaller|higher|lower) than) ({'|'.join(NUMBER_WORDS)}|[0-9][0-9,.]*)\b"
+    rf"|\b({'|'.join(NUMBER_WORDS)}|[0-9][0-9,.]*)(?: \w+)? or (?:more|fewer|less|longer|shorter)\b"
     r"|\b(?:after|before|since|until) ([0-9]{4}-[0-9]{2}-[0-9]{2})\b",
     re.IGNORECASE,
 )
+CHOICE: Final = re.compile(r"(?P<name>\w+) \((?P<words>(?:[\w-]+, )*[\w-]+,? or [\w-]+)\)")
 _NAMES_FILES = re.compile(r"\bfile names?\b|\bnames? of (?:the |its |their )?(?:files?|notes?)\b")
-_NO_NAMES = frozenset(
-    {"the", "a", "an", "all", "its", "their", "each", "every", "this", "these", "which"}
-    | {"in", "of", "from", "to", "with", "that", "as", "for", "are", "is", "by", "on"}
-    | {"matter", "must", "should"}
-)
 _SENTENCE = re.compile(r"(?<=[.;:!?])\s+(?=[A-Z])")
+_PATTERN = re.compile(r"[A-Z_-]{4,}\.\w+")  # "named YEAR_KIND.txt" is no file
 _PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b")
 _MARK = re.compile(r"\b[A-Z]{3,}\b")
 
@@ -118,12 +108,12 @@ class Brief:
         if path.endswith((".json", ".jsonl")) and not columns:
             return "made up, and so no JSON"  # of any shape that a program might rightly expect
         if path.endswith((".json", ".jsonl")):
-            objects = [{name: _cell(name, row) for name in columns} for row in range(3)]
+            objects = [dict(zip(columns, _cells(columns, row), strict=True)) for row in range(3)]
             if path.endswith(".json"):
                 return json.dumps(objects)
             return "".join(f"{json.dumps(one)}\n" for one in objects)
         if columns:
-            rows = [",".join(str(_cell(name, row)) for name in columns) for row in range(3)]
+            rows = [",".join(map(str, _cells(columns, row))) for row in range(3)]
             return "\n".join([",".join(columns), *rows]) + "\n"
         marks = " ".join(self.marks)
         about = f"{path} {marks}".strip()
@@ -146,7 +136,8 @@ def read_brief(task: str) -> Brief:
     """What is said in the first part of the task; nobody says his columns after thousands of
     words."""
     task = task[:LONGEST]
-    files = tuple(dict.fromkeys(_FILE.findall(task)))
+    named = dict.fromkeys(_FILE.findall(task))
+    files = tuple(name for name in named if not _PATTERN.fullmatch(name))
     folders = tuple(
         dict.fromkeys(
             found
@@ -154,14 +145,7 @@ def read_brief(task: str) -> Brief:
             if not any(_PLACEHOLDER.fullmatch(part) for part in found.split("/"))
         )
     )
-    columns: dict[str, tuple[str, ...]] = {}
-    for sentence in _SENTENCE.split(task):
-        for pattern in (_COLUMNS, _OBJECTS, _HAS, _WRITE):
-            for found in pattern.finditer(sentence):
-                name = _table_of(sentence, found, after=pattern is _WRITE)
-                names = _names(found.group(1))
-                if name and names and name not in columns:
-                    columns[name] = names
+    columns = read_columns(task)
     lines = {
         found["file"]: Line(words, _MARKS[found["mark"]])
         for found in _LINES.finditer(task)
@@ -169,20 +153,20 @@ def read_brief(task: str) -> Brief:
     }
     spelled = " ".join((*files, *folders))
     marks = [mark for mark in _MARK.findall(task) if mark not in spelled]
-    inputs = tuple(name for name in files if _is_there(name, task))
+    inputs = _inputs(task, files, folders)
     by_name = _NAMES_FILES.search(task) is not None
     marks = list(dict.fromkeys(marks))
-    bounds = tuple(_bounds(task))
+    bounds = tuple(_bounds(task, inputs))
     facts, several = _facts(task, folders, columns), _several(task, folders)
     return Brief(
         files, folders, columns, inputs, by_name, tuple(marks), bounds, facts, several, lines
     )
 
 
-def _bounds(task: str) -> Iterator[Bound]:
+def _bounds(task: str, inputs: tuple[str, ...]) -> Iterator[Bound]:
     for sentence in _SENTENCE.split(task):
         named = set(_FILE.findall(sentence))
-        results = [name for name in named if not _is_there(name, task)]
+        results = [name for name in named if name not in inputs]
         for value in bounds_in(sentence):
             yield Bound(value, results[0] if len(results) == 1 else "")
 
@@ -192,9 +176,15 @@ def bounds_in(text: str) -> list[str]:
     found = []
     for over, least, day in _BOUND.findall(text):
         number = over or least
-        value = str(_NUMBERS.get(number.casefold(), number)).replace(",", "").rstrip(".")
+        value = str(NUMBER_WORDS.get(number.casefold(), number)).replace(",", "").rstrip(".")
         found.append(day or value)
     return found
+
+
+def choices_in(task: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Of which words something is one: "topic (order, complaint or question)"."""
+    found = CHOICE.finditer(task[:LONGEST])
+    return [(one["name"], tuple(re.split(r",? or |, ", one["words"]))) for one in found]
 
 
 def _facts(
@@ -219,14 +209,48 @@ def _several(task: str, folders: tuple[str, ...]) -> str:
     return ""
 
 
-def _is_there(name: str, task: str) -> bool:
-    """Does the task speak of the file as of one that it starts from?"""
-    spelled = re.escape(name)
-    told = rf"{spelled},? (?:has|have|holds?|contains?|is an?|are)\b|\bsource is {spelled}"
-    taken = (
-        rf"(?:\bfrom|\bsplit|\bread|\bthrough|\b(?:rows?|lines?|content) (?:of|in|from)) {spelled}"
-    )
-    return re.search(f"{told}|{taken}", task, re.IGNORECASE) is not None
+def _inputs(task: str, files: tuple[str, ...], folders: tuple[str, ...]) -> tuple[str, ...]:
+    """Files of which the task speaks as of ones that it starts from."""
+    first = min((task.find(name) for name in (*files, *folders)), default=0)
+    found: list[str] = []
+    others = bool(folders)  # is there something before it that is no such file?
+    for name in sorted(files, key=task.find):
+        at = task.find(name)
+        before, behind = task[:at], task[at + len(name) :]
+        taken = _TAKEN.search(before) is not None or _TAKEN_AFTER.match(behind) is not None
+        beside = any(re.search(_BESIDE.format(re.escape(one)), before) for one in found)
+        asked = _MADE.search(before) is not None
+        told = not others and not asked and _TOLD.match(behind) is not None
+        inside = not others and _IN.search(before) is not None and _INSIDE.match(behind) is not None
+        begins = at == first and len(files) + len(folders) > 1 and name.endswith(_DATA)
+        meant = _PLACEHOLDER.search(name) is None and _TO_BE.match(behind) is None
+        if meant and (taken or beside or told or inside or (begins and not asked)):
+            found.append(name)
+        else:
+            others = True
+    return tuple(name for name in files if name in found)
+
+
+_DATA = (".csv", ".tsv", ".json", ".jsonl", ".log")
+_TAKEN = re.compile(
+    r"\b(?:from|out of|split|through|read|take|turn|join|compare|hold|against|source is|sources?:?"
+    r"|terms of|office has|I have|columns [\w, ]+ of"
+    r"|(?:each|every|all|the|of)(?: \w+)? (?:rows?|lines?|content|objects?) (?:of|in|from)"
+    r"|(?:lines?|rows?|days?|half|column \w+|each|all) of|tables,|lists,) (?:all |the |both )?$",
+    re.IGNORECASE,
+)
+_TAKEN_AFTER = re.compile(r" apart\b")
+_BESIDE = r"{}(?: \([^()]*\))?,? (?:and|with|against|,) $"  # the other one of two
+_TOLD = re.compile(
+    r",? (?:which )?(?:has|have|holds?|contains?|is an?|are|keeps?|says?)\b|, whose |; in each line"
+)
+_IN = re.compile(r"(?:^|[.!?:] )(?:[Ii]n |[\w ]+ (?:are|stand) in |[\w' ]+ \w+book )$")
+_INSIDE = re.compile(r",? (?:there |we |the |each |which |\()")
+_TO_BE = re.compile(r",? (?:is to be|shall|should|must|will|gets?|for|please)\b")
+_MADE = re.compile(
+    r"\b(?:to|into|as|make|write|save|need|wants?|called|give me|publish|create|plan,|table) $",
+    re.IGNORECASE,
+)
 
 
 NOTHING_SAID: Final = Brief((), (), {})
@@ -243,14 +267,19 @@ def placeholder(path: str) -> str:
     return found.group() if found else ""
 
 
-def _cell(column: str, row: int) -> float | int | str:
-    """Something that could stand in such a column."""
+def _cells(columns: tuple[str, ...], row: int) -> list[float | int | str]:
+    """A row of a table, whose first column mostly is what it is called by."""
+    return [_cell(name, row, is_key=place == 0) for place, name in enumerate(columns)]
+
+
+def _cell(column: str, row: int, *, is_key: bool = False) -> float | int | str:
+    """Something that could stand in such a column; different in each row of a key."""
     if DAYLIKE.search(column):
         return f"2026-01-{15 + row}"
     whole = (2, 45, 6000)[row % 3]  # so far apart that a bound of the task lies between them
     if COUNT.search(column):
         return whole
-    return whole + 0.5 if AMOUNT.search(column) else f"{column} {row % 2}"
+    return whole + 0.5 if AMOUNT.search(column) else f"{column} {row if is_key else row % 2}"
 
 
 def _word(name: str, row: int) -> str:
@@ -283,20 +312,14 @@ AMOUNT: Final = _one_of(
 )
 
 
-def _table_of(sentence: str, found: re.Match[str], *, after: bool) -> str:
-    """The table that a list of columns belongs to: the last one before it, or the next one."""
-    tables = [one for one in _FILE.finditer(sentence) if one.group().endswith(_TABLES)]
-    before = [one.group() for one in tables if one.start() < found.start(1)]
-    behind = [one.group() for one in tables if one.start() > found.end(1)]
-    if after:
-        return behind[0] if behind else ""
-    return (before[-1:] or behind[:1] or [""])[0]
+NAMES_SOMETHING: Final = re.compile(r"\b(?:id|number|year)\b")
 
 
-_TABLES = (".csv", ".tsv", ".json", ".jsonl")
+def is_amount(name: str) -> bool:
+    """Does a column of this name hold numbers to reckon with?"""
+    counted = COUNT.search(name) is not None and NAMES_SOMETHING.search(name) is None
+    return counted or AMOUNT.search(name) is not None
 
 
-def _names(text: str) -> tuple[str, ...]:
-    bare = re.sub(r" \([^()]*\)", "", text)
-    names = [name.strip("`\"' ") for name in re.split(r",? and |, ", bare)]
-    return () if _NO_NAMES & set(names) or not all(names) else tuple(names)
+def is_day(name: str) -> bool:
+    return DAYLIKE.search(name) is not None

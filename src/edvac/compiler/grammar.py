@@ -2,7 +2,7 @@
 
 Text of a Lark grammar as llguidance reads it. The first statement follows the grammar strictly:
 device functions that exist, records that are declared, instructions that are literals, nesting of
-at most four brackets. What comes after it is free but for beginning at the margin, because only
+at most five brackets. What comes after it is free but for beginning at the margin, because only
 that tells where a block ends; the planner stops reading there.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from edvac.core.signature import REQUIRED, Catalogue, Effect, Param, Role, Signature
 
-DEPTH = 5  # brackets within brackets
+DEPTH = 6  # brackets within brackets
 BLOCKS = 3  # blocks within blocks
 END = "```"  # what follows the last statement
 
@@ -24,7 +24,7 @@ FSTRING: "f\"" (TEXT_PART | "{" HOLE "}"){1,12} "\""
 TEXT_PART: /([^"\\\n{}]|\\[nt]){1,80}/
 HOLE: PLACE PART? /(:[0-9,.a-z]{1,5})?/
 PLACE: /[a-z_][a-z0-9_.]*/
-PART: /\[(-?[0-9]{1,3}|'[A-Za-z0-9_ ]{1,30}')\]|\([a-z_][a-z0-9_.]*\)/
+PART: /\[(-?[0-9]{1,3}|'[A-Za-z0-9_ ]{1,30}')\]|\([a-z_][a-z0-9_.]*(, [0-9])?\)/
 NUMBER: /-?[0-9]{1,9}(\.[0-9]{1,4})?/
 FIELD: /[a-z_][a-z0-9_]{0,30}/
 COMMENT: /  # [^\n]{1,80}/
@@ -47,6 +47,11 @@ _METHODS = (
     "get",
     "count",
     "title",
+    "removeprefix",
+    "removesuffix",
+    "rsplit",
+    "partition",
+    "isdigit",
 )
 
 
@@ -100,7 +105,7 @@ def _classes() -> list[str]:
         r"FACT: /[a-z_][a-z0-9_]{0,30}/ & ~/(file|path)[a-z0-9_]*/",
         'type: base | base " | None"',
         'base: "str" | "int" | "Decimal" | "bool" | "date" | "float" | choice | "list[" item "]"',
-        'item: "str" | "int" | "Decimal" | "date" | TYPE_NAME',
+        'item: "str" | "int" | "Decimal" | "date" | choice | TYPE_NAME',
         'choice: "Literal[" STRING (", " STRING){0,11} "]"',
     ]
 
@@ -155,10 +160,11 @@ def _expression_level(depth: int) -> list[str]:
             f'"[" ({e} (", " {e}){{0,20}})? "]"',
             f'"{{" (pair{d} (", " pair{d}){{0,20}})? "}}"',
             f'"[" {e} " for " NEW (", " NEW)? " in " {e} (" if " {e})? "]"',
+            f'"{{" pair{d} " for " NEW (", " NEW)? " in " {e} (" if " {e})? "}}"',
             f'"(" {e} ")"',
         ]
     )
-    index = "" if last else f' | "[" {e} "]" | "[:" NUMBER "]"'
+    index = "" if last else f' | "[" {e} "]" | "[" NUMBER? ":" NUMBER? "]"'
     method = "|".join(_METHODS)
     arguments = "" if last else f'({e} (", " {e}){{0,2}})?'
     primary = " | ".join(
@@ -170,13 +176,13 @@ def _expression_level(depth: int) -> list[str]:
         f'both{d}: test{d} (" and " test{d}){{0,3}}',
         f'test{d}: "not "? sum{d} (COMPARE sum{d} | " is None" | " is not None")?',
         f"sum{d}: part{d} (OPERATOR part{d}){{0,4}}",
-        f"part{d}: primary{d} trailer{d}{{0,3}}",
+        f"part{d}: primary{d} trailer{d}{{0,4}}",
         f'trailer{d}: "." FIELD | "." METHOD{d} "(" {arguments} ")"{index}',
         f"METHOD{d}: /{method}/",
         f"primary{d}: {primary}",
     ]
     if not last:
-        lines.append(f'pair{d}: (STRING | NEW) ": " {e}')
+        lines.append(f'pair{d}: {e} ": " {e}')
     if depth == 0:
         lines.append(
             'COMPARE: " == " | " != " | " <= " | " >= " | " < " | " > " | " in " | " not in "'

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 
-from edvac.compiler.brief import placeholder
+from edvac.compiler.brief import NAMES_SOMETHING, is_amount, is_day, placeholder
 from edvac.compiler.outline import DAY, NUMBER, TEXT, TRUTH, Outline, negated
-from edvac.compiler.wanted import ABOUT_FILES, NAMES_SOMETHING, Reading, Wanted, is_amount, is_day
+from edvac.compiler.wanted import ABOUT_FILES, Reading, Wanted
 
 RESULTS = "results"  # the line after the last decision
 

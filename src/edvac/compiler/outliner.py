@@ -17,10 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edvac.compiler import examples, outline_grammar
+from edvac.compiler.acceptance import accept
 from edvac.compiler.clauses import result
 from edvac.compiler.outline import Outline
-from edvac.compiler.rehearsal import rehearse
-from edvac.compiler.review import refuse_astray, review
 from edvac.compiler.wanted import Reading, read_task
 from edvac.core.errors import ProgramError
 from edvac.core.signature import Catalogue
@@ -181,11 +180,7 @@ class _Writer:
         outline = copy.copy(draft.outline)
         outline.facts, outline.tables = dict(outline.facts), dict(outline.tables)
         text = draft.text + take(outline, said)
-        program = parse(text, self.outliner._catalogue)
-        rehearse(program, self.reading.brief)
-        refuse_astray(program, self.task)
-        if last:
-            review(program, self.task)
+        accept(parse(text, self.outliner._catalogue), self.task, whole=last)
         draft.outline, draft.text = outline, text
         draft.lines.append(head + said)
         self.on_text(text)

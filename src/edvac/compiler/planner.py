@@ -15,10 +15,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from edvac.compiler import examples, grammar, prompt
+from edvac.compiler.acceptance import accept
 from edvac.compiler.brief import read_brief
 from edvac.compiler.outliner import Outliner
-from edvac.compiler.rehearsal import outcome, rehearse
-from edvac.compiler.review import refuse_astray, review, unused_names
+from edvac.compiler.rehearsal import outcome
+from edvac.compiler.review import unused_names
 from edvac.core import event
 from edvac.core.errors import ProgramError
 from edvac.core.signature import Catalogue
@@ -37,6 +38,8 @@ PLANS = 1  # written side by side in a round
 STATEMENT_TOKENS = 400
 HINT = 240  # characters
 PROGRAM_TOKENS = 1200
+REPAIRS = 3  # of a program that came in one piece
+REPAIR_STEP = 0.4  # warmer, where a correction changed nothing
 
 
 OnDraft = Callable[[str], None]
@@ -282,12 +285,10 @@ class Planner:
             ProgramError: why not.
         """
         if piece == grammar.END:
-            review(parse(draft.text, self._catalogue), task)
+            accept(parse(draft.text, self._catalogue), task, whole=True)
             return
         verify_prefix(draft.text + piece, self._catalogue)
-        program = parse(draft.text + piece, self._catalogue)
-        rehearse(program, read_brief(task))
-        refuse_astray(program, task)
+        accept(parse(draft.text + piece, self._catalogue), task, whole=False)
         _refuse_idle(draft.text, piece)
 
     def _show(self, before: str, piece: str) -> None:
@@ -344,29 +345,49 @@ class Planner:
     # -- without one ----------------------------------------------------------------------------
 
     async def _whole(self, order: _Order, on_draft: OnDraft) -> str:
+        """Validate and repair: the model sees its last program and what is wrong with it.
+
+        Raises:
+            ProgramError: the last of `REPAIRS` corrections was refused too.
+        """
         del on_draft  # it comes in one piece
-        task, attempt = order.task, order.attempt
-        asked = prompt.messages(task, examples.similar(task), self._catalogue, order.complaint)
-        answer = await self._processor.complete(
-            Request(
-                run="plan",
-                slot="plan",
-                messages=asked,
-                max_tokens=PROGRAM_TOKENS,
-                temperature=0.4 * attempt,
-                seed=_seed(task, str(attempt)),
-            )
+        task = order.task
+        shots = examples.similar(task)
+        asked = prompt.messages(task, shots, self._catalogue, order.complaint)
+        repair: tuple[Message, ...] = ()
+        refused = ProgramError("plan_failed", "no program was written")
+        warmth = REPAIR_STEP * order.attempt
+        seen: set[str] = set()
+        for number in range(REPAIRS + 1):
+            seed = _seed(task, f"{order.attempt} {number}")
+            answer = await self._program((*asked, *repair), min(HOTTEST, warmth), seed)
+            text = unfenced(answer.text)
+            try:
+                if answer.finish == "length":
+                    raise ProgramError("program_too_long", f"over {PROGRAM_TOKENS} tokens")
+                accept(parse(text, self._catalogue), task, whole=True)
+            except ProgramError as problem:
+                refused = problem
+            else:
+                if order.shown:
+                    self._show("", text)
+                return text
+            if text in seen:  # it does not see what is meant: another one must come from chance
+                warmth += REPAIR_STEP
+            seen.add(text)
+            repair = prompt.repair(text, refused)
+        raise refused
+
+    async def _program(self, asked: tuple[Message, ...], warmth: float, seed: int) -> Answer:
+        request = Request(
+            run="plan",
+            slot="plan",
+            messages=asked,
+            max_tokens=PROGRAM_TOKENS,
+            temperature=warmth,
+            seed=seed,
         )
-        text = unfenced(answer.text)
-        if answer.finish == "length":
-            raise ProgramError("program_too_long", f"over {PROGRAM_TOKENS} tokens")
-        program = parse(text, self._catalogue)
-        rehearse(program, read_brief(task))
-        refuse_astray(program, task)
-        review(program, task)
-        if order.shown:
-            self._show("", text)
-        return text
+        return await self._processor.complete(request)
 
 
 def _refuse_idle(before: str, piece: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from edvac.compiler.brief import read_brief
 from edvac.compiler.examples import Example
 from edvac.compiler.grammar import callable_steps
+from edvac.core.errors import ProgramError
 from edvac.core.schema import show
 from edvac.core.signature import REQUIRED, Catalogue, Signature
 from edvac.processor import Message, Segment
@@ -74,6 +75,15 @@ def messages(
         parts.append(Segment(f"\n\n{complaint}"))
     made.append(Message("user", tuple(parts)))
     return tuple(made)
+
+
+def repair(text: str, refused: ProgramError) -> tuple[Message, ...]:
+    """What follows a program that was refused."""
+    said = f"That program was refused.\n{refused}\nWrite the whole program again, corrected."
+    return (
+        Message("assistant", (Segment(f"```python\n{text.strip()}\n```"),)),
+        Message("user", (Segment(said),)),
+    )
 
 
 def _shown(example: Example) -> Segment:

@@ -58,9 +58,11 @@ from edvac.program.operands import misfit
 
 MAX_STEPS = 400
 _FOLDER = "folder"  # where made-up files lie
+_LISTED = [f"{_FOLDER}/{name}.txt" for name in ("one", "two", "three", "four")]
 _DATE = dt.date(2026, 1, 15)
 _MADE_UP = "made up"  # a source of made-up texts
 _DESCRIBED = "described"  # and of those whose columns the task says
+_UNTYPED = "untyped"  # of those the ones whose cells may be texts or numbers
 _STANDS_IN = "stands in"  # and of everything that an answer brings
 
 
@@ -109,6 +111,7 @@ class Stage:
         self._brief = brief
         self._reads = False
         self._tables: set[str] = set()  # made-up texts of tables that the task describes
+        self._by_row: dict[str, str | None] = {}  # texts of files that are named after cells
         self._calls: deque[tuple[StepCall, Cell]] = deque()
         self._count = 0
         self._touched: list[tuple[StepCall, bool, str]] = []  # step, does it write, path
@@ -176,6 +179,8 @@ class Stage:
             made = self._brief.sample(path, columns)
             if columns:
                 self._tables.add(made)
+            if columns and path.endswith((".json", ".jsonl")):
+                return lift(made, _UNTYPED_DESCRIPTION)
             described = columns or path in self._brief.lines
             return lift(made, _DESCRIPTION if described else _FICTION)
         return _answer(call, self._count)
@@ -199,8 +204,17 @@ class Stage:
         path, text = text_of(call, "path"), text_of(call, "text")
         if path is not None and set(path) & set("*?"):
             return _misshapen(call, f"{call.op} takes one path, not {path}", _EACH)
+        if text_of(call, "data") in _LISTED and call.op in ("llm.choose", "llm.extract"):
+            return _misshapen(
+                call, "a model is shown the name of a file alone", "Pass doc.text(p)."
+            )
         if call.op != "files.write" or path is None:
             return None
+        if set(path) & set("{}[]"):
+            return _misshapen(call, f"{path!r} is no name of a file", "Put one field into it.")
+        if _DESCRIBED in _sources(call, "path") and self._by_row.setdefault(path, text) != text:
+            what = f"{path} is written for each row, and what stood in it before is lost"
+            return _misshapen(call, what, _BY_NAME)
         if not text and self._picks(call):
             what = f"{path} would be empty: no line passes the test"
             return _misshapen(call, what, self._brief.line())
@@ -270,6 +284,7 @@ class Stage:
         return None
 
 
+_BY_NAME = "Write for name in unique([...]), and put all rows of a name into its file."
 _ROWS = "Write csv.load(text) or json.load(text), and ask a model about one row at most."
 _EACH = "Write for p in files.list(pattern), and use p."
 _AS_LINES = 'Use csv.dump(rows), or "\\n".join of one text for each.'
@@ -287,7 +302,7 @@ def _proves_nothing(found: Failed) -> bool:
     """Is it due to a made-up text? A column that the task does not name is due to the program, and
     so is a whole number where an amount stands, or a text where a row is wanted."""
     sources = found.label.integrity
-    if found.code in _MISTYPED:
+    if found.code in _MISTYPED and _UNTYPED not in sources:
         return False
     wrong = found.code in _UNKNOWN or FRACTION.search(found.what) is not None
     return _MADE_UP in sources and not (_DESCRIBED in sources and wrong)
@@ -339,11 +354,13 @@ def _refuses(wrong: OperandError) -> ProgramError:
 _GIVEN = Label.of([_STANDS_IN])
 _FICTION = Label.of([_STANDS_IN, _MADE_UP])
 _DESCRIPTION = Label.of([_STANDS_IN, _MADE_UP, _DESCRIBED])
+_UNTYPED_DESCRIPTION = Label.of([_STANDS_IN, _MADE_UP, _DESCRIBED, _UNTYPED])
 
 
 def _answer(call: StepCall, number: int) -> Value:
     if call.op == "files.list":
-        return lift([f"{_FOLDER}/{name}.txt" for name in ("one", "two", "three", "four")], _GIVEN)
+        # That there are files is given; which parts their names have is made up.
+        return lift([Scalar(path, _FICTION) for path in _LISTED], _GIVEN)
     if call.op == "llm.choose":
         options = plain(completed(call.args["options"]))
         return lift(options[number % len(options)] if options else "", _GIVEN)

@@ -24,12 +24,18 @@ def review(program: Program, task: str) -> None:
     Raises:
         ProgramError: `plan_incomplete`.
     """
+    brief = read_brief(task)
     missing = unwritten(program, task)
     if missing:
         raise _incomplete(f"the task names {', '.join(missing)}, which the program does not touch")
-    missed = [bound.value for bound in read_brief(task).bounds if not _compares(program, bound)]
+    missed = [bound.value for bound in brief.bounds if not _compares(program, bound)]
     if missed:
         raise _incomplete(f"the task speaks of {missed[0]}, and nothing is compared with it")
+    sources = [*brief.inputs, *(f"{name}/**" for name in brief.folders)]
+    if sources and not any(
+        overlap(name, path) for name in sources for path in program.touches.reads
+    ):
+        raise _incomplete(f"the program reads nothing of {', '.join(sources)}")
     unused = unused_names(program.text) or _dead_names(program.text)
     if unused:
         raise _incomplete(f"{', '.join(unused)} is computed and never used")
@@ -43,14 +49,8 @@ def review(program: Program, task: str) -> None:
 def unwritten(program: Program, task: str) -> list[str]:
     """Files and folders that the task names and the program neither reads nor writes."""
     brief, touched = read_brief(task), program.touches
-    known = touched.reads + touched.writes
-    files = [
-        name
-        for name in brief.files
-        if not any(
-            overlap(name, path) for path in (touched.reads if name in brief.inputs else known)
-        )
-    ]
+    known = [path for path in touched.reads + touched.writes if path != "**"]
+    files = [name for name in brief.files if not any(overlap(name, path) for path in known)]
     return files + [
         f"{name}/"
         for name in brief.folders
@@ -74,7 +74,12 @@ def refuse_astray(program: Program, task: str) -> None:
             raise _astray(f"the task does not speak of {path}, which is read", f"Read {named}.")
     _refuse_unasked(program, task, brief)
     _refuse_by_hand(program, brief)
-    spoiled = [name for name in brief.inputs if name in touched.writes]
+    # What nothing reads, though much else is read, may have been taken for a source wrongly.
+    spoiled = [
+        name
+        for name in brief.inputs
+        if name in touched.writes and (name in touched.reads or not touched.reads)
+    ]
     if spoiled:
         raise _astray(f"{spoiled[0]} is what the task starts from", "Write to another file.")
     replaced = _replaced(program.text)
@@ -96,7 +101,7 @@ def refuse_astray(program: Program, task: str) -> None:
             f"{misfilled} is a field of a record, and a part of a path is put in its place",
             f"Write found.{misfilled}.",
         )
-    tested = _tested_texts(program)
+    tested = _tested_texts(program, task)
     if tested:
         raise _astray(
             f"{tested[0]} is free text: it is always there, and never quite a given word",
@@ -163,8 +168,9 @@ def _is_spoken_of(path: str, task: str, brief: Brief) -> bool:
     return vague and head.casefold() in task.casefold()
 
 
-def _tested_texts(program: Program) -> list[str]:
-    """Fields of records, declared as plain text, that are compared with a literal."""
+def _tested_texts(program: Program, task: str) -> list[str]:
+    """Fields of records, declared as plain text, that are compared with a literal, unless that is a
+    name in the task."""
     free = {
         part.name: part.type
         for record in program.records.values()
@@ -175,8 +181,8 @@ def _tested_texts(program: Program) -> list[str]:
     for node in ast.walk(ast.parse(program.text)):
         match node:
             case ast.Compare(left, [ast.Eq() | ast.NotEq()], [ast.Constant(str() as word)]) if word:
-                name = _field_name(left)
-                found += [name] if name in free else []
+                name, is_name = _field_name(left), word[0].isupper() and word in task
+                found += [name] if name in free and not is_name else []
             case ast.Compare(
                 ast.Attribute(_, name), [ast.Eq() | ast.NotEq() | ast.Is()], [ast.Constant(bool())]
             ):
@@ -191,16 +197,21 @@ _RISING = re.compile(
     r"\b(?:quick|earli|low|small|short|cheap|young|few|soon|near|light)est first|alphabetical", re.I
 )
 _FALLING = re.compile(
-    r"\b(?:high|larg|bigg|long|lat|old|strong|heavi|thick|busi)est (?:\w+ )?first"
-    r"|\b(?:most|best)\b[\w ]{0,24}? first|with (?:the )?most \w+ first",
+    r"\b(?:high|larg|bigg|strong|heavi|thick|busi)est (?:\w+ )?(?:first|on top)"
+    r"|\b(?:most|best)\b[\w ]{0,24}? (?:first|on top)|with (?:the )?most \w+ (?:first|on top)",
+    re.I,
+)
+_ORDER = re.compile(
+    r"est (?:\w+ ){0,2}(?:first|last|on top)|\b(?:most|least|best)\b[\w ]{0,24}? (?:first|on top)"
+    r"|alphabetical|\bin (?:the )?order\b|\b(?:sorted|ordered|arranged)\b|\btop \w+|\bon top\b",
     re.I,
 )
 
 
 def _refuse_turned(program: Program, task: str) -> None:
-    """Refuse an order that is the other way round, where the task speaks of one way only."""
+    """Refuse an order that is the other way round, where the task speaks of a single one."""
     rising, falling = _RISING.search(task), _FALLING.search(task)
-    if bool(rising) == bool(falling):
+    if bool(rising) == bool(falling) or len(_ORDER.findall(task)) > 1:
         return
     for turned in _sorts(program.text):
         if turned is not bool(falling):

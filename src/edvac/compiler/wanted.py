@@ -12,12 +12,12 @@ import re
 from dataclasses import dataclass, replace
 
 from edvac.compiler.brief import (
-    AMOUNT,
-    COUNT,
-    DAYLIKE,
+    CHOICE,
     LONGEST,
     Brief,
     bounds_in,
+    choices_in,
+    is_day,
     placeholder,
     read_brief,
 )
@@ -85,7 +85,6 @@ _LACKING = re.compile(
 )
 _OTHERS = re.compile(r"\ball (?:the )?other|\bthe (?:others|rest)\b", re.IGNORECASE)
 _NEXT = re.compile(r",? and (?:write|put|list|note|count|for|the|of|those)\b|, and |; ")
-_CHOICE = re.compile(r"(?P<name>\w+) \((?P<words>(?:[\w-]+, )*[\w-]+,? or [\w-]+)\)")
 _EITHER = re.compile(r"\b(?P<words>(?:[a-z]+, )+[a-z]+,? or [a-z]+|[a-z]+ or [a-z]+)\b")
 _NO_CHOICE = frozenset({"a", "an", "the", "more", "fewer", "less", "later", "earlier", "not", "no"})
 _DECIDES = re.compile(
@@ -99,7 +98,6 @@ _LACKS = re.compile(
 _PLACED = re.compile(r"\b(\w+) \(the (first|second|third|fourth|fifth|sixth|seventh) word\)")
 _PLURAL = re.compile(r"\b([a-z]+s) (?:of (?:all|every|each)|that the)\b")
 _PLACES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
-NAMES_SOMETHING = re.compile(r"\b(?:id|number|year)\b")
 _SENTENCE = re.compile(r"(?<=[.;:!?])\s+(?=[A-Z])")
 _WORD = re.compile(r"[a-z]{2,}")
 _LITTLE = (
@@ -258,8 +256,8 @@ def read_task(task: str) -> Reading:
     for folder, at in written.items():
         found[at] = replace(_file(f"{folder}/", task, brief), path=f"{folder}/FILE")
     results = _with_columns([found[at] for at in sorted(found)])
-    choices = [(one["name"], _words(one["words"])) for one in _CHOICE.finditer(task)]
-    bare = _CHOICE.sub("", task)
+    choices = choices_in(task)
+    bare = CHOICE.sub("", task)
     choices += [("", _words(one["words"])) for one in _EITHER.finditer(bare)]
     choices = [(name, words) for name, words in choices if not _NO_CHOICE & set(words)]
     places = tuple((name, _PLACES.index(place) + 1) for name, place in _PLACED.findall(task))
@@ -399,13 +397,3 @@ def _folder(into: re.Match[str]) -> str:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in re.split(r",? or |, ", text))
-
-
-def is_amount(name: str) -> bool:
-    """Does a column of this name hold numbers to reckon with?"""
-    counted = COUNT.search(name) is not None and NAMES_SOMETHING.search(name) is None
-    return counted or AMOUNT.search(name) is not None
-
-
-def is_day(name: str) -> bool:
-    return DAYLIKE.search(name) is not None

@@ -84,9 +84,11 @@ def clashes(kind: Type, wanted: Type) -> bool:
         case Record() | Quoted():
             return type(kind) is not type(wanted) or kind != wanted
     kind = widened(kind)
+    if kind == wanted:
+        return False
     if kind in NUMBERS and wanted in NUMBERS:
         return (wanted == INT and kind in (FLOAT, DECIMAL)) or wanted == BOOL
-    return kind not in (ANY, wanted)
+    return kind != ANY
 
 
 def compatible_numbers(left: Type, right: Type) -> Type | None:
