@@ -101,6 +101,11 @@ class Brief:
     several: str = ""  # what one text may hold more than one of
     lines: Mapping[str, Line] = field(default_factory=dict)  # what a line holds, by file
 
+    @property
+    def results(self) -> tuple[str, ...]:
+        """Files to write, as far as it is known which ones are there."""
+        return tuple(name for name in self.files if name not in self.inputs)
+
     def sample(self, path: str = "", columns: tuple[str, ...] = ()) -> str:
         """A made-up text for a file: of these columns, or just a few lines."""
         if path in self.lines:

@@ -69,7 +69,9 @@ def _found(task: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     for sentence in _SENTENCE.split(task):
         yield from _by_word(sentence)
     tables = list(TABLE.finditer(task))
-    places = sorted([*tables, *_FOLDER.finditer(task)], key=lambda one: one.start())
+    starts = {table.start() for table in tables}
+    folders = [one for one in _FOLDER.finditer(task) if one.start() not in starts]
+    places = sorted([*tables, *folders], key=lambda one: one.start())
     ends = [*(one.start() for one in places[1:]), len(task)][: len(places)]
     for place, end in zip(places, ends, strict=True):
         behind = task[place.end() : end]
@@ -78,9 +80,9 @@ def _found(task: str) -> Iterator[tuple[str, tuple[str, ...]]]:
         else:
             folder = place.group().split("/*")[0].rstrip("/")
             yield f"{folder}/*", _behind(behind, (_OPENED,)) or _in_brackets(behind, led=True)
-    starts = [0, *(table.end() for table in tables[:-1])]
+    before = [0, *(table.end() for table in tables[:-1])]
     ends = [*(table.start() for table in tables[1:]), len(task)]
-    for start, table, end in zip(starts, tables, ends, strict=False):
+    for start, table, end in zip(before, tables, ends, strict=False):
         yield table.group(), _before(task[start : table.start()])
         yield table.group(), _behind(task[table.end() : end], (_COMMA,))
         said = _AS_COLUMNS.search(task, table.end(), end)

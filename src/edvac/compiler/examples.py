@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
+import itertools
 import math
 import re
 from collections import Counter
 from dataclasses import dataclass
 
 from edvac.compiler.brief import LONGEST, placeholder, read_brief
+from edvac.compiler.idioms import idioms
 
-_WORD = re.compile(r"[a-z]{3,}")
+_WORD = re.compile(r"[a-z]{2,}|\d+")
+_ENDING = re.compile(r"(?:ies|es|s|ing|ed)$")
+_FILE = re.compile(r"[\w/-]+\.(csv|tsv|md|txt|jsonl|json|log|eml|xml|html|pdf|docx)\b")
+_FOLDER = re.compile(r"(?<!\w)[\w-]+/(?:\*\S*)?")
 _MARK = "# task: "
-SHOWN = 3  # examples in a prompt
-SHOWN_AGAIN = 0.25  # what a kind of work is worth that an example shows already
+SHOWN = 3  # examples in a prompt, and one more where several files are written
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,37 +40,83 @@ def library() -> tuple[Example, ...]:
 
 
 def similar(
-    task: str, count: int = SHOWN, among: frozenset[str] | None = None
+    task: str,
+    count: int | None = None,
+    among: frozenset[str] | None = None,
+    *,
+    attempt: int = 0,
 ) -> tuple[Example, ...]:
-    """Examples near to the task that together show the kinds of work it consists of, the nearest
-    last, where a model heeds it most.
+    """Examples that together show how a program for the task may be written, the nearest last,
+    where a model heeds it most.
 
-    What counts is the kind of work (a sum by group, a file for each name, a choice among words) and
-    only a little what it is about. Each further example is taken for what those before it do not
-    show: three of one kind would leave a model alone with the rest. The same task always gives the
-    same examples.
+    The examples whose tasks are nearest say which idioms the program is likely to consist of; those
+    are taken of all examples that show most of them, each further one for what those before it do
+    not show. The same task always gives the same examples; a further attempt gets others.
+
+    Args:
+        count: how many; as many as the task needs where it is None.
+        among: names of those to take from.
     """
-    examples = [one for one in library() if among is None or one.name in among]
-    bags = [_bag(example.task) for example in examples]
-    seen = Counter(word for bag in bags for word in bag)
-    weight = {word: _rarity(word, len(examples), times) for word, times in seen.items()}
+    allowed = frozenset(one.name for one in library()) if among is None else among
+    for _ in range(attempt):
+        allowed -= {one.name for one in _choose(task, count or _shown(task), allowed)}
+    return _choose(task, count or _shown(task), allowed)
+
+
+def _choose(task: str, count: int, among: frozenset[str]) -> tuple[Example, ...]:
+    examples = [one for one in library() if one.name in among]
+    known = _known(tuple(examples))
     wanted = _bag(task)
-    near = [_cosine(wanted, bag, weight) for bag in bags]
-    open_kinds = {word: weight.get(word, 0.0) for word in wanted if word.startswith(_KIND)}
-    whole = sum(open_kinds.values()) or 1.0
+    near = [_cosine(wanted, bag, known.words) for bag in known.bags]
+    likely: Counter[str] = Counter()
+    for place in sorted(range(len(examples)), key=lambda place: -near[place])[:_NEIGHBOURS]:
+        for idiom in known.idioms[place]:
+            likely[idiom] += near[place] ** 2 * known.rarity[idiom]  # type: ignore[assignment]
+    whole = sum(likely.values()) or 1.0
     taken: list[int] = []
-    while len(taken) < count:
+    for _ in range(min(count, len(examples))):
         left = (place for place in range(len(examples)) if place not in taken)
         best = max(
             left,
             key=lambda place: (
-                near[place] + sum(open_kinds.get(word, 0.0) for word in bags[place]) / whole
+                sum(likely[idiom] for idiom in known.idioms[place]) / whole
+                + _NEARNESS * near[place]
             ),
         )
         taken.append(best)
-        for word in bags[best]:
-            open_kinds[word] = open_kinds.get(word, 0.0) * SHOWN_AGAIN
+        for idiom in known.idioms[best]:
+            likely[idiom] = 0
     return tuple(examples[place] for place in sorted(taken, key=lambda place: near[place]))
+
+
+def _shown(task: str) -> int:
+    """How many examples a task needs: what writes several files is put together of more idioms."""
+    return SHOWN + (len(read_brief(task).results) > 1)
+
+
+_NEIGHBOURS = 20  # examples that say what a program will consist of
+_NEARNESS = 0.3  # what it is worth that an example's task is near itself
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Of some examples: bags of words and idioms, and how rare each of these is among them."""
+
+    bags: tuple[Counter[str], ...]
+    words: dict[str, float]
+    idioms: tuple[frozenset[str], ...]
+    rarity: dict[str, float]
+
+
+@functools.lru_cache(maxsize=4)
+def _known(examples: tuple[Example, ...]) -> _Known:
+    bags = tuple(_bag(example.task) for example in examples)
+    seen = Counter(word for bag in bags for word in bag)
+    words = {word: _rarity(word, len(examples), times) for word, times in seen.items()}
+    consists = tuple(idioms(example.program) for example in examples)
+    used = Counter(idiom for own in consists for idiom in own)
+    rarity = {idiom: math.log(1 + len(examples) / times) for idiom, times in used.items()}
+    return _Known(bags, words, consists, rarity)
 
 
 _CUES = {
@@ -104,10 +154,13 @@ _KIND = "kind: "
 
 
 def _bag(text: str) -> Counter[str]:
-    """Words in one form, and what kind of work they speak of."""
+    """Words and pairs of them, in one form, and what kind of work they speak of; each counts once.
+    A file is a word by its kind, and a folder is one word, whatever they are called."""
     text = text[:LONGEST]
-    found = Counter({word.rstrip("s"): 1 for word in _WORD.findall(text.lower())})
-    return found + Counter({_KIND + name: 1 for name in kinds_of_work(text)})
+    bare = _FOLDER.sub(" folder ", _FILE.sub(r" file\1 ", text))
+    words = [_ENDING.sub("", word) for word in _WORD.findall(bare.lower())]
+    pairs = [f"{left} {right}" for left, right in itertools.pairwise(words)]
+    return Counter({*words, *pairs, *(_KIND + name for name in kinds_of_work(text))})
 
 
 def kinds_of_work(text: str) -> list[str]:

@@ -238,7 +238,7 @@ class Planner:
     # -- under a grammar ------------------------------------------------------------------------
 
     async def _by_statement(self, order: _Order, on_draft: OnDraft) -> str:
-        shots = examples.similar(order.task)
+        shots = examples.similar(order.task, attempt=order.attempt)
         asked = prompt.messages(order.task, shots, self._catalogue, order.complaint)
         draft = _Draft(order.attempt)
         while len(draft.statements) < MAX_STATEMENTS:
@@ -251,7 +251,20 @@ class Planner:
                 self._show(draft.text, piece)
             draft.accept(piece)
             on_draft(draft.text)
+            if self._does_all(draft.text, order.task):
+                return draft.text
         raise ProgramError("program_too_long", f"over {MAX_STATEMENTS} statements")
+
+    def _does_all(self, text: str, task: str) -> bool:
+        """Is everything done that the task names? A small model that is asked whether it has more
+        to say says more."""
+        if not read_brief(task).results:
+            return False
+        try:
+            accept(parse(text, self._catalogue), task, whole=True)
+        except ProgramError:
+            return False
+        return True
 
     async def _next(self, asked: tuple[Message, ...], draft: _Draft, task: str) -> str | None:
         """The next statement, or the end; None where all samples were refused, which is counted.
@@ -352,7 +365,7 @@ class Planner:
         """
         del on_draft  # it comes in one piece
         task = order.task
-        shots = examples.similar(task)
+        shots = examples.similar(task, attempt=order.attempt)
         asked = prompt.messages(task, shots, self._catalogue, order.complaint)
         repair: tuple[Message, ...] = ()
         refused = ProgramError("plan_failed", "no program was written")

@@ -204,7 +204,7 @@ class Stage:
         path, text = text_of(call, "path"), text_of(call, "text")
         if path is not None and set(path) & set("*?"):
             return _misshapen(call, f"{call.op} takes one path, not {path}", _EACH)
-        if text_of(call, "data") in _LISTED and call.op in ("llm.choose", "llm.extract"):
+        if call.op in ("llm.choose", "llm.extract") and _is_name(call.args.get("data")):
             return _misshapen(
                 call, "a model is shown the name of a file alone", "Pass doc.text(p)."
             )
@@ -312,6 +312,14 @@ def _fingerprint(call: StepCall) -> int:
     """A number made of what a step is given."""
     given = [completed(one) for one in call.args.values() if not open_cells(one)]
     return zlib.crc32(repr([plain(one) for one in given if not first_failure(one)]).encode())
+
+
+def _is_name(operand: Operand | None) -> bool:
+    """Is it the name of a file, or does it begin with one?"""
+    data = plain(completed(operand)) if operand is not None else None
+    return data in _LISTED or (
+        isinstance(data, list | tuple) and [*data[:1]] in [[p] for p in _LISTED]
+    )
 
 
 def _sources(call: StepCall, name: str) -> frozenset[str]:

@@ -113,7 +113,7 @@ def refuse_astray(program: Program, task: str) -> None:
 def _refuse_unasked(program: Program, task: str, brief: Brief) -> None:
     """Refuse a file that nobody asked for, where the task names its results, and a placeholder of
     the task taken for a name."""
-    results = [name for name in brief.files if name not in brief.inputs]
+    results = brief.results
     for path in program.touches.writes if results else ():
         asked = any(is_named(name, path) or overlap(name, path) for name in results)
         if not asked and not _is_spoken_of(path, task, brief):

@@ -103,7 +103,7 @@ def _ordered_by(tree: ast.AST) -> Iterator[str]:
             case ast.Call(ast.Name("sort_by"), [_, ast.Constant(str() as name), *_]):
                 yield name
             case ast.Call(ast.Name("sort_by"), [_, ast.List(names), *_]):
-                yield from (one.value for one in names if isinstance(one, ast.Constant))
+                yield from (str(one.value) for one in names if isinstance(one, ast.Constant))
             case ast.Call(ast.Name("sorted" | "max" | "min" | "sort_by"), _, words):
                 for word in words:
                     if word.arg == "key":
@@ -211,14 +211,14 @@ def _refuse_written_again(tree: ast.Module) -> None:
     written: set[str] = set()
     for stmt in tree.body:
         here = {
-            node.args[0].value
+            str(node.args[0].value)
             for node in ast.walk(stmt)
             if isinstance(node, ast.Call)
             and ast.unparse(node.func) == "files.write"
             and node.args
             and isinstance(node.args[0], ast.Constant)
         }
-        again = sorted(map(str, here & written))
+        again = sorted(here & written)
         if again:
             raise _unmeant(f"{again[0]} is written already", "Go on with what is still to be done.")
         written |= here

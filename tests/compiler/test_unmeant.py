@@ -1,0 +1,102 @@
+"""Legal lines that nobody can mean are refused; what might be meant is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from edvac.compiler.acceptance import accept
+from edvac.compiler.unmeant import refuse_unmeant
+from edvac.core.errors import ProgramError
+from edvac.device import CATALOGUE
+from edvac.program import parse
+
+TASK = (
+    "sales.csv has the columns shop, kind (food, toy or tool), pieces. Those over 40 go to big.txt,"
+    " the shops in Rome to rome.txt."
+)
+RECORD = "class Bill:\n    total: Decimal\n    paid: date | None\n    kind: str\n"
+BILL = RECORD + 'bill = llm.extract(doc.text("a.txt"), Bill)\n'
+EITHER = """\
+n = param(1)
+if n > 0:
+    files.write("a.md", "x")
+else:
+    files.write("a.md", "y")
+"""
+LOAD = 'rows = csv.load(files.read("sales.csv"))\n'
+
+
+@pytest.mark.parametrize(
+    ("program", "what"),
+    [
+        (BILL + "x = bill.total is not None\n", "tested for None"),
+        (BILL + "x = bill.paid is not None\n", ""),
+        (LOAD + 'x = sort_by(rows, "pieces")\n', "a text"),
+        (LOAD + 'x = sorted(rows, key=lambda r: r["pieces"])\n', "a text"),
+        (LOAD + 'x = [r for r in rows if r["pieces"] > "40"]\n', "a text"),
+        (LOAD + 'x = sort_by([r | {"pieces": int(r["pieces"])} for r in rows], "pieces")\n', ""),
+        (LOAD + 'x = sort_by(rows, "shop")\n', ""),
+        (LOAD + 'x = sort_by(group(rows, by=["shop"], pieces=count()), "pieces")\n', ""),
+        (LOAD + 'x = [r for r in rows if int(r["pieces"]) > 25]\n', "compared with 25"),
+        (LOAD + 'x = [r for r in rows if r["pieces"] != "2.5"]\n', "2.5"),
+        (LOAD + 'x = [r for r in rows if int(r["pieces"]) >= 41]\n', ""),
+        (LOAD + "x = len(rows) > 1\n", ""),
+        (LOAD + 'x = [r for r in rows if r["shop"] == "Paris"]\n', "'Paris'"),
+        (LOAD + 'x = [r for r in rows if r["shop"].startswith("Paris")]\n', "'Paris'"),
+        (LOAD + 'x = [r for r in rows if r["shop"] == "Rome"]\n', ""),
+        (LOAD + 'x = [r for r in rows if r["kind"] == "yes"]\n', ""),
+        (LOAD + 'k = llm.choose("What?", ["soap", "wax"], rows)\nx = k == "soap"\n', ""),
+        ('files.write("a.md", "x")\nfiles.write("a.md", "y")\n', "written already"),
+        ('files.write("a.md", "x")\nfiles.write("b.md", "y")\n', ""),
+        (EITHER, ""),
+    ],
+)
+def test_lines(program: str, what: str) -> None:
+    made = parse(program, CATALOGUE)
+    if not what:
+        refuse_unmeant(made, TASK.replace("kind (food, toy or tool), ", ""))
+        return
+    with pytest.raises(ProgramError) as refused:
+        refuse_unmeant(made, TASK.replace("kind (food, toy or tool), ", ""))
+    assert refused.value.code == "plan_unmeant"
+    assert what in refused.value.what and refused.value.fix
+
+
+def test_a_field_whose_words_the_task_says_is_no_free_text() -> None:
+    with pytest.raises(ProgramError, match="food, toy, tool") as refused:
+        refuse_unmeant(parse(BILL, CATALOGUE), TASK)
+    assert 'Literal["food", "toy", "tool"]' in refused.value.fix
+    closed = BILL.replace("kind: str", 'kind: Literal["food", "toy", "tool"]')
+    refuse_unmeant(parse(closed, CATALOGUE), TASK)
+
+
+def test_sizes_may_be_asked_for() -> None:
+    program = parse('x = files.stat("a.txt").size\n', CATALOGUE)
+    refuse_unmeant(program, "How large is a.txt?")
+    with pytest.raises(ProgramError, match="files as such"):
+        refuse_unmeant(program, "What does a.txt say?")
+
+
+EACH = 'for row in csv.load(files.read("sales.csv")):\n'
+
+
+@pytest.mark.parametrize(
+    ("program", "what"),
+    [
+        (EACH + '    files.write(f"{row[\'kind\']}.txt", row["pieces"])\n', "for each row"),
+        (EACH + '    files.write(f"{row[\'shop\']}.txt", row["pieces"])\n', ""),
+        (EACH + '    files.write(f"{row}.txt", row["shop"])\n', "no name of a file"),
+        (
+            'for p in files.list("in/*"):\n    files.write(f"{path.name(p)}", '
+            'llm.choose("Which?", ["a", "b"], p))\n',
+            "name of a file alone",
+        ),
+    ],
+)
+def test_a_rehearsal_looks_at_names_of_files(program: str, what: str) -> None:
+    task = "sales.csv has the columns shop, kind and pieces; in/ has texts."
+    if not what:
+        accept(parse(program, CATALOGUE), task, whole=False)
+        return
+    with pytest.raises(ProgramError, match=what):
+        accept(parse(program, CATALOGUE), task, whole=False)
