@@ -12,7 +12,7 @@ import pytest
 
 from edvac.compiler.examples import Example, library, similar
 from edvac.compiler.grammar import statement_grammar
-from edvac.compiler.planner import first_statement
+from edvac.compiler.statements import statements
 from edvac.compiler.rehearsal import rehearse
 from edvac.compiler.review import review
 from edvac.device import CATALOGUE
@@ -31,17 +31,6 @@ def demo_task() -> str:
     sys.modules["run_inbox"] = module
     spec.loader.exec_module(module)
     return str(module.TASK)
-
-
-def statements(text: str) -> list[str]:
-    found = []
-    while text.strip():
-        text = text.lstrip("\n")
-        piece = first_statement(text + "\nend")
-        assert piece is not None
-        found.append(piece)
-        text = text[len(piece) :]
-    return found
 
 
 def grammar_for(records: list[str]) -> str:

@@ -9,7 +9,8 @@ import pytest
 
 from edvac.compiler import Planner
 from edvac.compiler.brief import read_brief
-from edvac.compiler.planner import first_statement, unfenced
+from edvac.compiler.planner import unfenced
+from edvac.compiler.statements import first_statement
 from edvac.compiler.rehearsal import rehearse
 from edvac.compiler.review import refuse_astray, review, unused_names
 from edvac.core import event

@@ -19,7 +19,9 @@ from edvac.compiler.acceptance import accept
 from edvac.compiler.brief import read_brief
 from edvac.compiler.outliner import Outliner
 from edvac.compiler.rehearsal import outcome
+from edvac.compiler.reminder import annotated
 from edvac.compiler.review import unused_names
+from edvac.compiler.statements import first_statement
 from edvac.core import event
 from edvac.core.errors import ProgramError
 from edvac.core.signature import Catalogue
@@ -139,6 +141,7 @@ class Planner:
         plans: int = PLANS,
         outlines: bool = False,
         free: bool = True,
+        reminders: bool = True,
     ) -> None:
         self._processor = processor
         self._catalogue = catalogue
@@ -146,6 +149,7 @@ class Planner:
         self._plans = plans
         self._outlines = outlines
         self._free = free
+        self._reminders = reminders
 
     async def revise(self, task: str, program: str, remark: str) -> str:
         """Another program for the task, given the present one and what a person says of it.
@@ -239,7 +243,9 @@ class Planner:
 
     async def _by_statement(self, order: _Order, on_draft: OnDraft) -> str:
         shots = examples.similar(order.task, attempt=order.attempt)
-        asked = prompt.messages(order.task, shots, self._catalogue, order.complaint)
+        asked = prompt.messages(
+            order.task, shots, self._catalogue, order.complaint, reminded=self._reminders
+        )
         draft = _Draft(order.attempt)
         while len(draft.statements) < MAX_STATEMENTS:
             piece = await self._next(asked, draft, order.task)
@@ -273,7 +279,10 @@ class Planner:
             ProgramError: refused once too often.
         """
         grammar_text = self._grammar(verify_prefix(draft.text, self._catalogue), draft)
-        before = draft.text + draft.hint
+        before = draft.text
+        if self._reminders:
+            before = annotated(task, draft.statements, self._catalogue)
+        before += draft.hint
         pieces = await asyncio.gather(
             *(
                 self._statement(asked, before, grammar_text, (warmth, _seed(task, number)))
@@ -432,47 +441,6 @@ async def _until(call: Awaitable[Answer], complete: asyncio.Event) -> Answer | N
         answering.cancel()
 
 
-def first_statement(text: str) -> str | None:
-    """The first statement of a text that goes on, or None while it may not be complete.
-
-    A plain statement ends with its line; a block ends where a line begins at the margin.
-    """
-    if text.startswith(grammar.END):
-        return grammar.END
-    head, newline, rest = text.partition("\n")
-    if not newline:
-        return None
-    if not head.endswith(":"):
-        return head + newline
-    taken = [head]
-    while rest:
-        line, newline, after = rest.partition("\n")
-        if line and not line.startswith(" "):
-            if _continues(head, line):
-                taken.append(line)
-            elif _may_continue(head, line, bool(newline)):
-                return None
-            else:
-                return "\n".join(taken) + "\n"
-        elif not newline:
-            return None
-        elif line:
-            taken.append(line)
-        rest = after
-    return None
-
-
-def _continues(head: str, line: str) -> bool:
-    return head.startswith("if ") and line.startswith(("else:", "elif "))
-
-
-def _may_continue(head: str, line: str, whole: bool) -> bool:
-    """Could an unfinished line still become ``else:`` or ``elif``?"""
-    return (
-        not whole and head.startswith("if ") and any(w.startswith(line) for w in ("else:", "elif "))
-    )
-
-
 def unfenced(text: str) -> str:
     """The program in an answer that may wrap it in a fence."""
     if "```" not in text:
@@ -486,4 +454,4 @@ def _seed(task: str, sample: str) -> int:
     return int.from_bytes(mixed, "big") >> 1
 
 
-__all__ = ["Planner", "first_statement", "unfenced"]
+__all__ = ["Planner", "unfenced"]

@@ -9,6 +9,8 @@ from __future__ import annotations
 from edvac.compiler.brief import read_brief
 from edvac.compiler.examples import Example
 from edvac.compiler.grammar import callable_steps
+from edvac.compiler.reminder import annotated
+from edvac.compiler.statements import statements
 from edvac.core.errors import ProgramError
 from edvac.core.schema import show
 from edvac.core.signature import REQUIRED, Catalogue, Signature
@@ -62,14 +64,24 @@ def _line(signature: Signature) -> str:
 
 
 def messages(
-    task: str, examples: tuple[Example, ...], catalogue: Catalogue, complaint: str = ""
+    task: str,
+    examples: tuple[Example, ...],
+    catalogue: Catalogue,
+    complaint: str = "",
+    *,
+    reminded: bool = False,
 ) -> tuple[Message, ...]:
-    """The planner's prompt."""
+    """The planner's prompt.
+
+    Args:
+        reminded: do the examples have comments that say which file is next?
+    """
     made = [*constant(catalogue)]
     for example in examples:
         told = f"Task: {example.task}\n{read_brief(example.task).line()}".rstrip()
         made.append(Message("user", (Segment(told),)))
-        made.append(Message("assistant", (_shown(example),)))
+        program = _reminded(example, catalogue) if reminded else example.program
+        made.append(Message("assistant", (_shown(program),)))
     parts = [Segment(f"Task: {task}\n{read_brief(task).line()}".rstrip())]
     if complaint:
         parts.append(Segment(f"\n\n{complaint}"))
@@ -86,5 +98,9 @@ def repair(text: str, refused: ProgramError) -> tuple[Message, ...]:
     )
 
 
-def _shown(example: Example) -> Segment:
-    return Segment(f"```python\n{example.program.strip()}\n```", keep=True)
+def _reminded(example: Example, catalogue: Catalogue) -> str:
+    return annotated(example.task, statements(example.program), catalogue, whole=True)
+
+
+def _shown(program: str) -> Segment:
+    return Segment(f"```python\n{program.strip()}\n```", keep=True)
