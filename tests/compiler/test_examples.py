@@ -12,9 +12,9 @@ import pytest
 
 from edvac.compiler.examples import Example, library, similar
 from edvac.compiler.grammar import statement_grammar
-from edvac.compiler.statements import statements
 from edvac.compiler.rehearsal import rehearse
 from edvac.compiler.review import review
+from edvac.compiler.statements import statements
 from edvac.device import CATALOGUE
 from edvac.program import library as functions
 from edvac.program import parse, verify_prefix
@@ -99,3 +99,24 @@ def test_the_nearest_example_comes_last_and_always_the_same() -> None:
     assert similar(task)[-1].name == "contacts"
     assert similar(task) == similar(task)
     assert similar("Translate the files into German")[-1].name == "translate"
+
+
+def test_a_further_attempt_shows_other_examples() -> None:
+    task = "Read the letters and collect name, company and phone number into a table"
+    shown = [{one.name for one in similar(task, attempt=number)} for number in range(3)]
+    assert all(shown) and not shown[0] & shown[1] and not (shown[0] | shown[1]) & shown[2]
+
+
+def test_several_results_need_more_examples() -> None:
+    one = "Count the rows of in.csv (name, town) per town in towns.csv (town, n)."
+    assert len(similar(f"{one} Names of Rome go to rome.txt.")) == len(similar(one)) + 1
+
+
+def test_examples_show_what_near_ones_do() -> None:
+    """Two tables are joined, though the words for it are others than in any example."""
+    task = (
+        "prices.csv (fruit, price), orders.csv (who, fruit, kilos). What does each of them owe?"
+        " owe.csv (who, amount)."
+    )
+    programs = " ".join(example.program for example in similar(task))
+    assert "group(" in programs and "Decimal(" in programs

@@ -10,9 +10,9 @@ import pytest
 from edvac.compiler import Planner
 from edvac.compiler.brief import read_brief
 from edvac.compiler.planner import unfenced
-from edvac.compiler.statements import first_statement
 from edvac.compiler.rehearsal import rehearse
 from edvac.compiler.review import refuse_astray, review, unused_names
+from edvac.compiler.statements import first_statement
 from edvac.core import event
 from edvac.core.errors import ProgramError
 from edvac.device import CATALOGUE
@@ -34,7 +34,8 @@ def by_place(pieces: list[str], wrong: dict[int, list[str]]) -> Callable[[Reques
     """Answers the statement that the draft lacks; `wrong` ones first, each once."""
 
     def script(request: Request) -> str:
-        written = request.prefill.removeprefix("```python\n")
+        said = request.prefill.removeprefix("```python\n").splitlines(keepends=True)
+        written = "".join(line for line in said if not line.startswith("# next: "))
         place = 0
         while place < len(pieces) and written.startswith("".join(pieces[: place + 1])):
             place += 1
@@ -51,6 +52,13 @@ def test_a_plan_is_written_statement_by_statement() -> None:
     assert text == "".join(GOOD[:-1])
     lines = [one.text for one in events if isinstance(one, event.PlanLine)]
     assert "\n".join(lines) + "\n" == text
+
+
+def test_a_plan_ends_where_all_that_is_named_is_done() -> None:
+    """The model is not asked whether it has more to say: a small one always has."""
+    pieces = ['x = files.read("in.txt")\n', 'files.write("out.txt", x)\n', "more = x\n"]
+    text = asyncio.run(planner(by_place(pieces, {})).plan("Copy in.txt to out.txt."))
+    assert text == "".join(pieces[:2])
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def _of_node(node: ast.AST) -> Iterator[str]:
             yield f"part {_kind(node.slice)} {_kind(node.ctx)}"
         case ast.AnnAssign():
             made = ast.unparse(node.annotation)
-            yield f"field {made.partition('[')[0]}" + ("?" if "None" in made else "")
+            yield f"field {made.split(' ')[0].partition('[')[0]}" + ("?" if "None" in made else "")
         case ast.BinOp(op=sign) | ast.BoolOp(op=sign) | ast.AugAssign(op=sign):
             yield f"{_kind(node)} {_kind(sign)}"
         case ast.UnaryOp(sign):

@@ -57,6 +57,6 @@ def _comment(task: str, left: Sequence[str], later: Iterable[Sequence[str]]) -> 
 
 def _said(task: str, name: str) -> str:
     """The task's words about a file."""
-    parts = [part.strip() for part in _PART.split(task[:LONGEST]) if part]
+    parts = [part.strip(" -*") for part in _PART.split(task[:LONGEST])]
     about = next((part for part in parts if name in part), "")
     return re.sub(r"\s+", " ", about)[:LENGTH]
