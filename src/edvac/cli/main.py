@@ -35,6 +35,7 @@ COMMANDS = {
     "check": ("source", "check", "Check a program without running it."),
     "fmt": ("source", "fmt", "Format a program."),
     "stubs": ("source", "stubs", "Print editor type stubs for the devices."),
+    "serve": ("serve", "serve", "Serve a model to OpenAI clients."),
     "model": ("model", "model", "List, fetch, verify and remove models."),
     "completion": ("completion", "completion", "Print a shell's completion script."),
     "doctor": ("doctor", "doctor", "Look at this machine and this workspace."),

@@ -17,7 +17,7 @@ from edvac.processor.address import Address, parse_address
 from edvac.processor.product import Server
 from edvac.processor.web import client
 
-PORTS = (11434, 8080, 8000, 1234)  # ollama, llama.cpp's server, vLLM, LM Studio
+PORTS = (11434, 8080, 8000, 1234)  # ollama, llama.cpp's server, vLLM, LM Studio; ours wants a key
 TIMEOUT_S = 1.0
 
 

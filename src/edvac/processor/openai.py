@@ -31,7 +31,11 @@ from edvac.processor.stream import Garbled, Reported, Silent, Stream, beginning,
 from edvac.processor.web import ask_json, bearer, client
 
 CONCURRENCY = 8  # calls at once where the endpoint does not say how many it computes
-PREFILLS = (product.LLAMACPP, product.VLLM)  # go on with an answer that has been begun
+PREFILLS = (
+    product.EDVAC,
+    product.LLAMACPP,
+    product.VLLM,
+)  # go on with an answer that has been begun
 THINKING_ROOM = 4096  # further tokens for a model that thinks before it answers
 FIRST_LOOK_S, LOOK_S = 15.0, 5.0  # how long a listing may take; a busy server is slow
 LOOK_AGAIN_S = 10.0  # how old what is known of the weights may be

@@ -1,8 +1,8 @@
 """Which server is behind an address, and what it says of its models.
 
-ollama, llama.cpp's server, vLLM and LM Studio are told apart by who they say owns a model and by
-paths that only one of them has; any other is taken as it is. Only questions without any of the
-user's data are asked.
+Another edvac, ollama, llama.cpp's server, vLLM and LM Studio are told apart by who they say owns a
+model and by paths that only one of them has; any other is taken as it is. Only questions without
+any of the user's data are asked.
 """
 
 from __future__ import annotations
@@ -18,8 +18,15 @@ from edvac.processor.address import Address
 from edvac.processor.web import ask_json, get, number, rows, text
 
 OLLAMA, LLAMACPP, VLLM, LMSTUDIO = "ollama", "llama.cpp", "vLLM", "LM Studio"
+EDVAC = "edvac"
 OTHER = "OpenAI-compatible"
-_OWNERS = {"library": OLLAMA, "llamacpp": LLAMACPP, "vllm": VLLM, "organization_owner": LMSTUDIO}
+_OWNERS = {
+    EDVAC: EDVAC,
+    "library": OLLAMA,
+    "llamacpp": LLAMACPP,
+    "vllm": VLLM,
+    "organization_owner": LMSTUDIO,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +197,30 @@ async def _lmstudio(asks: _Questions, entries: list[dict[str, Any]]) -> Server |
     return Server(LMSTUDIO, "", tuple(models))
 
 
-_FINDERS = ((OLLAMA, _ollama), (LLAMACPP, _llamacpp), (VLLM, _vllm), (LMSTUDIO, _lmstudio))
+async def _edvac(asks: _Questions, entries: list[dict[str, Any]]) -> Server | None:
+    del asks  # its listing says all there is
+    if not all(text(one, "identity") for one in entries):
+        return None
+    models = [
+        Served(
+            text(one, "id"),
+            _mark(text(one, "identity")),
+            number(one, "max_model_len"),
+            number(one, "slots"),
+            tools=False,
+        )
+        for one in entries
+    ]
+    return Server(EDVAC, text(entries[0], "version"), tuple(models)) if entries else None
+
+
+_FINDERS = (
+    (EDVAC, _edvac),
+    (OLLAMA, _ollama),
+    (LLAMACPP, _llamacpp),
+    (VLLM, _vllm),
+    (LMSTUDIO, _lmstudio),
+)
 
 
 def _mark(*facts: Any) -> str:

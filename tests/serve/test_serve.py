@@ -1,0 +1,271 @@
+"""The service over a real socket: what clients get, what they are refused, who is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import uvicorn
+
+from edvac.core.errors import OperandError, ProcessorError
+from edvac.processor import Message, Request, Segment
+from edvac.processor.openai import OpenAIProcessor
+from edvac.processor.port import Answer, OnText
+from edvac.processor.scripted import ScriptedProcessor
+from edvac.serve.app import Service
+from edvac.serve.run import listen
+
+KEY = "a-key-of-some-length"
+HELLO = {"model": "m", "messages": [{"role": "user", "content": "Say hello."}]}
+
+
+class Pieces(ScriptedProcessor):
+    """Answers word by word; remembers what it was asked and which calls were cancelled."""
+
+    def __init__(self, script: Callable[[Request], str], pause_s: float = 0.0) -> None:
+        super().__init__(script)
+        self.asked: list[Request] = []
+        self.cancelled = 0
+        self._pause_s = pause_s
+
+    async def complete(self, request: Request, on_text: OnText | None = None) -> Answer:
+        self.asked.append(request)
+        text = self._script(request)
+        try:
+            for word in text.split(" "):
+                await asyncio.sleep(self._pause_s)
+                if on_text is not None:
+                    on_text(f"{word} ", 1)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return Answer(text, "stop", 7, 3, len(text.split()), ())
+
+
+@asynccontextmanager
+async def served(processor: Any, key: str = KEY) -> AsyncIterator[tuple[str, httpx2.AsyncClient]]:
+    listener = listen("127.0.0.1", 0)
+    host = f"127.0.0.1:{listener.getsockname()[1]}"
+    service = Service(processor, "m", frozenset({host}), key)
+    config = uvicorn.Config(service.application(), log_level="error", lifespan="off")
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    running = asyncio.ensure_future(server.serve(sockets=[listener]))
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        async with httpx2.AsyncClient(headers=headers, timeout=20, trust_env=False) as http:
+            yield f"http://{host}", http
+    finally:
+        server.should_exit = True
+        await running
+
+
+def talk(
+    processor: Any, work: Callable[[str, httpx2.AsyncClient], Awaitable[Any]], key: str = KEY
+) -> Any:
+    async def main() -> Any:
+        async with served(processor, key) as (url, http):
+            return await asyncio.wait_for(work(url, http), 20)
+
+    return asyncio.run(main())
+
+
+def ask(processor: Any, **parts: Any) -> tuple[int, Any]:
+    async def work(url: str, http: httpx2.AsyncClient) -> tuple[int, Any]:
+        reply = await http.post(f"{url}/v1/chat/completions", json=HELLO | parts)
+        return reply.status_code, reply.json()
+
+    found: tuple[int, Any] = talk(processor, work)
+    return found
+
+
+def test_an_answer_comes_whole_with_its_cost() -> None:
+    processor = Pieces(lambda request: "hello you")
+    status, body = ask(processor, temperature=0, seed=3, stop=["END"], max_tokens=9)
+    assert status == 200 and body["object"] == "chat.completion" and body["model"] == "m"
+    assert body["choices"] == [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "hello you"},
+            "finish_reason": "stop",
+        }
+    ]
+    assert body["usage"] == {
+        "prompt_tokens": 7,
+        "completion_tokens": 2,
+        "total_tokens": 9,
+        "prompt_tokens_details": {"cached_tokens": 3},
+    }
+    (request,) = processor.asked
+    assert (request.temperature, request.seed, request.stop) == (0, 3, ("END",))
+    assert request.max_tokens == 9 and request.messages[0].text == "Say hello."
+
+
+def test_an_answer_comes_in_pieces_and_ends_with_its_cost() -> None:
+    async def work(url: str, http: httpx2.AsyncClient) -> list[str]:
+        body = HELLO | {"stream": True, "stream_options": {"include_usage": True}}
+        async with http.stream("POST", f"{url}/v1/chat/completions", json=body) as reply:
+            assert reply.headers["content-type"].startswith("text/event-stream")
+            return [line async for line in reply.aiter_lines() if line]
+
+    lines = talk(Pieces(lambda request: "one two three"), work)
+    assert lines[-1] == "data: [DONE]" and all(line.startswith("data: ") for line in lines)
+    events = [json.loads(line[6:]) for line in lines[:-1]]
+    deltas = [event["choices"][0]["delta"] for event in events if event["choices"]]
+    assert deltas[0] == {"role": "assistant", "content": ""}
+    assert "".join(delta.get("content", "") for delta in deltas) == "one two three "
+    assert events[-2]["choices"][0]["finish_reason"] == "stop"
+    assert events[-1]["choices"] == [] and events[-1]["usage"]["completion_tokens"] == 3
+    assert len({event["id"] for event in events}) == 1
+
+
+def test_schemas_grammars_and_begun_answers_reach_the_model() -> None:
+    processor = Pieces(lambda request: "{}")
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    begun = [*HELLO["messages"], {"role": "assistant", "content": "He"}]
+    ask(processor, response_format=form)
+    ask(processor, response_format={"type": "json_object"})
+    ask(processor, grammar='%llguidance {}\nstart: "a"')
+    ask(processor, messages=begun)
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    ask(processor, messages=[{"role": "developer", "content": parts}, *HELLO["messages"]])
+    assert [request.schema for request in processor.asked[:2]] == [schema, {"type": "object"}]
+    assert processor.asked[2].lark == 'start: "a"'
+    assert processor.asked[3].prefill == "He" and len(processor.asked[3].messages) == 1
+    assert processor.asked[4].messages[0] == Message("system", (Segment("ab"),))
+
+
+@pytest.mark.parametrize(
+    ("parts", "status", "code"),
+    [
+        ({"model": "other"}, 404, "model_not_found"),
+        ({"messages": []}, 400, "request_malformed"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "request_malformed"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "request_unserved"),
+        ({"messages": "hello"}, 400, "request_malformed"),
+        ({"n": 2}, 400, "request_unserved"),
+        ({"tools": [{"type": "function"}]}, 400, "request_unserved"),
+        ({"temperature": 9}, 400, "request_malformed"),
+        ({"max_tokens": 0}, 400, "request_malformed"),
+        ({"grammar": "root ::= x"}, 400, "request_unserved"),
+        ({"response_format": {"type": "xml"}}, 400, "request_malformed"),
+        ({"response_format": {"type": "json_schema"}}, 400, "request_malformed"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            400,
+            "request_unserved",
+        ),
+    ],
+)
+def test_what_is_not_served_is_said(parts: dict[str, Any], status: int, code: str) -> None:
+    processor = Pieces(lambda request: "x")
+    given, body = ask(processor, **parts)
+    assert (given, body["error"]["code"]) == (status, code) and body["error"]["message"]
+    assert processor.asked == []
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"model": "m"}'])
+def test_what_is_no_chat_is_refused(data: bytes) -> None:
+    async def work(url: str, http: httpx2.AsyncClient) -> Any:
+        return await http.post(f"{url}/v1/chat/completions", content=data)
+
+    reply = talk(Pieces(lambda request: "x"), work)
+    assert reply.status_code == 400 and reply.json()["error"]["code"] == "request_malformed"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (OperandError("operand_too_large", "too long"), 400, "context_length_exceeded"),
+        (ProcessorError("engine_away", "the engine has ended"), 503, "engine_away"),
+    ],
+)
+def test_what_goes_wrong_in_the_model_has_a_status(
+    error: Exception, status: int, code: str, stream: bool
+) -> None:
+    def fails(request: Request) -> str:
+        raise error
+
+    given, body = ask(Pieces(fails), stream=stream)
+    assert (given, body["error"]["code"]) == (status, code)
+
+
+def test_only_who_knows_the_key_is_answered_and_only_at_the_address_served() -> None:
+    async def work(url: str, http: httpx2.AsyncClient) -> list[tuple[int, str]]:
+        found = []
+        for headers in (
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": ""},
+            {"Host": "evil.example"},
+            {"Host": "evil.example", "Authorization": ""},
+        ):
+            for path in ("/v1/models", "/health"):
+                reply = await http.get(url + path, headers=headers)
+                found.append((reply.status_code, reply.json()["error"]["code"]))
+        return found
+
+    assert (
+        talk(Pieces(lambda request: "x"), work)
+        == [(401, "key_wrong")] * 4 + [(403, "host_unknown")] * 4
+    )
+
+
+def test_models_and_health() -> None:
+    async def work(url: str, http: httpx2.AsyncClient) -> tuple[Any, Any]:
+        return (await http.get(f"{url}/v1/models")).json(), (await http.get(f"{url}/health")).json()
+
+    models, health = talk(Pieces(lambda request: "x"), work)
+    (model,) = models["data"]
+    assert model["id"] == "m" and model["owned_by"] == "edvac" and health["status"] == "ok"
+    assert model["max_model_len"] == 1_000_000
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_goes_away_is_not_worked_for(stream: bool) -> None:
+    processor = Pieces(lambda request: "word " * 1000, pause_s=0.02)
+
+    async def work(url: str, http: httpx2.AsyncClient) -> None:
+        call = http.post(f"{url}/v1/chat/completions", json=HELLO | {"stream": stream})
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(call, 0.5)
+        for _ in range(100):
+            if processor.cancelled:
+                return
+            await asyncio.sleep(0.05)
+
+    talk(processor, work)
+    assert processor.cancelled == 1
+
+
+def test_edvac_is_a_client_of_its_own_service(tmp_path: Path, monkeypatch: Any) -> None:
+    """Probed like any other endpoint: schemas, grammars and begun answers are found."""
+    monkeypatch.setenv("SERVED_KEY", KEY)
+
+    def script(request: Request) -> str:
+        if request.schema is not None:
+            return json.dumps({"answer": "edvac-7319"})
+        if request.lark is not None:
+            return "edvac-7319"
+        return f"begun with {request.prefill}, asked {request.messages[-1].text}"
+
+    async def work(url: str, http: httpx2.AsyncClient) -> tuple[Any, Answer]:
+        found = OpenAIProcessor(f"{url}/v1", "m", key_env="SERVED_KEY", records=tmp_path)
+        await found.open()
+        asked = Request("r", "s", (Message("user", (Segment("hi"),)),), prefill="He")
+        answer = await found.complete(asked)
+        able = (found.abilities, found.has_grammar, found.context_tokens)
+        await found.close()
+        return able, answer
+
+    (abilities, has_grammar, context), answer = talk(Pieces(script), work)
+    assert abilities.product == "edvac" and abilities.schema and abilities.grammar == "lark"
+    assert has_grammar and context == 1_000_000 and abilities.slots == 32
+    assert answer.text.strip() == "begun with He, asked hi" and answer.cached_tokens == 3
