@@ -45,6 +45,7 @@ _BOUND = re.compile(
 CHOICE: Final = re.compile(r"(?P<name>\w+) \((?P<words>(?:[\w-]+, )*[\w-]+,? or [\w-]+)\)")
 _NAMES_FILES = re.compile(r"\bfile names?\b|\bnames? of (?:the |its |their )?(?:files?|notes?)\b")
 _SENTENCE = re.compile(r"(?<=[.;:!?])\s+(?=[A-Z])")
+_PART = re.compile(r"(?<=[.;!?])\s+|;\s|\s[-*]\s|\n|, and (?=write|put|list|the |of )")
 _PATTERN = re.compile(r"[A-Z_-]{4,}\.\w+")  # "named YEAR_KIND.txt" is no file
 _PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b")
 _MARK = re.compile(r"\b[A-Z]{3,}\b")
@@ -166,6 +167,12 @@ def read_brief(task: str) -> Brief:
     return Brief(
         files, folders, columns, inputs, by_name, tuple(marks), bounds, facts, several, lines
     )
+
+
+def words_about(task: str, name: str) -> str:
+    """The part of the task in which a file is named first; empty where it is not."""
+    parts = [part.strip(" -*") for part in _PART.split(task[:LONGEST])]
+    return re.sub(r"\s+", " ", next((part for part in parts if name in part), ""))
 
 
 def _bounds(task: str, inputs: tuple[str, ...]) -> Iterator[Bound]:

@@ -295,14 +295,18 @@ def _misshapen(call: StepCall, what: str, fix: str) -> ProgramError:
 
 
 _UNKNOWN = ("key_missing", "field_missing")
-_MISTYPED = ("operand_misfit", "row_unfit")  # whatever a text says, it is no row and no number
+_MISTYPED = (
+    "operand_misfit",
+    "row_unfit",
+    "sum_unfit",
+)  # whatever a text says, it is no row and no number
 
 
 def _proves_nothing(found: Failed) -> bool:
     """Is it due to a made-up text? A column that the task does not name is due to the program, and
     so is a whole number where an amount stands, or a text where a row is wanted."""
     sources = found.label.integrity
-    if found.code in _MISTYPED and _UNTYPED not in sources:
+    if found.code == "field_missing" or (found.code in _MISTYPED and _UNTYPED not in sources):
         return False
     wrong = found.code in _UNKNOWN or FRACTION.search(found.what) is not None
     return _MADE_UP in sources and not (_DESCRIBED in sources and wrong)

@@ -6,13 +6,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from edvac.compiler.brief import LONGEST, read_brief
+from edvac.compiler.brief import read_brief, words_about
 from edvac.compiler.review import unwritten
 from edvac.core.signature import Catalogue
 from edvac.program import parse
 
 LENGTH = 200  # characters of the task's words about a file
-_PART = re.compile(r"(?<=[.;!?])\s+|;\s|\s[-*]\s|\n|, and (?=write|put|list|the |of )")
 _WRITES = re.compile(r"\bfiles\.(?:write|copy|move)\(")
 
 
@@ -52,11 +51,4 @@ def _comment(task: str, left: Sequence[str], later: Iterable[Sequence[str]]) -> 
         return ""
     written = (name for after in later for name in left if name not in after)
     name = next(written, left[0])
-    return f"# next: {name}: {_said(task, name)}\n"
-
-
-def _said(task: str, name: str) -> str:
-    """The task's words about a file."""
-    parts = [part.strip(" -*") for part in _PART.split(task[:LONGEST])]
-    about = next((part for part in parts if name in part), "")
-    return re.sub(r"\s+", " ", about)[:LENGTH]
+    return f"# next: {name}: {words_about(task, name)[:LENGTH]}\n"

@@ -8,7 +8,14 @@ import ast
 import re
 from collections.abc import Iterator
 
-from edvac.compiler.brief import NUMBER_WORDS, choices_in, is_amount, read_brief
+from edvac.compiler.brief import (
+    NUMBER_WORDS,
+    choices_in,
+    is_amount,
+    is_named,
+    read_brief,
+    words_about,
+)
 from edvac.core.errors import ProgramError
 from edvac.core.schema import STR, Maybe
 from edvac.program import Program
@@ -35,6 +42,10 @@ def refuse_unmeant(program: Program, task: str) -> None:
     _refuse_strange_words(program, tree, task)
     _refuse_written_again(tree)
     _refuse_open_choices(program, task)
+    _refuse_words_in_texts(tree, task)
+    _refuse_letters(tree)
+    _refuse_shapes(tree)
+    _refuse_undone(program, task)
     if "files.stat" in program.text and not _ABOUT_FILES.search(task):
         raise _unmeant("the task asks nothing about the files as such", "Read them: doc.text(p).")
 
@@ -222,6 +233,148 @@ def _refuse_written_again(tree: ast.Module) -> None:
         if again:
             raise _unmeant(f"{again[0]} is written already", "Go on with what is still to be done.")
         written |= here
+
+
+def _refuse_words_in_texts(tree: ast.AST, task: str) -> None:
+    """A common word looked for in a document: what is urgent does not say so. Words that the task
+    quotes, capitals, signs and names do stand there."""
+    held: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign([ast.Name(name)], ast.Call() as call) if _is_text(call):
+                held.add(name)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Compare(ast.Constant(str() as word), [ast.In() | ast.NotIn()], [text]):
+                pass
+            case ast.Call(
+                ast.Attribute(text, "startswith" | "endswith"), [ast.Constant(str() as word)]
+            ):
+                pass
+            case _:
+                continue
+        text = _unlowered(text)
+        if not (_is_text(text) or (isinstance(text, ast.Name) and text.id in held)):
+            continue
+        if re.fullmatch(r"[A-Za-z]?[a-z]{2,}", word) and not _is_shown(word, task):
+            raise _unmeant(
+                f"{word!r} need not stand in a text that is meant",
+                "Let a model say it: a bool field of a record, or llm.choose.",
+            )
+
+
+def _refuse_letters(tree: ast.AST) -> None:
+    """A single letter of a whole text, and an ending without its point."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Subscript(text, ast.Constant(int())) if _is_text(text):
+                raise _unmeant(
+                    "this is a single letter of a text",
+                    "What a text says is for a model; its lines are text.lines(...).",
+                )
+            case ast.Compare(
+                ast.Call(ast.Attribute(ast.Name("path"), "suffix")),
+                [_],
+                [ast.Constant(str() as end)],
+            ) if end and not end.startswith("."):
+                raise _unmeant(f"no file ends in {end!r}", "An ending has its point, as in .txt.")
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func) in ("doc.text", "files.read")
+
+
+def _unlowered(node: ast.expr) -> ast.expr:
+    match node:
+        case ast.Call(ast.Attribute(inner, "lower" | "upper")):
+            return inner
+    return node
+
+
+def _is_shown(word: str, task: str) -> bool:
+    """Does the task show the word as one that stands in the files?"""
+    spelled = re.escape(word)
+    shown = rf"[\"'“‘`:]{spelled}|{spelled}[\"'”’`:]"
+    shown += rf"|\b(?:words?|lines?) (?:with )?{spelled}\b|{spelled} (?:does not |do not )?occur"
+    is_name = word[0].isupper() and word in task
+    return is_name or re.search(shown, task, re.IGNORECASE) is not None
+
+
+def _refuse_shapes(tree: ast.AST) -> None:
+    """A table in a file of plain lines, and a group whose name is counted over."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(
+                ast.Attribute(ast.Name("files"), "write"),
+                [ast.Constant(str() as path), ast.Call(ast.Attribute(ast.Name("csv"), "dump"))],
+            ) if path.endswith((".txt", ".md")):
+                raise _unmeant(
+                    f"{path} is no table, and csv.dump writes its columns' names first",
+                    'Write "\\n".join([...]) of one text for each line.',
+                )
+            case ast.Call(ast.Name("group"), _, words):
+                by = next((one.value for one in words if one.arg == "by"), None)
+                keys = (
+                    [key.value for key in by.elts if isinstance(key, ast.Constant)]
+                    if (isinstance(by, ast.List))
+                    else []
+                )
+                over = [one.arg for one in words if one.arg in keys]
+                if over:
+                    raise _unmeant(
+                        f"{over[0]} is what is grouped by, and is counted or summed under its name",
+                        "Give the aggregate another name.",
+                    )
+
+
+# What the task says of a file, what has to be in the program then, and how it is written.
+_WORK = [
+    (
+        re.compile(
+            r"\bhow (?:many|often) (\w+)|\b(?:the|and) number of (\w+)|\bcount the (\w+)", re.I
+        ),
+        re.compile(r"count\(|len\(|tally\(|sum|\+=|: int|: Decimal|Decimal\(|int\("),
+        "counted",
+        "Write group(rows, by=[...], n=count()), or len(rows).",
+    ),
+    (
+        re.compile(r"\badd(?:s|ed)? (?:them |it )?up\b|\bsums? of\b|\baltogether\b", re.I),
+        re.compile(r"sum\(|sum_of\(|total\(|\+=|count\(|len\("),
+        "added up",
+        'Write sum([...]), or group(rows, by=[...], total=sum_of("x")).',
+    ),
+    (
+        re.compile(r"\baverage\b|\bmean\b|\bmeans\b", re.I),
+        re.compile(r"mean|/ ?len\("),
+        "averaged",
+        'Write math.mean([...]), or group(rows, by=[...], x=mean_of("x")).',
+    ),
+    (
+        re.compile(r"\bsummari[sz]e|\btranslat|\bapolog|\binvitation\b", re.I),
+        re.compile(r"llm\.write"),
+        "written by a model",
+        'Write llm.write("Instruction", text).',
+    ),
+]
+
+
+def _refuse_undone(program: Program, task: str) -> None:
+    """A file is written, and what the task says of it is not done by then."""
+    brief = read_brief(task)
+    columns = {name for own in brief.columns.values() for name in own}
+    for name in brief.results:
+        if not any(is_named(name, path) or path == name for path in program.touches.writes):
+            continue
+        said = words_about(task, name)
+        if any(other in said for other in brief.results if other != name):
+            continue  # of which of them it speaks is not certain
+        for cue, done, what, fix in _WORK:
+            found = cue.search(said)
+            if found is None or done.search(program.text) or columns & {*found.groups()}:
+                continue
+            raise _unmeant(
+                f"the task says {found.group()!r} for {name}, and nothing is {what}", fix
+            )
 
 
 def _refuse_open_choices(program: Program, task: str) -> None:
