@@ -57,7 +57,7 @@ def test_a_plan_is_written_statement_by_statement() -> None:
 def test_a_plan_ends_where_all_that_is_named_is_done() -> None:
     """The model is not asked whether it has more to say: a small one always has."""
     pieces = ['x = files.read("in.txt")\n', 'files.write("out.txt", x)\n', "more = x\n"]
-    text = asyncio.run(planner(by_place(pieces, {})).plan("Copy in.txt to out.txt."))
+    text = asyncio.run(planner(by_place(pieces, {})).plan("Put what in.txt says into out.txt."))
     assert text == "".join(pieces[:2])
 
 
@@ -92,7 +92,7 @@ def test_a_record_that_nobody_uses_is_refused() -> None:
     pieces = [
         used,
         'notes = [llm.extract(doc.text(p), Note) for p in files.list("notes/*")]\n',
-        'files.write("short.md", csv.dump(notes))\n',
+        'files.write("short.md", "\\n".join([note.a for note in notes]))\n',
         "```",
     ]
     text = asyncio.run(planner(by_place(pieces, {1: [idle]})).plan(TASK))

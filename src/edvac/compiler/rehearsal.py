@@ -134,6 +134,9 @@ class Stage:
                 self._calls.extend(waiting)
                 waiting = []
         self._look(self._evaluator.bindings().values())
+        for branch in self._evaluator.unreached:  # because its test failed
+            if not _proves_nothing(branch.failed):
+                self.fault = self.fault or _fails(branch.failed)
         self.fault = self.fault or self._lost()
 
     @property
@@ -306,7 +309,7 @@ def _proves_nothing(found: Failed) -> bool:
     """Is it due to a made-up text? A column that the task does not name is due to the program, and
     so is a whole number where an amount stands, or a text where a row is wanted."""
     sources = found.label.integrity
-    if found.code == "field_missing" or (found.code in _MISTYPED and _UNTYPED not in sources):
+    if found.code in _MISTYPED and _UNTYPED not in sources:
         return False
     wrong = found.code in _UNKNOWN or FRACTION.search(found.what) is not None
     return _MADE_UP in sources and not (_DESCRIBED in sources and wrong)

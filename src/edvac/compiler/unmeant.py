@@ -247,14 +247,17 @@ def _refuse_words_in_texts(tree: ast.AST, task: str) -> None:
         match node:
             case ast.Compare(ast.Constant(str() as word), [ast.In() | ast.NotIn()], [text]):
                 pass
+            case ast.Compare(text, [ast.Eq() | ast.NotEq()], [ast.Constant(str() as word)]):
+                pass
             case ast.Call(
                 ast.Attribute(text, "startswith" | "endswith"), [ast.Constant(str() as word)]
             ):
                 pass
             case _:
                 continue
-        text = _unlowered(text)
-        if not (_is_text(text) or (isinstance(text, ast.Name) and text.id in held)):
+        parts = [*ast.walk(text)]
+        of_text = any(map(_is_text, parts)) and not any(map(_is_asked, parts))
+        if not of_text and not _names_any(_unlowered(text), held):
             continue
         if re.fullmatch(r"[A-Za-z]?[a-z]{2,}", word) and not _is_shown(word, task):
             raise _unmeant(
@@ -280,8 +283,16 @@ def _refuse_letters(tree: ast.AST) -> None:
                 raise _unmeant(f"no file ends in {end!r}", "An ending has its point, as in .txt.")
 
 
-def _is_text(node: ast.expr) -> bool:
+def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and ast.unparse(node.func) in ("doc.text", "files.read")
+
+
+def _is_asked(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func).startswith("llm.")
+
+
+def _names_any(node: ast.expr, names: set[str]) -> bool:
+    return isinstance(node, ast.Name) and node.id in names
 
 
 def _unlowered(node: ast.expr) -> ast.expr:
