@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+from edvac.compiler.brief import Brief, placeholder
 from edvac.core.signature import REQUIRED, Catalogue, Effect, Param, Role, Signature
 
 DEPTH = 6  # brackets within brackets
@@ -28,6 +30,7 @@ PART: /\[(-?[0-9]{1,3}|'[A-Za-z0-9_ ]{1,30}')\]|\([a-z_][a-z0-9_.]*(, [0-9])?\)/
 NUMBER: /-?[0-9]{1,9}(\.[0-9]{1,4})?/
 FIELD: /[a-z_][a-z0-9_]{0,30}/
 COMMENT: /  # [^\n]{1,80}/
+PATTERN: /[A-Za-z0-9_-]{0,12}\*([A-Za-z0-9_-]{1,12}\*)?(\.[a-z]{1,5})?/
 TAIL: /(\n*[^ \n](.|\n)*)?/
 """
 
@@ -55,12 +58,41 @@ _METHODS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What a task names: the paths that its program may spell. Where there are none of a kind, any
+    may be spelt.
+
+    Attributes:
+        folders: that may be listed.
+        files: that may be read.
+        results: that may be written.
+        tables: does it start from tables or lines alone, so that no document is read?
+    """
+
+    folders: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
+    tables: bool = False
+
+    @staticmethod
+    def of(brief: Brief) -> Places:
+        files = tuple(name for name in brief.files if not placeholder(name))
+        results = tuple(name for name in files if name not in brief.inputs)
+        tables = bool(brief.inputs) and not brief.folders
+        return Places(brief.folders, files, results, tables)
+
+
+ANYWHERE = Places()
+
+
 def statement_grammar(
     catalogue: Catalogue,
     functions: Iterable[str],
     records: Iterable[str],
     reserved: Iterable[str],
     *,
+    places: Places = ANYWHERE,
     may_end: bool = True,
     may_declare: bool = True,
 ) -> str:
@@ -70,8 +102,10 @@ def statement_grammar(
         functions: names of the pure library, dotted where they are.
         records: record types declared so far.
         reserved: names that may not be assigned: devices, library, builtins.
+        places: paths that may be spelt.
         may_end, may_declare: may the program end here, may a record be declared?
     """
+    may_declare = may_declare and not places.tables
     records = tuple(records)
     kinds = ["simple", *_block_names(0), *(["class_def"] if may_declare else [])]
     lines = [
@@ -81,9 +115,23 @@ def statement_grammar(
         *(_classes() if may_declare else ()),
         *_simple(),
         *_blocks(),
-        *_expressions(catalogue, tuple(functions), records),
+        *_expressions(catalogue, tuple(functions), records, places.tables),
+        *_paths(places),
     ]
     return "\n".join(lines) + _TERMINALS
+
+
+def _paths(places: Places) -> list[str]:
+    """What a path may be that a program spells as a whole, by what is done with it."""
+    listed = " | ".join(f'"\\"{folder}/" PATTERN "\\""' for folder in places.folders)
+    read = " | ".join(f'"\\"{name}\\""' for name in places.files)
+    written = " | ".join(f'"\\"{name}\\""' for name in places.results)
+    return [
+        f"listed: {listed or 'STRING'}",
+        f"read: {read or 'STRING'}",
+        f"written: {written or 'STRING'}",
+        'named: NEW ("." FIELD | "[" (STRING | NUMBER) "]"){0,3} | FSTRING',
+    ]
 
 
 def _names(reserved: Iterable[str]) -> list[str]:
@@ -94,6 +142,7 @@ def _names(reserved: Iterable[str]) -> list[str]:
     ]
 
 
+_OF_DOCUMENTS = ("files.list", "doc.parts")
 _KEYWORDS = frozenset(keyword.kwlist) - {"None", "True", "False"}
 
 
@@ -139,13 +188,14 @@ def _blocks() -> list[str]:
 
 
 def _expressions(
-    catalogue: Catalogue, functions: tuple[str, ...], records: tuple[str, ...]
+    catalogue: Catalogue, functions: tuple[str, ...], records: tuple[str, ...], tables: bool
 ) -> list[str]:
+    steps = [s for s in callable_steps(catalogue) if not (tables and s.op in _OF_DOCUMENTS)]
     lines = []
     for depth in range(DEPTH):
         lines += _expression_level(depth)
-        lines += _calls(depth, catalogue, functions, records)
-    writing = [s for s in callable_steps(catalogue) if s.effect in (Effect.WRITE, Effect.EXTERNAL)]
+        lines += _calls(depth, steps, functions, records)
+    writing = [s for s in steps if s.effect in (Effect.WRITE, Effect.EXTERNAL)]
     lines.append("effect: " + " | ".join(_rule(s, 0) for s in writing))
     return lines
 
@@ -192,12 +242,11 @@ def _expression_level(depth: int) -> list[str]:
 
 
 def _calls(
-    depth: int, catalogue: Catalogue, functions: tuple[str, ...], records: tuple[str, ...]
+    depth: int, steps: list[Signature], functions: tuple[str, ...], records: tuple[str, ...]
 ) -> list[str]:
     d = depth
     if depth == DEPTH - 1:
         return [f'call{d}: "len(" NEW ")" | "str(" NEW ")"']
-    steps = callable_steps(catalogue)
     e = f"expr{d + 1}"
     named = " | ".join(f'"{name}("' for name in functions)
     lines = [
@@ -236,7 +285,7 @@ def _step(signature: Signature, depth: int, records: tuple[str, ...]) -> str:
         if param.keyword_only:
             continue
         mark = '", " ' if place else ""
-        text = f"{mark}{_operand(param, depth, records)}"
+        text = f"{mark}{_operand(signature, param, depth, records)}"
         if param.variadic:
             parts.append(f"({text}){{0,4}}")
         elif param.default is REQUIRED:
@@ -246,7 +295,7 @@ def _step(signature: Signature, depth: int, records: tuple[str, ...]) -> str:
     return f'"{signature.op}(" ' + " ".join(parts) + ' ")"'
 
 
-def _operand(param: Param, depth: int, records: tuple[str, ...]) -> str:
+def _operand(signature: Signature, param: Param, depth: int, records: tuple[str, ...]) -> str:
     match param.role:
         case Role.TYPE:
             names = " | ".join(f'"{name}" | "list[{name}]"' for name in records)
@@ -255,6 +304,8 @@ def _operand(param: Param, depth: int, records: tuple[str, ...]) -> str:
             return '"[" STRING (", " STRING){1,11} "]"'
         case Role.INSTRUCTION:
             return "STRING"
+        case Role.ADDRESS if signature.op == "files.list":
+            return "(listed | FSTRING)"
         case Role.ADDRESS:
-            return f"(STRING | FSTRING | expr{depth + 1})"
+            return f"({'written' if param.name in signature.writes else 'read'} | named)"
     return f"expr{depth + 1}"

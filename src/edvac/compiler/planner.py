@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from edvac.compiler import examples, grammar, prompt
 from edvac.compiler.acceptance import accept
 from edvac.compiler.brief import read_brief
+from edvac.compiler.dead import without_dead
 from edvac.compiler.outliner import Outliner
 from edvac.compiler.rehearsal import outcome
 from edvac.compiler.reminder import annotated
@@ -34,7 +35,7 @@ MAX_STATEMENTS = 30
 TRIES = 3  # at one statement: a single sample, then several side by side
 SIDE_BY_SIDE = 3
 STEP, HOTTEST = 0.25, 0.75  # temperatures: a small model drifts into nonsense above
-BACKTRACKS = 3  # statements taken back, in one round
+BACKTRACKS = 2  # statements taken back, in one round
 ROUNDS = 2  # of whole programs
 PLANS = 1  # written side by side in a round
 STATEMENT_TOKENS = 400
@@ -257,20 +258,23 @@ class Planner:
                 self._show(draft.text, piece)
             draft.accept(piece)
             on_draft(draft.text)
-            if self._does_all(draft.text, order.task):
-                return draft.text
+            done = self._done(draft.text, order.task)
+            if done:
+                on_draft(done)
+                return done
         raise ProgramError("program_too_long", f"over {MAX_STATEMENTS} statements")
 
-    def _does_all(self, text: str, task: str) -> bool:
-        """Is everything done that the task names? A small model that is asked whether it has more
-        to say says more."""
+    def _done(self, text: str, task: str) -> str:
+        """The program without what nobody uses, if it does everything that the task names; empty
+        if not. A small model that is asked whether it has more to say says more."""
         if not read_brief(task).results:
-            return False
+            return ""
+        done = without_dead(text)
         try:
-            accept(parse(text, self._catalogue), task, whole=True)
+            accept(parse(done, self._catalogue), task, whole=True)
         except ProgramError:
-            return False
-        return True
+            return ""
+        return done
 
     async def _next(self, asked: tuple[Message, ...], draft: _Draft, task: str) -> str | None:
         """The next statement, or the end; None where all samples were refused, which is counted.
@@ -278,7 +282,8 @@ class Planner:
         Raises:
             ProgramError: refused once too often.
         """
-        grammar_text = self._grammar(verify_prefix(draft.text, self._catalogue), draft)
+        scope = verify_prefix(draft.text, self._catalogue)
+        grammar_text = self._grammar(scope, draft, grammar.Places.of(read_brief(task)))
         before = draft.text
         if self._reminders:
             before = annotated(task, draft.statements, self._catalogue)
@@ -352,7 +357,7 @@ class Planner:
             found = text if text.endswith("\n") else text + "\n"
         return found
 
-    def _grammar(self, scope: Scope, draft: _Draft) -> str:
+    def _grammar(self, scope: Scope, draft: _Draft, places: grammar.Places) -> str:
         names = [doc.name for doc in library() if "self" not in doc.signature]
         reserved = {name.partition(".")[0] for name in names} | set(self._catalogue.devices)
         return grammar.statement_grammar(
@@ -360,6 +365,7 @@ class Planner:
             names,
             scope.records,
             reserved,
+            places=places,
             may_end=bool(draft.statements) and draft.may_end,
             may_declare=draft.may_declare,
         )
