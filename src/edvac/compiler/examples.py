@@ -127,7 +127,8 @@ _CUES = {
     "bound": r"above|below|(?:more|fewer|less) than|at least|longer|shorter"
     r"|\b(?:over|under|before|after) \d",
     "words": r"\b\w+, \w+ (?:or|and) \w+\)|\b\w+ or \w+|whether|\bjudge|\blabel|\bassign",
-    "text": r"summar|repl(?:y|ies)|letter|\bnote\b|report|describe|explain|answer|paragraph|invit",
+    "text": r"remind|summar|repl(?:y|ies)|letter|\bnote\b|report|describe|explain|answer|paragraph"
+    r"|invit",
     "language": r"translat",
     "line each": r"per line|(?:a|each) line|line each|on each line",
     "by each": r"\bper\b|(?:for|of|by) (?:each|every)|\bby \w+ \(",

@@ -9,11 +9,12 @@ that tells where a block ends; the planner stops reading there.
 from __future__ import annotations
 
 import keyword
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from edvac.compiler.brief import Brief, placeholder
 from edvac.core.signature import REQUIRED, Catalogue, Effect, Param, Role, Signature
+from edvac.program import library
 
 DEPTH = 6  # brackets within brackets
 BLOCKS = 3  # blocks within blocks
@@ -68,22 +69,30 @@ class Places:
         files: that may be read.
         results: that may be written.
         tables: does it start from tables or lines alone, so that no document is read?
+        asks: may a model be asked about something?
     """
 
     folders: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
     tables: bool = False
+    asks: bool = True
 
     @staticmethod
-    def of(brief: Brief) -> Places:
+    def of(brief: Brief, kinds: Collection[str]) -> Places:
+        """
+        Args:
+            kinds: of work that the task's words speak of.
+        """
         files = tuple(name for name in brief.files if not placeholder(name))
         results = tuple(name for name in files if name not in brief.inputs)
         tables = bool(brief.inputs) and not brief.folders
-        return Places(brief.folders, files, results, tables)
+        asks = not tables or bool(_ASKING & {*kinds})
+        return Places(brief.folders, files, results, tables, asks)
 
 
 ANYWHERE = Places()
+_ASKING = frozenset({"words", "text", "language"})
 
 
 def statement_grammar(
@@ -115,7 +124,7 @@ def statement_grammar(
         *(_classes() if may_declare else ()),
         *_simple(),
         *_blocks(),
-        *_expressions(catalogue, tuple(functions), records, places.tables),
+        *_expressions(_steps(catalogue, places), tuple(functions), records),
         *_paths(places),
     ]
     return "\n".join(lines) + _TERMINALS
@@ -188,9 +197,8 @@ def _blocks() -> list[str]:
 
 
 def _expressions(
-    catalogue: Catalogue, functions: tuple[str, ...], records: tuple[str, ...], tables: bool
+    steps: list[Signature], functions: tuple[str, ...], records: tuple[str, ...]
 ) -> list[str]:
-    steps = [s for s in callable_steps(catalogue) if not (tables and s.op in _OF_DOCUMENTS)]
     lines = []
     for depth in range(DEPTH):
         lines += _expression_level(depth)
@@ -265,10 +273,24 @@ def _calls(
     return lines
 
 
+def reserved(catalogue: Catalogue) -> frozenset[str]:
+    """Names that mean something: devices, libraries, builtins."""
+    names = (doc.name for doc in library() if "self" not in doc.signature)
+    return frozenset({name.partition(".")[0] for name in names} | set(catalogue.devices))
+
+
 def callable_steps(catalogue: Catalogue) -> list[Signature]:
     """What a plan may call; code in a program is written by people, not by a small model."""
     found = catalogue.signatures.values()
     return [s for s in found if s.planned and not any(p.role is Role.CODE for p in s.params)]
+
+
+def _steps(catalogue: Catalogue, places: Places) -> list[Signature]:
+    return [
+        s
+        for s in callable_steps(catalogue)
+        if not (places.tables and s.op in _OF_DOCUMENTS) and (places.asks or s.device != "llm")
+    ]
 
 
 def _is_callable(signature: Signature, records: tuple[str, ...]) -> bool:

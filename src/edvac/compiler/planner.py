@@ -18,6 +18,7 @@ from edvac.compiler import examples, grammar, prompt
 from edvac.compiler.acceptance import accept
 from edvac.compiler.brief import read_brief
 from edvac.compiler.dead import without_dead
+from edvac.compiler.head import head
 from edvac.compiler.outliner import Outliner
 from edvac.compiler.rehearsal import outcome
 from edvac.compiler.reminder import annotated
@@ -79,6 +80,7 @@ class _Draft:
 
     attempt: int
     statements: list[str] = field(default_factory=list)
+    given: int = 0  # of these that are not the model's
     tries: int = 0
     backtracks: int = 0
     samples: int = 0
@@ -118,7 +120,7 @@ class _Draft:
         if self.tries < TRIES:
             return
         self.backtracks += 1
-        if self.backtracks > BACKTRACKS or not self.statements:
+        if self.backtracks > BACKTRACKS or len(self.statements) <= self.given:
             raise problem
         self.statements.pop()
         self.tries = 0
@@ -247,7 +249,10 @@ class Planner:
         asked = prompt.messages(
             order.task, shots, self._catalogue, order.complaint, reminded=self._reminders
         )
-        draft = _Draft(order.attempt)
+        draft = _Draft(order.attempt, self._head(order))
+        draft.given = len(draft.statements)
+        if order.shown and draft.statements:
+            self._show("", draft.text)
         while len(draft.statements) < MAX_STATEMENTS:
             piece = await self._next(asked, draft, order.task)
             if piece == grammar.END:
@@ -263,6 +268,13 @@ class Planner:
                 on_draft(done)
                 return done
         raise ProgramError("program_too_long", f"over {MAX_STATEMENTS} statements")
+
+    def _head(self, order: _Order) -> list[str]:
+        """How the program begins where that is certain: with the tables that the task starts from.
+        A later attempt begins freely."""
+        if order.attempt >= self._plans:
+            return []
+        return head(read_brief(order.task), grammar.reserved(self._catalogue))
 
     def _done(self, text: str, task: str) -> str:
         """The program without what nobody uses, if it does everything that the task names; empty
@@ -283,7 +295,8 @@ class Planner:
             ProgramError: refused once too often.
         """
         scope = verify_prefix(draft.text, self._catalogue)
-        grammar_text = self._grammar(scope, draft, grammar.Places.of(read_brief(task)))
+        places = grammar.Places.of(read_brief(task), examples.kinds_of_work(task))
+        grammar_text = self._grammar(scope, draft, places)
         before = draft.text
         if self._reminders:
             before = annotated(task, draft.statements, self._catalogue)
@@ -359,12 +372,11 @@ class Planner:
 
     def _grammar(self, scope: Scope, draft: _Draft, places: grammar.Places) -> str:
         names = [doc.name for doc in library() if "self" not in doc.signature]
-        reserved = {name.partition(".")[0] for name in names} | set(self._catalogue.devices)
         return grammar.statement_grammar(
             self._catalogue,
             names,
             scope.records,
-            reserved,
+            grammar.reserved(self._catalogue),
             places=places,
             may_end=bool(draft.statements) and draft.may_end,
             may_declare=draft.may_declare,

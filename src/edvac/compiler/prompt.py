@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from edvac.compiler.brief import read_brief
 from edvac.compiler.examples import Example
-from edvac.compiler.grammar import callable_steps
+from edvac.compiler.grammar import callable_steps, reserved
+from edvac.compiler.head import headed
 from edvac.compiler.reminder import annotated
 from edvac.compiler.statements import statements
 from edvac.core.errors import ProgramError
@@ -99,7 +100,9 @@ def repair(text: str, refused: ProgramError) -> tuple[Message, ...]:
 
 
 def _reminded(example: Example, catalogue: Catalogue) -> str:
-    return annotated(example.task, statements(example.program), catalogue, whole=True)
+    brief = read_brief(example.task)
+    program = headed(example.program, brief, reserved(catalogue))
+    return annotated(example.task, statements(program), catalogue, whole=True)
 
 
 def _shown(program: str) -> Segment:

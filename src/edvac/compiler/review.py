@@ -286,6 +286,12 @@ def _refuse_strange_calls(text: str) -> None:
                         "the options of llm.choose are no different words",
                         "Facts that a text holds are filled into a record by llm.extract.",
                     )
+            case ast.For(iter=ast.Call() as made) | ast.comprehension(iter=ast.Call() as made):
+                if ast.unparse(made.func) in _TEXTS:
+                    raise _astray(
+                        f"{ast.unparse(made)} is one text, and this goes through its letters",
+                        "Write csv.load(text) for the rows of a table, text.lines(text) for lines.",
+                    )
             case ast.For(iter=ast.Name(name)) | ast.comprehension(iter=ast.Name(name)):
                 if name in texts:
                     raise _astray(
