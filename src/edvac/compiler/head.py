@@ -1,5 +1,6 @@
 """The first statements of a program, where the task leaves no choice: tables are loaded under their
-names, as a person would begin."""
+names, as a person would begin, and with numbers as numbers, which a small model takes for granted.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from pathlib import PurePosixPath
 from edvac.compiler.brief import Brief
 
 _LOADS = {
-    ".csv": 'csv.load(files.read("{path}"))',
-    ".tsv": 'csv.load(files.read("{path}"), "\\t")',
+    ".csv": 'csv.table(files.read("{path}"))',
+    ".tsv": 'csv.table(files.read("{path}"), "\\t")',
     ".json": 'json.load(files.read("{path}"))',
     ".jsonl": '[json.loads(line) for line in text.lines(files.read("{path}"))]',
     ".log": 'text.lines(files.read("{path}"))',
@@ -24,6 +25,7 @@ def headed(program: str, brief: Brief, taken: Collection[str]) -> str:
     before them, unless the name for it has another meaning there."""
     for line in reversed(head(brief, taken)):
         name, _, load = line.rstrip("\n").partition(" = ")
+        load = load.replace("csv.table(", "csv.load(")  # which people write
         if load in program and re.search(rf"\b{name}\b(?!\.)", program) is None:
             program = line + program.replace(load, name)
     return program

@@ -25,7 +25,7 @@ while or def.
 Steps (the only calls that read files, ask a model or write files):
 """
 _TAIL = """
-Pure functions: csv.load(text), csv.dump(rows), json.loads(text), json.dumps(data),
+Pure functions: csv.table(text), csv.dump(rows), json.loads(text), json.dumps(data),
 text.lines(text), path.name(p), path.stem(p), path.suffix(p), date.parse(text),
 row_of(record, file=path.name(p)), group(rows, by=["a"], total=sum_of("b"), n=count()),
 sort_by(rows, "a", reverse=True), unique(xs), attempt(x, default), ok(x), param(default), len, sum,
@@ -41,7 +41,8 @@ Rules:
 - A field that may be missing has the type "T | None". Money is Decimal, days are date, and numbers
   that name something (of an invoice, a contract, a phone) are str.
 - In a result a file goes by its name, path.name(p), never by its whole path.
-- Read a table with csv.load or json.load; only a text of a row goes to a model.
+- Read a table with csv.table (its numbers are Decimal) or json.load; only a text of a row goes to a
+  model.
 - Take the columns that the task names as names of fields and keys, spelt as they are there.
 - Every file that the task names is written with files.write; tables with csv.dump(rows).
 - Instructions to the model are literal strings; data is passed as further arguments.

@@ -108,6 +108,7 @@ class Stage:
         self.fault: ProgramError | None = None
         self.written: dict[str, str] = {}
         self._steady = steady
+        self._typed = "csv.table(" in program.text  # cells may be numbers, whatever is made up
         self._brief = brief
         self._reads = False
         self._tables: set[str] = set()  # made-up texts of tables that the task describes
@@ -182,7 +183,7 @@ class Stage:
             made = self._brief.sample(path, columns)
             if columns:
                 self._tables.add(made)
-            if columns and path.endswith((".json", ".jsonl")):
+            if columns and (self._typed or path.endswith((".json", ".jsonl"))):
                 return lift(made, _UNTYPED_DESCRIPTION)
             described = columns or path in self._brief.lines
             return lift(made, _DESCRIPTION if described else _FICTION)

@@ -75,7 +75,7 @@ def _refuse_texts_in_order(program: Program, tree: ast.AST, task: str) -> None:
     numbers = {
         name
         for path, columns in brief.columns.items()
-        if path.endswith((".csv", ".tsv")) and path in program.touches.reads
+        if path.endswith((".csv", ".tsv")) and f'csv.load(files.read("{path}"' in program.text
         for name in columns
         if is_amount(name)
     }
