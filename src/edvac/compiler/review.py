@@ -364,15 +364,22 @@ def _astray(what: str, fix: str) -> ProgramError:
 
 
 def unused_names(text: str) -> list[str]:
-    """Variables and records that nothing reads, in the order of the text."""
+    """Variables and records that nothing reads, in the order of the text; what a loop counts with
+    need not be read."""
     tree = ast.parse(text)
     bound: list[str] = []
     read: Counter[str] = Counter()
+    counted = {
+        id(node)
+        for loop in ast.walk(tree)
+        if isinstance(loop, ast.For | ast.comprehension)
+        for node in ast.walk(loop.target)
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             if isinstance(node.ctx, ast.Load):
                 read[node.id] += 1
-            else:
+            elif id(node) not in counted:
                 bound.append(node.id)
         elif isinstance(node, ast.ClassDef):
             bound.append(node.name)

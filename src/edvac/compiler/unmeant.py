@@ -44,6 +44,7 @@ def refuse_unmeant(program: Program, task: str) -> None:
     _refuse_open_choices(program, task)
     _refuse_words_in_texts(tree, task)
     _refuse_letters(tree)
+    _refuse_cells_in_tables(tree)
     _refuse_shapes(tree)
     _refuse_undone(program, task)
     if "files.stat" in program.text and not _ABOUT_FILES.search(task):
@@ -264,6 +265,31 @@ def _refuse_words_in_texts(tree: ast.AST, task: str) -> None:
                 f"{word!r} need not stand in a text that is meant",
                 "Let a model say it: a bool field of a record, or llm.choose.",
             )
+
+
+_ROWS_OF = ("csv.table", "csv.load", "json.load", "group", "join")
+
+
+def _refuse_cells_in_tables(tree: ast.AST) -> None:
+    """A cell looked for among whole rows: it is never there."""
+    tables: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign([ast.Name(name)], ast.Call() as made):
+                if ast.unparse(made.func) in (
+                    "csv.table",
+                    "csv.load",
+                    "json.load",
+                    "group",
+                    "join",
+                ):
+                    tables.add(name)
+            case ast.Compare(ast.Subscript(), [ast.In() | ast.NotIn()], [ast.Name(name)]):
+                if name in tables:
+                    raise _unmeant(
+                        f"a cell is looked for among the rows of {name}",
+                        f'Look among cells: [row["..."] for row in {name}].',
+                    )
 
 
 def _refuse_letters(tree: ast.AST) -> None:
