@@ -307,3 +307,33 @@ def test_what_is_unique_may_be_told_by_a_field_several_or_a_function() -> None:
     )
     names = shown(evaluator)
     assert (names["one"], names["two"], names["made"], names["whole"]) == (["x", "x"], 3, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("column", "kept"),
+    [
+        ("2,45,6000", "Decimal"),
+        ("2.50,-3,0", "Decimal"),
+        ("2,,6000", "Decimal"),
+        ("007,12,13", "str"),
+        ("2026-01-02,2026-01-03,", "str"),
+        (",,", "str"),
+        ("2,x,3", "str"),
+        ("1e5,2,3", "str"),
+        ("1,234567890123456789012345,3", "str"),
+    ],
+)
+def test_a_table_has_numbers_where_a_column_holds_nothing_else(column: str, kept: str) -> None:
+    cells = column.split(",")
+    data = "name,n\\n" + "".join(f"x,{cell}\\n" for cell in cells)
+    evaluator, _ = run(
+        f'rows = csv.table("{data}")\n'
+        "cells = [row['n'] for row in rows]\n"
+        "back = csv.dump(rows)\n"
+        "same = csv.dump(csv.load(back))\n",
+        echo,
+    )
+    names = shown(evaluator)
+    assert [str(cell) for cell in names["cells"]] == cells
+    assert {type(cell).__name__ for cell in names["cells"] if cell != ""} <= {kept}
+    assert names["back"] == names["same"], "what is not changed is written as it was read"
