@@ -219,6 +219,10 @@ class Stage:
         if _DESCRIBED in _sources(call, "path") and self._by_row.setdefault(path, text) != text:
             what = f"{path} is written for each row, and what stood in it before is lost"
             return _misshapen(call, what, _BY_NAME)
+        there = self._brief.folders or self._brief.inputs
+        if there and _STANDS_IN not in _sources(call, "text"):
+            what = f"{path} is written without anything that was read"
+            return _misshapen(call, what, f"Read {', '.join(there)} first.")
         if not text and self._picks(call):
             what = f"{path} would be empty: no line passes the test"
             return _misshapen(call, what, self._brief.line())

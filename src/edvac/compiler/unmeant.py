@@ -17,7 +17,7 @@ from edvac.compiler.brief import (
     words_about,
 )
 from edvac.core.errors import ProgramError
-from edvac.core.schema import STR, Maybe
+from edvac.core.schema import BOOL, DATE, STR, Choice, ListOf, Maybe, Record
 from edvac.program import Program
 
 _DECLARE = "Declare it as T | None where it may be missing, or as bool if it is a yes or no."
@@ -42,6 +42,7 @@ def refuse_unmeant(program: Program, task: str) -> None:
     _refuse_strange_words(program, tree, task)
     _refuse_written_again(tree)
     _refuse_open_choices(program, task)
+    _refuse_undecided(program, task)
     _refuse_words_in_texts(tree, task)
     _refuse_letters(tree)
     _refuse_cells_in_tables(tree)
@@ -236,6 +237,32 @@ def _refuse_written_again(tree: ast.Module) -> None:
         written |= here
 
 
+_DECIDES = re.compile(
+    r"\bwhether\b|\bwhich (?:of the )?\w+ (?:in [\w/]+ )?(?:are|is|have|has|may|can|must|need)\b"
+    r"|\b(?:who|that) (?:may|can|must)\b|\bstill (?:open|owe|unpaid)\w*\b|\bnot yet\b|\bunless\b"
+    r"|\b(?:is|are) (?:anything|any|there any)\b",
+    re.IGNORECASE,
+)
+
+
+def _refuse_undecided(program: Program, task: str) -> None:
+    """The task asks of documents what is yes or no, and the record that is filled in from them has
+    no field that could say so."""
+    brief = read_brief(task)
+    records = list(program.records.values())
+    if brief.inputs or not brief.folders or len(records) != 1 or "llm.choose" in program.text:
+        return
+    said = _DECIDES.search(task)
+    deciding = [
+        p for p in records[0].fields if isinstance(p.type, Maybe | Choice | Record | ListOf)
+    ]
+    if said and not deciding and not any(p.type in (BOOL, DATE) for p in records[0].fields):
+        raise _unmeant(
+            f"the task asks {said.group()!r}, and no field of {records[0].name} says so",
+            "Add a field of type bool, or Literal of the words.",
+        )
+
+
 def _refuse_words_in_texts(tree: ast.AST, task: str) -> None:
     """A common word looked for in a document: what is urgent does not say so. Words that the task
     quotes, capitals, signs and names do stand there."""
@@ -379,6 +406,12 @@ _WORK = [
         re.compile(r"sum\(|sum_of\(|total\(|\+=|count\(|len\("),
         "added up",
         'Write sum([...]), or group(rows, by=[...], total=sum_of("x")).',
+    ),
+    (
+        re.compile(r"\b(?:each|every)(?: \w+)? once\b|\bnobody twice\b|\bno duplicates\b", re.I),
+        re.compile(r"unique\(|group\(|tally\(|not in "),
+        "kept once",
+        "Write unique([...]).",
     ),
     (
         re.compile(r"\baverage\b|\bmean\b|\bmeans\b", re.I),
