@@ -5,15 +5,25 @@ from __future__ import annotations
 import pytest
 
 from edvac.compiler.acceptance import accept
-from edvac.compiler.unmeant import refuse_unmeant
+from edvac.compiler.undone import refuse_undone
+from edvac.compiler.unmeant import refuse_unmeant as refuse_senseless
+from edvac.compiler.unsaid import refuse_unsaid
 from edvac.core.errors import ProgramError
 from edvac.device import CATALOGUE
-from edvac.program import parse
+from edvac.program import Program, parse
 
 TASK = (
     "sales.csv has the columns shop, kind (food, toy or tool), pieces. Those over 40 go to big.txt,"
     " the shops in Rome to rome.txt."
 )
+
+
+def refuse_unmeant(program: Program, task: str) -> None:
+    refuse_unsaid(program, task)
+    refuse_senseless(program, task)
+    refuse_undone(program, task, whole=False)
+
+
 RECORD = "class Bill:\n    total: Decimal\n    paid: date | None\n    kind: str\n"
 BILL = RECORD + 'bill = llm.extract(doc.text("a.txt"), Bill)\n'
 EITHER = """\

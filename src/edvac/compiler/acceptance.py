@@ -5,7 +5,9 @@ from __future__ import annotations
 from edvac.compiler.brief import read_brief
 from edvac.compiler.rehearsal import rehearse
 from edvac.compiler.review import refuse_astray, review
+from edvac.compiler.undone import refuse_undone
 from edvac.compiler.unmeant import refuse_unmeant
+from edvac.compiler.unsaid import refuse_unsaid
 from edvac.program import Program
 
 
@@ -19,6 +21,8 @@ def accept(program: Program, task: str, *, whole: bool) -> None:
     """
     rehearse(program, read_brief(task))
     refuse_astray(program, task)
+    refuse_unsaid(program, task)
     refuse_unmeant(program, task)
+    refuse_undone(program, task, whole=whole)
     if whole:
         review(program, task)

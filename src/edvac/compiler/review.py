@@ -36,10 +36,6 @@ def review(program: Program, task: str) -> None:
         overlap(name, path) for name in sources for path in program.touches.reads
     ):
         raise _incomplete(f"the program reads nothing of {', '.join(sources)}")
-    for cue, done, fix in _ASKED:
-        said = cue.search(task)
-        if said is not None and done.search(program.text) is None:
-            raise _incomplete(f"the task says {said.group()!r}, and nothing does it", fix)
     unused = unused_names(program.text) or _dead_names(program.text)
     if unused:
         raise _incomplete(f"{', '.join(unused)} is computed and never used")
@@ -48,37 +44,6 @@ def review(program: Program, task: str) -> None:
         raise _incomplete(f"the task says {ordered.group()!r}, and nothing is sorted")
     if not any(use.effect in (Effect.WRITE, Effect.EXTERNAL) for use in program.access):
         raise _incomplete("the program writes no result")
-
-
-# What a task says, what a program has then, and how that is written.
-_ASKED = [
-    (
-        re.compile(r"\bcop(?:y|ied|ies)\b(?! (?:all |the )?(?:\w+ )?lines)", re.I),
-        re.compile(r"files\.copy\("),
-        'Write files.copy(p, f"folder/{path.name(p)}").',
-    ),
-    (
-        re.compile(r"\b(?:is|are|be) moved\b|\bmove\b", re.I),
-        re.compile(r"files\.move\("),
-        'Write files.move(p, f"folder/{path.name(p)}").',
-    ),
-    (
-        re.compile(
-            r"\btranslat|\bsummari[sz]"
-            r"|\b(?:writ\w+|give|sends?|gets?|short|polite|friendly|thank-you|deserves?)"
-            r" (?:\w+ |to each of \w+ |-)?(?:\w+ )?"
-            r"(?:letter|reply|apology|invitation|answer|warning|reminder)",
-            re.I,
-        ),
-        re.compile(r"llm\.write\("),
-        'Write llm.write("Instruction", text).',
-    ),
-    (
-        re.compile(r"\b(?:per|each|every|by) month\b", re.I),
-        re.compile(r"month|\[:7\]"),
-        "A month is the first seven letters of a day: str(day)[:7].",
-    ),
-]
 
 
 def unwritten(program: Program, task: str) -> list[str]:
@@ -427,5 +392,5 @@ def _only_appended(tree: ast.AST) -> Counter[str]:
     return found
 
 
-def _incomplete(why: str, fix: str = "Finish the program.") -> ProgramError:
-    return ProgramError("plan_incomplete", why, "", fix)
+def _incomplete(why: str) -> ProgramError:
+    return ProgramError("plan_incomplete", why, "", "Finish the program.")
