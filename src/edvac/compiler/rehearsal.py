@@ -16,6 +16,7 @@ Nothing is read, written or asked of a model.
 from __future__ import annotations
 
 import datetime as dt
+import re
 import zlib
 from collections import deque
 from collections.abc import Mapping
@@ -303,6 +304,10 @@ def _misshapen(call: StepCall, what: str, fix: str) -> ProgramError:
 
 
 _UNKNOWN = ("key_missing", "field_missing")
+_RECKONS = re.compile(  # what fails with texts and not with numbers, or the other way round
+    r"supported between|unsupported operand|multiply sequence|concatenate|cannot be summed"
+    r"|go together|added"
+)
 _MISTYPED = (
     "operand_misfit",
     "row_unfit",
@@ -314,7 +319,8 @@ def _proves_nothing(found: Failed) -> bool:
     """Is it due to a made-up text? A column that the task does not name is due to the program, and
     so is a whole number where an amount stands, or a text where a row is wanted."""
     sources = found.label.integrity
-    if found.code in _MISTYPED and _UNTYPED not in sources:
+    of_cells = _UNTYPED in sources and _RECKONS.search(found.what) is not None
+    if found.code in _MISTYPED and not of_cells:
         return False
     wrong = found.code in _UNKNOWN or FRACTION.search(found.what) is not None
     return _MADE_UP in sources and not (_DESCRIBED in sources and wrong)

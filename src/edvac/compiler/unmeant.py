@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from edvac.compiler.brief import is_amount, read_brief
+from edvac.compiler.shapes import refuse_unknown_keys
 from edvac.compiler.unsaid import is_text, unmeant
 from edvac.core.schema import Maybe
 from edvac.program import Program
@@ -31,6 +32,7 @@ def refuse_unmeant(program: Program, task: str) -> None:
     _refuse_letters(tree)
     _refuse_cells_in_tables(tree)
     _refuse_shapes(tree)
+    refuse_unknown_keys(tree)
     if "files.stat" in program.text and not _ABOUT_FILES.search(task):
         raise unmeant("the task asks nothing about the files as such", "Read them: doc.text(p).")
 
