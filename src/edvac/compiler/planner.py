@@ -144,7 +144,6 @@ class Planner:
         plans: int = PLANS,
         outlines: bool = False,
         free: bool = True,
-        reminders: bool = True,
     ) -> None:
         self._processor = processor
         self._catalogue = catalogue
@@ -152,7 +151,6 @@ class Planner:
         self._plans = plans
         self._outlines = outlines
         self._free = free
-        self._reminders = reminders
 
     async def revise(self, task: str, program: str, remark: str) -> str:
         """Another program for the task, given the present one and what a person says of it.
@@ -246,9 +244,7 @@ class Planner:
 
     async def _by_statement(self, order: _Order, on_draft: OnDraft) -> str:
         shots = examples.similar(order.task, attempt=order.attempt)
-        asked = prompt.messages(
-            order.task, shots, self._catalogue, order.complaint, reminded=self._reminders
-        )
+        asked = prompt.messages(order.task, shots, self._catalogue, order.complaint, reminded=True)
         draft = _Draft(order.attempt, self._head(order))
         draft.given = len(draft.statements)
         if order.shown and draft.statements:
@@ -297,10 +293,7 @@ class Planner:
         scope = verify_prefix(draft.text, self._catalogue)
         places = grammar.Places.of(read_brief(task), examples.kinds_of_work(task))
         grammar_text = self._grammar(scope, draft, places)
-        before = draft.text
-        if self._reminders:
-            before = annotated(task, draft.statements, self._catalogue)
-        before += draft.hint
+        before = annotated(task, draft.statements, self._catalogue) + draft.hint
         pieces = await asyncio.gather(
             *(
                 self._statement(asked, before, grammar_text, (warmth, _seed(task, number)))
@@ -405,18 +398,27 @@ class Planner:
             try:
                 if answer.finish == "length":
                     raise ProgramError("program_too_long", f"over {PROGRAM_TOKENS} tokens")
-                accept(parse(text, self._catalogue), task, whole=True)
+                return self._whole_accepted(text, order)
             except ProgramError as problem:
                 refused = problem
-            else:
-                if order.shown:
-                    self._show("", text)
-                return text
             if text in seen:  # it does not see what is meant: another one must come from chance
                 warmth += REPAIR_STEP
             seen.add(text)
             repair = prompt.repair(text, refused)
         raise refused
+
+    def _whole_accepted(self, text: str, order: _Order) -> str:
+        """The program without what nobody uses.
+
+        Raises:
+            ProgramError: it may not do the task.
+        """
+        parse(text, self._catalogue)
+        done = without_dead(text)
+        accept(parse(done, self._catalogue), order.task, whole=True)
+        if order.shown:
+            self._show("", done)
+        return done
 
     async def _program(self, asked: tuple[Message, ...], warmth: float, seed: int) -> Answer:
         request = Request(
