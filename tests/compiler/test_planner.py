@@ -34,8 +34,7 @@ def by_place(pieces: list[str], wrong: dict[int, list[str]]) -> Callable[[Reques
     """Answers the statement that the draft lacks; `wrong` ones first, each once."""
 
     def script(request: Request) -> str:
-        said = request.prefill.removeprefix("```python\n").splitlines(keepends=True)
-        written = "".join(line for line in said if not line.startswith("# next: "))
+        written = request.prefill.removeprefix("```python\n")
         place = 0
         while place < len(pieces) and written.startswith("".join(pieces[: place + 1])):
             place += 1

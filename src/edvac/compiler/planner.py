@@ -21,7 +21,6 @@ from edvac.compiler.dead import without_dead
 from edvac.compiler.head import head
 from edvac.compiler.outliner import Outliner
 from edvac.compiler.rehearsal import outcome
-from edvac.compiler.reminder import annotated
 from edvac.compiler.review import unused_names
 from edvac.compiler.statements import first_statement
 from edvac.core import event
@@ -244,7 +243,7 @@ class Planner:
 
     async def _by_statement(self, order: _Order, on_draft: OnDraft) -> str:
         shots = examples.similar(order.task, attempt=order.attempt)
-        asked = prompt.messages(order.task, shots, self._catalogue, order.complaint, reminded=True)
+        asked = prompt.messages(order.task, shots, self._catalogue, order.complaint, begun=True)
         draft = _Draft(order.attempt, self._head(order))
         draft.given = len(draft.statements)
         if order.shown and draft.statements:
@@ -293,7 +292,7 @@ class Planner:
         scope = verify_prefix(draft.text, self._catalogue)
         places = grammar.Places.of(read_brief(task), examples.kinds_of_work(task))
         grammar_text = self._grammar(scope, draft, places)
-        before = annotated(task, draft.statements, self._catalogue) + draft.hint
+        before = draft.text + draft.hint
         pieces = await asyncio.gather(
             *(
                 self._statement(asked, before, grammar_text, (warmth, _seed(task, number)))

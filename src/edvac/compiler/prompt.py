@@ -10,8 +10,6 @@ from edvac.compiler.brief import read_brief
 from edvac.compiler.examples import Example
 from edvac.compiler.grammar import callable_steps, reserved
 from edvac.compiler.head import headed
-from edvac.compiler.reminder import annotated
-from edvac.compiler.statements import statements
 from edvac.core.errors import ProgramError
 from edvac.core.schema import show
 from edvac.core.signature import REQUIRED, Catalogue, Signature
@@ -71,18 +69,19 @@ def messages(
     catalogue: Catalogue,
     complaint: str = "",
     *,
-    reminded: bool = False,
+    begun: bool = False,
 ) -> tuple[Message, ...]:
     """The planner's prompt.
 
     Args:
-        reminded: do the examples have comments that say which file is next?
+        begun: do the examples begin as `head` lets a program begin?
     """
     made = [*constant(catalogue)]
     for example in examples:
         told = f"Task: {example.task}\n{read_brief(example.task).line()}".rstrip()
         made.append(Message("user", (Segment(told),)))
-        program = _reminded(example, catalogue) if reminded else example.program
+        brief = read_brief(example.task)
+        program = headed(example.program, brief, reserved(catalogue)) if begun else example.program
         made.append(Message("assistant", (_shown(program),)))
     parts = [Segment(f"Task: {task}\n{read_brief(task).line()}".rstrip())]
     if complaint:
@@ -98,12 +97,6 @@ def repair(text: str, refused: ProgramError) -> tuple[Message, ...]:
         Message("assistant", (Segment(f"```python\n{text.strip()}\n```"),)),
         Message("user", (Segment(said),)),
     )
-
-
-def _reminded(example: Example, catalogue: Catalogue) -> str:
-    brief = read_brief(example.task)
-    program = headed(example.program, brief, reserved(catalogue))
-    return annotated(example.task, statements(program), catalogue, whole=True)
 
 
 def _shown(program: str) -> Segment:

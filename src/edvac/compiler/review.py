@@ -203,7 +203,7 @@ _FALLING = re.compile(
 )
 _ORDER = re.compile(
     r"est (?:\w+ ){0,2}(?:first|last|on top)|\b(?:most|least|best)\b[\w ]{0,24}? (?:first|on top)"
-    r"|alphabetical|\bin (?:the )?order\b|\b(?:sorted|ordered|arranged)\b|\btop \w+|\bon top\b",
+    r"|alphabetical|\bin (?:the )?order of\b|\btop \w+|\bon top\b",
     re.I,
 )
 

@@ -65,7 +65,7 @@ _ASKED = [
     ),
     (
         re.compile(
-            r"\btranslat|\bsummari[sz]"
+            r"\btranslat|\bsummari[sz]|\bsummar(?:y|ies) (?:of|about)\b"
             r"|\b(?:writ\w+|give|sends?|gets?|short|polite|friendly|thank-you|deserves?)"
             r" (?:\w+ |to each of \w+ |-)?(?:\w+ )?"
             r"(?:letter|reply|apology|invitation|answer|warning|reminder)",

@@ -7,7 +7,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from edvac.compiler.brief import NUMBER_WORDS
+from edvac.compiler.brief import NUMBER_WORDS, read_brief
 from edvac.core.errors import ProgramError
 from edvac.program import Program
 
@@ -26,6 +26,7 @@ def refuse_unsaid(program: Program, task: str) -> None:
     _refuse_strange_numbers(tree, task)
     _refuse_strange_words(tree, task)
     _refuse_words_in_texts(tree, task)
+    _refuse_asking_for_marks(tree, read_brief(task).marks)
 
 
 def _refuse_strange_numbers(tree: ast.AST, task: str) -> None:
@@ -148,6 +149,21 @@ def _refuse_words_in_texts(tree: ast.AST, task: str) -> None:
                 f"{word!r} need not stand in a text that is meant",
                 "Let a model say it: a bool field of a record, or llm.choose.",
             )
+
+
+def _refuse_asking_for_marks(tree: ast.AST, marks: tuple[str, ...]) -> None:
+    """A model asked for a word in capitals that stands in the texts: code sees that."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(
+                ast.Attribute(ast.Name("llm"), "choose"), [ast.Constant(str() as asked), *_]
+            ):
+                found = [mark for mark in marks if re.search(rf"\b{mark}\b", asked)]
+                if found:
+                    raise unmeant(
+                        f"a model is asked for the word {found[0]}",
+                        f'Write "{found[0]}" in files.read(p).',
+                    )
 
 
 def _is_asked(node: ast.AST) -> bool:
