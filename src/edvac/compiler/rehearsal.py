@@ -19,7 +19,7 @@ import datetime as dt
 import re
 import zlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -60,6 +60,9 @@ from edvac.program.operands import misfit
 MAX_STEPS = 400
 _FOLDER = "folder"  # where made-up files lie
 _LISTED = [f"{_FOLDER}/{name}.txt" for name in ("one", "two", "three", "four")]
+_NAMES = frozenset(
+    part for path in _LISTED for part in (path, path.split("/")[1], path.split("/")[1][:-4])
+)
 _DATE = dt.date(2026, 1, 15)
 _MADE_UP = "made up"  # a source of made-up texts
 _DESCRIBED = "described"  # and of those whose columns the task says
@@ -333,11 +336,19 @@ def _fingerprint(call: StepCall) -> int:
 
 
 def _is_name(operand: Operand | None) -> bool:
-    """Is it the name of a file, or does it begin with one?"""
-    data = plain(completed(operand)) if operand is not None else None
-    return data in _LISTED or (
-        isinstance(data, list | tuple) and [*data[:1]] in [[p] for p in _LISTED]
-    )
+    """Is it the name of a file, or does it hold nothing else?"""
+    texts = [*_texts(plain(completed(operand)))] if operand is not None else []
+    return bool(texts) and all(text in _NAMES for text in texts)
+
+
+def _texts(data: Any) -> Iterator[str]:
+    if isinstance(data, Mapping):
+        data = list(data.values())
+    if isinstance(data, list | tuple):
+        for one in data:
+            yield from _texts(one)
+    elif data is not None:
+        yield str(data)
 
 
 def _sources(call: StepCall, name: str) -> frozenset[str]:

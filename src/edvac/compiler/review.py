@@ -116,15 +116,21 @@ def _refuse_unasked(program: Program, task: str, brief: Brief) -> None:
     results = brief.results
     for path in program.touches.writes if results else ():
         asked = any(is_named(name, path) or overlap(name, path) for name in results)
-        if not asked and not _is_spoken_of(path, task, brief):
+        loose = "/" not in path and set(path) & set("*?[")  # a name that is put together
+        if not asked and (loose or not _is_spoken_of(path, task, brief)):
             named = ", ".join((*results, *(f"{name}/" for name in brief.folders)))
             raise _astray(f"nobody asked for {path}, which is written", f"Write {named}.")
+        if _BELOW_A_FILE.search(path):
+            raise _astray(f"{path} lies below a file", "Write the file itself, or a folder.")
         word = placeholder(path)
         if word and path in results:
             raise _astray(
                 f"{word} in {path} stands for each of them",
                 f"Write an f-string with a name in the place of {word}, in a loop.",
             )
+
+
+_BELOW_A_FILE = re.compile(r"\.(?:csv|tsv|md|txt|jsonl|json|html|log)/")
 
 
 def _refuse_by_hand(program: Program, brief: Brief) -> None:
