@@ -56,6 +56,16 @@ LOAD = 'rows = csv.load(files.read("sales.csv"))\n'
         (LOAD + 'x = [r for r in rows if r["shop"] == "Rome"]\n', ""),
         (LOAD + 'x = [r for r in rows if r["kind"] == "yes"]\n', ""),
         (LOAD + 'k = llm.choose("What?", ["soap", "wax"], rows)\nx = k == "soap"\n', ""),
+        (LOAD + 'x = [{"n": sum_of("pieces")} for r in rows]\n', "within group"),
+        (LOAD + 'x = group(rows, by=["shop"], n=sum_of("pieces"))\n', ""),
+        (LOAD + 'x = group(rows, by=["shop"], shop=count())\n', "grouped by"),
+        (LOAD + 'x = [r for r in rows if r["shop"] in rows]\n', "among the rows"),
+        (LOAD + 'x = [r["shop"] for r in rows if r["shop"] in [q["kind"] for q in rows]]\n', ""),
+        ('x = doc.text("a.txt")[0]\n', "single letter"),
+        ('x = doc.text("a.txt")[:80]\n', ""),
+        ('x = [p for p in files.list("in/*") if path.suffix(p) == "txt"]\n', "ends in"),
+        ('x = [p for p in files.list("in/*") if "Rome" in doc.text(p)]\n', ""),
+        (LOAD + 'files.write("rome.txt", csv.dump(rows))\n', "is no table"),
         ('files.write("a.md", "x")\nfiles.write("a.md", "y")\n', "written already"),
         ('files.write("a.md", "x")\nfiles.write("b.md", "y")\n', ""),
         (EITHER, ""),
@@ -110,3 +120,45 @@ def test_a_rehearsal_looks_at_names_of_files(program: str, what: str) -> None:
         return
     with pytest.raises(ProgramError, match=what):
         accept(parse(program, CATALOGUE), task, whole=False)
+
+
+NOTE = "class Mail:\n    sender: str\n"
+OPEN = NOTE + "    open: bool\n"
+
+
+LISTS = 'found = files.list("mails/*")\n'
+WRITES = LISTS + 'files.write("a.txt", "\\n".join(found))\n'
+COUNTS = LISTS + 'files.write("a.txt", str(len(found)))\n'
+COPIES = 'for p in files.list("mails/*"):\n    files.copy(p, f"ann/{path.name(p)}")\n'
+SEEKS = 'x = [p for p in files.list("mails/*") if "urgent" in doc.text(p)]\n'
+ASKS = (
+    'x = [p for p in files.list("notes/*")'
+    ' if llm.choose("Is the word TODO in it?", ["yes", "no"], doc.text(p)) == "yes"]\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("task", "program", "what"),
+    [
+        ("Which mails in mails/ are still open? Name them in a.txt.", NOTE, "no field of Mail"),
+        ("Which mails in mails/ are still open? Name them in a.txt.", OPEN, ""),
+        ("Which notes in notes/ have the word TODO? Name them in a.txt.", ASKS, "word TODO"),
+        ("Which mail in mails/ is urgent? Name it in a.txt.", SEEKS, "need not stand"),
+        ('Name the mails in mails/ with the word "urgent" in a.txt.', SEEKS, ""),
+        ("Copy the mails in mails/ of Ann to ann/.", "x = 1\n", "nothing does it"),
+        ("Copy the mails in mails/ of Ann to ann/.", COPIES, ""),
+        ("Summarise mails/ in a.md.", 'files.write("a.md", "x")\n', "written by a model"),
+        ("Write how many mails are in mails/ to a.txt.", WRITES, "counted"),
+        ("Write how many mails are in mails/ to a.txt.", COUNTS, ""),
+        ("Name the senders of mails/, each once, in a.txt.", WRITES, "kept once"),
+    ],
+)
+def test_what_a_task_asks_for_is_done(task: str, program: str, what: str) -> None:
+    made = parse(program, CATALOGUE)
+    if not what:
+        refuse_unmeant(made, task)
+        refuse_undone(made, task, whole=True)
+        return
+    with pytest.raises(ProgramError, match=what):
+        refuse_unmeant(made, task)
+        refuse_undone(made, task, whole=True)

@@ -32,6 +32,7 @@ def refuse_unmeant(program: Program, task: str) -> None:
     _refuse_letters(tree)
     _refuse_cells_in_tables(tree)
     _refuse_shapes(tree)
+    _refuse_stray_aggregates(tree)
     refuse_unknown_keys(tree)
     if "files.stat" in program.text and not _ABOUT_FILES.search(task):
         raise unmeant("the task asks nothing about the files as such", "Read them: doc.text(p).")
@@ -141,6 +142,27 @@ def _refuse_cells_in_tables(tree: ast.AST) -> None:
                         f"a cell is looked for among the rows of {name}",
                         f'Look among cells: [row["..."] for row in {name}].',
                     )
+
+
+_AGGREGATES = ("sum_of", "mean_of", "min_of", "max_of", "list_of", "first_of")
+
+
+def _refuse_stray_aggregates(tree: ast.AST) -> None:
+    """An aggregate of a group where there is no group."""
+    within = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "group"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and id(node) not in within:
+            name = ast.unparse(node.func)
+            if name in _AGGREGATES:
+                raise unmeant(
+                    f"{name} means something within group(...) alone",
+                    f'Write group(rows, by=["..."], x={name}("x")).',
+                )
 
 
 def _refuse_letters(tree: ast.AST) -> None:
