@@ -101,6 +101,7 @@ class Brief:
     facts: tuple[str, ...] = ()  # wanted of each document besides the columns
     several: str = ""  # what one text may hold more than one of
     lines: Mapping[str, Line] = field(default_factory=dict)  # what a line holds, by file
+    made: tuple[str, ...] = ()  # files that the task surely wants written
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -164,8 +165,11 @@ def read_brief(task: str) -> Brief:
     marks = list(dict.fromkeys(marks))
     bounds = tuple(_bounds(task, inputs))
     facts, several = _facts(task, folders, columns), _several(task, folders)
+    made = tuple(
+        name for name in files if name not in inputs and _MAKING.search(task[: task.find(name)])
+    )
     return Brief(
-        files, folders, columns, inputs, by_name, tuple(marks), bounds, facts, several, lines
+        files, folders, columns, inputs, by_name, tuple(marks), bounds, facts, several, lines, made
     )
 
 
@@ -261,6 +265,10 @@ _INSIDE = re.compile(r",? (?:there |we |the |each |which |\()")
 _TO_BE = re.compile(r",? (?:is to be|shall|should|must|will|gets?|for|please)\b")
 _MADE = re.compile(
     r"\b(?:to|into|as|make|write|save|need|wants?|called|give me|publish|create|plan,|table) $",
+    re.IGNORECASE,
+)
+_MAKING = re.compile(
+    r"\b(?:to|into|as|make|write|save|need|wants?|table|file|called|create|publish) $",
     re.IGNORECASE,
 )
 

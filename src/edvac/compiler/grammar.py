@@ -31,6 +31,7 @@ PART: /\[(-?[0-9]{1,3}|'[A-Za-z0-9_ ]{1,30}')\]|\([a-z_][a-z0-9_.]*(, [0-9])?\)/
 NUMBER: /-?[0-9]{1,9}(\.[0-9]{1,4})?/
 FIELD: /[a-z_][a-z0-9_]{0,30}/
 COMMENT: /  # [^\n]{1,80}/
+NAMED: /[A-Za-z0-9_. -]{1,40}/
 PATTERN: /[A-Za-z0-9_-]{0,12}\*([A-Za-z0-9_-]{1,12}\*)?(\.[a-z]{1,5})?/
 TAIL: /(\n*[^ \n](.|\n)*)?/
 """
@@ -86,9 +87,10 @@ class Places:
         """
         files = tuple(name for name in brief.files if not placeholder(name))
         results = tuple(name for name in files if name not in brief.inputs)
+        readable = tuple(name for name in files if name not in brief.made)
         tables = bool(brief.inputs) and not brief.folders
         asks = not tables or bool(_ASKING & {*kinds})
-        return Places(brief.folders, files, results, tables, asks)
+        return Places(brief.folders, readable, results, tables, asks)
 
 
 ANYWHERE = Places()
@@ -133,7 +135,8 @@ def statement_grammar(
 def _paths(places: Places) -> list[str]:
     """What a path may be that a program spells as a whole, by what is done with it."""
     listed = " | ".join(f'"\\"{folder}/" PATTERN "\\""' for folder in places.folders)
-    read = " | ".join(f'"\\"{name}\\""' for name in places.files)
+    within = [f'"\\"{folder}/" NAMED "\\""' for folder in places.folders]
+    read = " | ".join([f'"\\"{name}\\""' for name in places.files] or within)
     written = " | ".join(f'"\\"{name}\\""' for name in places.results)
     return [
         f"listed: {listed or 'STRING'}",
