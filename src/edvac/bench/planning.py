@@ -83,7 +83,7 @@ async def evaluate(
     processor: Processor,
     *,
     worker: Processor | None = None,
-    at_once: int = 8,
+    at_once: int = 4,
     plans: int = PLANS,
     way: str = "both",
     on_result: Callable[[Result], None] = lambda _: None,

@@ -153,7 +153,7 @@ async def _play(chosen: list[Work], model: str | None, *, quick: bool) -> list[P
 @click.option("--only", multiple=True, metavar="ID", help="One task (its name begins so).")
 @click.option("--quick", is_flag=True, help="Every fifth task.")
 @click.option("--end-to-end", is_flag=True, help="Ten tasks, with the model in the steps too.")
-@click.option("--at-once", default=8, show_default=True, type=click.IntRange(1, 64))
+@click.option("--at-once", default=4, show_default=True, type=click.IntRange(1, 64))
 @click.option("--programs", type=click.Path(path_type=Path), help="Where to put the programs.")
 @click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
 @click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
