@@ -95,7 +95,7 @@ def test_a_program_from_standard_input(edvac: Bench) -> None:
         "for each invoice in the inbox:\n  write a line\n",
         "Input: inbox\nOutput: totals",
         "Invoice(s) per vendor",
-        "Summarise",
+        "Tidy",
         "notes or mails",
         "the price is >= 5 and x == y\n",
     ],
