@@ -31,7 +31,6 @@ PART: /\[(-?[0-9]{1,3}|'[A-Za-z0-9_ ]{1,30}')\]|\([a-z_][a-z0-9_.]*(, [0-9])?\)/
 NUMBER: /-?[0-9]{1,9}(\.[0-9]{1,4})?/
 FIELD: /[a-z_][a-z0-9_]{0,30}/
 COMMENT: /  # [^\n]{1,80}/
-NAMED: /[A-Za-z0-9_. -]{1,40}/
 PATTERN: /[A-Za-z0-9_-]{0,12}\*([A-Za-z0-9_-]{1,12}\*)?(\.[a-z]{1,5})?/
 TAIL: /(\n*[^ \n](.|\n)*)?/
 """
@@ -135,8 +134,9 @@ def statement_grammar(
 def _paths(places: Places) -> list[str]:
     """What a path may be that a program spells as a whole, by what is done with it."""
     listed = " | ".join(f'"\\"{folder}/" PATTERN "\\""' for folder in places.folders)
-    within = [f'"\\"{folder}/" NAMED "\\""' for folder in places.folders]
-    read = " | ".join([f'"\\"{name}\\""' for name in places.files] or within)
+    # Where there are folders alone, what is read has been listed.
+    read = " | ".join(f'"\\"{name}\\""' for name in places.files)
+    read = read or ("named" if places.folders else "")
     written = " | ".join(f'"\\"{name}\\""' for name in places.results)
     return [
         f"listed: {listed or 'STRING'}",
