@@ -10,7 +10,7 @@ import pytest
 from edvac.compiler import Planner
 from edvac.compiler.brief import read_brief
 from edvac.compiler.planner import unfenced
-from edvac.compiler.rehearsal import rehearse
+from edvac.compiler.rehearsal import outcome, rehearse
 from edvac.compiler.review import refuse_astray, review, unused_names
 from edvac.compiler.statements import first_statement
 from edvac.core import event
@@ -324,6 +324,18 @@ def test_of_several_plans_the_one_is_taken_that_others_agree_with() -> None:
     assert lines == [*ODD.splitlines(), *ONE_BY_ONE.splitlines()]
     assert several(ODD, ONE_BY_ONE, "import os\n")[0] == ODD, "where none agree, the surest"
     assert several("import os\n", "x = y\n", AT_ONCE)[0] == AT_ONCE
+
+
+def test_an_outcome_depends_on_the_data_alone() -> None:
+    """A step more or less before it gives no other answers."""
+    body = (
+        'notes = [llm.extract(doc.text(p), A) for p in files.list("notes/*")]\n'
+        'files.write("a.csv", csv.dump(notes))\n'
+    )
+    record = "class A:\n    n: int | None\n    kind: str\n\n"
+    plain = outcome(parse(record + body, CATALOGUE))
+    more = outcome(parse(record + 'x = files.read("b.txt")\n' + body, CATALOGUE))
+    assert plain == more and plain["a.csv"]
 
 
 def test_tables_agree_whatever_the_order_of_their_columns() -> None:

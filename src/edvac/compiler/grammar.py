@@ -2,7 +2,7 @@
 
 Text of a Lark grammar as llguidance reads it. The first statement follows the grammar strictly:
 device functions that exist, records that are declared, instructions that are literals, nesting of
-at most five brackets. What comes after it is free but for beginning at the margin, because only
+at most four brackets. What comes after it is free but for beginning at the margin, because only
 that tells where a block ends; the planner stops reading there.
 """
 
@@ -16,7 +16,7 @@ from edvac.compiler.brief import Brief, placeholder
 from edvac.core.signature import REQUIRED, Catalogue, Effect, Param, Role, Signature
 from edvac.program import library
 
-DEPTH = 6  # brackets within brackets
+DEPTH = 5  # brackets within brackets
 BLOCKS = 3  # blocks within blocks
 END = "```"  # what follows the last statement
 

@@ -191,7 +191,7 @@ class Stage:
                 return lift(made, _UNTYPED_DESCRIPTION)
             described = columns or path in self._brief.lines
             return lift(made, _DESCRIPTION if described else _FICTION)
-        return _answer(call, self._count)
+        return _answer(call, _fingerprint(call) if self._steady else self._count)
 
     def _check(self, call: StepCall) -> None:
         """Would the step take its operands?"""
