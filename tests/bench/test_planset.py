@@ -7,6 +7,7 @@ import asyncio
 import functools
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,9 @@ from edvac.compiler.examples import library
 from edvac.processor.scripted import ScriptedProcessor
 
 TUNING = tasks("tuning")
-NAMED = {task.id: task for task in (*tasks(), *TUNING)}
+DOCUMENTED = tasks("documented")
+NAMED = {task.id: task for task in (*tasks(), *TUNING, *DOCUMENTED)}
+ROOT = Path(__file__).parents[2]
 
 
 def outcome(task: Task, program: str) -> tuple[str, dict[str, str]]:
@@ -30,7 +33,7 @@ def solved(name: str) -> tuple[str, dict[str, str]]:
 
 def test_the_set_is_as_large_as_it_says() -> None:
     assert len(tasks()) == 60
-    assert len(NAMED) == 60 + len(TUNING)
+    assert len(NAMED) == 60 + len(TUNING) + len(DOCUMENTED)
     split = Counter((task.world.held_out, task.level) for task in tasks())
     assert split == {
         (False, "easy"): 20,
@@ -57,10 +60,9 @@ def test_a_program_can_do_it_and_its_checks_see_what_is_missing(name: str) -> No
 
 
 def test_what_does_one_task_does_no_other() -> None:
-    for task in NAMED.values():
-        near = [
-            other for other in NAMED.values() if other.world is task.world and other is not task
-        ]
+    measured = [task for task in NAMED.values() if task not in DOCUMENTED]
+    for task in measured:
+        near = [other for other in measured if other.world is task.world and other is not task]
         for other in near:
             _, files = solved(other.id)
             assert task.problems(files), f"{other.id} passes for {task.id}"
@@ -74,6 +76,21 @@ def test_the_tuning_set_carries_no_task_of_the_evaluation() -> None:
             assert len(shared) / len(united) < 0.5, f"{one.id} is {task.id}"
             same = set(one.world.documents) & set(task.world.documents)
             assert not same, f"{one.id} reads what {task.id} reads"
+
+
+def test_the_documented_tasks_are_those_that_the_documentation_shows() -> None:
+    places = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.py")]
+    shown = {
+        task
+        for place in places
+        for task in re.findall(r'edvac run "([A-Z][^"]+)"', place.read_text(encoding="utf-8"))
+    }
+    story = (ROOT / "docs" / "story" / "story.txt").read_text(encoding="utf-8")
+    shown |= set(re.findall(r'^\$ edvac run --plain --plan-only "([^"]+)"', story, re.MULTILINE))
+    assert shown == {task.text for task in DOCUMENTED}
+    inbox = ROOT / "src" / "edvac" / "apps" / "demo"
+    for path, text in DOCUMENTED[0].world.documents.items():
+        assert text.strip() == (inbox / path).read_text(encoding="utf-8").strip()
 
 
 def content(text: str) -> set[str]:

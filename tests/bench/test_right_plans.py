@@ -12,7 +12,8 @@ from edvac.compiler.statements import statements
 from edvac.device import CATALOGUE
 from edvac.program import parse, verify_prefix
 
-PROGRAMS = {task.id: (task.text, task.solution) for task in (*tasks(), *tasks("tuning"))}
+SETS = (*tasks(), *tasks("tuning"), *tasks("documented"))
+PROGRAMS = {task.id: (task.text, task.solution) for task in SETS}
 PROGRAMS |= {f"example {one.name}": (one.task, one.program) for one in examples.library()}
 
 

@@ -17,6 +17,8 @@ from edvac.core.value import Sequence, total_label
 from edvac.device.mails import MAIL
 from edvac.device.reading import heads as module
 from edvac.device.reading.heads import heads
+from edvac.device.reading.mail import read_mail
+from edvac.device.reading.marks import Reading, Section
 from edvac.device.reading.place import MailHead
 from edvac.device.reading.refusal import Unreadable
 from edvac.device.reading.source import Source
@@ -88,6 +90,21 @@ def test_any_bytes_in_a_header_give_a_record_that_can_be_kept(
     texts = (found.id, *found.replies_to, found.sender, found.name, *found.to, found.subject)
     "".join(texts).encode()  # no halves of surrogate pairs
     assert all(sign.isprintable() or sign == " " for sign in found.sender + found.id)
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "cp1252"])
+def test_letters_that_stand_bare_in_a_header_are_kept(coding: str) -> None:
+    lines = (
+        "From: Inés López <ines@example.com>",
+        "Subject: Factura del diseño",
+        'Content-Disposition: attachment; filename="diseño.txt"',
+    )
+    data = "\r\n".join((*lines, "", "Buenas tardes")).encode(coding)
+    found = heads("a.eml", Source.of(data))[0][0]
+    assert (found.name, found.subject) == ("Inés López", "Factura del diseño")
+    read = read_mail(data, lambda name, _: Reading([Section(name)], [])).sections
+    assert "From: Inés López <ines@example.com>" in read[0].text
+    assert read[1].mark == "attachment diseño.txt"
 
 
 def test_what_is_left_out_is_noted() -> None:

@@ -60,6 +60,7 @@ def _table(
     digits: int = 6,
     near: int = 0,
     unsigned: bool = False,
+    named: bool = True,
 ) -> Check:
     """The wanted columns hold the wanted rows.
 
@@ -68,6 +69,7 @@ def _table(
         digits: places after the point that are compared.
         near: how far a whole number may be off.
         unsigned: a number and its negative are the same.
+        named: where the task leaves open what columns are called, their places count.
     """
 
     def cell(text: str) -> str:
@@ -83,7 +85,8 @@ def _table(
             header, found = _rows(files[path], cell)
         except csv.Error as error:
             return [f"{path} is not CSV: {error}"]
-        places = {_name(column): place for place, column in enumerate(header)}
+        called = header if named else columns[: len(header)]
+        places = {_name(column): place for place, column in enumerate(called)}
         absent = [c for c, name in zip(columns, names, strict=True) if name not in places]
         if absent:
             return [f"{path} has no column {', '.join(absent)} but {', '.join(header) or 'none'}"]

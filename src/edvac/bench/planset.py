@@ -4,7 +4,7 @@ One TOML file in `tasks/` is a *world*: a few documents, the facts that hold for
 tasks over them. A task is text as a user would write it, checks on the files that result, and a
 program that a person wrote, which shows that the task can be done. Worlds that are held out are run
 only to publish. The worlds in `tuning/` are of the same kind: the planner is tuned on them, so that
-those in `tasks/` stay a measure.
+those in `tasks/` stay a measure. In `documented/` are the tasks that the documentation shows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edvac.bench.checks import Check, read_check
 from edvac.bench.oracle import Entity, Oracle
 
 Level = Literal["easy", "hard"]
-Folder = Literal["tasks", "tuning"]
+Folder = Literal["tasks", "tuning", "documented"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Task:
 
 @functools.cache
 def tasks(folder: Folder = "tasks") -> tuple[Task, ...]:
-    """Every task of the evaluation set, or of the one for tuning, by world."""
+    """Every task of the evaluation set, or of another one, by world."""
     worlds = importlib.resources.files("edvac.bench") / folder
     found: list[Task] = []
     for entry in sorted(worlds.iterdir(), key=lambda file: file.name):

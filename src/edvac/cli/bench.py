@@ -99,6 +99,7 @@ def bench_beside(peers: str, output: Path | None, as_json: bool) -> None:
 
 @bench.command("jobs")
 @click.option("--quick", is_flag=True, help="Under a minute: small inputs.")
+@click.option("--documented", is_flag=True, help="The tasks that the documentation shows.")
 @click.option("--only", multiple=True, metavar="NAME", help="One job (its name begins so).")
 @click.option("--model", help="Answers the steps: a model's name, .gguf file, or URL#MODEL.")
 @click.option("--jobs", default="examples/jobs", show_default=True, help="Where the jobs lie.")
@@ -165,6 +166,8 @@ def bench_plan(**flags: Any) -> None:
     from edvac.machine.processors import choose_processor
 
     folder: planset.Folder = "tuning" if flags["tuning"] else "tasks"
+    if flags["documented"]:
+        folder = "documented"
     known = planset.tasks(folder)
     chosen = [task for task in known if task.world.held_out == flags["held_out"]]
     if flags["only"]:
@@ -194,7 +197,7 @@ def bench_plan(**flags: Any) -> None:
     _publish(document, flags["output"], as_json=flags["as_json"])
 
 
-_SWITCHES = ("held_out", "tuning", "quick", "end_to_end")
+_SWITCHES = ("held_out", "tuning", "documented", "quick", "end_to_end")
 
 
 async def _and_close(work: Awaitable[list[Result]], processor: Processor) -> list[Result]:

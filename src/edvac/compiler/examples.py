@@ -7,7 +7,7 @@ import importlib.resources
 import itertools
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from edvac.compiler.brief import LONGEST, placeholder, read_brief
@@ -49,9 +49,10 @@ def similar(
     """Examples that together show how a program for the task may be written, the nearest last,
     where a model heeds it most.
 
-    The examples whose tasks are nearest say which idioms the program is likely to consist of; those
-    are taken of all examples that show most of them, each further one for what those before it do
-    not show. The same task always gives the same examples; a further attempt gets others.
+    The examples whose tasks are nearest say how likely the program is to consist of an idiom. Those
+    are taken that show what is likely, each further one for what those before it do not show, and
+    little else: a model copies what it sees. The same task always gives the same examples; a
+    further attempt gets others.
 
     Args:
         count: how many; as many as the task needs where it is None.
@@ -68,24 +69,25 @@ def _choose(task: str, count: int, among: frozenset[str]) -> tuple[Example, ...]
     known = _known(tuple(examples))
     wanted = _bag(task)
     near = [_cosine(wanted, bag, known.words) for bag in known.bags]
-    likely: Counter[str] = Counter()
-    for place in sorted(range(len(examples)), key=lambda place: -near[place])[:_NEIGHBOURS]:
+    neighbours = sorted(range(len(examples)), key=lambda place: -near[place])[:_NEIGHBOURS]
+    votes = sum(near[place] ** 2 for place in neighbours) or 1.0
+    likely: dict[str, float] = defaultdict(float)
+    for place in neighbours:
         for idiom in known.idioms[place]:
-            likely[idiom] += near[place] ** 2 * known.rarity[idiom]  # type: ignore[assignment]
-    whole = sum(likely.values()) or 1.0
+            likely[idiom] += near[place] ** 2 / votes
+    whole = sum(known.rarity[idiom] * chance for idiom, chance in likely.items()) or 1.0
     taken: list[int] = []
-    for _ in range(min(count, len(examples))):
-        left = (place for place in range(len(examples)) if place not in taken)
-        best = max(
-            left,
-            key=lambda place: (
-                sum(likely[idiom] for idiom in known.idioms[place]) / whole
-                + _NEARNESS * near[place]
-            ),
-        )
+    shown: set[str] = set()
+
+    def gain(place: int) -> float:
+        new = known.idioms[place] - shown
+        use = sum(known.rarity[idiom] * (likely.get(idiom, 0.0) - _UNLIKELY) for idiom in new)
+        return use / whole + near[place]
+
+    while len(taken) < min(count, len(examples)):
+        best = max((place for place in range(len(examples)) if place not in taken), key=gain)
         taken.append(best)
-        for idiom in known.idioms[best]:
-            likely[idiom] = 0
+        shown |= known.idioms[best]
     return tuple(examples[place] for place in sorted(taken, key=lambda place: near[place]))
 
 
@@ -95,7 +97,7 @@ def _shown(task: str) -> int:
 
 
 _NEIGHBOURS = 20  # examples that say what a program will consist of
-_NEARNESS = 0.3  # what it is worth that an example's task is near itself
+_UNLIKELY = 0.15  # how often neighbours have an idiom that is no gain and no loss to show
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,7 +228,7 @@ def _refused(path: str, answer: Parsed, function: str) -> DeviceError:
 @functools.cache
 def _version() -> str:
     """What decides a text beside the document: the libraries, and tesseract with its languages."""
-    parts = ["5"]
+    parts = ["6"]
     for name in ("charset-normalizer", "pillow", "pypdfium2", "python-calamine", "selectolax"):
         try:
             parts.append(f"{name} {importlib.metadata.version(name)}")

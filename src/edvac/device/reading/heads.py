@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import datetime as dt
 import email.parser
-import email.policy
 import email.utils
 import re
 from collections.abc import Iterator
 from email.message import Message
 
 from edvac.device.reading import kinds, mbox
-from edvac.device.reading.mail import decoded
+from edvac.device.reading.mail import AS_SENT, decoded
 from edvac.device.reading.place import MailHead
 from edvac.device.reading.refusal import Unreadable
 from edvac.device.reading.source import Source, fingerprint
@@ -63,7 +62,7 @@ class _Head:
         end = _END.search(data)
         if end is None and len(data) >= MAX_HEAD:
             notes.append(f"the header of message {number} is cut at {MAX_HEAD:,} bytes")
-        parser = email.parser.BytesHeaderParser(policy=email.policy.compat32)
+        parser = email.parser.BytesHeaderParser(policy=AS_SENT)
         self._message: Message = parser.parsebytes(data[: end.end() if end else MAX_HEAD])
 
     def found(self, start: int = 0, end: int = 0, digest: str = "") -> MailHead:

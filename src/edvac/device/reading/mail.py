@@ -8,11 +8,11 @@ from __future__ import annotations
 import email
 import email.errors
 import email.header
-import email.policy
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.message import Message
+from email.policy import Compat32
 from typing import Any, TypeAlias
 
 from edvac.device.reading import plain
@@ -27,6 +27,18 @@ MAX_HEADER = 4_000  # characters shown of one header
 SHOWN = ("From", "To", "Cc", "Date", "Subject")
 
 Nested: TypeAlias = Callable[[str, bytes], Reading]  # how an attached document is read
+
+
+class _AsSent(Compat32):
+    """Bytes beyond ASCII that stand in a header bare are text, as most programs send them; Python
+    makes signs of question of them."""
+
+    def header_fetch_parse(self, name: str, value: str) -> str:
+        raw = value.encode("utf-8", "surrogateescape")
+        return value if value.isascii() else _word(raw, None)
+
+
+AS_SENT = _AsSent()
 
 
 @dataclass(slots=True)
@@ -68,7 +80,7 @@ def read_mail(data: bytes, nested: Nested) -> Reading:
     """
     mail = _Mail(nested)
     try:
-        message = email.message_from_bytes(data, policy=email.policy.compat32)
+        message = email.message_from_bytes(data, policy=AS_SENT)
         sections = list(_sections(message, mail, "", 0))
     except RecursionError as problem:
         raise Unreadable("its parts lie too deep in each other", "too_large") from problem
