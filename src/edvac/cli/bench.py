@@ -99,7 +99,6 @@ def bench_beside(peers: str, output: Path | None, as_json: bool) -> None:
 
 @bench.command("jobs")
 @click.option("--quick", is_flag=True, help="Under a minute: small inputs.")
-@click.option("--documented", is_flag=True, help="The tasks that the documentation shows.")
 @click.option("--only", multiple=True, metavar="NAME", help="One job (its name begins so).")
 @click.option("--model", help="Answers the steps: a model's name, .gguf file, or URL#MODEL.")
 @click.option("--jobs", default="examples/jobs", show_default=True, help="Where the jobs lie.")
@@ -151,6 +150,7 @@ async def _play(chosen: list[Work], model: str | None, *, quick: bool) -> list[P
 @click.option("--model", help="What plans: a model's name, .gguf file, or URL#MODEL.")
 @click.option("--held-out", is_flag=True, help="The 20 tasks that nothing was tuned on.")
 @click.option("--tuning", is_flag=True, help="The tasks that the planner is tuned on.")
+@click.option("--documented", is_flag=True, help="The tasks that the documentation shows.")
 @click.option("--only", multiple=True, metavar="ID", help="One task (its name begins so).")
 @click.option("--quick", is_flag=True, help="Every fifth task.")
 @click.option("--end-to-end", is_flag=True, help="Ten tasks, with the model in the steps too.")
