@@ -44,6 +44,11 @@ _BOUND = re.compile(
 )
 CHOICE: Final = re.compile(r"(?P<name>\w+) \((?P<words>(?:[\w-]+, )*[\w-]+,? or [\w-]+)\)")
 _NAMES_FILES = re.compile(r"\bfile names?\b|\bnames? of (?:the |its |their )?(?:files?|notes?)\b")
+_SOME = re.compile(
+    rf"\*|\.(?:{_KINDS})\b|\b(?:names?|named|called|start|begin|end)|\b(?:pdf|scan|picture)s?\b"
+    r"|\b(?:text|csv|markdown|json|html|xml|log|word|excel)[ -]files?\b",
+    re.IGNORECASE,
+)
 _SENTENCE = re.compile(r"(?<=[.;:!?])\s+(?=[A-Z])")
 _PART = re.compile(r"(?<=[.;!?])\s+|;\s|\s[-*]\s|\n|, and (?=write|put|list|the |of )")
 _PATTERN = re.compile(r"[A-Z_-]{4,}\.\w+")  # "named YEAR_KIND.txt" is no file
@@ -102,6 +107,7 @@ class Brief:
     several: str = ""  # what one text may hold more than one of
     lines: Mapping[str, Line] = field(default_factory=dict)  # what a line holds, by file
     made: tuple[str, ...] = ()  # files that the task surely wants written
+    some: bool = True  # may only some of a folder's files be meant, by their names or endings?
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -168,8 +174,20 @@ def read_brief(task: str) -> Brief:
     made = tuple(
         name for name in files if name not in inputs and _MAKING.search(task[: task.find(name)])
     )
+    some = _SOME.search(_FILE.sub("", task)) is not None
     return Brief(
-        files, folders, columns, inputs, by_name, tuple(marks), bounds, facts, several, lines, made
+        files,
+        folders,
+        columns,
+        inputs,
+        by_name,
+        tuple(marks),
+        bounds,
+        facts,
+        several,
+        lines,
+        made,
+        some,
     )
 
 

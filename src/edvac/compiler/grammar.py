@@ -70,6 +70,7 @@ class Places:
         results: that may be written.
         tables: does it start from tables or lines alone, so that no document is read?
         asks: may a model be asked about something?
+        some: may some of a folder be listed, rather than all that is in it?
     """
 
     folders: tuple[str, ...] = ()
@@ -77,6 +78,7 @@ class Places:
     results: tuple[str, ...] = ()
     tables: bool = False
     asks: bool = True
+    some: bool = True
 
     @staticmethod
     def of(brief: Brief, kinds: Collection[str]) -> Places:
@@ -89,7 +91,7 @@ class Places:
         readable = tuple(name for name in files if name not in brief.made)
         tables = bool(brief.inputs) and not brief.folders
         asks = not tables or bool(_ASKING & {*kinds})
-        return Places(brief.folders, readable, results, tables, asks)
+        return Places(brief.folders, readable, results, tables, asks, brief.some)
 
 
 ANYWHERE = Places()
@@ -133,7 +135,8 @@ def statement_grammar(
 
 def _paths(places: Places) -> list[str]:
     """What a path may be that a program spells as a whole, by what is done with it."""
-    listed = " | ".join(f'"\\"{folder}/" PATTERN "\\""' for folder in places.folders)
+    files = "PATTERN" if places.some else '"*"'
+    listed = " | ".join(f'"\\"{folder}/" {files} "\\""' for folder in places.folders)
     # Where there are folders alone, what is read has been listed.
     read = " | ".join(f'"\\"{name}\\""' for name in places.files)
     read = read or ("named" if places.folders else "")
