@@ -258,7 +258,10 @@ MISFITS: list[tuple[Type, Any, str]] = [
     (FLOAT, "1e400", ""),
     (FLOAT, Decimal("1e999999"), ""),
     (FLOAT, True, ""),
-    (DECIMAL, "1,5", ""),
+    (DECIMAL, "1,5000", ""),
+    (DECIMAL, "1,5,5", ""),
+    (DECIMAL, "1.161.60", ""),
+    (DECIMAL, "12.34,5", ""),
     (DECIMAL, "Infinity", ""),
     (DECIMAL, "", ""),
     (DECIMAL, [], ""),
@@ -462,3 +465,16 @@ def test_types_are_written_apart(left: Type, right: Type) -> None:
         return kind.name
 
     assert (show(left) == show(right)) is (bare(left) == bare(right))
+
+
+@pytest.mark.parametrize("thousands, point", [(",", "."), ("'", "."), (".", ","), (" ", ",")])
+@given(number=st.decimals(-(10**9), 10**9, places=2))
+def test_a_number_is_read_as_documents_spell_it(
+    number: Decimal, thousands: str, point: str
+) -> None:
+    signs = str.maketrans({",": thousands, ".": point})
+    spelt = f"{number:,.2f}".translate(signs)
+    assert re.search(json_schema(DECIMAL)["pattern"], spelt)
+    assert decode(spelt, DECIMAL, BAD).data == number
+    apart = f"{int(number):,}".translate(signs)
+    assert thousands == "." or decode(apart, DECIMAL, BAD).data == int(number)

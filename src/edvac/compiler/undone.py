@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from edvac.compiler.brief import choices_in, is_named, read_brief, words_about
 from edvac.compiler.unsaid import unmeant
@@ -16,67 +17,80 @@ _DECIDES = re.compile(
     r"|\b(?:is|are) (?:anything|any|there any)\b",
     re.IGNORECASE,
 )
-# What the task says of a file, what has to be in the program then, and how it is written.
-_WORK = [
-    (
-        re.compile(
-            r"\bhow (?:many|often) (\w+)|\b(?:the|and) number of (\w+)|\bcount the (\w+)", re.I
-        ),
-        re.compile(r"count\(|len\(|tally\(|sum|\+=|: int|: Decimal|Decimal\(|int\("),
+
+
+class _Wish(NamedTuple):
+    """What a task says, what a program that does it has, how that is called, and how it is
+    written."""
+
+    said: re.Pattern[str]
+    done: re.Pattern[str]
+    what: str
+    fix: str
+
+
+def _wish(said: str, done: str, what: str, fix: str) -> _Wish:
+    return _Wish(re.compile(said, re.IGNORECASE), re.compile(done), what, fix)
+
+
+_OF_A_FILE = [  # asked for in what the task says of one file
+    _wish(
+        r"\bhow (?:many|often) (\w+)|\b(?:the|and) number of (\w+)|\bcount the (\w+)",
+        r"count\(|len\(|tally\(|sum|\+=|: int|: Decimal|Decimal\(|int\(",
         "counted",
         "Write group(rows, by=[...], n=count()), or len(rows).",
     ),
-    (
-        re.compile(r"\badd(?:s|ed)? (?:them |it )?up\b|\bsums? of\b|\baltogether\b", re.I),
-        re.compile(r"sum\(|sum_of\(|total\(|\+=|count\(|len\("),
+    _wish(
+        r"\badd(?:s|ed)? (?:them |it )?up\b|\bsums? of\b|\baltogether\b",
+        r"sum\(|sum_of\(|total\(|\+=|count\(|len\(",
         "added up",
         'Write sum([...]), or group(rows, by=[...], total=sum_of("x")).',
     ),
-    (
-        re.compile(r"\b(?:each|every)(?: \w+)? once\b|\bnobody twice\b|\bno duplicates\b", re.I),
-        re.compile(r"unique\(|group\(|tally\(|not in "),
+    _wish(
+        r"\b(?:each|every)(?: \w+)? once\b|\bnobody twice\b|\bno duplicates\b",
+        r"unique\(|group\(|tally\(|not in ",
         "kept once",
         "Write unique([...]).",
     ),
-    (
-        re.compile(r"\baverage\b|\bmean\b|\bmeans\b", re.I),
-        re.compile(r"mean|/ ?len\("),
+    _wish(
+        r"\baverage\b|\bmean\b|\bmeans\b",
+        r"mean|/ ?len\(",
         "averaged",
         'Write math.mean([...]), or group(rows, by=[...], x=mean_of("x")).',
     ),
-    (
-        re.compile(r"\bsummari[sz]e|\btranslat|\bapolog|\binvitation\b", re.I),
-        re.compile(r"llm\.write"),
+    _wish(
+        r"\bsummari[sz]e|\btranslat|\bapolog|\binvitation\b",
+        r"llm\.write",
         "written by a model",
         'Write llm.write("Instruction", text).',
     ),
 ]
-# What a task says, what a program has then, and how that is written.
-_ASKED = [
-    (
-        re.compile(r"\bcop(?:y|ied|ies)\b(?! (?:all |the )?(?:\w+ )?lines)", re.I),
-        re.compile(r"files\.copy\("),
+_ANYWHERE = [  # asked for somewhere in the task
+    _wish(
+        r"\bcop(?:y|ied|ies)\b(?! (?:all |the )?(?:\w+ )?lines)",
+        r"files\.copy\(",
+        "copied",
         'Write files.copy(p, f"folder/{path.name(p)}").',
     ),
-    (
-        re.compile(r"\b(?:is|are|be) moved\b|\bmove\b", re.I),
-        re.compile(r"files\.move\("),
+    _wish(
+        r"\b(?:is|are|be) moved\b|\bmove\b",
+        r"files\.move\(",
+        "moved",
         'Write files.move(p, f"folder/{path.name(p)}").',
     ),
-    (
-        re.compile(
-            r"\btranslat|\bsummari[sz]|\bsummar(?:y|ies) (?:of|about)\b"
-            r"|\b(?:writ\w+|give|sends?|gets?|short|polite|friendly|thank-you|deserves?)"
-            r" (?:\w+ |to each of \w+ |-)?(?:\w+ )?"
-            r"(?:letter|reply|apology|invitation|answer|warning|reminder)",
-            re.I,
-        ),
-        re.compile(r"llm\.write\("),
+    _wish(
+        r"\btranslat|\bsummari[sz]|\bsummar(?:y|ies) (?:of|about)\b"
+        r"|\b(?:writ\w+|give|sends?|gets?|short|polite|friendly|thank-you|deserves?)"
+        r" (?:\w+ |to each of \w+ |-)?(?:\w+ )?"
+        r"(?:letter|reply|apology|invitation|answer|warning|reminder)",
+        r"llm\.write\(",
+        "written by a model",
         'Write llm.write("Instruction", text).',
     ),
-    (
-        re.compile(r"\b(?:per|each|every|by) month\b", re.I),
-        re.compile(r"month|\[:7\]"),
+    _wish(
+        r"\b(?:per|each|every|by) month\b",
+        r"month|\[:7\]",
+        "kept by months",
         "A month is the first seven letters of a day: str(day)[:7].",
     ),
 ]
@@ -93,11 +107,11 @@ def refuse_undone(program: Program, task: str, *, whole: bool) -> None:
     _refuse_open_choices(program, task)
     _refuse_undecided(program, task)
     _refuse_undone(program, task)
-    for cue, done, fix in _ASKED if whole else ():
-        said = cue.search(task)
-        if said is not None and done.search(program.text) is None:
-            what = f"the task says {said.group()!r}, and nothing does it"
-            raise ProgramError("plan_incomplete", what, "", fix)
+    for wish in _ANYWHERE if whole else ():
+        said = wish.said.search(task)
+        if said is not None and wish.done.search(program.text) is None:
+            what = f"the task says {said.group()!r}, and nothing is {wish.what}"
+            raise ProgramError("plan_incomplete", what, "", wish.fix)
 
 
 def _refuse_open_choices(program: Program, task: str) -> None:
@@ -140,8 +154,9 @@ def _refuse_undone(program: Program, task: str) -> None:
         said = words_about(task, name)
         if any(other in said for other in brief.results if other != name):
             continue  # of which of them it speaks is not certain
-        for cue, done, what, fix in _WORK:
-            found = cue.search(said)
-            if found is None or done.search(program.text) or columns & {*found.groups()}:
+        for wish in _OF_A_FILE:
+            found = wish.said.search(said)
+            if found is None or wish.done.search(program.text) or columns & {*found.groups()}:
                 continue
-            raise unmeant(f"the task says {found.group()!r} for {name}, and nothing is {what}", fix)
+            what = f"the task says {found.group()!r} for {name}, and nothing is {wish.what}"
+            raise unmeant(what, wish.fix)

@@ -105,7 +105,20 @@ Type: TypeAlias = Plain | Choice | ListOf | DictOf | TupleOf | Maybe | Quoted | 
 ANY, NONE, BOOL, INT = Plain("any"), Plain("None"), Plain("bool"), Plain("int")
 FLOAT, DECIMAL, STR, DATE = Plain("float"), Plain("Decimal"), Plain("str"), Plain("date")
 
-_NUMBER_PATTERN = r"^-?[0-9]{1,15}(\.[0-9]{1,6})?$"
+# A number with a point, or as it stands in a document: with thousands apart, or a decimal comma
+# with at most two digits behind it. A model that could not write the comma of a 1.161,60 which it
+# copies would write 1.16160.
+_WRITTEN = (
+    r"[0-9]{1,15}(\.[0-9]{1,6})?",
+    r"[0-9]{1,3}(,[0-9]{3}){1,4}(\.[0-9]{1,6})?",
+    r"[0-9]{1,3}(['’][0-9]{3}){1,4}(\.[0-9]{1,6})?",
+    r"[0-9]{1,3}(\.[0-9]{3}){1,4},[0-9]{1,2}",
+    r"[0-9]{1,3}( [0-9]{3}){1,4}(,[0-9]{1,2})?",
+    r"[0-9]{1,12},[0-9]{1,2}",
+)
+_NUMBER_PATTERN = f"^-?({'|'.join(_WRITTEN)})$"
+_DECIMAL_COMMA = re.compile(f"-?({'|'.join(_WRITTEN[3:])})")
+_WITH_THOUSANDS = re.compile(f"-?({'|'.join(_WRITTEN[1:3])})")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SAME_SIGNS = ("'‘’‚`´", '"“”„«»', "-‐‑‒–—")  # as classes of a regular expression
 
@@ -381,12 +394,21 @@ def _refuse_size(at: str) -> NoReturn:
 
 def _decimal(data: Any, at: str) -> Decimal:
     try:
-        made = Decimal(data) if isinstance(data, int) else Decimal(str(data))
+        made = Decimal(data) if isinstance(data, int) else Decimal(_with_point(str(data)))
     except InvalidOperation:
         raise _misfit(at, f"{str(data)[:80]!r} is not a decimal number") from None
     if not made.is_finite():
         raise _misfit(at, "a number must be finite")
     return made
+
+
+def _with_point(number: str) -> str:
+    """A number as it may stand in a document, spelt as Python does."""
+    if _WITH_THOUSANDS.fullmatch(number):
+        return re.sub("[,'’]", "", number)
+    if _DECIMAL_COMMA.fullmatch(number):
+        return number.replace(".", "").replace(" ", "").replace(",", ".")
+    return number
 
 
 def _date(data: Any, at: str) -> dt.date:
