@@ -145,7 +145,7 @@ ASKS = (
         ("Which notes in notes/ have the word TODO? Name them in a.txt.", ASKS, "word TODO"),
         ("Which mail in mails/ is urgent? Name it in a.txt.", SEEKS, "need not stand"),
         ('Name the mails in mails/ with the word "urgent" in a.txt.', SEEKS, ""),
-        ("Copy the mails in mails/ of Ann to ann/.", "x = 1\n", "nothing does it"),
+        ("Copy the mails in mails/ of Ann to ann/.", "x = 1\n", "nothing is copied"),
         ("Copy the mails in mails/ of Ann to ann/.", COPIES, ""),
         ("Summarise mails/ in a.md.", 'files.write("a.md", "x")\n', "written by a model"),
         ("Write how many mails are in mails/ to a.txt.", WRITES, "counted"),
