@@ -35,8 +35,8 @@ def newest(edvac: Bench) -> dict[str, Any]:
 
 def until(edvac: Bench, fits: Callable[[dict[str, Any]], bool], limit_s: float = 60.0) -> None:
     end = time.monotonic() + limit_s
-    while not fits(newest(edvac)):
-        assert time.monotonic() < end, newest(edvac)
+    while not (runs := edvac("ps", "--json").document.get("runs")) or not fits(runs[0]):
+        assert time.monotonic() < end, runs
         time.sleep(0.05)
 
 
@@ -92,6 +92,16 @@ def test_hanging_up_stops_a_run_that_has_a_terminal_cleanly(edvac: Bench) -> Non
     assert terminal.ended() == 130
     assert newest(edvac)["standing"] == "interrupted"
     assert edvac("resume").code == 0
+
+
+def test_how_far_a_run_has_come_is_known_soon_and_after_a_kill(edvac: Bench) -> None:
+    edvac.write("slow.edv", SLOW)
+    order = [sys.executable, CHILD, "60", "run", "slow.edv", "--yes"]
+    with subprocess.Popen(order, cwd=edvac.root, stdin=subprocess.DEVNULL) as working:
+        until(edvac, lambda run: run["counts"].get("finished", 0) > 0, limit_s=8.0)
+        working.kill()
+    assert newest(edvac)["standing"] == "interrupted"
+    assert newest(edvac)["counts"]["finished"] > 0
 
 
 def test_kill_reaches_a_detached_run(edvac: Bench) -> None:

@@ -95,7 +95,7 @@ class Driver:
         self._renew_at = 0.0
         self._inbox_at = 0.0
         self._seen = 0
-        self._told = 0  # how many questions were open when `ps` was told last
+        self._told: dict[str, int] = {}  # how the run stood when `ps` was told last
 
     def stop(self, reason: str = "interrupted") -> None:
         """Ask for a clean end: abort what runs, keep what is finished."""
@@ -270,9 +270,10 @@ class Driver:
         if now < self._renew_at and now < self._inbox_at:
             return
         renew = now >= self._renew_at
-        standing = self._unit.standing() if renew or self._unit.questions != self._told else None
-        self._told = self._unit.questions
-        for message in await self._ledger.call(lambda store: self._visit(store, renew, standing)):
+        standing = self._unit.standing()
+        changed = None if standing == self._told else standing
+        self._told = standing
+        for message in await self._ledger.call(lambda store: self._visit(store, renew, changed)):
             self._seen = message.id
             self._sort(message)
         self._inbox_at = now + INBOX_S
