@@ -17,7 +17,7 @@ from edvac.apps.demo import Tour
 from edvac.apps.demo import tour as module
 from edvac.apps.demo.endpoint import answering
 from edvac.core.errors import InternalError, UsageError
-from edvac.machine.ledger import read_history
+from edvac.machine.history import read_history
 from edvac.store import Store
 
 

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
 from small_disk import PAGE, SmallDisk, mounted
 
 from edvac.core.value import Failed
-from edvac.machine.ledger import read_history
+from edvac.machine.history import read_history
 from edvac.store import Store
 
 STEP = int(os.environ.get("EDVAC_FULL_STEP", "9"))

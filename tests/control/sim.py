@@ -44,7 +44,8 @@ from edvac.core.value import (
     plain,
     settle,
 )
-from edvac.machine.ledger import Entry, History
+from edvac.machine.entry import Entry
+from edvac.machine.history import History
 from edvac.program import Evaluator, Fuel, Program, StepCall, parse
 
 DATA = Param("data", ANY, default=None, variadic=True)

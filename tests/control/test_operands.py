@@ -37,7 +37,8 @@ from edvac.core.signature import NO_ACCESS, REQUIRED, Catalogue, Effect, Param, 
 from edvac.core.value import Instance, Value, lift
 from edvac.guard import Allow, Ask
 from edvac.guard.policy import Verdict
-from edvac.machine.ledger import Entry, History
+from edvac.machine.entry import Entry
+from edvac.machine.history import History
 from edvac.program import Evaluator, Fuel, StepCall, parse
 from edvac.program.infer import clashes
 from edvac.program.operands import misfit

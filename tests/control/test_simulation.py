@@ -19,7 +19,7 @@ from edvac.control import Replay, Scoreboard
 from edvac.control.scoreboard import _Paths
 from edvac.control.unit import ControlUnit
 from edvac.core.errors import EdvacError
-from edvac.machine.ledger import History
+from edvac.machine.history import History
 
 SEEDS = int(os.environ.get("EDVAC_SEEDS", "400"))
 

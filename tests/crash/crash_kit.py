@@ -18,7 +18,7 @@ from typing import Any
 from edvac.core.value import Failed, plain
 from edvac.machine import delivery
 from edvac.machine.driver import DURABILITY_POINTS as DRIVER_POINTS
-from edvac.machine.ledger import read_history
+from edvac.machine.history import read_history
 from edvac.store import DURABILITY_POINTS as STORE_POINTS
 from edvac.store import Store
 

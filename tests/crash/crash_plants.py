@@ -11,7 +11,8 @@ import msgspec
 from edvac.core.value import Failed
 from edvac.machine import delivery, driver, questions
 from edvac.machine.driver import Driver
-from edvac.machine.ledger import History, Ledger, _version, encode
+from edvac.machine.history import History
+from edvac.machine.ledger import Ledger, _version, encode
 from edvac.program import stepping
 from edvac.store import NewRecord
 

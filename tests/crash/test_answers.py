@@ -12,7 +12,7 @@ from crash_kit import Server, lines
 from crash_plants import ANSWER_PLANTS
 
 from edvac.core.value import Failed, plain
-from edvac.machine.ledger import read_history
+from edvac.machine.history import read_history
 from edvac.store import Store
 
 LIVES = int(os.environ.get("EDVAC_KILLS", "50")) // 4

@@ -19,7 +19,7 @@ from crash_kit import Ended, Server, differences, live, random_kills, workspace
 from fake_endpoint import Body, Fake, Handler, llamacpp, running
 
 from edvac.core.errors import EdvacError
-from edvac.machine.ledger import read_history
+from edvac.machine.history import read_history
 from edvac.store import Store
 
 KILLS = max(10, int(os.environ.get("EDVAC_KILLS", "50")) // 5)

@@ -10,7 +10,7 @@ from machine_kit import Bench
 
 from edvac.core.codec import INLINE_LIMIT
 from edvac.core.value import LazyText, Scalar, _Recent, lazy_texts
-from edvac.machine.ledger import read_history
+from edvac.machine.history import read_history
 
 MAILS = """
 class Item:

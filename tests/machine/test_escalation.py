@@ -13,7 +13,7 @@ import pytest
 from edvac.core.errors import ProcessorError
 from edvac.core.value import Failed, plain, total_label
 from edvac.machine import Job, Machine, Report
-from edvac.machine.ledger import Entry
+from edvac.machine.entry import Entry
 from edvac.machine.machine import Terminal
 from edvac.processor.scripted import ScriptedProcessor
 

@@ -13,7 +13,7 @@ from edvac.core import event
 from edvac.core.errors import LeaseError, StoreError, UsageError
 from edvac.core.seams import ManualClock
 from edvac.device import Call
-from edvac.machine.ledger import read_history
+from edvac.machine.history import read_history
 from edvac.machine.machine import Terminal
 from edvac.store import Store, journal
 from edvac.store.database import Database

@@ -14,7 +14,8 @@ from edvac.cli.main import main
 from edvac.core.value import Failed, plain
 from edvac.machine import Job, Machine, Report
 from edvac.machine.budget import Budget
-from edvac.machine.ledger import Entry, read_history
+from edvac.machine.entry import Entry
+from edvac.machine.history import read_history
 from edvac.machine.machine import Terminal
 from edvac.machine.processors import choose_roles
 from edvac.machine.settings import Settings

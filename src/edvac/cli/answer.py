@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edvac.cli import ui
-from edvac.cli.inspect import open_store
 from edvac.cli.names import RUN
+from edvac.cli.ui import open_store
 from edvac.core.errors import UsageError
 
 if TYPE_CHECKING:

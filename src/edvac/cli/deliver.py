@@ -10,11 +10,11 @@ import click
 import msgspec
 
 from edvac.cli import ui
-from edvac.cli.inspect import open_store
 from edvac.cli.names import RUN
+from edvac.cli.ui import open_store
 from edvac.core.errors import UsageError
 from edvac.machine import delivery
-from edvac.machine.ledger import read_history
+from edvac.machine.history import read_history
 from edvac.machine.rows import ALL, SHOWN
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edvac.cli import ui
-from edvac.cli.inspect import open_store
+from edvac.cli.ui import open_store
 from edvac.core.errors import PolicyError, UsageError
 from edvac.core.seams import SystemClock
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edvac.cli.ask import Asker
     from edvac.cli.view import View
     from edvac.machine import Job, Machine
-    from edvac.machine.ledger import History
+    from edvac.machine.history import History
     from edvac.machine.settings import Settings
     from edvac.machine.sharing import Share
     from edvac.store import RunInfo

@@ -6,7 +6,6 @@ import datetime as dt
 import json
 import sys
 import time
-from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -17,22 +16,11 @@ from edvac.cli.names import RUN
 from edvac.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from edvac.machine.ledger import Entry, History
+    from edvac.machine.entry import Entry
+    from edvac.machine.history import History
     from edvac.store import RunInfo, Store
 
 MAX_STEPS = 100  # that `show` lists
-
-
-def open_store() -> Store:
-    """The workspace's store, for commands that need no model."""
-    from edvac.store import Store
-
-    workspace = ui.workspace()
-    if not (workspace / ".edvac" / "store.db").exists():
-        raise UsageError(
-            "no_workspace", "nothing has been run here yet", "", "Start with `edvac run`."
-        )
-    return Store(workspace)
 
 
 @click.command()
@@ -40,7 +28,7 @@ def open_store() -> Store:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def ps(limit: int, as_json: bool) -> None:
     """List runs, the latest first."""
-    with open_store() as store:
+    with ui.open_store() as store:
         found = store.runs(limit=limit)
         answers = {info.id: _answered(store, info) for info in found}
     if as_json:
@@ -105,7 +93,7 @@ def _run_document(info: RunInfo) -> dict[str, Any]:
         "counts": dict(info.counts),
         "tokens": {name: info.counts.get(name, 0) for name in ("prompt", "cached", "completion")},
         "cost": money(info),
-        "currency": currency(),
+        "currency": ui.currency(),
     }
 
 
@@ -114,25 +102,10 @@ def money(info: RunInfo) -> str:
     return f"{Decimal(info.counts.get('nano', 0)) / 10**9:f}"
 
 
-def currency() -> str:
-    """Of the workspace's prices."""
-    from edvac.machine import settings
-
-    return settings.load(ui.workspace(), {})[0].currency
-
-
 def spent(info: RunInfo) -> str:
     """Time, computed tokens and money of a run, for people."""
     parts = [ui.seconds(info.seconds)] if info.seconds else []
-    return ", ".join([*parts, *used(info.counts)])
-
-
-def used(counts: Mapping[str, int]) -> list[str]:
-    """Computed tokens and money, as far as there were any."""
-    tokens = counts.get("prompt", 0) - counts.get("cached", 0) + counts.get("completion", 0)
-    parts = [ui.counted(tokens, "token")] if tokens else []
-    nano = counts.get("nano", 0)
-    return [*parts, f"{Decimal(nano) / 10**9:.4f} {currency()}"] if nano else parts
+    return ", ".join([*parts, *ui.used(info.counts)])
 
 
 def _counts(info: RunInfo) -> str:
@@ -158,10 +131,10 @@ def _counts(info: RunInfo) -> str:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def show(run_id: str | None, step: str | None, prompt: bool, **flags: bool) -> None:
     """Show RUN (default: the latest), or the STEP of it that is addressed like invoices[17]."""
-    from edvac.machine.ledger import read_history
+    from edvac.machine.history import read_history
 
     as_json = flags["as_json"]
-    with open_store() as store:
+    with ui.open_store() as store:
         info = store.find_run(run_id)
         if flags["failed"] or flags["as_csv"]:
             _show_failed(store, info.id, as_json=as_json, as_csv=flags["as_csv"])
@@ -310,9 +283,9 @@ def _show_step(store: Store, entry: Entry, prompt: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document; with -f, JSON lines.")
 def log(run_id: str | None, follow: bool, as_json: bool) -> None:
     """Print the journal of RUN (default: the latest)."""
-    from edvac.machine.ledger import decoder_of, read_entry
+    from edvac.machine.entry import decoder_of, read_entry
 
-    with open_store() as store:
+    with ui.open_store() as store:
         info = store.find_run(run_id)
         decoder = decoder_of(store)
         if as_json and not follow:

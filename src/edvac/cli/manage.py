@@ -9,8 +9,8 @@ import click
 
 from edvac.cli import ui
 from edvac.cli.deliver import JSON
-from edvac.cli.inspect import open_store
 from edvac.cli.names import RUN, complete_run
+from edvac.cli.ui import open_store
 from edvac.core.errors import UsageError
 from edvac.core.seams import SystemClock
 

@@ -19,7 +19,7 @@ def complete_run(ctx: click.Context, param: click.Parameter, begun: str) -> list
 
 
 def _runs() -> Iterator[CompletionItem]:
-    from edvac.cli.inspect import open_store
+    from edvac.cli.ui import open_store
 
     try:
         with open_store() as store:

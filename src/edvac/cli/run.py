@@ -16,10 +16,10 @@ import click
 from edvac.cli import ui
 from edvac.cli.approve import Approval, Plan
 from edvac.cli.grants import Agreement
-from edvac.cli.inspect import open_store
 from edvac.cli.names import RUN, complete_model
 from edvac.cli.source import Source, read_source
 from edvac.cli.talk import Talk
+from edvac.cli.ui import open_store
 from edvac.core import errors, event
 from edvac.machine import processors
 from edvac.machine.budget import parse_budget, require_price

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edvac.cli.failed import table
-from edvac.cli.inspect import used
-from edvac.cli.ui import counted, seconds
+from edvac.cli.ui import counted, seconds, used
 from edvac.machine import delivery
 from edvac.machine.failures import failed_items
-from edvac.machine.ledger import read_history
+from edvac.machine.history import read_history
 from edvac.machine.overlay import newest
 
 if TYPE_CHECKING:
     from edvac.machine import Machine, Report
-    from edvac.machine.ledger import History
+    from edvac.machine.history import History
     from edvac.store import Store
 
 

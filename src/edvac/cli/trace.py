@@ -11,8 +11,8 @@ import click
 
 from edvac.cli import ui
 from edvac.cli.deliver import JSON
-from edvac.cli.inspect import open_store
 from edvac.cli.names import complete_run
+from edvac.cli.ui import open_store
 from edvac.core.errors import UsageError
 
 if TYPE_CHECKING:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edvac.core.errors import EdvacError, UsageError
+
+if TYPE_CHECKING:
+    from edvac.store import Store
 
 # Control characters, and what turns, hides or fakes text: directions, zero widths, line separators,
 # byte order marks, tags, halves of surrogate pairs.
@@ -127,3 +132,30 @@ def seconds(found: float) -> str:
     minutes, rest = divmod(round(found), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def open_store() -> Store:
+    """The workspace's store, for commands that need no model."""
+    from edvac.store import Store
+
+    here = workspace()
+    if not (here / ".edvac" / "store.db").exists():
+        raise UsageError(
+            "no_workspace", "nothing has been run here yet", "", "Start with `edvac run`."
+        )
+    return Store(here)
+
+
+def used(counts: Mapping[str, int]) -> list[str]:
+    """Computed tokens and money, as far as there were any."""
+    tokens = counts.get("prompt", 0) - counts.get("cached", 0) + counts.get("completion", 0)
+    parts = [counted(tokens, "token")] if tokens else []
+    nano = counts.get("nano", 0)
+    return [*parts, f"{Decimal(nano) / 10**9:.4f} {currency()}"] if nano else parts
+
+
+def currency() -> str:
+    """Of the workspace's prices."""
+    from edvac.machine import settings
+
+    return settings.load(workspace(), {})[0].currency

@@ -29,7 +29,8 @@ from edvac.core.seams import Clock
 from edvac.core.signature import Effect
 from edvac.core.value import Failed, LazyText, Scalar, Value, lazy_texts
 from edvac.device import Call, Device
-from edvac.machine.ledger import Ledger, decoder_of, read_entry
+from edvac.machine.entry import decoder_of, read_entry
+from edvac.machine.ledger import Ledger
 from edvac.processor import Processor
 from edvac.processor.presence import Presence
 from edvac.store import Record as StoredRecord

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edvac.core.value import Failed
-from edvac.machine.ledger import Entry, decoder_of, read_entry
+from edvac.machine.entry import Entry, decoder_of, read_entry
 from edvac.store import Store
 
 _PARTICULAR = re.compile(r"'[^']*'|\d+")  # what differs between items with one reason

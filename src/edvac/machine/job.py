@@ -14,7 +14,7 @@ from edvac.core.label import USER
 from edvac.core.schema import show
 from edvac.core.value import Value, lift
 from edvac.machine.budget import UNLIMITED, Budget
-from edvac.machine.ledger import History, read_history
+from edvac.machine.history import History, read_history
 from edvac.program import Program
 from edvac.store import RunInfo, Store
 

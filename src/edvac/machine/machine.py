@@ -30,11 +30,13 @@ from edvac.device import (
 from edvac.machine import rates
 from edvac.machine.budget import UNLIMITED, Budget
 from edvac.machine.driver import LEASE_S, Answer, Driver, Front, Look
+from edvac.machine.entry import Entry
 from edvac.machine.every import occurrence_key
 from edvac.machine.executor import Execution, Executor
 from edvac.machine.growth import Growth, Writer
+from edvac.machine.history import History, read_history
 from edvac.machine.job import Job, history_to_resume, program_parameters
-from edvac.machine.ledger import Entry, History, Ledger, encode, read_history
+from edvac.machine.ledger import Ledger, encode
 from edvac.machine.notify import Waiting, notify
 from edvac.machine.overlay import Overlay
 from edvac.machine.previous import mentions_previous, previous_run, reuse_key

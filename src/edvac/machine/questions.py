@@ -21,7 +21,7 @@ import msgspec
 
 from edvac.core.errors import UsageError
 from edvac.core.value import plain
-from edvac.machine.ledger import Entry, decoder_of, read_entry
+from edvac.machine.entry import Entry, decoder_of, read_entry
 from edvac.store import Store
 from edvac.store.store import DIRECTORY
 

@@ -13,7 +13,7 @@ from edvac.control.journal import Replay, StoredOutcome, given_up
 from edvac.core.value import Failed
 
 if TYPE_CHECKING:
-    from edvac.machine.ledger import Entry
+    from edvac.machine.entry import Entry
 
 
 def replayed(entries: Iterable[Entry]) -> Replay:

@@ -31,7 +31,7 @@ from edvac.core.value import (
 )
 from edvac.device.roots import fingerprint
 from edvac.machine.cells import Needle, holds, row_of, same
-from edvac.machine.ledger import Entry, decoder_of, read_entry
+from edvac.machine.entry import Entry, decoder_of, read_entry
 from edvac.machine.target import look
 from edvac.program.slicing import lines_behind
 from edvac.store import FileVersion, Store
