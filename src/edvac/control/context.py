@@ -35,7 +35,7 @@ from edvac.core.value import Scalar, Sequence, Value, plain
 from edvac.processor import Message, Request, Segment
 from edvac.processor.clean import fenced_json, unfenced
 
-TEMPLATE_VERSION = 4  # part of the reuse key: raise it whenever a prompt's text changes
+TEMPLATE_VERSION = 5  # part of the reuse key: raise it whenever a prompt or its schema changes
 
 SYSTEM = (
     "You are one step of a program. Do exactly what the instruction says with the data that "
