@@ -47,7 +47,7 @@ def _aggregate(kind: str) -> Callable[..., Any]:
 
 
 for _kind, _doc in {
-    "sum_of": "In group(): the sum of a field; None counts as nothing.",
+    "sum_of": "In group(): the sum of a field. As for the next three, None and empty cells do not count.",
     "min_of": "In group(): the smallest value of a field.",
     "max_of": "In group(): the largest value of a field.",
     "mean_of": "In group(): the mean of a field.",
@@ -83,7 +83,8 @@ def _computed(work: Work, found: RecordView, rows: list[Any]) -> Any:
         return len(rows)
     values = [field_of(row, name) for row in rows]
     if kind in ("sum_of", "min_of", "max_of", "mean_of"):
-        values = [one for one in values if one is not None]  # as SQL does: None is no number
+        # As SQL does: what is missing is no number, be it None or an empty cell of a table.
+        values = [one for one in values if one is not None and one != ""]
         if not values:
             return None
     match kind:
