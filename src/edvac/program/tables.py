@@ -47,7 +47,7 @@ def _aggregate(kind: str) -> Callable[..., Any]:
 
 
 for _kind, _doc in {
-    "sum_of": "In group(): the sum of a field. As for the next three, None and empty cells do not count.",
+    "sum_of": "In group(): the sum of a field; None and empty cells count as nothing.",
     "min_of": "In group(): the smallest value of a field.",
     "max_of": "In group(): the largest value of a field.",
     "mean_of": "In group(): the mean of a field.",
