@@ -7,11 +7,12 @@ workspace, where the oracle answers the model steps. What counts is the files th
 from __future__ import annotations
 
 import asyncio
+import fnmatch
 import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,13 +117,27 @@ async def _plan(task: Task, processor: Processor, plans: int, way: str) -> Resul
     try:
         counted: Any = Counted(processor, result, grammar=way != "whole")
         ways = {"outlines": way in ("outline", "both"), "free": way != "outline"}
-        planner = Planner(counted, CATALOGUE, _unheard, plans=plans, **ways)
+        sight = _Sight(task.world.documents)
+        planner = Planner(counted, CATALOGUE, _unheard, plans=plans, sight=sight, **ways)
         result.program = await planner.plan(task.text)
     except EdvacError as error:
         result.kind = "no plan"
         result.problems = [str(error)]
     result.seconds = time.perf_counter() - start
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """The documents of a world, which somebody who plans has there."""
+
+    documents: Mapping[str, str]
+
+    def names(self, pattern: str) -> list[str]:
+        return sorted(fnmatch.filter(self.documents, pattern))
+
+    def text(self, path: str) -> str | None:
+        return self.documents.get(path)
 
 
 def _unheard(happened: Event) -> None:

@@ -357,10 +357,12 @@ class _Command:
         """Writes programs, showing each line as it is accepted."""
         from edvac.compiler import Planner
         from edvac.device import CATALOGUE
+        from edvac.machine.sight import FileSight
         from edvac.processor.patient import Patient
 
         patient = Patient(processor, lambda text: self.talk.show(event.Note(text=text)))
-        return Planner(patient, CATALOGUE, self.talk.show)
+        sight = FileSight(given_roots(self._flags["inputs"]) or {"": Path.cwd()})
+        return Planner(patient, CATALOGUE, self.talk.show, sight=sight)
 
     def _check(self, text: str, values: dict[str, str]) -> Plan:
         """Verify, and find the directories that the program reads."""

@@ -5,16 +5,26 @@ from __future__ import annotations
 from edvac.compiler.brief import read_brief
 from edvac.compiler.rehearsal import rehearse
 from edvac.compiler.review import refuse_astray, review
+from edvac.compiler.trial import Sight, try_out
 from edvac.compiler.undone import refuse_undone
 from edvac.compiler.unmeant import refuse_unmeant
 from edvac.compiler.unsaid import refuse_unsaid
 from edvac.program import Program
 
 
-def accept(program: Program, task: str, *, whole: bool) -> None:
+def accept(
+    program: Program,
+    task: str,
+    *,
+    whole: bool,
+    sight: Sight | None = None,
+    may_be_empty: bool = True,
+) -> None:
     """
     Args:
         whole: is nothing to follow?
+        sight: files to try it on.
+        may_be_empty: may it write nothing when it is tried?
 
     Raises:
         ProgramError: why not; its sentences are written for whoever wrote the line.
@@ -26,3 +36,7 @@ def accept(program: Program, task: str, *, whole: bool) -> None:
     refuse_undone(program, task, whole=whole)
     if whole:
         review(program, task)
+    if sight is not None:
+        trial = try_out(program, read_brief(task), sight)
+        if not may_be_empty:
+            trial.refuse_empty(program)

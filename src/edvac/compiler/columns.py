@@ -144,10 +144,15 @@ def _before(text: str) -> tuple[str, ...]:
     return names if len(names) == len(_AND.split(part)) > 1 else ()
 
 
+_ASIDE = re.compile(r"(?:written|spelt|given|as in|such as|like|in the form)\b", re.IGNORECASE)
+
+
 def _names(text: str, *, named: bool = False) -> tuple[str, ...]:
     """The names that a list begins with; any words at all where they are `named` so."""
     made: list[str] = []
     for part in _AND.split(text):
+        if made and _ASIDE.match(part.strip()):
+            continue
         bare = re.sub(r"^the ", "", part.strip()) if named else part.strip()
         name = _NAME.match(bare)
         if name is None or name["name"].casefold() in (_ENDS if named else _NO_NAMES):

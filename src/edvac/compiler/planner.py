@@ -20,16 +20,16 @@ from edvac.compiler.brief import read_brief
 from edvac.compiler.dead import without_dead
 from edvac.compiler.head import head
 from edvac.compiler.outliner import Outliner
-from edvac.compiler.rehearsal import outcome
 from edvac.compiler.review import unused_names
 from edvac.compiler.statements import first_statement
+from edvac.compiler.trial import Sight, outcome
 from edvac.core import event
 from edvac.core.errors import ProgramError
 from edvac.core.signature import Catalogue
 from edvac.processor import Answer, Message, Processor, Request
 from edvac.program import Scope, library, parse, verify_prefix
 
-PLANNER_VERSION = 7  # raise it whenever prompt, grammar or examples change what is written
+PLANNER_VERSION = 8  # raise it whenever prompt, grammar or examples change what is written
 FENCE = "```python\n"
 MAX_STATEMENTS = 30
 TRIES = 3  # at one statement: a single sample, then several side by side
@@ -132,6 +132,7 @@ class Planner:
         plans: programs that are written side by side, of which the one that most agree with is
             taken.
         outlines: try an outline first; `free` writes freely where that gives no program.
+        sight: files to try programs on; where it is None they are tried on made-up ones alone.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class Planner:
         plans: int = PLANS,
         outlines: bool = False,
         free: bool = True,
+        sight: Sight | None = None,
     ) -> None:
         self._processor = processor
         self._catalogue = catalogue
@@ -150,6 +152,7 @@ class Planner:
         self._plans = plans
         self._outlines = outlines
         self._free = free
+        self._sight = sight
 
     async def revise(self, task: str, program: str, remark: str) -> str:
         """Another program for the task, given the present one and what a person says of it.
@@ -219,7 +222,8 @@ class Planner:
     def _agreed(self, found: list[str], task: str) -> str:
         """Of several programs the one whose results most others have too; the surest of those."""
         brief = read_brief(task)
-        results = [_results(outcome(parse(text, self._catalogue), brief)) for text in found]
+        programs = [parse(text, self._catalogue) for text in found]
+        results = [_results(outcome(program, brief, self._sight)) for program in programs]
         return max(zip(found, results, strict=True), key=lambda one: results.count(one[1]))[0]
 
     async def prepare(self) -> None:
@@ -278,7 +282,7 @@ class Planner:
             return ""
         done = without_dead(text)
         try:
-            accept(parse(done, self._catalogue), task, whole=True)
+            self._accept(done, task, whole=True)
         except ProgramError:
             return ""
         return done
@@ -317,11 +321,16 @@ class Planner:
             ProgramError: why not.
         """
         if piece == grammar.END:
-            accept(parse(draft.text, self._catalogue), task, whole=True)
+            self._accept(draft.text, task, whole=True)
             return
         verify_prefix(draft.text + piece, self._catalogue)
-        accept(parse(draft.text + piece, self._catalogue), task, whole=False)
+        # What a task looks for may really not be there, so this is held against a line once.
+        self._accept(draft.text + piece, task, whole=False, may_be_empty=draft.tries > 0)
         _refuse_idle(draft.text, piece)
+
+    def _accept(self, text: str, task: str, *, whole: bool, may_be_empty: bool = True) -> None:
+        program = parse(text, self._catalogue)
+        accept(program, task, whole=whole, sight=self._sight, may_be_empty=may_be_empty)
 
     def _show(self, before: str, piece: str) -> None:
         number = before.count("\n")
@@ -397,7 +406,7 @@ class Planner:
             try:
                 if answer.finish == "length":
                     raise ProgramError("program_too_long", f"over {PROGRAM_TOKENS} tokens")
-                return self._whole_accepted(text, order)
+                return self._whole_accepted(text, order, may_be_empty=number > 0)
             except ProgramError as problem:
                 refused = problem
             if text in seen:  # it does not see what is meant: another one must come from chance
@@ -406,7 +415,7 @@ class Planner:
             repair = prompt.repair(text, refused)
         raise refused
 
-    def _whole_accepted(self, text: str, order: _Order) -> str:
+    def _whole_accepted(self, text: str, order: _Order, *, may_be_empty: bool) -> str:
         """The program without what nobody uses.
 
         Raises:
@@ -414,7 +423,7 @@ class Planner:
         """
         parse(text, self._catalogue)
         done = without_dead(text)
-        accept(parse(done, self._catalogue), order.task, whole=True)
+        self._accept(done, order.task, whole=True, may_be_empty=may_be_empty)
         if order.shown:
             self._show("", done)
         return done

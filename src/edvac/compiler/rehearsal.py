@@ -67,7 +67,7 @@ _DATE = dt.date(2026, 1, 15)
 _MADE_UP = "made up"  # a source of made-up texts
 _DESCRIBED = "described"  # and of those whose columns the task says
 _UNTYPED = "untyped"  # of those the ones whose cells may be texts or numbers
-_STANDS_IN = "stands in"  # and of everything that an answer brings
+STANDS_IN = "stands in"  # and of everything that an answer brings
 
 
 def rehearse(program: Program, brief: Brief = NOTHING_SAID) -> None:
@@ -80,14 +80,6 @@ def rehearse(program: Program, brief: Brief = NOTHING_SAID) -> None:
     stage.run()
     if stage.fault is not None:
         raise stage.fault
-
-
-def outcome(program: Program, brief: Brief = NOTHING_SAID) -> dict[str, str]:
-    """What a legal program would write, by path, in a made-up world where equal data gets equal
-    answers: two programs that do the same write the same."""
-    stage = Stage(program, brief, steady=True)
-    stage.run()
-    return stage.written
 
 
 class Stage:
@@ -206,42 +198,38 @@ class Stage:
         if call.op == "llm.extract" and _DESCRIBED in _sources(call, "data"):
             text = text_of(call, "data")
             if text is not None and text in self._tables:
-                return _misshapen(
-                    call, "a table is read by code, row by row, not by a model", _ROWS
-                )
+                return misshapen(call, "a table is read by code, row by row, not by a model", _ROWS)
         path, text = text_of(call, "path"), text_of(call, "text")
         if path is not None and set(path) & set("*?"):
-            return _misshapen(call, f"{call.op} takes one path, not {path}", _EACH)
+            return misshapen(call, f"{call.op} takes one path, not {path}", _EACH)
         if call.op in ("llm.choose", "llm.extract") and _is_name(call.args.get("data")):
-            return _misshapen(
-                call, "a model is shown the name of a file alone", "Pass doc.text(p)."
-            )
+            return misshapen(call, "a model is shown the name of a file alone", "Pass doc.text(p).")
         if call.op != "files.write" or path is None:
             return None
         if set(path) & set("{}[]"):
-            return _misshapen(call, f"{path!r} is no name of a file", "Put one field into it.")
+            return misshapen(call, f"{path!r} is no name of a file", "Put one field into it.")
         if _DESCRIBED in _sources(call, "path") and self._by_row.setdefault(path, text) != text:
             what = f"{path} is written for each row, and what stood in it before is lost"
-            return _misshapen(call, what, _BY_NAME)
+            return misshapen(call, what, _BY_NAME)
         there = self._brief.folders or self._brief.inputs
-        if there and _STANDS_IN not in _sources(call, "text"):
+        if there and STANDS_IN not in _sources(call, "text"):
             what = f"{path} is written without anything that was read"
-            return _misshapen(call, what, f"Read {', '.join(there)} first.")
+            return misshapen(call, what, f"Read {', '.join(there)} first.")
         if not text and self._picks(call):
             what = f"{path} would be empty: no line passes the test"
-            return _misshapen(call, what, self._brief.line())
+            return misshapen(call, what, self._brief.line())
         if not text:
             return None
         stands = placeholder(path)
         if stands and path in self._brief.files:
             fix = f"Write an f-string with a name in the place of {stands}."
-            return _misshapen(call, f"{stands} in {path} stands for each of them", fix)
+            return misshapen(call, f"{stands} in {path} stands for each of them", fix)
         if self._brief.names_files and f"{_FOLDER}/" in text:
-            return _misshapen(call, f"{path} would hold whole paths", "A name is path.name(p).")
+            return misshapen(call, f"{path} would hold whole paths", "A name is path.name(p).")
         if text.startswith(("[{", "{'", "['", "[Decimal", "[(")) and not path.endswith(
             (".json", ".jsonl")
         ):
-            return _misshapen(call, f"{path} would hold a list as Python writes it", _AS_LINES)
+            return misshapen(call, f"{path} would hold a list as Python writes it", _AS_LINES)
         if not path.endswith((".csv", ".tsv")):
             return None
         header = [name.strip() for name in text.split("\n", 1)[0].split(",")]
@@ -249,7 +237,7 @@ class Stage:
             missing = [column for column in columns if column not in header]
             if is_named(name, path) and missing:
                 what = f"{name} lacks the column {', '.join(missing)}; it has {', '.join(header)}"
-                return _misshapen(call, what, f"Give the rows exactly: {', '.join(columns)}.")
+                return misshapen(call, what, f"Give the rows exactly: {', '.join(columns)}.")
         return None
 
     def _picks(self, call: StepCall) -> bool:
@@ -266,7 +254,7 @@ class Stage:
             return None
         data = [p.name for p in call.signature.params if p.role is Role.DATA]
         given = [completed(call.args[name]) for name in data if name in call.args]
-        if any(_STANDS_IN in total_label(one).integrity for one in given):
+        if any(STANDS_IN in total_label(one).integrity for one in given):
             return None
         what = f"{call.op} is given nothing that was read"
         return ProgramError("plan_fails", what, "", "Pass the text or the rows.", line=call.line)
@@ -280,7 +268,7 @@ class Stage:
                 path = settle(operand) if operand is not None else None
                 if not isinstance(path, Scalar):
                     self._touched.append((call, False, ""))  # a list of files: may be any
-                elif _STANDS_IN not in path.label.sources:
+                elif STANDS_IN not in path.label.sources:
                     self._touched.append((call, writes, str(path.data)))
 
     def _lost(self) -> ProgramError | None:
@@ -302,7 +290,7 @@ _EACH = "Write for p in files.list(pattern), and use p."
 _AS_LINES = 'Use csv.dump(rows), or "\\n".join of one text for each.'
 
 
-def _misshapen(call: StepCall, what: str, fix: str) -> ProgramError:
+def misshapen(call: StepCall, what: str, fix: str) -> ProgramError:
     return ProgramError("plan_fails", what, "", fix, line=call.line)
 
 
@@ -388,10 +376,10 @@ def _refuses(wrong: OperandError) -> ProgramError:
     return ProgramError("plan_fails", wrong.what, why, wrong.fix, line=wrong.line)
 
 
-_GIVEN = Label.of([_STANDS_IN])
-_FICTION = Label.of([_STANDS_IN, _MADE_UP])
-_DESCRIPTION = Label.of([_STANDS_IN, _MADE_UP, _DESCRIBED])
-_UNTYPED_DESCRIPTION = Label.of([_STANDS_IN, _MADE_UP, _DESCRIBED, _UNTYPED])
+_GIVEN = Label.of([STANDS_IN])
+_FICTION = Label.of([STANDS_IN, _MADE_UP])
+_DESCRIPTION = Label.of([STANDS_IN, _MADE_UP, _DESCRIBED])
+_UNTYPED_DESCRIPTION = Label.of([STANDS_IN, _MADE_UP, _DESCRIBED, _UNTYPED])
 
 
 def _answer(call: StepCall, number: int) -> Value:

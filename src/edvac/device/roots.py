@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from edvac.core.errors import ConfigError, DeviceError
 from edvac.device.glob import Glob, Places
@@ -62,6 +63,12 @@ class Roots:
                     "Name an existing directory with --input.",
                 ) from problem
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         for descriptor in self._roots.values():
             os.close(descriptor)
@@ -81,6 +88,20 @@ class Roots:
             if found.st_size > limit:
                 raise _refused(path, f"it has {found.st_size:,} bytes, the limit is {limit:,}")
             return _all(descriptor, path, limit)
+        except OSError as problem:
+            raise _refused(path, _said(problem)) from problem
+        finally:
+            os.close(descriptor)
+
+    def beginning(self, path: str, most: int) -> bytes:
+        """At most so many bytes.
+
+        Raises:
+            DeviceError: as `read`.
+        """
+        descriptor = self.open(path)
+        try:
+            return os.read(descriptor, most)
         except OSError as problem:
             raise _refused(path, _said(problem)) from problem
         finally:

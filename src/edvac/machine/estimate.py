@@ -81,12 +81,9 @@ def estimate(
     task: str = "",
 ) -> Estimate:
     """Go through the program; see the module."""
-    opened = Roots(dict(roots))
-    try:
+    with Roots(dict(roots)) as opened:
         survey = _Survey(program, opened, settings or {}, task)
         survey.run()
-    finally:
-        opened.close()
     return survey.result()
 
 

@@ -1,0 +1,146 @@
+"""A program tried on a few of the files that are there, before anybody has agreed to it.
+
+As in a rehearsal no model is asked, nothing is written, and what a step of a device returns is made
+up; but listings and the texts of files are real. So code is found that takes names or lines apart
+in a way that they are not written, and a program that would write nothing.
+
+What stands in the files comes from anybody, and a model that writes programs must not read it. So a
+refusal says what kind of thing failed, with everything taken out that could be quoted from a file;
+what is left to a file is whether one of the model's own lines is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Protocol
+
+from edvac.compiler.brief import NOTHING_SAID, Brief
+from edvac.compiler.rehearsal import STANDS_IN, Stage, misshapen, text_of
+from edvac.core.errors import ProgramError
+from edvac.core.label import Label
+from edvac.core.schema import STR
+from edvac.core.signature import Effect
+from edvac.core.value import Value, lift
+from edvac.program import Program, StepCall
+
+LISTED = 12  # files of a listing that are looked at
+_PLAIN = (".txt", ".md", ".log", ".csv", ".tsv", ".json", ".jsonl")
+_REAL = Label.of([STANDS_IN])
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\x00-\x7f]+|\d+")
+
+
+_FIX = "Look for what the task says stands there, in the way in which it says so."
+
+
+class Sight(Protocol):
+    """What may be seen of the files that a program will read."""
+
+    def names(self, pattern: str) -> Sequence[str]:
+        """Files that match, in order; none where the pattern cannot be looked up."""
+        ...
+
+    def text(self, path: str) -> str | None:
+        """What stands in a file, or in the beginning of a long one; None where that is no text, or
+        is not to be had."""
+        ...
+
+
+def try_out(program: Program, brief: Brief, sight: Sight) -> Trial:
+    """Run it on what is there.
+
+    Raises:
+        ProgramError: `plan_fails`, without a word of what was read.
+    """
+    trial = Trial(program, brief, sight)
+    trial.run()
+    if trial.fault is not None:
+        what = f"on the files that are there, this fails: {_QUOTED.sub('…', trial.fault.what)}"
+        raise ProgramError("plan_fails", what, "", trial.fix or _FIX, line=trial.fault.line)
+    return trial
+
+
+def outcome(
+    program: Program, brief: Brief = NOTHING_SAID, sight: Sight | None = None
+) -> dict[str, str]:
+    """What a legal program would write, by path, where equal data gets equal answers: two programs
+    that do the same write the same. Without a `sight` in a made-up world."""
+    stage = Trial(program, brief, sight) if sight else Stage(program, brief, steady=True)
+    stage.run()
+    return stage.written
+
+
+class Trial(Stage):
+    """The host of a trial.
+
+    Attributes:
+        written: what the program would write, by path; of a copy, where it comes from.
+        fix: what helps against the fault, where that is known.
+    """
+
+    def __init__(self, program: Program, brief: Brief, sight: Sight) -> None:
+        super().__init__(program, brief, steady=True)
+        self._sight = sight
+        self._by_code = "llm." not in program.text
+        self.fix = ""
+
+    def refuse_empty(self, program: Program) -> None:
+        """
+        Raises:
+            ProgramError: whatever a model says, nothing would stand in a file, a table's header
+                apart, or it would not be written at all. That may be right.
+        """
+        named = {path for path in program.touches.writes if not set(path) & set("*?[")}
+        for path in sorted({*named, *self.written}) if self._by_code else ():
+            if _bare(path, self.written.get(path, "")):
+                what = f"on the files that are there, {path} would be empty"
+                raise ProgramError("plan_fails", what, "", _FIX)
+
+    def answer(self, call: StepCall) -> Value:
+        if call.op == "files.list":
+            names = self._sight.names(text_of(call, "pattern") or "")[:LISTED]
+            return lift(list(names), _REAL) if names else super().answer(call)
+        path, target = text_of(call, "path"), text_of(call, "target")
+        if call.op in ("files.copy", "files.move") and target is not None:
+            self._place(call, target, text_of(call, "source") or "")
+        elif call.op == "files.write" and path is not None:
+            self._place(call, path, text_of(call, "text") or "")
+        elif call.result == STR and call.signature.effect is Effect.READ and path is not None:
+            text = self._text(call, path)
+            if text is not None:
+                return lift(text, _REAL)
+        return super().answer(call)
+
+    def _text(self, call: StepCall, path: str) -> str | None:
+        if path in self.written:
+            return self.written[path]
+        plain = call.op == "files.read" or PurePosixPath(path).suffix in _PLAIN
+        text = self._sight.text(path) if plain else None
+        if text is None and path in self._brief.results:
+            self._refuse(call, f"{path} is to be made, and is read before it is", "Make it first.")
+        return text
+
+    def _place(self, call: StepCall, path: str, content: str) -> None:
+        """Something is put at a path where, perhaps, something else has been put before."""
+        before = self.written.get(path, content)
+        self.written[path] = content
+        if call.op == "files.write":
+            lost = not content.startswith(before)
+            fix = "Put the parts together first, and write once, after the loop."
+        else:
+            lost = before != content
+            fix = 'Write f"folder/{path.name(p)}".'
+            if path.endswith("/") or PurePosixPath(path).suffix != PurePosixPath(content).suffix:
+                self._refuse(call, "a file would lose its ending, or be called like a folder", fix)
+        if lost:
+            self._refuse(call, "a file is written twice, and what stood in it first is lost", fix)
+
+    def _refuse(self, call: StepCall, what: str, fix: str) -> None:
+        if self.fault is None:
+            self.fault, self.fix = misshapen(call, what, fix), fix
+
+
+def _bare(path: str, text: str) -> bool:
+    lines = [line for line in text.split("\n") if line.strip()]
+    return len(lines) <= path.endswith((".csv", ".tsv"))
