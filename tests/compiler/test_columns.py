@@ -29,6 +29,7 @@ ABC = ("kind", "mass", "n")
         "x.csv with the columns kind (what it is), mass and n, sorted by kind.",
         "x.csv gets kind, mass (how many) and n (the total), the most on top.",
         "x.csv with kind, mass and n, beginning with the largest.",
+        "x.csv (columns kind, written like 2026-03, mass and n)",
     ],
 )
 def test_ways_of_saying_the_columns(task: str) -> None:

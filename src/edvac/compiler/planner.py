@@ -86,6 +86,7 @@ class _Draft:
     may_end: bool = True
     may_declare: bool = True
     hint: str = ""  # why the statement was refused: a comment that only the model sees
+    spare: str = ""  # a whole program that finds nothing in the files, which may be right
 
     @property
     def text(self) -> str:
@@ -253,7 +254,15 @@ class Planner:
         if order.shown and draft.statements:
             self._show("", draft.text)
         while len(draft.statements) < MAX_STATEMENTS:
-            piece = await self._next(asked, draft, order.task)
+            try:
+                piece = await self._next(asked, draft, order.task)
+            except ProgramError:
+                if not draft.spare:
+                    raise
+                if order.shown:
+                    self._show("", draft.spare)
+                on_draft(draft.spare)
+                return draft.spare
             if piece == grammar.END:
                 return draft.text
             if piece is None:
@@ -309,6 +318,8 @@ class Planner:
                 self._examine(draft, piece, task)
             except ProgramError as problem:
                 refused[piece] = problem
+                if problem.code == "plan_empty" and not draft.spare:
+                    draft.spare = self._done(draft.text + piece, task)
             else:
                 return piece
         draft.refuse(refused[pieces[0]], at_end=pieces[0] == grammar.END)
@@ -324,8 +335,8 @@ class Planner:
             self._accept(draft.text, task, whole=True)
             return
         verify_prefix(draft.text + piece, self._catalogue)
-        # What a task looks for may really not be there, so this is held against a line once.
-        self._accept(draft.text + piece, task, whole=False, may_be_empty=draft.tries > 0)
+        again = draft.attempt >= self._plans
+        self._accept(draft.text + piece, task, whole=False, may_be_empty=again)
         _refuse_idle(draft.text, piece)
 
     def _accept(self, text: str, task: str, *, whole: bool, may_be_empty: bool = True) -> None:

@@ -191,9 +191,9 @@ class Stage:
         if self.fault is None and not any(map(first_failure, operands.values())):
             wrong = misfit(call, operands)
             self.fault = None if wrong is None else _refuses(wrong)
-            self.fault = self.fault or self._unlike(call) or self._about_nothing(call)
+            self.fault = self.fault or self.unlike(call) or self._about_nothing(call)
 
-    def _unlike(self, call: StepCall) -> ProgramError | None:
+    def unlike(self, call: StepCall) -> ProgramError | None:
         """Is what is written something else than the task asks for, or than a file should hold?"""
         if call.op == "llm.extract" and _DESCRIBED in _sources(call, "data"):
             text = text_of(call, "data")

@@ -88,14 +88,14 @@ class Trial(Stage):
     def refuse_empty(self, program: Program) -> None:
         """
         Raises:
-            ProgramError: whatever a model says, nothing would stand in a file, a table's header
-                apart, or it would not be written at all. That may be right.
+            ProgramError: `plan_empty`: whatever a model says, nothing would stand in a file, a
+                table's header apart, or it would not be written at all. That may be right.
         """
         named = {path for path in program.touches.writes if not set(path) & set("*?[")}
         for path in sorted({*named, *self.written}) if self._by_code else ():
             if _bare(path, self.written.get(path, "")):
                 what = f"on the files that are there, {path} would be empty"
-                raise ProgramError("plan_fails", what, "", _FIX)
+                raise ProgramError("plan_empty", what, "", _FIX)
 
     def answer(self, call: StepCall) -> Value:
         if call.op == "files.list":
@@ -111,6 +111,10 @@ class Trial(Stage):
             if text is not None:
                 return lift(text, _REAL)
         return super().answer(call)
+
+    def unlike(self, call: StepCall) -> ProgramError | None:
+        """A rehearsal looks at that, with what the task says instead of what is there."""
+        return None
 
     def _text(self, call: StepCall, path: str) -> str | None:
         if path in self.written:
