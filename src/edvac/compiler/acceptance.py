@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edvac.compiler.brief import read_brief
+from edvac.compiler.misplaced import refuse_misplaced
 from edvac.compiler.rehearsal import rehearse
 from edvac.compiler.review import refuse_astray, review
 from edvac.compiler.trial import Sight, try_out
@@ -33,6 +34,7 @@ def accept(
     refuse_astray(program, task)
     refuse_unsaid(program, task)
     refuse_unmeant(program, task)
+    refuse_misplaced(program, task)
     refuse_undone(program, task, whole=whole)
     if whole:
         review(program, task)

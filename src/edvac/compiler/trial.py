@@ -11,6 +11,7 @@ what is left to a file is whether one of the model's own lines is refused.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -83,24 +84,36 @@ class Trial(Stage):
         super().__init__(program, brief, steady=True)
         self._sight = sight
         self._by_code = "llm." not in program.text
+        self._among_tables: set[str] = set()  # files of listings of tables alone
+        self._only_tables: set[str | None] = set()  # and what stands in them
         self.fix = ""
 
     def refuse_empty(self, program: Program) -> None:
         """
         Raises:
-            ProgramError: `plan_empty`: whatever a model says, nothing would stand in a file, a
-                table's header apart, or it would not be written at all. That may be right.
+            ProgramError: `plan_empty`: whatever a model says, nothing that was found would stand
+                in a file, or it would not be written at all. That may be right.
         """
+        own = {
+            node.value
+            for node in ast.walk(ast.parse(program.text))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
         named = {path for path in program.touches.writes if not set(path) & set("*?[")}
         for path in sorted({*named, *self.written}) if self._by_code else ():
-            if _bare(path, self.written.get(path, "")):
+            if _bare(path, self.written.get(path, "")) or self.written[path] in own:
                 what = f"on the files that are there, {path} would be empty"
                 raise ProgramError("plan_empty", what, "", _FIX)
 
     def answer(self, call: StepCall) -> Value:
         if call.op == "files.list":
             names = self._sight.names(text_of(call, "pattern") or "")[:LISTED]
+            if all(name.endswith((".csv", ".tsv")) for name in names):
+                self._among_tables.update(names)
             return lift(list(names), _REAL) if names else super().answer(call)
+        if call.op == "llm.extract" and text_of(call, "data") in self._only_tables:
+            what = "all of these files are tables, which code reads, row by row, and no model"
+            self._refuse(call, what, "Write csv.table(files.read(p)).")
         path, target = text_of(call, "path"), text_of(call, "target")
         if call.op in ("files.copy", "files.move") and target is not None:
             self._place(call, target, text_of(call, "source") or "")
@@ -121,6 +134,8 @@ class Trial(Stage):
             return self.written[path]
         plain = call.op == "files.read" or PurePosixPath(path).suffix in _PLAIN
         text = self._sight.text(path) if plain else None
+        if text is not None and path in self._among_tables:
+            self._only_tables.add(text)
         if text is None and path in self._brief.results:
             self._refuse(call, f"{path} is to be made, and is read before it is", "Make it first.")
         return text
@@ -146,5 +161,7 @@ class Trial(Stage):
 
 
 def _bare(path: str, text: str) -> bool:
+    """Does nothing stand in it, or a sum of nothing, or a table's header alone?"""
     lines = [line for line in text.split("\n") if line.strip()]
-    return len(lines) <= path.endswith((".csv", ".tsv"))
+    nothing = re.fullmatch(r"\s*(?:0(?:\.0+)?|None|\[\]|\{\})\s*", text) is not None
+    return nothing or len(lines) <= path.endswith((".csv", ".tsv"))

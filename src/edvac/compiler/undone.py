@@ -14,6 +14,8 @@ from edvac.program import Program
 _DECIDES = re.compile(
     r"\bwhether\b|\bwhich (?:of the )?\w+ (?:in [\w/]+ )?(?:are|is|have|has|may|can|must|need)\b"
     r"|\b(?:who|that) (?:may|can|must)\b|\bstill (?:open|owe|unpaid)\w*\b|\bnot yet\b|\bunless\b"
+    r"|\b(?:are|is|were|was|have|has) not (?:been )?\w+(?:ed|aid|one|ent|ept)\b|\bso far\b"
+    r"|\bunpaid\b|\boverdue\b|\boutstanding\b"
     r"|\b(?:is|are) (?:anything|any|there any)\b",
     re.IGNORECASE,
 )
@@ -35,8 +37,14 @@ def _wish(said: str, done: str, what: str, fix: str) -> _Wish:
 
 _OF_A_FILE = [  # asked for in what the task says of one file
     _wish(
-        r"\bhow (?:many|often) (\w+)|\b(?:the|and) number of (\w+)|\bcount the (\w+)",
+        r"\bhow (?:many|often) (\w+)|\b(?:the|and) number of (\w+)",
         r"count\(|len\(|tally\(|sum|\+=|: int|: Decimal|Decimal\(|int\(",
+        "counted",
+        "Write group(rows, by=[...], n=count()), or len(rows).",
+    ),
+    _wish(
+        r"(?:^|[.;:] )count (?:the|all|how)\b",
+        r"count\(|len\(|tally\(|\+= 1",
         "counted",
         "Write group(rows, by=[...], n=count()), or len(rows).",
     ),

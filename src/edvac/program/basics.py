@@ -255,8 +255,8 @@ def _sorted(work: Work, values: Value, /, *, key: Any = None, reverse: Any = MIS
     consumes=True,
     result=ListOf(ANY),
 )
-def _map(work: Work, function: Any, /, *values: Value) -> Value:
-    rows = zip(*map(elements, values), strict=False)
+def _map(work: Work, function: Any, values: Value, /, *more: Value) -> Value:
+    rows = zip(*map(elements, (values, *more)), strict=False)
     return Sequence(tuple(function(*row) for row in rows), work.label)
 
 
