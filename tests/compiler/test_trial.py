@@ -76,6 +76,25 @@ WRONG = [
         "empty",
     ),
     (
+        'n = 0\nfor x in text.lines(files.read("door.log")):\n    if "SHUT" in x:\n        n += 1\n'
+        'files.write("n.txt", f"{n}")\n',
+        LOG,
+        "empty",
+    ),
+    (
+        'n = [x for x in text.lines(files.read("door.log")) if "SHUT" in x]\n'
+        'files.write("n.txt", n[0] if n else "nobody")\n',
+        LOG,
+        "empty",
+    ),
+    (
+        "class Day:\n    rain: Decimal\n"
+        'rain = [llm.extract(files.read(p), Day).rain for p in files.list("days/*")]\n'
+        'files.write("n.txt", f"{sum(rain)}")\n',
+        {"days/a.csv": "rain\n1\n", "days/b.csv": "rain\n2\n"},
+        "tables",
+    ),
+    (
         'if "SHUT" in files.read("door.log"):\n    files.write("d.txt", "shut")\n',
         LOG,
         "empty",
