@@ -14,6 +14,10 @@ from edvac.program import Program
 
 _SCHEME = re.compile(r"\b([A-Z]{3,}(?:[_-][A-Z]{3,})+)\.\w+")  # "named YEAR_KIND.txt"
 _ABOUT_NAMES = re.compile(r"\bfiles?\b|\bnames?\b|\bwhich of them\b|\bdocuments?\b", re.IGNORECASE)
+_TO_PERSON = re.compile(
+    r"\b(?:ask|confirm|approv|check with|decid|show me|let me|tell me|consult|by hand|unsure)",
+    re.IGNORECASE,
+)
 _SPANS = {"day": 1, "tomorrow": 1, "yesterday": 1, "week": 7, "fortnight": 14, "month": 30}
 _SPANS |= {"quarter": 90, "year": 365}
 _TABLES = ("csv.load", "csv.table", "json.load")
@@ -32,6 +36,8 @@ def refuse_misplaced(program: Program, task: str) -> None:
     _refuse_pairs_by_chance(tree)
     _refuse_letters_of_texts(tree)
     _refuse_words_in_fields(program, tree)
+    if "human." in program.text and not _TO_PERSON.search(task):
+        raise unmeant("the task says nothing of asking a person", "Leave human.ask out.")
 
 
 def _refuse_facts_of_names(program: Program, task: str) -> None:

@@ -29,14 +29,15 @@ from edvac.core.signature import Catalogue
 from edvac.processor import Answer, Message, Processor, Request
 from edvac.program import Scope, library, parse, verify_prefix
 
-PLANNER_VERSION = 8  # raise it whenever prompt, grammar or examples change what is written
+PLANNER_VERSION = 9  # raise it whenever prompt, grammar or examples change what is written
 FENCE = "```python\n"
 MAX_STATEMENTS = 30
 TRIES = 3  # at one statement: a single sample, then several side by side
 SIDE_BY_SIDE = 3
 STEP, HOTTEST = 0.25, 0.75  # temperatures: a small model drifts into nonsense above
-BACKTRACKS = 2  # statements taken back, in one round
-ROUNDS = 2  # of whole programs
+BACKTRACKS = 1  # statements taken back, in one round
+ROUNDS = 4  # of whole programs, each with other examples
+STRICT = 2  # rounds before a program will do that finds nothing in the files
 PLANS = 1  # written side by side in a round
 STATEMENT_TOKENS = 400
 HINT = 240  # characters
@@ -126,6 +127,14 @@ class _Draft:
         self.tries = 0
 
 
+class _GivenUp(ProgramError):
+    """No program that is surely right; `spare` is one that finds nothing in the files."""
+
+    def __init__(self, refused: ProgramError, spare: str) -> None:
+        super().__init__(refused.code, refused.what, refused.why, refused.fix, line=refused.line)
+        self.spare = spare
+
+
 class Planner:
     """Turns tasks into programs with one processor.
 
@@ -186,6 +195,7 @@ class Planner:
                 why = f"the task does not fit an outline and is planned freely: {refused.what}"
                 self._emit(event.Note(text=why))
         failed: ProgramError | None = None
+        spare = ""
         for number in range(ROUNDS):
             plans = self._plans if on_draft is None else 1
             attempts = range(number * plans, (number + 1) * plans)
@@ -206,6 +216,12 @@ class Planner:
                 if one not in refusals and isinstance(one, BaseException):
                     raise one
             failed = refusals[0]
+            spares = (one.spare for one in refusals if isinstance(one, _GivenUp))
+            spare = next(filter(None, spares), spare)
+            if spare and number + 1 >= STRICT:
+                (on_draft or _ignore)(spare)
+                self._show("", spare)
+                return spare
             complaint = f"An earlier program was refused. {failed}"
             why = f"the plan was refused and is written again: {failed.what}"
             self._emit(event.Note(text=why))
@@ -256,13 +272,8 @@ class Planner:
         while len(draft.statements) < MAX_STATEMENTS:
             try:
                 piece = await self._next(asked, draft, order.task)
-            except ProgramError:
-                if not draft.spare:
-                    raise
-                if order.shown:
-                    self._show("", draft.spare)
-                on_draft(draft.spare)
-                return draft.spare
+            except ProgramError as problem:
+                raise _GivenUp(problem, draft.spare) from problem
             if piece == grammar.END:
                 return draft.text
             if piece is None:
@@ -335,8 +346,8 @@ class Planner:
             self._accept(draft.text, task, whole=True)
             return
         verify_prefix(draft.text + piece, self._catalogue)
-        again = draft.attempt >= self._plans
-        self._accept(draft.text + piece, task, whole=False, may_be_empty=again)
+        last = draft.attempt >= (ROUNDS - 1) * self._plans
+        self._accept(draft.text + piece, task, whole=False, may_be_empty=last)
         _refuse_idle(draft.text, piece)
 
     def _accept(self, text: str, task: str, *, whole: bool, may_be_empty: bool = True) -> None:

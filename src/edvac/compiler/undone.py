@@ -43,12 +43,6 @@ _OF_A_FILE = [  # asked for in what the task says of one file
         "Write group(rows, by=[...], n=count()), or len(rows).",
     ),
     _wish(
-        r"(?:^|[.;:] )count (?:the|all|how)\b",
-        r"count\(|len\(|tally\(|\+= 1",
-        "counted",
-        "Write group(rows, by=[...], n=count()), or len(rows).",
-    ),
-    _wish(
         r"\badd(?:s|ed)? (?:them |it )?up\b|\bsums? of\b|\baltogether\b",
         r"sum\(|sum_of\(|total\(|\+=|count\(|len\(",
         "added up",
@@ -74,6 +68,12 @@ _OF_A_FILE = [  # asked for in what the task says of one file
     ),
 ]
 _ANYWHERE = [  # asked for somewhere in the task
+    _wish(
+        r"(?:^|[.;:!?] )count (?:the|all|how)\b",
+        r"count\(|len\(|tally\(|\+= 1|\+ 1",
+        "counted",
+        "Write group(rows, by=[...], n=count()), or len(rows).",
+    ),
     _wish(
         r"\bcop(?:y|ied|ies)\b(?! (?:all |the )?(?:\w+ )?lines)",
         r"files\.copy\(",
