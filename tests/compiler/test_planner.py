@@ -288,7 +288,10 @@ def test_a_rehearsal_finds_operands_that_do_not_fit(line: str, what: str, fix: s
     assert refused.value.line == len(text.splitlines())
 
 
-def several(*programs: str, task: str = TASK) -> tuple[str, list[event.Event]]:
+FILES = "Shorten the files in notes/ and write them to short.md."
+
+
+def several(*programs: str, task: str = FILES) -> tuple[str, list[event.Event]]:
     """What comes out when these are written side by side."""
     seen: list[event.Event] = []
     rest = iter(programs)
@@ -341,7 +344,7 @@ def test_an_outcome_depends_on_the_data_alone() -> None:
 
 def test_tables_agree_whatever_the_order_of_their_columns() -> None:
     left, right = TABLE.format(1, '["a", "b"]'), TABLE.format(1, '["b", "a"]')
-    task = f"{TASK[:-1]} and t.csv."
+    task = f"{FILES[:-1]} and t.csv."
     odd = ODD + 'files.write("t.csv", f"{len(found)}")\n'
     assert several(odd, left, right, task=task)[0] == left
     assert several(odd, left, TABLE.format(2, '["a", "b"]'), task=task)[0] == odd

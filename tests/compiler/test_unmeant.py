@@ -57,6 +57,7 @@ LOAD = 'rows = csv.load(files.read("sales.csv"))\n'
         (LOAD + 'x = [r for r in rows if r["kind"] == "yes"]\n', ""),
         (LOAD + 'k = llm.choose("What?", ["soap", "wax"], rows)\nx = k == "soap"\n', ""),
         (LOAD + 'x = [{"n": sum_of("pieces")} for r in rows]\n', "within group"),
+        (LOAD + 'x = group(rows, by=["shop"], n=len("pieces"))\n', "no aggregate"),
         (LOAD + 'x = group(rows, by=["shop"], n=sum_of("pieces"))\n', ""),
         (LOAD + 'x = group(rows, by=["shop"], shop=count())\n', "grouped by"),
         (LOAD + 'x = [r for r in rows if r["shop"] in rows]\n', "among the rows"),
@@ -131,6 +132,7 @@ WRITES = LISTS + 'files.write("a.txt", "\\n".join(found))\n'
 COUNTS = LISTS + 'files.write("a.txt", str(len(found)))\n'
 COPIES = 'for p in files.list("mails/*"):\n    files.copy(p, f"ann/{path.name(p)}")\n'
 SEEKS = 'x = [p for p in files.list("mails/*") if "urgent" in doc.text(p)]\n'
+LISTS = 'files.write("a.txt", "\\n".join(files.list("mails/*")))\n'
 ASKS = (
     'x = [p for p in files.list("notes/*")'
     ' if llm.choose("Is the word TODO in it?", ["yes", "no"], doc.text(p)) == "yes"]\n'
@@ -151,6 +153,9 @@ ASKS = (
         ("Write how many mails are in mails/ to a.txt.", WRITES, "counted"),
         ("Write how many mails are in mails/ to a.txt.", COUNTS, ""),
         ("Name the senders of mails/, each once, in a.txt.", WRITES, "kept once"),
+        ("Count the mails of mails/ by sender in a.csv.", WRITES, "counted"),
+        ("Which mails in mails/ ask for money? Subjects to a.txt.", LISTS, "is looked at"),
+        ("Write the names of the files in mails/ to a.txt.", LISTS, ""),
     ],
 )
 def test_what_a_task_asks_for_is_done(task: str, program: str, what: str) -> None:

@@ -18,6 +18,12 @@ _TO_PERSON = re.compile(
     r"\b(?:ask|confirm|approv|check with|decid|show me|let me|tell me|consult|by hand|unsure)",
     re.IGNORECASE,
 )
+_OF_TODAY = re.compile(
+    r"\b(?:today|now|still|expire|past|passed|next|within|ago|current|overdue|late|soon|so far|yet"
+    r"|already|this (?:week|month|year)|coming|upcoming|future|(?:ran|run|runs|running) out|old"
+    r"|(?:the|in) last \w+ (?:days?|weeks?|months?)|since|valid|date)",
+    re.IGNORECASE,
+)
 _SPANS = {"day": 1, "tomorrow": 1, "yesterday": 1, "week": 7, "fortnight": 14, "month": 30}
 _SPANS |= {"quarter": 90, "year": 365}
 _TABLES = ("csv.load", "csv.table", "json.load")
@@ -38,6 +44,8 @@ def refuse_misplaced(program: Program, task: str) -> None:
     _refuse_words_in_fields(program, tree)
     if "human." in program.text and not _TO_PERSON.search(task):
         raise unmeant("the task says nothing of asking a person", "Leave human.ask out.")
+    if "run.date" in program.text and not _OF_TODAY.search(task):
+        raise unmeant("the task does not speak of today", "Leave run.date out.")
 
 
 def _refuse_facts_of_names(program: Program, task: str) -> None:

@@ -120,6 +120,23 @@ def refuse_undone(program: Program, task: str, *, whole: bool) -> None:
         if said is not None and wish.done.search(program.text) is None:
             what = f"the task says {said.group()!r}, and nothing is {wish.what}"
             raise ProgramError("plan_incomplete", what, "", wish.fix)
+    if whole:
+        _refuse_unread(program, task)
+
+
+def _refuse_unread(program: Program, task: str) -> None:
+    """A folder is listed, and nothing in it is looked at, though the task is not about files."""
+    brief = read_brief(task)
+    listed = brief.folders and not brief.inputs
+    if listed and not _LOOKS.search(program.text) and not _OF_FILES.search(task):
+        what = f"nothing that stands in the files of {brief.folders[0]}/ is looked at"
+        raise ProgramError("plan_incomplete", what, "", "Read each of them: doc.text(p).")
+
+
+_LOOKS = re.compile(r"\bdoc\.|\bfiles\.(?:read|copy|move|stat|hash)\b")
+_OF_FILES = re.compile(
+    r"\bfiles? ?names?\b|\bnam(?:e|ed|es)\b|\bcalled\b|\bhow many\b|\bnumber of\b|\bfiles\b", re.I
+)
 
 
 def _refuse_open_choices(program: Program, task: str) -> None:

@@ -148,7 +148,7 @@ _AGGREGATES = ("sum_of", "mean_of", "min_of", "max_of", "list_of", "first_of")
 
 
 def _refuse_stray_aggregates(tree: ast.AST) -> None:
-    """An aggregate of a group where there is no group."""
+    """An aggregate of a group where there is no group, and a group of something else."""
     within = {
         id(inner)
         for node in ast.walk(tree)
@@ -156,6 +156,15 @@ def _refuse_stray_aggregates(tree: ast.AST) -> None:
         for inner in ast.walk(node)
     }
     for node in ast.walk(tree):
+        match node:
+            case ast.Call(ast.Name("group"), _, words):
+                for word in words:
+                    called = word.value.func if isinstance(word.value, ast.Call) else word.value
+                    if word.arg != "by" and ast.unparse(called) not in (*_AGGREGATES, "count"):
+                        raise unmeant(
+                            f"{word.arg} is no aggregate of a group",
+                            f'Write {word.arg}=count(), or {word.arg}=sum_of("x").',
+                        )
         if isinstance(node, ast.Call) and id(node) not in within:
             name = ast.unparse(node.func)
             if name in _AGGREGATES:
