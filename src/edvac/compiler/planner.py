@@ -66,7 +66,7 @@ def _results(written: dict[str, str]) -> frozenset[tuple[str, object]]:
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """One program to write: its number decides how daring, `shown` whether a person watches."""
+    """One program to write: its number decides the examples, `shown` whether a person watches."""
 
     task: str
     attempt: int
@@ -95,9 +95,10 @@ class _Draft:
 
     def samplings(self) -> list[tuple[float, str]]:
         """Temperature and name of each sample of the next statement: one, the surest, at first;
-        after a refusal several side by side, from the surest to more daring ones."""
+        after a refusal several side by side, from the surest to more daring ones. A further
+        attempt is no warmer: it has other examples."""
         steps = range(SIDE_BY_SIDE) if self.tries else range(1)
-        base = STEP * (self.attempt + self.backtracks + max(0, self.tries - 1))
+        base = STEP * (self.backtracks + max(0, self.tries - 1))
         name = f"{self.attempt} {len(self.statements)} {self.samples}"
         return [(min(HOTTEST, base + STEP * step), f"{name} {step}") for step in steps]
 
