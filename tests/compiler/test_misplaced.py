@@ -40,6 +40,11 @@ TWO = 'a = csv.table(files.read("a.csv"))\nb = csv.table(files.read("b.csv"))\n'
         ('for x in text.lines(doc.text("a.txt")):\n    y = x\n', "a.txt", ""),
         ('x = files.read("a.txt")\nx = text.lines(x)\nfor y in x:\n    z = y\n', "a.txt", ""),
         ("x = run.date\n", BILLS, "today"),
+        (
+            SCAN + READ + '    if "TODO" in b.about:\n        rows.append(p)\n',
+            "Bills in bills/ with the word TODO",
+            "stands in the text",
+        ),
         ("x = run.date\n", "Bills that are overdue", ""),
         ('x = human.ask("Which one?")\n', BILLS, "asking a person"),
         ('x = human.ask("Which one?")\n', "Ask me which one to take.", ""),

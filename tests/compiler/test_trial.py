@@ -55,7 +55,7 @@ WRONG = [
         'years = [int(p.split("_")[0]) for p in files.list("scans/*")]\n'
         'files.write("y.txt", f"{years}")\n',
         SCANS,
-        "invalid literal",
+        "value unfit",
     ),
     ('for p in files.list("scans/*"):\n    files.copy(p, "cards/")\n', SCANS, "ending"),
     (
@@ -95,6 +95,12 @@ WRONG = [
         "tables",
     ),
     (
+        'rows = [{"who": "who", "n": len(x)} for x in text.lines(files.read("door.log"))]\n'
+        'files.write("n.csv", csv.dump(rows))\n',
+        LOG,
+        "own name",
+    ),
+    (
         'if "SHUT" in files.read("door.log"):\n    files.write("d.txt", "shut")\n',
         LOG,
         "empty",
@@ -103,7 +109,7 @@ WRONG = [
         'x = [y.split()[3] for y in text.lines(files.read("door.log"))]\n'
         'files.write("d.txt", f"{x}")\n',
         LOG,
-        "out of range",
+        "index",
     ),
 ]
 

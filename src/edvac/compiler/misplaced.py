@@ -7,7 +7,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from edvac.compiler.brief import NUMBER_WORDS
+from edvac.compiler.brief import NUMBER_WORDS, read_brief
 from edvac.compiler.unsaid import unmeant
 from edvac.core.schema import STR
 from edvac.program import Program
@@ -41,7 +41,7 @@ def refuse_misplaced(program: Program, task: str) -> None:
     _refuse_unasked_names(tree, task)
     _refuse_pairs_by_chance(tree)
     _refuse_letters_of_texts(tree)
-    _refuse_words_in_fields(program, tree)
+    _refuse_words_in_fields(program, tree, read_brief(task).marks)
     if "human." in program.text and not _TO_PERSON.search(task):
         raise unmeant("the task says nothing of asking a person", "Leave human.ask out.")
     if "run.date" in program.text and not _OF_TODAY.search(task):
@@ -150,8 +150,8 @@ def _refuse_letters_of_texts(tree: ast.AST) -> None:
 _LINES = "Write text.lines(...) for its lines, or append(...) for the text as a whole."
 
 
-def _refuse_words_in_fields(program: Program, tree: ast.AST) -> None:
-    """A common word looked for in what a model wrote into a free text of a record."""
+def _refuse_words_in_fields(program: Program, tree: ast.AST, marks: tuple[str, ...]) -> None:
+    """A word looked for in what a model wrote into a free text of a record."""
     free = {
         part.name
         for record in program.records.values()
@@ -160,6 +160,15 @@ def _refuse_words_in_fields(program: Program, tree: ast.AST) -> None:
     }
     for node in ast.walk(tree):
         match node:
+            case ast.Compare(
+                ast.Constant(str() as word),
+                [ast.In() | ast.NotIn()],
+                [ast.Attribute(ast.Name(), field)],
+            ) if field in free and word in marks:
+                raise unmeant(
+                    f"{word} stands in the text itself, and code sees that",
+                    f'Write "{word}" in files.read(p).',
+                )
             case ast.Compare(
                 ast.Constant(str() as word),
                 [ast.In() | ast.NotIn()],

@@ -361,19 +361,31 @@ def _overwrites(call: StepCall, path: str) -> ProgramError:
     )
 
 
-def _fails(found: Failed) -> ProgramError:
+class Fault(ProgramError):
+    """What went wrong with values; `kind` is the failure's code, and quotes none of them."""
+
+    kind = ""
+
+
+def _fault(kind: str, what: str, why: str, fix: str, line: int | None = None) -> Fault:
+    made = Fault("plan_fails", what, why, fix, line=line)
+    made.kind = kind
+    return made
+
+
+def _fails(found: Failed) -> Fault:
     why = "It fails on values that the steps may return, such as None for an optional field."
     fix = "Guard it, for example with `is not None`."
     if FRACTION.search(found.what):
         fix = "Read amounts with Decimal(...)."
     elif found.code in _UNKNOWN:
         fix = "Use the names that the rows have, or give them that one first."
-    return ProgramError("plan_fails", found.what, why, fix)
+    return _fault(found.code, found.what, why, fix)
 
 
-def _refuses(wrong: OperandError) -> ProgramError:
+def _refuses(wrong: OperandError) -> Fault:
     why = "The step fails on a value that others may return or code may make of it."
-    return ProgramError("plan_fails", wrong.what, why, wrong.fix, line=wrong.line)
+    return _fault(wrong.code, wrong.what, why, wrong.fix, wrong.line)
 
 
 _GIVEN = Label.of([STANDS_IN])

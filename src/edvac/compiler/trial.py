@@ -5,8 +5,7 @@ up; but listings and the texts of files are real. So code is found that takes na
 in a way that they are not written, and a program that would write nothing.
 
 What stands in the files comes from anybody, and a model that writes programs must not read it. So a
-refusal says what kind of thing failed, with everything taken out that could be quoted from a file;
-what is left to a file is whether one of the model's own lines is refused.
+refusal names the kind of failure alone; what is left to a file is whether a line is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pathlib import PurePosixPath
 from typing import Protocol
 
 from edvac.compiler.brief import NOTHING_SAID, Brief
-from edvac.compiler.rehearsal import STANDS_IN, Stage, misshapen, text_of
+from edvac.compiler.rehearsal import STANDS_IN, Fault, Stage, misshapen, text_of
 from edvac.core.errors import ProgramError
 from edvac.core.label import Label
 from edvac.core.schema import STR
@@ -29,7 +28,6 @@ from edvac.program import Program, StepCall
 LISTED = 12  # files of a listing that are looked at
 _PLAIN = (".txt", ".md", ".log", ".csv", ".tsv", ".json", ".jsonl")
 _REAL = Label.of([STANDS_IN])
-_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\x00-\x7f]+|\d+")
 
 
 _FIX = "Look for what the task says stands there, in the way in which it says so."
@@ -56,9 +54,11 @@ def try_out(program: Program, brief: Brief, sight: Sight) -> Trial:
     """
     trial = Trial(program, brief, sight)
     trial.run()
-    if trial.fault is not None:
-        what = f"on the files that are there, this fails: {_QUOTED.sub('…', trial.fault.what)}"
-        raise ProgramError("plan_fails", what, "", trial.fix or _FIX, line=trial.fault.line)
+    fault = trial.fault
+    if fault is not None:
+        said = fault.kind.replace("_", " ") if isinstance(fault, Fault) else fault.what
+        what = f"on the files that are there, this fails: {said}"
+        raise ProgramError("plan_fails", what, "", trial.fix or _FIX, line=fault.line)
     return trial
 
 
@@ -119,6 +119,8 @@ class Trial(Stage):
             self._place(call, target, text_of(call, "source") or "")
         elif call.op == "files.write" and path is not None:
             self._place(call, path, text_of(call, "text") or "")
+            if path.endswith(".csv") and _names_itself(self.written[path]):
+                self._refuse(call, "a column holds its own name in every row", "Take the cells.")
         elif call.result == STR and call.signature.effect is Effect.READ and path is not None:
             text = self._text(call, path)
             if text is not None:
@@ -158,6 +160,12 @@ class Trial(Stage):
     def _refuse(self, call: StepCall, what: str, fix: str) -> None:
         if self.fault is None:
             self.fault, self.fix = misshapen(call, what, fix), fix
+
+
+def _names_itself(table: str) -> bool:
+    """Does a column hold nothing but its own name?"""
+    lines = [line.split(",") for line in table.rstrip("\n").split("\n")]
+    return len(lines) > 1 and any(len(set(cells)) == 1 for cells in zip(*lines, strict=False))
 
 
 def _bare(path: str, text: str) -> bool:
