@@ -141,6 +141,22 @@ def test_plan_only_of_a_task_is_one_json_document(edvac: Bench) -> None:
     assert f"1 {PLAN}" in done.err, "lines of the plan are told beside it"
 
 
+def test_a_plan_is_tried_on_the_files_that_are_there(edvac: Bench) -> None:
+    edvac.write("n.csv", "n\nabc\n5\n")
+    wrong = 'files.write("s.txt", f"{sum([int(r[\'n\']) for r in n])}")\n'
+    right = 'files.write("s.txt", f"{sum([len(r[\'n\']) for r in n])}")\n'
+    prompts: list[str] = []
+
+    def answer(request: Request) -> str:
+        prompts.append(f"{request.messages} {request.prefill}")
+        return (wrong if len(prompts) == 1 else right) + "x"
+
+    edvac.answer = answer
+    done = edvac("run", "Sum up how long the cells of n.csv (n) are in s.txt.", "--plan-only")
+    assert done.code == 0 and done.out.endswith(right), done.err
+    assert len(prompts) > 1 and not any("abc" in prompt for prompt in prompts)
+
+
 def test_what_may_not_be_replaced_is_left_and_the_run_is_told_of(edvac: Bench) -> None:
     edvac.write("result/limit.txt", "mine")
     done = edvac("run", "p.edv", "--yes", "--output", "result")

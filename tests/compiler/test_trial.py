@@ -4,13 +4,12 @@ stands in them gets into a refusal, which a model reads."""
 from __future__ import annotations
 
 import asyncio
-import fnmatch
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edvac.bench.planning import Documents
 from edvac.bench.planset import tasks
 from edvac.compiler import Planner
 from edvac.compiler.brief import read_brief
@@ -24,20 +23,9 @@ from edvac.program import parse
 SOLVED = {one.id: one for name in ("tasks", "tuning", "documented") for one in tasks(name)}
 
 
-@dataclass(frozen=True)
-class Files:
-    texts: dict[str, str]
-
-    def names(self, pattern: str) -> list[str]:
-        return sorted(fnmatch.filter(self.texts, pattern))
-
-    def text(self, path: str) -> str | None:
-        return self.texts.get(path)
-
-
 def tried(program: str, texts: dict[str, str], task: str = "") -> Trial:
     parsed = parse(program, CATALOGUE)
-    trial = try_out(parsed, read_brief(task), Files(texts))
+    trial = try_out(parsed, read_brief(task), Documents(texts))
     trial.refuse_empty(parsed)
     return trial
 
@@ -150,7 +138,7 @@ def test_programs_agree_by_what_they_make_of_the_files() -> None:
     ]
     both = [one.replace('f"{', "str(").replace('}")', "))") for one in both]
     brief = read_brief("")
-    made = [outcome(parse(one, CATALOGUE), brief, Files(LOG)) for one in both]
+    made = [outcome(parse(one, CATALOGUE), brief, Documents(LOG)) for one in both]
     assert made[0] == made[1] == {"n.txt": "2"}
 
 
@@ -175,7 +163,7 @@ def test_programs_agree_by_what_they_make_of_the_files() -> None:
 )
 def test_nothing_that_stands_in_a_file_gets_into_a_refusal(text: str, program: str) -> None:
     try:
-        try_out(parse(program, CATALOGUE), read_brief(""), Files({"in/a.txt": text}))
+        try_out(parse(program, CATALOGUE), read_brief(""), Documents({"in/a.txt": text}))
     except ProgramError as refused:
         said = f"{refused.what} {refused.why} {refused.fix}"
         assert not {word for word in ("zebra", "ignore") if word in said}
@@ -190,7 +178,7 @@ def planned(script: list[str], task: str) -> str:
     def say(request: Request) -> str:
         return (script.pop(0) if len(script) > 1 else script[0]) + "x"
 
-    planner = Planner(ScriptedProcessor(say), CATALOGUE, lambda _: None, sight=Files(LOG))
+    planner = Planner(ScriptedProcessor(say), CATALOGUE, lambda _: None, sight=Documents(LOG))
     return asyncio.run(planner.plan(task))
 
 
@@ -217,7 +205,7 @@ def test_a_planner_writes_again_what_fails_on_the_files() -> None:
             return wrong + "x"
         return (last if right in request.prefill else right) + "x"
 
-    planner = Planner(ScriptedProcessor(script), CATALOGUE, lambda _: None, sight=Files(SCANS))
+    planner = Planner(ScriptedProcessor(script), CATALOGUE, lambda _: None, sight=Documents(SCANS))
     made = asyncio.run(planner.plan("The latest year in the names of scans/ to years.txt."))
     assert made == right + last
     assert "on the files that are there" in shown[1] and "Kepler" not in "".join(shown)

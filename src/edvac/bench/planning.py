@@ -117,7 +117,7 @@ async def _plan(task: Task, processor: Processor, plans: int, way: str) -> Resul
     try:
         counted: Any = Counted(processor, result, grammar=way != "whole")
         ways = {"outlines": way in ("outline", "both"), "free": way != "outline"}
-        sight = _Sight(task.world.documents)
+        sight = Documents(task.world.documents)
         planner = Planner(counted, CATALOGUE, _unheard, plans=plans, sight=sight, **ways)
         result.program = await planner.plan(task.text)
     except EdvacError as error:
@@ -128,7 +128,7 @@ async def _plan(task: Task, processor: Processor, plans: int, way: str) -> Resul
 
 
 @dataclass(frozen=True, slots=True)
-class _Sight:
+class Documents:
     """The documents of a world, which somebody who plans has there."""
 
     documents: Mapping[str, str]
