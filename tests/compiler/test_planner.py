@@ -99,6 +99,34 @@ def test_a_record_that_nobody_uses_is_refused() -> None:
     assert "Other" not in text
 
 
+def test_what_a_record_lacks_is_mended_where_it_is_declared() -> None:
+    """No line behind it can be right as long as the field is a text."""
+    task = "Names of the notes in notes/ that are urgent, in u.txt."
+    text = "class Note:\n    urgent: str\n"
+    truth = "class Note:\n    urgent: bool\n"
+    loop = (
+        'names = []\nfor p in files.list("notes/*"):\n    note = llm.extract(doc.text(p), Note)\n'
+        "    if note.urgent{}:\n        names.append(path.name(p))\n"
+    )
+    start, test = loop.split("\n", 1)
+    last = 'files.write("u.txt", "\\n".join(names))\n'
+    declared = [text, truth]
+
+    def script(request: Request) -> str:
+        written = request.prefill.removeprefix("```python\n")
+        if "class" not in written:
+            return declared.pop(0) + "x"
+        if start not in written:
+            return start + "\nx"
+        if "for p" not in written:
+            return test.format("" if "bool" in written else ' == "yes"') + "x"
+        return last + "x"
+
+    made = asyncio.run(planner(script).plan(task))
+    assert made == truth + start + "\n" + test.format("") + last
+    assert not declared
+
+
 def test_it_gives_up_with_the_last_refusal() -> None:
     with pytest.raises(ProgramError) as caught:
         asyncio.run(planner(lambda _: "a = missing\n").plan(TASK))

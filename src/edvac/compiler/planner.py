@@ -20,7 +20,7 @@ from edvac.compiler.brief import read_brief
 from edvac.compiler.dead import without_dead
 from edvac.compiler.head import head
 from edvac.compiler.outliner import Outliner
-from edvac.compiler.review import unused_names
+from edvac.compiler.review import Misdeclared, unused_names
 from edvac.compiler.statements import first_statement
 from edvac.compiler.trial import Sight, outcome
 from edvac.core import event
@@ -36,7 +36,7 @@ TRIES = 3  # at one statement: a single sample, then several side by side
 SIDE_BY_SIDE = 3
 STEP, HOTTEST = 0.25, 0.75  # temperatures: a small model drifts into nonsense above
 BACKTRACKS = 1  # statements taken back, in one round
-ROUNDS = 4  # of whole programs, each with other examples
+ROUNDS = 3  # of whole programs, each with other examples
 STRICT = 2  # rounds before a program will do that finds nothing in the files
 PLANS = 1  # written side by side in a round
 STATEMENT_TOKENS = 400
@@ -87,6 +87,7 @@ class _Draft:
     may_end: bool = True
     may_declare: bool = True
     hint: str = ""  # why the statement was refused: a comment that only the model sees
+    declared_anew: bool = False
     spare: str = ""  # a whole program that finds nothing in the files, which may be right
 
     @property
@@ -119,6 +120,8 @@ class _Draft:
         self.hint = f"# {problem.what}. {problem.fix}".replace("\n", " ")[:HINT].rstrip() + "\n"
         self.may_end = self.may_end and not at_end
         self.may_declare = self.may_declare and problem.code != "record_idle"
+        if isinstance(problem, Misdeclared) and self._back_to(problem.field):
+            return
         if self.tries < TRIES:
             return
         self.backtracks += 1
@@ -126,6 +129,17 @@ class _Draft:
             raise problem
         self.statements.pop()
         self.tries = 0
+
+    def _back_to(self, name: str) -> bool:
+        """Take everything back from the record on that has the field; once, and after the line has
+        been refused in other forms too."""
+        found = [n for n, one in enumerate(self.statements) if f"\n    {name}: " in one]
+        if self.declared_anew or self.tries < 2 or not found:
+            return False
+        self.declared_anew = True
+        self.statements = self.statements[: found[-1]]
+        self.tries = 0
+        return True
 
 
 class _GivenUp(ProgramError):

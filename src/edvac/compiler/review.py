@@ -18,6 +18,14 @@ from edvac.core.signature import Effect, overlap
 from edvac.program import Program
 
 
+class Misdeclared(ProgramError):
+    """A line that cannot be mended, since a field of a record was declared as what it is not."""
+
+    def __init__(self, field: str, what: str, fix: str, code: str = "plan_astray") -> None:
+        super().__init__(code, f"{field} is {what}", "", fix)
+        self.field = field
+
+
 def review(program: Program, task: str) -> None:
     """Refuse a program that leaves out a file the task names, or computes what nobody uses.
 
@@ -103,8 +111,9 @@ def refuse_astray(program: Program, task: str) -> None:
         )
     tested = _tested_texts(program, task)
     if tested:
-        raise _astray(
-            f"{tested[0]} is free text: it is always there, and never quite a given word",
+        raise Misdeclared(
+            tested[0],
+            "free text: it is always there, and never quite a given word",
             'Declare it as bool or as Literal["one", "other"].',
         )
     _refuse_turned(program, task)

@@ -5,7 +5,8 @@ up; but listings and the texts of files are real. So code is found that takes na
 in a way that they are not written, and a program that would write nothing.
 
 What stands in the files comes from anybody, and a model that writes programs must not read it. So a
-refusal names the kind of failure alone; what is left to a file is whether a line is refused.
+refusal names the kind of failure, in words of ours and of the program's alone; what is left to a
+file is whether a line is refused.
 """
 
 from __future__ import annotations
@@ -30,6 +31,13 @@ _PLAIN = (".txt", ".md", ".log", ".csv", ".tsv", ".json", ".jsonl")
 _REAL = Label.of([STANDS_IN])
 
 
+# What may be said of a failure: the names that the program itself has, and these.
+_SAID = (
+    "a an and are as be between by cannot does field fields for from go has have in is it its key"
+    " line list lists must needs no not number object of on only operand out range row rows since"
+    " supported than text to type unsupported value values with str int float bool dict tuple None"
+    " Decimal date record"
+)
 _FIX = "Look for what the task says stands there, in the way in which it says so."
 
 
@@ -57,6 +65,10 @@ def try_out(program: Program, brief: Brief, sight: Sight) -> Trial:
     fault = trial.fault
     if fault is not None:
         said = fault.kind.replace("_", " ") if isinstance(fault, Fault) else fault.what
+        if isinstance(fault, Fault):
+            known = {*_SAID.split(), *re.findall(r"\w+", program.text)}
+            told = re.sub(r"\w+", lambda word: word[0] if word[0] in known else "…", fault.what)
+            said += f": {told}"
         what = f"on the files that are there, this fails: {said}"
         raise ProgramError("plan_fails", what, "", trial.fix or _FIX, line=fault.line)
     return trial

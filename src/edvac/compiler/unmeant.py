@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from edvac.compiler.brief import is_amount, read_brief
+from edvac.compiler.review import Misdeclared
 from edvac.compiler.shapes import refuse_unknown_keys
 from edvac.compiler.unsaid import is_text, unmeant
 from edvac.core.schema import Maybe
@@ -50,7 +51,8 @@ def _refuse_sure_tests(program: Program, tree: ast.AST) -> None:
                 ast.Attribute(_, name), [ast.Is() | ast.IsNot()], [ast.Constant(None)]
             ):
                 if optional.get(name) is False:
-                    raise unmeant(f"{name} is always there, and is tested for None", _DECLARE)
+                    what = "always there, and is tested for None"
+                    raise Misdeclared(name, what, _DECLARE, "plan_unmeant")
 
 
 def _refuse_texts_in_order(program: Program, tree: ast.AST, task: str) -> None:
