@@ -29,7 +29,7 @@ from edvac.core.signature import Catalogue
 from edvac.processor import Answer, Message, Processor, Request
 from edvac.program import Scope, library, parse, verify_prefix
 
-PLANNER_VERSION = 9  # raise it whenever prompt, grammar or examples change what is written
+PLANNER_VERSION = 10  # raise it whenever prompt, grammar or examples change what is written
 FENCE = "```python\n"
 MAX_STATEMENTS = 30
 TRIES = 3  # at one statement: a single sample, then several side by side
