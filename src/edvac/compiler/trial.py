@@ -106,15 +106,14 @@ class Trial(Stage):
             ProgramError: `plan_empty`: whatever a model says, nothing that was found would stand
                 in a file, or it would not be written at all. That may be right.
         """
-        own = {
-            node.value
-            for node in ast.walk(ast.parse(program.text))
-            if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        }
+        nodes = ast.walk(ast.parse(program.text))
+        own = {node.value for node in nodes if isinstance(node, ast.Constant)}
         named = {path for path in program.touches.writes if not set(path) & set("*?[")}
         for path in sorted({*named, *self.written}) if self._by_code else ():
             if _bare(path, self.written.get(path, "")) or self.written[path] in own:
-                what = f"on the files that are there, {path} would be empty"
+                # A name that is made of what stands in a file is not for the model either.
+                said = path if path in named else "one of the files"
+                what = f"on the files that are there, {said} would be empty"
                 raise ProgramError("plan_empty", what, "", _FIX)
 
     def answer(self, call: StepCall) -> Value:

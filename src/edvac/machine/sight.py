@@ -9,7 +9,7 @@ from edvac.core.errors import DeviceError
 from edvac.device import Roots
 
 MAX_TEXT = 256 * 1024  # bytes of a file that are looked at; a JSON document is looked at whole
-MAX_JSON = 4 * 1024 * 1024
+MAX_JSON = 1024 * 1024
 
 
 class FileSight:
