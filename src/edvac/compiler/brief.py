@@ -270,7 +270,8 @@ _TAKEN = re.compile(
     r"\b(?:from|out of|split|through|read|take|turn|join|compare|hold|against|source is|sources?:?"
     r"|terms of|office has|I have|columns [\w, ]+ of"
     r"|(?:each|every|all|the|of)(?: \w+)? (?:rows?|lines?|content|objects?) (?:of|in|from)"
-    r"|(?:lines?|rows?|days?|half|column \w+|each|all) of|tables,|lists,) (?:all |the |both )?$",
+    r"|(?:lines?|rows?|days?|half|column \w+|each|all) of|tables,|lists,|stands? in)"
+    r" (?:all |the |both )?$",
     re.IGNORECASE,
 )
 _TAKEN_AFTER = re.compile(r" apart\b")

@@ -41,6 +41,7 @@ def refuse_misplaced(program: Program, task: str) -> None:
     _refuse_unasked_names(tree, task)
     _refuse_pairs_by_chance(tree)
     _refuse_letters_of_texts(tree)
+    _refuse_facts_of_places(tree, task)
     _refuse_words_in_fields(program, tree, read_brief(task).marks)
     if "human." in program.text and not _TO_PERSON.search(task):
         raise unmeant("the task says nothing of asking a person", "Leave human.ask out.")
@@ -148,6 +149,26 @@ def _refuse_letters_of_texts(tree: ast.AST) -> None:
 
 
 _LINES = "Write text.lines(...) for its lines, or append(...) for the text as a whole."
+
+
+def _refuse_facts_of_places(tree: ast.AST, task: str) -> None:
+    """A fact taken from a line of a document by its place, where the task does not speak of lines:
+    documents are not all written alike."""
+    if re.search(r"\b(?:line|head|title|begin|subject)", task, re.IGNORECASE):
+        return
+    texts = {name for name, value in _assigned(tree) if _called(value) == "doc.text"}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Subscript(
+                ast.Call(ast.Attribute(text, "split" | "splitlines")), ast.Constant(int())
+            ) | ast.Subscript(
+                ast.Call(ast.Attribute(ast.Name("text"), "lines"), [text]), ast.Constant(int())
+            ):
+                if _called(text) == "doc.text" or (isinstance(text, ast.Name) and text.id in texts):
+                    raise unmeant(
+                        "a fact need not stand at this place of every document",
+                        "Let a model find it: a field of a record for llm.extract.",
+                    )
 
 
 def _refuse_words_in_fields(program: Program, tree: ast.AST, marks: tuple[str, ...]) -> None:

@@ -232,6 +232,9 @@ class Stage:
             return misshapen(call, f"{path} would hold a list as Python writes it", _AS_LINES)
         if not path.endswith((".csv", ".tsv")):
             return None
+        if _LIST_IN_CELL.search(text):
+            fix = 'Declare the field as bool or str, or join it: ", ".join(...).'
+            return misshapen(call, f"a cell of {path} would hold a list", fix)
         header = [name.strip() for name in text.split("\n", 1)[0].split(",")]
         for name, columns in self._brief.columns.items():
             missing = [column for column in columns if column not in header]
@@ -285,6 +288,7 @@ class Stage:
 
 
 _BY_NAME = "Write for name in unique([...]), and put all rows of a name into its file."
+_LIST_IN_CELL = re.compile(r'(?:^|,)(?:"\[""|\[\](?:,|$))', re.MULTILINE)
 _ROWS = "Write csv.load(text) or json.load(text), and ask a model about one row at most."
 _EACH = "Write for p in files.list(pattern), and use p."
 _AS_LINES = 'Use csv.dump(rows), or "\\n".join of one text for each.'
@@ -303,7 +307,8 @@ _MISTYPED = (
     "operand_misfit",
     "row_unfit",
     "sum_unfit",
-)  # whatever a text says, it is no row and no number
+    "record_lacks",
+)  # whatever a text says, it is no row and no number, and a record has the fields it has
 
 
 def _proves_nothing(found: Failed) -> bool:
@@ -378,7 +383,7 @@ def _fails(found: Failed) -> Fault:
     fix = "Guard it, for example with `is not None`."
     if FRACTION.search(found.what):
         fix = "Read amounts with Decimal(...)."
-    elif found.code in _UNKNOWN:
+    elif found.code in (*_UNKNOWN, "record_lacks"):
         fix = "Use the names that the rows have, or give them that one first."
     return _fault(found.code, found.what, why, fix)
 

@@ -26,14 +26,19 @@ class Misdeclared(ProgramError):
         self.field = field
 
 
-def review(program: Program, task: str) -> None:
+def review(program: Program, task: str, *, part: bool = False) -> None:
     """Refuse a program that leaves out a file the task names, or computes what nobody uses.
+
+    Args:
+        part: need it not read every file that the task starts from?
 
     Raises:
         ProgramError: `plan_incomplete`.
     """
     brief = read_brief(task)
     missing = unwritten(program, task)
+    if part:
+        missing = [name for name in missing if name not in brief.inputs]
     if missing:
         raise _incomplete(f"the task names {', '.join(missing)}, which the program does not touch")
     missed = [bound.value for bound in brief.bounds if not _compares(program, bound)]
@@ -259,13 +264,8 @@ def _refuse_strange_calls(text: str) -> None:
             case ast.Assign([ast.Name(name)], ast.Call(ast.Attribute() as made)):
                 if ast.unparse(made) in _TEXTS:
                     texts.add(name)
-            case ast.Call(ast.Attribute(ast.Name("llm"), "choose"), [_, ast.List(options), *_]):
-                words = [str(o.value).strip() for o in options if isinstance(o, ast.Constant)]
-                if len(set(words)) < len(words) or not all(any(map(str.isalnum, w)) for w in words):
-                    raise _astray(
-                        "the options of llm.choose are no different words",
-                        "Facts that a text holds are filled into a record by llm.extract.",
-                    )
+            case ast.Call(ast.Attribute(ast.Name("llm"), "choose"), [_, ast.List(options), *data]):
+                _refuse_no_choice(options, data)
             case ast.For(iter=ast.Call() as made) | ast.comprehension(iter=ast.Call() as made):
                 if ast.unparse(made.func) in _TEXTS:
                     raise _astray(
@@ -278,6 +278,28 @@ def _refuse_strange_calls(text: str) -> None:
                         f"{name} is one text, and this goes through its letters",
                         f"Write text.lines({name}), or extract a record that holds a list.",
                     )
+
+
+def _refuse_no_choice(options: list[ast.expr], data: list[ast.expr]) -> None:
+    words = [str(o.value).strip() for o in options if isinstance(o, ast.Constant)]
+    counted = len(words) > 1 and len({word.rstrip("0123456789") for word in words}) == 1
+    if (
+        counted
+        or len(set(words)) < len(words)
+        or not all(any(map(str.isalnum, word)) for word in words)
+    ):
+        raise _astray(
+            "the options of llm.choose are no different words",
+            "Facts that a text holds are filled into a record by llm.extract.",
+        )
+    for one in data:
+        match one:
+            case ast.Subscript(
+                ast.Call(ast.Attribute(_, "split"), [] | [ast.Constant(" ")]), ast.Constant(int())
+            ):
+                raise _astray(
+                    "a single word is given to a model to choose by", "Give it the whole line."
+                )
 
 
 _TEXTS = ("llm.choose", "llm.write", "doc.text", "files.read")

@@ -62,6 +62,7 @@ def try_out(program: Program, brief: Brief, sight: Sight) -> Trial:
     """
     trial = Trial(program, brief, sight)
     trial.run()
+    trial.refuse_misplaced_marks(program)
     fault = trial.fault
     if fault is not None:
         said = fault.kind.replace("_", " ") if isinstance(fault, Fault) else fault.what
@@ -98,6 +99,8 @@ class Trial(Stage):
         self._by_code = "llm." not in program.text
         self._among_tables: set[str] = set()  # files of listings of tables alone
         self._only_tables: set[str | None] = set()  # and what stands in them
+        self._read: list[str] = []  # texts of files
+        self._unmatched = ""  # a pattern that no file of its folder is called like
         self.fix = ""
 
     def refuse_empty(self, program: Program) -> None:
@@ -106,6 +109,10 @@ class Trial(Stage):
             ProgramError: `plan_empty`: whatever a model says, nothing that was found would stand
                 in a file, or it would not be written at all. That may be right.
         """
+        if self._unmatched:
+            what = f"no file is called like {self._unmatched}, and others are there"
+            folder = self._unmatched.rpartition("/")[0]
+            raise ProgramError("plan_empty", what, "", f'Write files.list("{folder}/*").')
         nodes = ast.walk(ast.parse(program.text))
         own = {node.value for node in nodes if isinstance(node, ast.Constant)}
         named = {path for path in program.touches.writes if not set(path) & set("*?[")}
@@ -116,9 +123,37 @@ class Trial(Stage):
                 what = f"on the files that are there, {said} would be empty"
                 raise ProgramError("plan_empty", what, "", _FIX)
 
+    def refuse_misplaced_marks(self, program: Program) -> None:
+        """A word in capitals that stands in the lines, looked for at a place where it never is.
+
+        Raises:
+            ProgramError: `plan_fails`.
+        """
+        for node in ast.walk(ast.parse(program.text)):
+            match node:
+                case ast.Compare(
+                    ast.Subscript(
+                        ast.Call(ast.Attribute(_, "split"), [] | [ast.Constant(" ")]),
+                        ast.Constant(int() as place),
+                    ),
+                    [ast.Eq()],
+                    [ast.Constant(str() as mark)],
+                ) if mark in self._brief.marks:
+                    words = [line.split() for text in self._read for line in text.split("\n")]
+                    stands = any(mark in line for line in words)
+                    if stands and not any(line[place : place + 1] == [mark] for line in words):
+                        what = (
+                            f"on the files that are there, {mark} is never word {place} of a line"
+                        )
+                        fix = f'Count from 0, or write if "{mark}" in line.'
+                        raise ProgramError("plan_fails", what, "", fix)
+
     def answer(self, call: StepCall) -> Value:
         if call.op == "files.list":
-            names = self._sight.names(text_of(call, "pattern") or "")[:LISTED]
+            pattern = text_of(call, "pattern") or ""
+            names = self._sight.names(pattern)[:LISTED]
+            if not names and self._sight.names(f"{pattern.rpartition('/')[0]}/*"):
+                self._unmatched = pattern
             if all(name.endswith((".csv", ".tsv")) for name in names):
                 self._among_tables.update(names)
             return lift(list(names), _REAL) if names else super().answer(call)
@@ -147,6 +182,7 @@ class Trial(Stage):
             return self.written[path]
         plain = call.op == "files.read" or PurePosixPath(path).suffix in _PLAIN
         text = self._sight.text(path) if plain else None
+        self._read += [text] if text is not None else []
         if text is not None and path in self._among_tables:
             self._only_tables.add(text)
         if text is None and path in self._brief.results:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from typing import NamedTuple
 
-from edvac.compiler.brief import choices_in, is_named, read_brief, words_about
+from edvac.compiler.brief import choices_in, is_named, placeholder, read_brief, words_about
+from edvac.compiler.review import Misdeclared
 from edvac.compiler.unsaid import unmeant
 from edvac.core.errors import ProgramError
 from edvac.core.schema import BOOL, DATE, STR, Choice, ListOf, Maybe, Record
@@ -114,6 +116,8 @@ def refuse_undone(program: Program, task: str, *, whole: bool) -> None:
     """
     _refuse_open_choices(program, task)
     _refuse_undecided(program, task)
+    _refuse_unextracted(program, task, whole=whole)
+    _refuse_single_files(program, task)
     _refuse_undone(program, task)
     for wish in _ANYWHERE if whole else ():
         said = wish.said.search(task)
@@ -167,6 +171,59 @@ def _refuse_undecided(program: Program, task: str) -> None:
             f"the task asks {said.group()!r}, and no field of {records[0].name} says so",
             "Add a field of type bool, or Literal of the words.",
         )
+
+
+def _refuse_unextracted(program: Program, task: str, *, whole: bool) -> None:
+    """What the task wants of each document has no place in the record that is filled in."""
+    brief = read_brief(task)
+    fields = [part for record in program.records.values() for part in record.fields]
+    for fact in brief.facts if fields else ():
+        singular = fact.rstrip("s")
+        held = [part for part in fields if singular in part.name or part.name in singular]
+        if not held:
+            record = next(iter(program.records))
+            raise unmeant(
+                f"the task wants the {fact} of each, and no field of {record} holds it",
+                f"Add the field {singular}.",
+            )
+        if singular == "number" and not any(part.type in (STR, Maybe(STR)) for part in held):
+            raise Misdeclared(
+                held[0].name,
+                "what something is called by, and is declared as an amount",
+                f"Declare {held[0].name}: str.",
+                "plan_unmeant",
+            )
+        read = rf"\b(?:{'|'.join(part.name for part in held)})\b"
+        if whole and not re.search(rf"(?:\.|[\"']){read}", program.text):
+            raise unmeant(
+                f"the task wants the {fact} of each, and nothing is made of them",
+                f"Write found.{held[0].name}, of each that is meant.",
+            )
+
+
+def _refuse_single_files(program: Program, task: str) -> None:
+    """A file that the task wants for each of something, written once."""
+    many = [name for name in read_brief(task).files if placeholder(name)]
+    tree = ast.parse(program.text)
+    inside = {
+        id(node)
+        for loop in ast.walk(tree)
+        if isinstance(loop, ast.For)
+        for stmt in loop.body
+        for node in ast.walk(stmt)
+    }
+    for node in ast.walk(tree) if many else ():
+        match node:
+            case ast.Call(ast.Attribute(ast.Name("files"), "write"), [ast.JoinedStr(parts), *_]):
+                path = "".join(
+                    str(part.value) if isinstance(part, ast.Constant) else "*" for part in parts
+                )
+                name = next((one for one in many if is_named(one, path)), "")
+                if name and id(node) not in inside:
+                    raise unmeant(
+                        f"{name} is wanted for each {placeholder(name)}, and is written once",
+                        "Write it in a loop: for one in unique([...]):",
+                    )
 
 
 def _refuse_undone(program: Program, task: str) -> None:

@@ -11,7 +11,7 @@ from edvac.compiler.brief import is_amount, read_brief
 from edvac.compiler.review import Misdeclared
 from edvac.compiler.shapes import refuse_unknown_keys
 from edvac.compiler.unsaid import is_text, unmeant
-from edvac.core.schema import Maybe
+from edvac.core.schema import BOOL, Maybe, Type
 from edvac.program import Program
 
 _ABOUT_FILES = re.compile(
@@ -34,6 +34,10 @@ def refuse_unmeant(program: Program, task: str) -> None:
     _refuse_cells_in_tables(tree)
     _refuse_shapes(tree)
     _refuse_stray_aggregates(tree)
+    _refuse_misused_fields(program, tree)
+    _refuse_joined_letters(tree)
+    _refuse_constant_columns(tree, task)
+    _refuse_unanswerable(tree)
     refuse_unknown_keys(tree)
     if "files.stat" in program.text and not _ABOUT_FILES.search(task):
         raise unmeant("the task asks nothing about the files as such", "Read them: doc.text(p).")
@@ -42,6 +46,7 @@ def refuse_unmeant(program: Program, task: str) -> None:
 def _refuse_sure_tests(program: Program, tree: ast.AST) -> None:
     """A field that is always there, tested for being there."""
     optional: dict[str, bool] = {}
+    decided = _always(program, BOOL)
     for record in program.records.values():
         for part in record.fields:
             optional[part.name] = optional.get(part.name, False) or isinstance(part.type, Maybe)
@@ -53,6 +58,18 @@ def _refuse_sure_tests(program: Program, tree: ast.AST) -> None:
                 if optional.get(name) is False:
                     what = "always there, and is tested for None"
                     raise Misdeclared(name, what, _DECLARE, "plan_unmeant")
+            case ast.Compare(ast.Attribute(_, name), [_], [ast.Constant(str() as word)]):
+                if name in decided:
+                    raise unmeant(
+                        f"{name} is a bool, and is compared with {word!r}",
+                        f"Write `if one.{name}` or `if not one.{name}`.",
+                    )
+
+
+def _always(program: Program, kind: Type) -> set[str]:
+    """Fields that are of that type in each record which has them."""
+    parts = [part for record in program.records.values() for part in record.fields]
+    return {part.name for part in parts} - {part.name for part in parts if part.type != kind}
 
 
 def _refuse_texts_in_order(program: Program, tree: ast.AST, task: str) -> None:
@@ -159,6 +176,11 @@ def _refuse_stray_aggregates(tree: ast.AST) -> None:
     }
     for node in ast.walk(tree):
         match node:
+            case ast.Subscript(ast.Call(ast.Name("group")), ast.Constant(int())):
+                raise unmeant(
+                    "the first group is any of them",
+                    'Write sort_by(group(...), "...", reverse=True)[0] for the largest.',
+                )
             case ast.Call(ast.Name("group"), _, words):
                 for word in words:
                     called = word.value.func if isinstance(word.value, ast.Call) else word.value
@@ -174,6 +196,98 @@ def _refuse_stray_aggregates(tree: ast.AST) -> None:
                     f"{name} means something within group(...) alone",
                     f'Write group(rows, by=["..."], x={name}("x")).',
                 )
+
+
+_CALLED_BY = ("number", "id", "code")
+
+
+def _refuse_misused_fields(program: Program, tree: ast.AST) -> None:
+    """What names something compared as an amount, and a yes or no added up."""
+    decided = _always(program, BOOL)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Compare(
+                ast.Attribute(_, name),
+                [ast.Gt() | ast.GtE() | ast.Lt() | ast.LtE()],
+                [ast.Constant(int())],
+            ) if name in _CALLED_BY:
+                raise Misdeclared(
+                    name,
+                    "what something is called by, and is compared as an amount",
+                    "Declare it as str, and compare the amount.",
+                    "plan_unmeant",
+                )
+            case ast.Call(ast.Name("sum"), [ast.Name() | ast.ListComp() as added]):
+                name = _added_field(added, tree)
+                if name in decided:
+                    raise unmeant(
+                        f"{name} is a yes or no, and is added up", f"Select by {name}, add amounts."
+                    )
+
+
+def _added_field(added: ast.expr, tree: ast.AST) -> str:
+    """The field that a list is made of."""
+    lists = [added]
+    if isinstance(added, ast.Name):
+        lists = [
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == added.id
+        ]
+    for one in lists:
+        match one:
+            case ast.ListComp(ast.Attribute(_, name)):
+                return name
+    return ""
+
+
+def _refuse_joined_letters(tree: ast.AST) -> None:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(ast.Attribute(_, "join"), [ast.Call(ast.Name("str")) | ast.JoinedStr()]):
+                raise unmeant(
+                    "the letters of one text are put together", "Join a list: [str(x) for x in xs]."
+                )
+
+
+def _refuse_constant_columns(tree: ast.AST, task: str) -> None:
+    """A column that the task names, filled with one and the same word."""
+    columns = {name for own in read_brief(task).columns.values() for name in own}
+    held: dict[str, set[object]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if isinstance(key, ast.Constant) and key.value in columns:
+                    same = isinstance(value, ast.Constant) and not _is_number(value.value)
+                    made = value.value if same else object()  # type: ignore[attr-defined]
+                    held.setdefault(str(key.value), set()).add(made)
+    for name, found in held.items():
+        one = next(iter(found))
+        if len(found) == 1 and (one is None or isinstance(one, str | bool)):
+            raise unmeant(
+                f"{name} is {one!r} in every row",
+                f"Find {name} out: a field of a record, a cell of the row, or llm.choose.",
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _refuse_unanswerable(tree: ast.AST) -> None:
+    """A question for a name or a reason, with yes and no to choose from."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(
+                ast.Attribute(ast.Name("llm"), "choose"),
+                [ast.Constant(str() as asked), ast.List([*options]), *_],
+            ):
+                words = {str(o.value).casefold() for o in options if isinstance(o, ast.Constant)}
+                if words == {"yes", "no"} and re.match(r"(?:What|Who|Where|When|Why|How)\b", asked):
+                    raise unmeant(
+                        f"yes or no is no answer to {asked!r}",
+                        "Ask what can be answered so: Is there ...? Does it ...?",
+                    )
 
 
 def _refuse_letters(tree: ast.AST) -> None:

@@ -35,7 +35,8 @@ def field_of(row: Any, name: str) -> Any:
         raise OperandError("row_unfit", f"a row is {shown(row)}", "Rows are records or dicts.")
     if name not in fields:
         known = ", ".join(map(str, fields)) or "none"
-        raise OperandError("field_missing", f"a row has no field {name!r}", f"It has: {known}.")
+        code = "record_lacks" if isinstance(row, RecordView) else "field_missing"
+        raise OperandError(code, f"a row has no field {name!r}", f"It has: {known}.")
     return fields[name]
 
 
