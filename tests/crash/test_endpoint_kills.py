@@ -4,10 +4,13 @@ killed, it ends as with a scripted model and nobody killing it."""
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +18,16 @@ from typing import Any
 
 import crash_child
 import pytest
+import uvicorn
 from crash_kit import Ended, Server, differences, live, random_kills, workspace
 from fake_endpoint import Body, Fake, Handler, llamacpp, running
 
 from edvac.core.errors import EdvacError
 from edvac.machine.history import read_history
+from edvac.processor import Processor, Request
+from edvac.processor.scripted import ScriptedProcessor
+from edvac.serve.app import Service
+from edvac.serve.run import listen
 from edvac.store import Store
 
 KILLS = max(10, int(os.environ.get("EDVAC_KILLS", "50")) // 5)
@@ -114,6 +122,44 @@ def test_a_run_through_an_endpoint_ends_as_if_undisturbed(
         assert _escalated(work) == (1 if escalate else 0)
     print(f"{kills} kills in {number} lives; faults: {dict(model.faults)}")
     assert sum(model.faults.values()) >= number, "the endpoint was not flaky enough"
+
+
+def test_a_run_through_a_server_of_our_own_ends_as_if_undisturbed(
+    server: Server, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    wanted, length, _ = undisturbed
+    kills, number = 0, 0
+    with serving(ScriptedProcessor(_under_its_schema)) as url:
+        while kills < KILLS:
+            chance = random.Random(7000 + number)
+            plan = random_kills(chance, 4 * length, chance.randint(1, 5))
+            ended = live(server, workspace(tmp_path / f"life{number}"), plan, endpoint=url)
+            assert not differences(ended, wanted, mails=True), (number, plan, ended.faults)
+            kills += ended.kills
+            number += 1
+            assert number < 20 * KILLS, "the kills miss the run"
+
+
+def _under_its_schema(request: Request) -> str:
+    """The scripted model keeps to a schema, which whoever asks finds out first."""
+    options = (request.schema or {}).get("properties", {}).get("answer", {}).get("enum", [])
+    return json.dumps({"answer": options[0]}) if options else crash_child.answer(request)
+
+
+@contextmanager
+def serving(processor: Processor) -> Iterator[str]:
+    """`edvac serve` with this processor, in a thread."""
+    listener = listen("127.0.0.1", 0)
+    host = f"127.0.0.1:{listener.getsockname()[1]}"
+    application = Service(processor, "model", frozenset({host}), "").application()
+    service = uvicorn.Server(uvicorn.Config(application, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=service.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://{host}/v1"
+    finally:
+        service.should_exit = True
+        thread.join()
 
 
 def _escalated(work: Path) -> int:
