@@ -10,18 +10,21 @@ with the verifier's error.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from edvac.compiler import examples, grammar, prompt
 from edvac.compiler.acceptance import accept
-from edvac.compiler.brief import read_brief
+from edvac.compiler.brief import NOTHING_SAID, read_brief
 from edvac.compiler.dead import without_dead
 from edvac.compiler.head import head
+from edvac.compiler.merge import merged
 from edvac.compiler.outliner import Outliner
+from edvac.compiler.parts import Smaller, smaller
 from edvac.compiler.review import Misdeclared, unused_names
-from edvac.compiler.statements import first_statement
+from edvac.compiler.statements import first_statement, statements
 from edvac.compiler.trial import Sight, outcome
 from edvac.core import event
 from edvac.core.errors import ProgramError
@@ -29,7 +32,7 @@ from edvac.core.signature import Catalogue
 from edvac.processor import Answer, Message, Processor, Request
 from edvac.program import Scope, library, parse, verify_prefix
 
-PLANNER_VERSION = 10  # raise it whenever prompt, grammar or examples change what is written
+PLANNER_VERSION = 11  # raise it whenever prompt, grammar or examples change what is written
 FENCE = "```python\n"
 MAX_STATEMENTS = 30
 TRIES = 3  # at one statement: a single sample, then several side by side
@@ -37,6 +40,7 @@ SIDE_BY_SIDE = 3
 STEP, HOTTEST = 0.25, 0.75  # temperatures: a small model drifts into nonsense above
 BACKTRACKS = 1  # statements taken back, in one round
 ROUNDS = 3  # of whole programs, each with other examples
+PART_ROUNDS = 2  # of the program for a part of the task
 STRICT = 2  # rounds before a program will do that finds nothing in the files
 PLANS = 1  # written side by side in a round
 STATEMENT_TOKENS = 400
@@ -51,6 +55,10 @@ OnDraft = Callable[[str], None]
 
 def _ignore(text: str) -> None:
     del text
+
+
+def _behind(before: str, on_draft: OnDraft, text: str) -> None:
+    on_draft(before + text)
 
 
 def _results(written: dict[str, str]) -> frozenset[tuple[str, object]]:
@@ -72,6 +80,8 @@ class _Order:
     attempt: int
     complaint: str
     shown: bool
+    part: bool = False  # of another task
+    begun: str = ""  # what the program has already
 
 
 @dataclass(slots=True)
@@ -134,7 +144,7 @@ class _Draft:
         """Take everything back from the record on that has the field; once, and after the line has
         been refused in other forms too."""
         found = [n for n, one in enumerate(self.statements) if f"\n    {name}: " in one]
-        if self.declared_anew or self.tries < 2 or not found:
+        if self.declared_anew or self.tries < 2 or not found or found[-1] < self.given:
             return False
         self.declared_anew = True
         self.statements = self.statements[: found[-1]]
@@ -209,6 +219,20 @@ class Planner:
                     raise
                 why = f"the task does not fit an outline and is planned freely: {refused.what}"
                 self._emit(event.Note(text=why))
+        parts = [] if complaint or not self._processor.has_grammar else self._parts(task)
+        if len(parts) > 1:
+            try:
+                return await self._by_parts(task, parts, on_draft or _ignore)
+            except ProgramError as refused:
+                why = f"the task is planned as a whole: {refused.what}"
+                self._emit(event.Note(text=why))
+        return await self._rounds(task, on_draft, complaint)
+
+    async def _rounds(self, task: str, on_draft: OnDraft | None, complaint: str) -> str:
+        """
+        Raises:
+            ProgramError: no round gave a legal program.
+        """
         failed: ProgramError | None = None
         spare = ""
         for number in range(ROUNDS):
@@ -247,6 +271,56 @@ class Planner:
             "Say the task in smaller steps, use a larger model, or write the program yourself.",
         )
 
+    def _parts(self, task: str) -> list[Smaller]:
+        sight = self._sight
+        return smaller(task, None if sight is None else lambda found: bool(sight.names(found)))
+
+    async def _by_parts(self, task: str, parts: list[Smaller], on_draft: OnDraft) -> str:
+        """A program that does one part of the task after the other. It goes on with what it has
+        where that will do; else the part gets a program of its own, which is put to the others.
+
+        Raises:
+            ProgramError: a part has no program, or all of them together do not do the task.
+        """
+        text = ""
+        for part in parts:
+            if text:
+                order = _Order(part.so_far, 0, "", shown=False, part=True, begun=text)
+                try:
+                    text = await self._draft(order, on_draft)
+                    continue
+                except ProgramError:
+                    pass  # it may lack what the part needs
+            own = await self._alone(part.alone, functools.partial(_behind, text, on_draft))
+            text = merged([text, own], self._headers) if text else own
+        self._accept(text, _Order(task, 0, "", shown=True), whole=True)
+        on_draft(text)
+        self._show("", text)
+        return text
+
+    async def _alone(self, part: str, on_draft: OnDraft) -> str:
+        """
+        Raises:
+            ProgramError: no program came out, with none of the examples.
+        """
+        for attempt in range(PART_ROUNDS):
+            order = _Order(part, attempt * self._plans, "", shown=False, part=True)
+            try:
+                return await self._draft(order, on_draft)
+            except ProgramError:
+                if attempt + 1 == PART_ROUNDS:
+                    raise
+        raise AssertionError("there is at least one round")
+
+    def _headers(self, text: str) -> dict[str, list[str]]:
+        """The columns of the tables that a program writes, by path."""
+        written = outcome(parse(text, self._catalogue), NOTHING_SAID, self._sight)
+        return {
+            path: table.partition("\n")[0].split(",")
+            for path, table in written.items()
+            if path.endswith(".csv") and table.strip()
+        }
+
     async def _draft(self, order: _Order, on_draft: OnDraft) -> str:
         write = self._by_statement if self._processor.has_grammar else self._whole
         return await write(order, on_draft)
@@ -280,13 +354,14 @@ class Planner:
     async def _by_statement(self, order: _Order, on_draft: OnDraft) -> str:
         shots = examples.similar(order.task, attempt=order.attempt)
         asked = prompt.messages(order.task, shots, self._catalogue, order.complaint, begun=True)
-        draft = _Draft(order.attempt, self._head(order))
+        begun = statements(order.begun) if order.begun else self._head(order)
+        draft = _Draft(order.attempt, begun)
         draft.given = len(draft.statements)
         if order.shown and draft.statements:
             self._show("", draft.text)
         while len(draft.statements) < MAX_STATEMENTS:
             try:
-                piece = await self._next(asked, draft, order.task)
+                piece = await self._next(asked, draft, order)
             except ProgramError as problem:
                 raise _GivenUp(problem, draft.spare) from problem
             if piece == grammar.END:
@@ -297,7 +372,7 @@ class Planner:
                 self._show(draft.text, piece)
             draft.accept(piece)
             on_draft(draft.text)
-            done = self._done(draft.text, order.task)
+            done = self._done(draft.text, order)
             if done:
                 on_draft(done)
                 return done
@@ -310,24 +385,25 @@ class Planner:
             return []
         return head(read_brief(order.task), grammar.reserved(self._catalogue))
 
-    def _done(self, text: str, task: str) -> str:
+    def _done(self, text: str, order: _Order) -> str:
         """The program without what nobody uses, if it does everything that the task names; empty
         if not. A small model that is asked whether it has more to say says more."""
-        if not read_brief(task).results:
+        if not read_brief(order.task).results:
             return ""
         done = without_dead(text)
         try:
-            self._accept(done, task, whole=True)
+            self._accept(done, order, whole=True)
         except ProgramError:
             return ""
         return done
 
-    async def _next(self, asked: tuple[Message, ...], draft: _Draft, task: str) -> str | None:
+    async def _next(self, asked: tuple[Message, ...], draft: _Draft, order: _Order) -> str | None:
         """The next statement, or the end; None where all samples were refused, which is counted.
 
         Raises:
             ProgramError: refused once too often.
         """
+        task = order.task
         scope = verify_prefix(draft.text, self._catalogue)
         places = grammar.Places.of(read_brief(task), examples.kinds_of_work(task))
         grammar_text = self._grammar(scope, draft, places)
@@ -341,33 +417,39 @@ class Planner:
         refused: dict[str, ProgramError] = {}
         for piece in dict.fromkeys(pieces):
             try:
-                self._examine(draft, piece, task)
+                self._examine(draft, piece, order)
             except ProgramError as problem:
                 refused[piece] = problem
                 if problem.code == "plan_empty" and not draft.spare:
-                    draft.spare = self._done(draft.text + piece, task)
+                    draft.spare = self._done(draft.text + piece, order)
             else:
                 return piece
         draft.refuse(refused[pieces[0]], at_end=pieces[0] == grammar.END)
         return None
 
-    def _examine(self, draft: _Draft, piece: str, task: str) -> None:
+    def _examine(self, draft: _Draft, piece: str, order: _Order) -> None:
         """May the statement follow, or the program end?
 
         Raises:
             ProgramError: why not.
         """
         if piece == grammar.END:
-            self._accept(draft.text, task, whole=True)
+            self._accept(draft.text, order, whole=True)
             return
         verify_prefix(draft.text + piece, self._catalogue)
-        last = draft.attempt >= (ROUNDS - 1) * self._plans
-        self._accept(draft.text + piece, task, whole=False, may_be_empty=last)
+        last = draft.attempt >= (ROUNDS - 1) * self._plans and not order.part
+        self._accept(draft.text + piece, order, whole=False, may_be_empty=last)
         _refuse_idle(draft.text, piece)
 
-    def _accept(self, text: str, task: str, *, whole: bool, may_be_empty: bool = True) -> None:
-        program = parse(text, self._catalogue)
-        accept(program, task, whole=whole, sight=self._sight, may_be_empty=may_be_empty)
+    def _accept(self, text: str, order: _Order, *, whole: bool, may_be_empty: bool = True) -> None:
+        accept(
+            parse(text, self._catalogue),
+            order.task,
+            whole=whole,
+            part=order.part,
+            sight=self._sight,
+            may_be_empty=may_be_empty,
+        )
 
     def _show(self, before: str, piece: str) -> None:
         number = before.count("\n")
@@ -460,7 +542,7 @@ class Planner:
         """
         parse(text, self._catalogue)
         done = without_dead(text)
-        self._accept(done, order.task, whole=True, may_be_empty=may_be_empty)
+        self._accept(done, order, whole=True, may_be_empty=may_be_empty)
         if order.shown:
             self._show("", done)
         return done
