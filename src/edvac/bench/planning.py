@@ -87,6 +87,8 @@ async def evaluate(
     at_once: int = 4,
     plans: int = PLANS,
     way: str = "both",
+    shown: int | None = None,
+    rules: bool = True,
     on_result: Callable[[Result], None] = lambda _: None,
 ) -> list[Result]:
     """Plan and run each task.
@@ -96,13 +98,15 @@ async def evaluate(
         at_once: tasks that are planned side by side.
         plans: programs that are written for each, of which one is taken.
         way: outline, free, both, or whole: freely in one piece, without a grammar.
+        shown: examples in each prompt.
+        rules: with rules in the prompt?
     """
     await processor.open()
     turn = asyncio.Semaphore(at_once)
 
     async def one(task: Task) -> Result:
         async with turn:
-            result = await _plan(task, processor, plans, way)
+            result = await _plan(task, processor, plans=plans, way=way, shown=shown, rules=rules)
             if result.program:
                 await _run(result, worker or ScriptedProcessor(task.world.oracle))
             on_result(result)
@@ -111,14 +115,14 @@ async def evaluate(
     return list(await asyncio.gather(*(one(task) for task in tasks)))
 
 
-async def _plan(task: Task, processor: Processor, plans: int, way: str) -> Result:
+async def _plan(task: Task, processor: Processor, way: str, **options: Any) -> Result:
     result = Result(task)
     start = time.perf_counter()
     try:
         counted: Any = Counted(processor, result, grammar=way != "whole")
         ways = {"outlines": way in ("outline", "both"), "free": way != "outline"}
         sight = Documents(task.world.documents)
-        planner = Planner(counted, CATALOGUE, _unheard, plans=plans, sight=sight, **ways)
+        planner = Planner(counted, CATALOGUE, _unheard, sight=sight, **ways, **options)
         result.program = await planner.plan(task.text)
     except EdvacError as error:
         result.kind = "no plan"

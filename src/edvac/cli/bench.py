@@ -147,6 +147,8 @@ async def _play(chosen: list[Work], model: str | None, *, quick: bool) -> list[P
     help="Write statements freely; a whole program without a grammar, repaired where it is refused"
     "; fill an outline; or that and, where it gives nothing, freely.",
 )
+@click.option("--examples", type=click.IntRange(0, 9), help="How many are shown in each prompt.")
+@click.option("--no-rules", is_flag=True, help="Examples alone in the prompt, without rules.")
 @click.option("--model", help="What plans: a model's name, .gguf file, or URL#MODEL.")
 @click.option("--held-out", is_flag=True, help="The 20 tasks that nothing was tuned on.")
 @click.option("--tuning", is_flag=True, help="The tasks that the planner is tuned on.")
@@ -181,6 +183,7 @@ def bench_plan(**flags: Any) -> None:
     model = flags["model"] or Settings().model
     words = "".join(f" --{name.replace('_', '-')}" for name in _SWITCHES if flags[name])
     plans = flags["plans"] or PLANS
+    words += f" --examples {flags['examples']}" if flags["examples"] is not None else ""
     command = f"edvac bench plan --model {model} --way {flags['way']} --plans {plans}{words}"
     document = report.start("plan", command)
     processor = choose_processor(Settings(model=model))
@@ -191,13 +194,15 @@ def bench_plan(**flags: Any) -> None:
         at_once=flags["at_once"],
         plans=plans,
         way=flags["way"],
+        shown=flags["examples"],
+        rules=not flags["no_rules"],
         on_result=_Told(flags["programs"], len(chosen)),
     )
     planning.add_figures(document, asyncio.run(_and_close(work, processor)))
     _publish(document, flags["output"], as_json=flags["as_json"])
 
 
-_SWITCHES = ("held_out", "tuning", "documented", "quick", "end_to_end")
+_SWITCHES = ("held_out", "tuning", "documented", "quick", "end_to_end", "no_rules")
 
 
 async def _and_close(work: Awaitable[list[Result]], processor: Processor) -> list[Result]:

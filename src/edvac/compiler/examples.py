@@ -59,9 +59,10 @@ def similar(
         among: names of those to take from.
     """
     allowed = frozenset(one.name for one in library()) if among is None else among
+    count = _shown(task) if count is None else count
     for _ in range(attempt):
-        allowed -= {one.name for one in _choose(task, count or _shown(task), allowed)}
-    return _choose(task, count or _shown(task), allowed)
+        allowed -= {one.name for one in _choose(task, count, allowed)}
+    return _choose(task, count, allowed)
 
 
 def _choose(task: str, count: int, among: frozenset[str]) -> tuple[Example, ...]:

@@ -168,6 +168,8 @@ class Planner:
             taken.
         outlines: try an outline first; `free` writes freely where that gives no program.
         sight: files to try programs on; where it is None they are tried on made-up ones alone.
+        shown: examples in a prompt; as many as the task needs where it is None.
+        rules: with rules in the prompt, or with the examples alone?
     """
 
     def __init__(
@@ -180,6 +182,8 @@ class Planner:
         outlines: bool = False,
         free: bool = True,
         sight: Sight | None = None,
+        shown: int | None = None,
+        rules: bool = True,
     ) -> None:
         self._processor = processor
         self._catalogue = catalogue
@@ -188,6 +192,8 @@ class Planner:
         self._outlines = outlines
         self._free = free
         self._sight = sight
+        self._shown = shown
+        self._rules = rules
 
     async def revise(self, task: str, program: str, remark: str) -> str:
         """Another program for the task, given the present one and what a person says of it.
@@ -335,7 +341,7 @@ class Planner:
     async def prepare(self) -> None:
         """Have the processor read what every plan begins with, so that the first one need not wait
         for it."""
-        asked = prompt.constant(self._catalogue)
+        asked = prompt.constant(self._catalogue, rules=self._rules)
         await self._processor.complete(Request(run="plan", slot="", messages=asked, max_tokens=1))
 
     async def _by_outline(self, task: str, on_draft: OnDraft) -> str:
@@ -352,8 +358,7 @@ class Planner:
     # -- under a grammar ------------------------------------------------------------------------
 
     async def _by_statement(self, order: _Order, on_draft: OnDraft) -> str:
-        shots = examples.similar(order.task, attempt=order.attempt)
-        asked = prompt.messages(order.task, shots, self._catalogue, order.complaint, begun=True)
+        asked = self._asked(order, begun=True)
         begun = statements(order.begun) if order.begun else self._head(order)
         draft = _Draft(order.attempt, begun)
         draft.given = len(draft.statements)
@@ -377,6 +382,16 @@ class Planner:
                 on_draft(done)
                 return done
         raise ProgramError("program_too_long", f"over {MAX_STATEMENTS} statements")
+
+    def _asked(self, order: _Order, *, begun: bool) -> tuple[Message, ...]:
+        return prompt.messages(
+            order.task,
+            examples.similar(order.task, self._shown, attempt=order.attempt),
+            self._catalogue,
+            order.complaint,
+            begun=begun,
+            rules=self._rules,
+        )
 
     def _head(self, order: _Order) -> list[str]:
         """How the program begins where that is certain: with the tables that the task starts from.
@@ -512,8 +527,7 @@ class Planner:
         """
         del on_draft  # it comes in one piece
         task = order.task
-        shots = examples.similar(task, attempt=order.attempt)
-        asked = prompt.messages(task, shots, self._catalogue, order.complaint)
+        asked = self._asked(order, begun=False)
         repair: tuple[Message, ...] = ()
         refused = ProgramError("plan_failed", "no program was written")
         warmth = REPAIR_STEP * order.attempt

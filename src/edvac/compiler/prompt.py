@@ -29,6 +29,8 @@ row_of(record, file=path.name(p)), group(rows, by=["a"], total=sum_of("b"), n=co
 sort_by(rows, "a", reverse=True), unique(xs), attempt(x, default), ok(x), param(default), len, sum,
 min, max, sorted, round, str, int, Decimal.
 
+"""
+_RULES = """\
 Rules:
 - Never name a variable like a device or a library: files, doc, llm, csv, json, text, date, path.
 - One bad document must not end the run: attempt(llm.extract(doc.text(p), Record), None).
@@ -47,10 +49,10 @@ Rules:
 """
 
 
-def constant(catalogue: Catalogue) -> tuple[Message, ...]:
+def constant(catalogue: Catalogue, *, rules: bool = True) -> tuple[Message, ...]:
     """What every planner's prompt begins with."""
     lines = [_line(found) for found in callable_steps(catalogue)]
-    text = _HEAD + "\n".join(lines) + "\n" + _TAIL
+    text = _HEAD + "\n".join(lines) + "\n" + _TAIL + (_RULES if rules else "")
     return (Message("system", (Segment(text, keep=True),)),)
 
 
@@ -70,13 +72,15 @@ def messages(
     complaint: str = "",
     *,
     begun: bool = False,
+    rules: bool = True,
 ) -> tuple[Message, ...]:
     """The planner's prompt.
 
     Args:
         begun: do the examples begin as `head` lets a program begin?
+        rules: with rules, or with the examples alone?
     """
-    made = [*constant(catalogue)]
+    made = [*constant(catalogue, rules=rules)]
     for example in examples:
         told = f"Task: {example.task}\n{read_brief(example.task).line()}".rstrip()
         made.append(Message("user", (Segment(told),)))
@@ -100,4 +104,5 @@ def repair(text: str, refused: ProgramError) -> tuple[Message, ...]:
 
 
 def _shown(program: str) -> Segment:
-    return Segment(f"```python\n{program.strip()}\n```", keep=True)
+    # Each task has others: they are not worth a place on disk, as what comes before them is.
+    return Segment(f"```python\n{program.strip()}\n```")
