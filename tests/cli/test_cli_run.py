@@ -55,6 +55,16 @@ def test_output_delivers_and_undo_takes_it_back(edvac: Bench) -> None:
     assert not (edvac.root / "result" / "out" / "notes.md").exists()
 
 
+def test_very_many_files_are_not_all_listed_at_the_end(edvac: Bench) -> None:
+    program = 'for n in range({}):\n    files.write(f"out/{{n}}.txt", "ab")\n'
+    for count, listed in ((40, 40), (41, 20)):
+        (edvac.root / "many.edv").write_text(program.format(count))
+        done = edvac("run", "many.edv", "--yes")
+        assert done.code == 0
+        assert len(re.findall(r"  out/\d+\.txt  2 bytes", done.err)) == listed
+    assert re.search(r"… 21 files more, 42 bytes: `edvac show \w+ --steps`", done.err)
+
+
 def test_set_changes_a_parameter(edvac: Bench) -> None:
     edvac("run", "p.edv", "--yes", "--set", "limit=77", "--output", "result")
     assert (edvac.root / "result" / "limit.txt").read_text() == "77"

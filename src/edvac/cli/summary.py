@@ -71,17 +71,26 @@ def summarise(machine: Machine, report: Report, applied: list[str] | None) -> li
     versions = machine.ledger.call_now(lambda store: newest(store.file_versions(report.run)))
     target = "" if applied is None else _target(machine, report)
     applied = applied or []
-    for version in versions:
-        if version.deleted and target and version.path not in applied:
-            continue  # made and taken away within the run
+    listed = [  # not what was made and taken away within the run
+        one for one in versions if not (one.deleted and target and one.path not in applied)
+    ]
+    shown = listed if len(listed) <= LISTED else listed[: LISTED // 2]
+    for version in shown:
         place = f"{target}/{version.path}" if target else version.path
         size = "removed" if version.deleted else f"{version.size:,} bytes"
         unchanged = ", as it was" if target and version.path not in applied else ""
         lines.append(f"  {place}  {size}{unchanged}")
+    if len(shown) < len(listed):
+        rest = listed[len(shown) :]
+        total = sum(one.size for one in rest if not one.deleted)
+        lines.append(
+            f"  … {counted(len(rest), 'file')} more, {total:,} bytes: `edvac show {report.run} --steps`"
+        )
     lines += _next_step(report, bool(versions) and not target, bool(applied))
     return lines
 
 
+LISTED = 40  # files at the end of a run; of more than that the first half
 SHOWN = 20  # files of a sample
 
 
