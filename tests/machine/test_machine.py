@@ -453,3 +453,28 @@ def test_a_device_name_cannot_be_taken_twice(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="device"):
         Machine(tmp_path, ScriptedProcessor(str), devices={"files": Post()})
+
+
+EQUAL = """
+texts = [files.read("inbox/a.txt") for n in range(5)]
+notes = [attempt(llm.write("Shorten this", t), "none") for t in texts]
+files.write("n.txt", ",".join(notes))
+"""
+
+
+def test_equal_steps_side_by_side_are_done_once(bench: Bench) -> None:
+    bench.file("inbox/a.txt", "apple")
+    report = bench.run(EQUAL)
+    assert len(bench.asked) == 1
+    assert report.counts["reused"] == 4
+    assert bench.files(report.run)["n.txt"].count("<apple") == 5
+    assert bench.run(EQUAL, fresh=True).counts["reused"] == 0
+
+
+def test_each_of_equal_steps_tries_for_itself_where_the_first_fails(bench: Bench) -> None:
+    bench.file("inbox/a.txt", "apple")
+    bench.broken = {"apple"}
+    report = bench.run(EQUAL)
+    assert bench.files(report.run)["n.txt"] == "none,none,none,none,none"
+    assert len(bench.asked) % 5 == 0 and bench.asked
+    assert report.counts["reused"] == 0

@@ -71,6 +71,7 @@ class Executor:
         self._ledger = ledger
         self._clock = clock
         self._run = execution
+        self._under_way: dict[str, asyncio.Future[Outcome]] = {}  # by reuse key
 
     async def execute(self, intent: Intent) -> Outcome:
         """One attempt, as the control unit counts. Every expected failure comes back as data.
@@ -121,9 +122,33 @@ class Executor:
             known = await self._reuse(key) or (await self._reuse_escalated(key) if model else None)
             if known is not None:
                 return known
-        if model:
+            return await self._once(key, lambda: self._anew(intent, key, start))
+        return await self._anew(intent, key, start)
+
+    async def _anew(self, intent: Intent, key: str, start: float) -> Outcome:
+        if intent.call.signature.device == "llm":
             return await self._model(intent, start)
         return await self._device(intent, key, start)
+
+    async def _once(self, key: str, make: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """Of equal steps that are under way at the same time the first makes the value; where it
+        does not come to one, each of the others tries for itself."""
+        first = self._under_way.get(key)
+        if first is not None:
+            await asyncio.wait([first])
+            outcome = None if first.cancelled() else first.result()
+            if isinstance(outcome, Result):
+                return replace(outcome, usage=Usage(), seconds=0.0, reused=True)
+            return await make()
+        mine = asyncio.get_running_loop().create_future()
+        self._under_way[key] = mine
+        try:
+            outcome = await make()
+            mine.set_result(outcome)
+            return outcome
+        finally:
+            mine.cancel()  # where there is no result; it says nothing to one that is there
+            del self._under_way[key]
 
     async def _device(self, intent: Intent, key: str, start: float) -> Outcome:
         device = self._devices[intent.call.signature.device]
