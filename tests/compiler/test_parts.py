@@ -15,8 +15,10 @@ from edvac.compiler import Planner
 from edvac.compiler.brief import NOTHING_SAID
 from edvac.compiler.merge import merged
 from edvac.compiler.parts import smaller
+from edvac.compiler.planner import SAMPLES
 from edvac.compiler.trial import outcome
 from edvac.core import event
+from edvac.core.errors import ProgramError
 from edvac.device import CATALOGUE
 from edvac.processor import Request
 from edvac.processor.scripted import ScriptedProcessor
@@ -258,3 +260,27 @@ def test_a_task_one_of_whose_parts_has_no_program_is_planned_as_a_whole() -> Non
     text, drafts, shown, notes = planned(script)
     assert text == COPY + COUNT == drafts[-1] == shown
     assert any("planned as a whole" in note for note in notes)
+
+
+def test_a_planner_gives_up_after_so_many_samples() -> None:
+    """It says what was wrong with the last line, not that it was tired."""
+    tried: list[Request] = []
+    names = "abcdefghijklmnopqrst"
+    task = " ".join(f"Write the number of files in notes/ to {one}.txt." for one in names)
+
+    def script(request: Request) -> str:
+        tried.append(request)
+        asked = re.findall(r"(\w)\.txt", re.findall(r"Task: ([^\n]*)", _told(request))[-1])
+        if len(asked) > 1:
+            return "x = unknown\n"  # each part has a program alone, and none goes on
+        return f"files.write('{asked[0]}.txt', str(len(files.list('notes/*'))))\ny = 1\n"
+
+    found = Planner(ScriptedProcessor(script), CATALOGUE, lambda _: None)
+    with pytest.raises(ProgramError) as refused:
+        asyncio.run(found.plan(task))
+    assert refused.value.code == "plan_failed" and "unknown" in str(refused.value)
+    assert SAMPLES - 3 <= len(tried) <= SAMPLES
+
+
+def _told(request: Request) -> str:
+    return request.messages[-1].text

@@ -83,9 +83,8 @@ def summarise(machine: Machine, report: Report, applied: list[str] | None) -> li
     if len(shown) < len(listed):
         rest = listed[len(shown) :]
         total = sum(one.size for one in rest if not one.deleted)
-        lines.append(
-            f"  … {counted(len(rest), 'file')} more, {total:,} bytes: `edvac show {report.run} --steps`"
-        )
+        where = f"`edvac show {report.run} --steps`"
+        lines.append(f"  … {counted(len(rest), 'file')} more, {total:,} bytes: {where}")
     lines += _next_step(report, bool(versions) and not target, bool(applied))
     return lines
 

@@ -40,7 +40,8 @@ SIDE_BY_SIDE = 3
 STEP, HOTTEST = 0.25, 0.75  # temperatures: a small model drifts into nonsense above
 BACKTRACKS = 1  # statements taken back, in one round
 ROUNDS = 3  # of whole programs, each with other examples
-PART_ROUNDS = 2  # of the program for a part of the task
+PART_ROUNDS = 2  # of the program for the first part of a task; one for each further part
+SAMPLES = 100  # after so many the planner gives up: what has not come by then seldom comes
 STRICT = 2  # rounds before a program will do that finds nothing in the files
 PLANS = 1  # written side by side in a round
 STATEMENT_TOKENS = 400
@@ -194,6 +195,8 @@ class Planner:
         self._sight = sight
         self._shown = shown
         self._rules = rules
+        self._samples = 0
+        self._refused: ProgramError | None = None  # why the last statement was
 
     async def revise(self, task: str, program: str, remark: str) -> str:
         """Another program for the task, given the present one and what a person says of it.
@@ -225,6 +228,7 @@ class Planner:
                     raise
                 why = f"the task does not fit an outline and is planned freely: {refused.what}"
                 self._emit(event.Note(text=why))
+        self._samples, self._refused = 0, None
         parts = [] if complaint or not self._processor.has_grammar else self._parts(task)
         if len(parts) > 1:
             try:
@@ -297,24 +301,26 @@ class Planner:
                     continue
                 except ProgramError:
                     pass  # it may lack what the part needs
-            own = await self._alone(part.alone, functools.partial(_behind, text, on_draft))
+            rounds = 1 if text else PART_ROUNDS
+            grown = functools.partial(_behind, text, on_draft)
+            own = await self._alone(part.alone, rounds, grown)
             text = merged([text, own], self._headers) if text else own
         self._accept(text, _Order(task, 0, "", shown=True), whole=True)
         on_draft(text)
         self._show("", text)
         return text
 
-    async def _alone(self, part: str, on_draft: OnDraft) -> str:
+    async def _alone(self, part: str, rounds: int, on_draft: OnDraft) -> str:
         """
         Raises:
             ProgramError: no program came out, with none of the examples.
         """
-        for attempt in range(PART_ROUNDS):
+        for attempt in range(rounds):
             order = _Order(part, attempt * self._plans, "", shown=False, part=True)
             try:
                 return await self._draft(order, on_draft)
             except ProgramError:
-                if attempt + 1 == PART_ROUNDS:
+                if attempt + 1 == rounds:
                     raise
         raise AssertionError("there is at least one round")
 
@@ -423,6 +429,9 @@ class Planner:
         places = grammar.Places.of(read_brief(task), examples.kinds_of_work(task))
         grammar_text = self._grammar(scope, draft, places)
         before = draft.text + draft.hint
+        self._samples += len(draft.samplings())
+        if self._samples > SAMPLES * self._plans and self._refused is not None:
+            raise self._refused
         pieces = await asyncio.gather(
             *(
                 self._statement(asked, before, grammar_text, (warmth, _seed(task, number)))
@@ -439,7 +448,8 @@ class Planner:
                     draft.spare = self._done(draft.text + piece, order)
             else:
                 return piece
-        draft.refuse(refused[pieces[0]], at_end=pieces[0] == grammar.END)
+        self._refused = refused[pieces[0]]
+        draft.refuse(self._refused, at_end=pieces[0] == grammar.END)
         return None
 
     def _examine(self, draft: _Draft, piece: str, order: _Order) -> None:
