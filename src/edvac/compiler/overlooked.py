@@ -12,7 +12,7 @@ from edvac.core.schema import ListOf
 from edvac.program import Program
 
 _MOST = re.compile(r"\bthe (\w+) with (?:the )?most (\w+)", re.IGNORECASE)
-_LARGEST = re.compile(r"\b(?:max|sort_by)\(")
+_LARGEST = re.compile(r"\b(?:max|sort_by|sorted)\(")
 _ADDS = re.compile(r"\b(?:group|tally|sum|len|total)\(|\+=")
 _OF_A_SUM = re.compile(
     r"\b(?:more|less|fewer) than (\w+) \w+ (?:altogether|in all|in total|together)", re.IGNORECASE

@@ -166,7 +166,9 @@ def _refuse_undecided(program: Program, task: str) -> None:
     deciding = [
         p for p in records[0].fields if isinstance(p.type, Maybe | Choice | Record | ListOf)
     ]
-    if said and not deciding and not any(p.type in (BOOL, DATE) for p in records[0].fields):
+    allowed = said is not None and re.search(r"\b(?:may|can|must)$", said.group()) is not None
+    enough = (BOOL,) if allowed else (BOOL, DATE)  # a day says that something is over, or paid
+    if said and not deciding and not any(p.type in enough for p in records[0].fields):
         raise unmeant(
             f"the task asks {said.group()!r}, and no field of {records[0].name} says so",
             "Add a field of type bool, or Literal of the words.",
