@@ -23,6 +23,7 @@ ABC = ("kind", "mass", "n")
         "Read x.csv, whose columns are kind, mass and n: sum up n.",
         "Write kind, mass and n of each of them to x.csv.",
         "Give me kind, mass and n in x.csv.",
+        "Write kind, mass (in grams) and whether it is n for every thing in box/ to x.csv.",
         "A row per thing goes to x.csv, with kind, mass and n.",
         "x.csv should tell, for all, this and that (kind, mass, n as columns; sorted by kind).",
         "x.csv (kind, mass in percent, n – yes or no)",

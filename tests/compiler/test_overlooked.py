@@ -132,6 +132,12 @@ SEEN = {"app.log": "2026-01-02 10:00 ERROR disk\n2026-01-02 10:05 INFO ok\n", "i
     ("program", "task", "what"),
     [
         (LINES.format('line.split()[1] == "ERROR"'), LOG + "Count ERROR in n.txt.", "never word 1"),
+        (
+            'for line in text.lines(files.read("app.log")):\n    parts = line.split(" ", 3)\n'
+            '    if parts[0] == "ERROR":\n        x = parts\n',
+            LOG + "Count ERROR in n.txt.",
+            "never word 0",
+        ),
         (LINES.format('line.split()[2] == "ERROR"'), LOG + "Count ERROR in n.txt.", ""),
         (LINES.format('line.split()[1] == "FATAL"'), LOG + "Count FATAL in n.txt.", ""),
         ('x = files.list("in/*.agree")\n', "Files of in/ to x.txt", "called like in/"),
@@ -161,3 +167,13 @@ def test_a_field_that_a_record_lacks_is_refused_whoever_fills_it() -> None:
     program = BILL + READ + ADD + 'x = sort_by(rows, "price")\nfiles.write("s.txt", f"{x}")\n'
     with pytest.raises(ProgramError, match="no field 'price'"):
         accept(parse(program, CATALOGUE), "Bills of bills/, sorted: s.txt", whole=False)
+
+
+def test_a_word_that_tells_lines_apart_is_looked_for() -> None:
+    program = 'rows = text.lines(files.read("app.log"))\nfiles.write("n.txt", f"{len(rows)}")\n'
+    with pytest.raises(ProgramError, match="nothing looks for it"):
+        accept(parse(program, CATALOGUE), LOG + "Count lines with ERROR in n.txt.", whole=True)
+    right = program.replace("rows = text", "rows = [r for r in text").replace(
+        '"app.log"))\n', '"app.log")) if "ERROR" in r]\n'
+    )
+    accept(parse(right, CATALOGUE), LOG + "Count lines with ERROR in n.txt.", whole=True)

@@ -139,11 +139,12 @@ def _before(text: str) -> tuple[str, ...]:
     part = re.split(r"[.;:!?]\s|\n", _without_brackets(text[: going.start()]))[-1]
     verb = _VERB.search(part)
     part = part[verb.end() :] if verb else part
-    part = re.sub(r",? (?:of|for|from) .*$", "", part)
+    part = _WHETHER.sub("", re.sub(r",? (?:of|for|from) .*$", "", part))
     names = _names(part)
     return names if len(names) == len(_AND.split(part)) > 1 else ()
 
 
+_WHETHER = re.compile(r"\bwhether (?:it|they|he|she) (?:is|are|was|were) (?=\w+$)")
 _ASIDE = re.compile(r"(?:written|spelt|given|as in|such as|like|in the form)\b", re.IGNORECASE)
 
 

@@ -45,6 +45,7 @@ def refuse_overlooked(program: Program, task: str, *, whole: bool) -> None:
     _refuse_early_bounds(tree, task)
     if whole:
         _refuse_unselected(tree, task)
+        _refuse_unmarked(program, task)
 
 
 def _refuse_single(program: Program, task: str) -> None:
@@ -137,6 +138,17 @@ def _refuse_unselected(tree: ast.AST, task: str) -> None:
         raise unmeant(
             f"only those are meant of which the task says {said[0]!r}, and all are taken",
             "Select them: if found.…, with a bool field of a record or llm.choose.",
+        )
+
+
+def _refuse_unmarked(program: Program, task: str) -> None:
+    """A word in capitals that tells lines of a file apart, and that nothing looks for."""
+    brief = read_brief(task)
+    said = [mark for mark in brief.marks if re.search(rf"\b(?:level|with|lines?) {mark}\b", task)]
+    if brief.inputs and said and not any(mark in program.text for mark in said):
+        raise unmeant(
+            f"the task speaks of {said[0]}, and nothing looks for it",
+            f'Select the lines: if "{said[0]}" in line.',
         )
 
 

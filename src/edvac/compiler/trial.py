@@ -38,6 +38,7 @@ _SAID = (
     " supported than text to type unsupported value values with str int float bool dict tuple None"
     " Decimal date record"
 )
+_SPLIT = re.compile(r"\.split\((?:' '(?:, \d+)?)?\)$")  # at blanks
 _FIX = "Look for what the task says stands there, in the way in which it says so."
 
 
@@ -129,24 +130,32 @@ class Trial(Stage):
         Raises:
             ProgramError: `plan_fails`.
         """
-        for node in ast.walk(ast.parse(program.text)):
+        tree = ast.parse(program.text)
+        split = {
+            node.targets[0].id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and _SPLIT.search(ast.unparse(node.value))
+        }
+        for node in ast.walk(tree):
             match node:
                 case ast.Compare(
-                    ast.Subscript(
-                        ast.Call(ast.Attribute(_, "split"), [] | [ast.Constant(" ")]),
-                        ast.Constant(int() as place),
-                    ),
+                    ast.Subscript(words, ast.Constant(int() as place)),
                     [ast.Eq()],
                     [ast.Constant(str() as mark)],
                 ) if mark in self._brief.marks:
-                    words = [line.split() for text in self._read for line in text.split("\n")]
-                    stands = any(mark in line for line in words)
-                    if stands and not any(line[place : place + 1] == [mark] for line in words):
-                        what = (
-                            f"on the files that are there, {mark} is never word {place} of a line"
-                        )
-                        fix = f'Count from 0, or write if "{mark}" in line.'
-                        raise ProgramError("plan_fails", what, "", fix)
+                    known = isinstance(words, ast.Name) and words.id in split
+                    if known or _SPLIT.search(ast.unparse(words)):
+                        self._refuse_place(mark, place)
+
+    def _refuse_place(self, mark: str, place: int) -> None:
+        lines = [line.split() for text in self._read for line in text.split("\n")]
+        stands = any(mark in line for line in lines)
+        if stands and not any(line[place : place + 1] == [mark] for line in lines):
+            what = f"on the files that are there, {mark} is never word {place} of a line"
+            fix = f'Count from 0, or write if "{mark}" in line.'
+            raise ProgramError("plan_fails", what, "", fix)
 
     def answer(self, call: StepCall) -> Value:
         if call.op == "files.list":

@@ -36,7 +36,9 @@ def refuse_unmeant(program: Program, task: str) -> None:
     _refuse_stray_aggregates(tree)
     _refuse_misused_fields(program, tree)
     _refuse_joined_letters(tree)
-    _refuse_constant_columns(tree, task)
+    _refuse_constant_columns(tree)
+    _refuse_certain_texts(tree)
+    _refuse_writes_for_each(tree)
     _refuse_unanswerable(tree)
     refuse_unknown_keys(tree)
     if "files.stat" in program.text and not _ABOUT_FILES.search(task):
@@ -250,14 +252,13 @@ def _refuse_joined_letters(tree: ast.AST) -> None:
                 )
 
 
-def _refuse_constant_columns(tree: ast.AST, task: str) -> None:
-    """A column that the task names, filled with one and the same word."""
-    columns = {name for own in read_brief(task).columns.values() for name in own}
+def _refuse_constant_columns(tree: ast.AST) -> None:
+    """A column that is filled with one and the same word."""
     held: dict[str, set[object]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
-                if isinstance(key, ast.Constant) and key.value in columns:
+                if isinstance(key, ast.Constant):
                     same = isinstance(value, ast.Constant) and not _is_number(value.value)
                     made = value.value if same else object()  # type: ignore[attr-defined]
                     held.setdefault(str(key.value), set()).add(made)
@@ -268,6 +269,44 @@ def _refuse_constant_columns(tree: ast.AST, task: str) -> None:
                 f"{name} is {one!r} in every row",
                 f"Find {name} out: a field of a record, a cell of the row, or llm.choose.",
             )
+
+
+def _refuse_certain_texts(tree: ast.AST) -> None:
+    """A text by a model taken for a decision: there always is one."""
+    texts = {
+        node.targets[0].id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and re.match(r"(?:attempt\()?llm\.write\(", ast.unparse(node.value))
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.If(
+                test=ast.Compare(ast.Name(name), [ast.Is() | ast.IsNot()], [ast.Constant(None)]),
+                body=[*_],
+                orelse=[_, *_],
+            ) if name in texts:
+                raise unmeant(
+                    f"{name} is a text that a model writes in any case, and decides nothing",
+                    "Decide first: a bool field of a record, or llm.choose.",
+                )
+
+
+def _refuse_writes_for_each(tree: ast.AST) -> None:
+    """One file written anew in each turn of a loop."""
+    for loop in ast.walk(tree):
+        if not isinstance(loop, ast.For):
+            continue
+        for node in (inner for stmt in loop.body for inner in ast.walk(stmt)):
+            match node:
+                case ast.Call(
+                    ast.Attribute(ast.Name("files"), "write"), [ast.Constant(str() as path), *_]
+                ):
+                    raise unmeant(
+                        f"{path} is written anew in each turn of the loop",
+                        "Put the rows into a list in the loop, and write them once behind it.",
+                    )
 
 
 def _is_number(value: object) -> bool:
