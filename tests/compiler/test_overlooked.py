@@ -89,6 +89,8 @@ PAGE = 'x = doc.text("bills/a.txt")\n'
         ("class Bill:\n    number: int\n", "The numbers of all bills in bills/: n.txt", "str"),
         ("class Bill:\n    number: str\n", "The numbers of all bills in bills/: n.txt", ""),
         (BILL, "The numbers of all bills in bills/: n.txt", "no field of Bill"),
+        (BILL + READ + "    rows.append(row_of(b, vendor=path.name(p)))\n", OPEN, "part of a path"),
+        (BILL + READ + "    rows.append(row_of(b, file=path.name(p)))\n", OPEN, ""),
         # lines that nobody can mean
         ('x = files.list("bills/*")\ny = "\\n".join(str(x))\n', OPEN, "letters"),
         (

@@ -320,7 +320,7 @@ def _compares(program: Program, bound: Bound) -> bool:
 
 
 def _misfilled(program: Program) -> str:
-    """The key of a dict that is called as a field of a record and holds a part of a path."""
+    """The key of a row that is called as a field of a record and holds a part of a path."""
     fields = {part.name for record in program.records.values() for part in record.fields}
     for node in ast.walk(ast.parse(program.text)):
         if isinstance(node, ast.Dict):
@@ -329,6 +329,11 @@ def _misfilled(program: Program) -> str:
                     case ast.Constant(str() as name), ast.Call(ast.Attribute(ast.Name("path"))):
                         if name in fields:
                             return name
+        match node:
+            case ast.Call(ast.Name("row_of"), keywords=[*words]):
+                for word in words:
+                    if word.arg in fields and ast.unparse(word.value).startswith("path."):
+                        return str(word.arg)
     return ""
 
 
