@@ -169,6 +169,9 @@ def test_a_field_that_a_record_lacks_is_refused_whoever_fills_it() -> None:
     program = BILL + READ + ADD + 'x = sort_by(rows, "price")\nfiles.write("s.txt", f"{x}")\n'
     with pytest.raises(ProgramError, match="no field 'price'"):
         accept(parse(program, CATALOGUE), "Bills of bills/, sorted: s.txt", whole=False)
+    program = BILL + READ + ADD + 'files.write("s.csv", csv.dump(rows, columns=["price"]))\n'
+    with pytest.raises(ProgramError, match="no row has the column 'price'"):
+        accept(parse(program, CATALOGUE), "Bills of bills/ to s.csv", whole=False)
 
 
 def test_a_word_that_tells_lines_apart_is_looked_for() -> None:

@@ -14,6 +14,7 @@ import re
 from decimal import Decimal
 from typing import Any
 
+from edvac.core.errors import OperandError
 from edvac.core.schema import ANY, STR, DictOf, ListOf
 from edvac.program.data import RecordView, shown
 from edvac.program.native import Registry, Work
@@ -105,7 +106,10 @@ def _csv_dump(work: Work, rows: list[Any], columns: list[str] | None = None) -> 
         known = dict.fromkeys(key for row in tables for key in row)
         unknown = [name for name in columns or () if name not in known]
         if unknown and tables:  # an empty column would hide a name that is spelt wrongly
-            raise KeyError(f"no row has the column {unknown[0]!r}; there are {', '.join(known)}")
+            what = f"no row has the column {unknown[0]!r}; there are {', '.join(known)}"
+            if all(isinstance(row, RecordView) for row in rows):
+                raise OperandError("record_lacks", what)
+            raise KeyError(what)
         head = columns or list(known)
         if head:
             writer.writerow(head)
