@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
 
 from fake_endpoint import Fake, running
 
-from edvac.bench.proxy import metered
+from edvac.bench.proxy import Meter, metered
 from edvac.processor.abilities import PROBE
 
 
@@ -46,3 +46,12 @@ def test_who_waits_for_answers_is_woken_by_them() -> None:
         later.join()
         meter.wait(2, timeout_s=0.05)  # nobody asks any more: it gives up
         assert meter.answered.total() == 1
+
+
+def test_the_timings_of_the_server_are_summed_up() -> None:
+    meter = Meter("http://127.0.0.1:9")
+    tail = b'"timings":{"prompt_n":12,"prompt_ms":30.6,"predicted_n": 3,"predicted_ms":9.2}}'
+    meter.timed(tail)
+    meter.timed(tail)
+    meter.timed(b"no timings")
+    assert meter.spent == {"prompt_n": 24, "prompt_ms": 62, "predicted_n": 6, "predicted_ms": 18}

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class Went:
     wrong: int
     missing: int
     invented: int
+    server: str = ""  # what the server says it did: tokens and seconds
 
 
 def measure(document: Document, python: str, examples: Path) -> None:
@@ -182,7 +184,17 @@ def _went(name: str, seconds: float, meter: Meter, output: Path, examples: Path)
     score = judge.score(rows, judge.truth())
     answers, repeated = meter.answered.total(), meter.repeated
     counts = (score.right, score.wrong, score.missing, score.invented)
-    return Went(name, seconds, answers, repeated, *counts)
+    return Went(name, seconds, answers, repeated, *counts, _told(meter.spent))
+
+
+def _told(spent: Counter[str]) -> str:
+    if not spent:
+        return ""
+    read, wrote = spent["prompt_n"], spent["predicted_n"]
+    return (
+        f"read {read} tokens in {spent['prompt_ms'] / 1000:.0f} s"
+        f", wrote {wrote} in {spent['predicted_ms'] / 1000:.0f} s, summed over slots"
+    )
 
 
 def _judge(examples: Path) -> ModuleType:
