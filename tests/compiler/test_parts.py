@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+import time
 from collections.abc import Callable
 
 import pytest
@@ -91,6 +92,23 @@ def test_a_part_may_also_go_on_with_what_came_before() -> None:
     task = "List the cats in pets/ in cats.txt. Write all owners to who.txt. The dogs: dogs.txt."
     whole = [one.so_far for one in smaller(task)]
     assert whole == [task[:35], task[:64], task]
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "Write a to a.txt. " * 400,
+        "".join(f"Write {n} to {n}.csv, and the ones of it to x{n}.csv. " for n in range(150)),
+        "where a is " * 700 + "x.csv. y.csv",
+        "a, and the " * 700 + "x.csv. The y.csv",
+        "(" * 4000 + "x.csv. y.csv: a",
+        "x.csv: 2. " * 800,
+    ],
+)
+def test_a_long_task_is_taken_apart_in_no_time(task: str) -> None:
+    begun = time.process_time()
+    smaller(task)
+    assert time.process_time() - begun < 20  # it takes a second at most; one that explodes does not
 
 
 def test_a_folder_that_holds_something_is_not_to_be_made() -> None:

@@ -10,7 +10,6 @@ with the verifier's error.
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -40,7 +39,6 @@ SIDE_BY_SIDE = 3
 STEP, HOTTEST = 0.25, 0.75  # temperatures: a small model drifts into nonsense above
 BACKTRACKS = 1  # statements taken back, in one round
 ROUNDS = 3  # of whole programs, each with other examples
-PART_ROUNDS = 2  # of the program for the first part of a task; one for each further part
 SAMPLES = 100  # after so many the planner gives up: what has not come by then seldom comes
 STRICT = 2  # rounds before a program will do that finds nothing in the files
 PLANS = 1  # written side by side in a round
@@ -56,10 +54,6 @@ OnDraft = Callable[[str], None]
 
 def _ignore(text: str) -> None:
     del text
-
-
-def _behind(before: str, on_draft: OnDraft, text: str) -> None:
-    on_draft(before + text)
 
 
 def _results(written: dict[str, str]) -> frozenset[tuple[str, object]]:
@@ -197,6 +191,7 @@ class Planner:
         self._rules = rules
         self._samples = 0
         self._refused: ProgramError | None = None  # why the last statement was
+        self._lines: list[str] = []  # that were shown
 
     async def revise(self, task: str, program: str, remark: str) -> str:
         """Another program for the task, given the present one and what a person says of it.
@@ -228,7 +223,7 @@ class Planner:
                     raise
                 why = f"the task does not fit an outline and is planned freely: {refused.what}"
                 self._emit(event.Note(text=why))
-        self._samples, self._refused = 0, None
+        self._samples, self._refused, self._lines = 0, None, []
         parts = [] if complaint or not self._processor.has_grammar else self._parts(task)
         if len(parts) > 1:
             try:
@@ -292,37 +287,30 @@ class Planner:
         Raises:
             ProgramError: a part has no program, or all of them together do not do the task.
         """
-        text = ""
-        for part in parts:
-            if text:
-                order = _Order(part.so_far, 0, "", shown=False, part=True, begun=text)
-                try:
-                    text = await self._draft(order, on_draft)
-                    continue
-                except ProgramError:
-                    pass  # it may lack what the part needs
-            rounds = 1 if text else PART_ROUNDS
-            grown = functools.partial(_behind, text, on_draft)
-            own = await self._alone(part.alone, rounds, grown)
-            text = merged([text, own], self._headers) if text else own
+        text = await self._first_part(parts[0].alone, on_draft)
+        for part in parts[1:]:
+            behind = _Order(part.so_far, 0, "", shown=True, part=True, begun=text)
+            alone = _Order(part.alone, 0, "", shown=False, part=True)
+            try:
+                text = await self._draft(behind, on_draft)
+            except ProgramError:  # it may lack what the part needs
+                text = merged([text, await self._draft(alone, _ignore)], self._headers)
+                on_draft(text)
         self._accept(text, _Order(task, 0, "", shown=True), whole=True)
-        on_draft(text)
-        self._show("", text)
+        if self._lines != text.rstrip("\n").split("\n"):
+            self._show("", text)
         return text
 
-    async def _alone(self, part: str, rounds: int, on_draft: OnDraft) -> str:
+    async def _first_part(self, task: str, on_draft: OnDraft) -> str:
         """
         Raises:
             ProgramError: no program came out, with none of the examples.
         """
-        for attempt in range(rounds):
-            order = _Order(part, attempt * self._plans, "", shown=False, part=True)
-            try:
-                return await self._draft(order, on_draft)
-            except ProgramError:
-                if attempt + 1 == rounds:
-                    raise
-        raise AssertionError("there is at least one round")
+        try:
+            return await self._draft(_Order(task, 0, "", shown=True, part=True), on_draft)
+        except ProgramError:
+            other = _Order(task, self._plans, "", shown=True, part=True)
+            return await self._draft(other, on_draft)
 
     def _headers(self, text: str) -> dict[str, list[str]]:
         """The columns of the tables that a program writes, by path."""
@@ -368,7 +356,7 @@ class Planner:
         begun = statements(order.begun) if order.begun else self._head(order)
         draft = _Draft(order.attempt, begun)
         draft.given = len(draft.statements)
-        if order.shown and draft.statements:
+        if order.shown and draft.statements and not order.begun:
             self._show("", draft.text)
         while len(draft.statements) < MAX_STATEMENTS:
             try:
@@ -480,6 +468,7 @@ class Planner:
         number = before.count("\n")
         for line in piece.rstrip("\n").split("\n"):
             number += 1
+            self._lines.append(line)
             self._emit(event.PlanLine(text=line, number=number))
 
     async def _statement(
