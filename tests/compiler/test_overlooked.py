@@ -91,6 +91,14 @@ PAGE = 'x = doc.text("bills/a.txt")\n'
         (BILL, "The numbers of all bills in bills/: n.txt", "no field of Bill"),
         (BILL + READ + "    rows.append(row_of(b, vendor=path.name(p)))\n", OPEN, "part of a path"),
         (BILL + READ + "    rows.append(row_of(b, file=path.name(p)))\n", OPEN, ""),
+        (
+            "class Note:\n    words: int\n",
+            "Count the words of each note in notes/: n.csv",
+            "code does",
+        ),
+        ("class Note:\n    words: int\n", "The words that each note in notes/ defines: n.csv", ""),
+        ('x = "TODO" in files.read("a.md").lower()\n', "Is TODO in a.md? n.txt", "has capitals"),
+        ('x = "TODO" in files.read("a.md")\n', "Is TODO in a.md? n.txt", ""),
         # lines that nobody can mean
         ('x = files.list("bills/*")\ny = "\\n".join(str(x))\n', OPEN, "letters"),
         (

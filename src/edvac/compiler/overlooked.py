@@ -42,6 +42,7 @@ def refuse_overlooked(program: Program, task: str, *, whole: bool) -> None:
     _refuse_single(program, task)
     _refuse_largest_row(program, tree, task)
     _refuse_unnamed(program, task)
+    _refuse_asked_counts(program, task)
     _refuse_early_bounds(tree, task)
     if whole:
         _refuse_unselected(tree, task)
@@ -92,6 +93,22 @@ def _refuse_unnamed(program: Program, task: str) -> None:
             raise unmeant(
                 f"the task wants the {found}s, and no field of {record} holds them",
                 f"Add the field {what}.",
+            )
+
+
+def _refuse_asked_counts(program: Program, task: str) -> None:
+    """Words or lines counted by a model."""
+    for what in re.findall(
+        r"\b(?:count (?:the|all)|how many|number of) (words|lines|characters)\b",
+        task,
+        re.IGNORECASE,
+    ):
+        name = what.casefold()
+        if any(part.name == name for r in program.records.values() for part in r.fields):
+            code = {"words": "len(doc.text(p).split())", "lines": "len(text.lines(doc.text(p)))"}
+            raise unmeant(
+                f"a model does not count {name}, code does",
+                f"Write {code.get(name, 'len(doc.text(p))')}.",
             )
 
 

@@ -240,7 +240,10 @@ class Stage:
             missing = [column for column in columns if column not in header]
             if is_named(name, path) and missing:
                 what = f"{name} lacks the column {', '.join(missing)}; it has {', '.join(header)}"
-                return misshapen(call, what, f"Give the rows exactly: {', '.join(columns)}.")
+                fix = f"Give the rows exactly: {', '.join(columns)}."
+                if missing == ["file"]:
+                    fix = "Write rows.append(row_of(found, file=path.name(p)))."
+                return misshapen(call, what, fix)
         return None
 
     def _picks(self, call: StepCall) -> bool:

@@ -31,6 +31,7 @@ def refuse_unmeant(program: Program, task: str) -> None:
     _refuse_texts_in_order(program, tree, task)
     _refuse_written_again(tree)
     _refuse_letters(tree)
+    _refuse_lowered(tree)
     _refuse_cells_in_tables(tree)
     _refuse_shapes(tree)
     _refuse_stray_aggregates(tree)
@@ -327,6 +328,19 @@ def _refuse_unanswerable(tree: ast.AST) -> None:
                         f"yes or no is no answer to {asked!r}",
                         "Ask what can be answered so: Is there ...? Does it ...?",
                     )
+
+
+def _refuse_lowered(tree: ast.AST) -> None:
+    """A capital looked for where there are none."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Compare(
+                ast.Constant(str() as word), [ast.In() | ast.NotIn() | ast.Eq()], [text]
+            ) if word != word.lower() and ".lower()" in ast.unparse(text):
+                raise unmeant(
+                    f"{word!r} has capitals, and is looked for in small letters",
+                    f"Leave .lower() out, or write {word.lower()!r}.",
+                )
 
 
 def _refuse_letters(tree: ast.AST) -> None:
