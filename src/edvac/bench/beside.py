@@ -1,6 +1,6 @@
 """The sample job beside a script and a LangGraph program: killed half way, begun again, compared.
 
-All three send their prompts to one llama.cpp server through a proxy that counts them; edvac also
+All three send their prompts to a llama.cpp server through a proxy that counts them; edvac also
 runs on its own engine. What is compared: answers that were paid for twice, time, and right fields.
 An answer that was on its way when the client was killed is lost to everybody.
 """
@@ -61,9 +61,13 @@ def measure(document: Document, python: str, examples: Path) -> None:
         UsageError: the server could not be started.
     """
     examples = examples.resolve()
-    with _server(python) as address:
-        went = [_peer(name, python, examples, address) for name in ("script", "langgraph")]
-        went.append(_edvac("edvac", examples, address))
+    went = []
+    for name in ("script", "langgraph", "edvac"):
+        with _server(python) as address:  # a fresh one each: it keeps the prompts that it has read
+            if name == "edvac":
+                went.append(_edvac(name, examples, address))
+            else:
+                went.append(_peer(name, python, examples, address))
     went.append(_edvac("edvac's engine", examples, ""))
     ours = went[2]
     for peer in went[:2]:
