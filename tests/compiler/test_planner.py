@@ -9,11 +9,11 @@ import pytest
 
 from edvac.compiler import Planner
 from edvac.compiler.brief import read_brief
-from edvac.compiler.planner import unfenced
 from edvac.compiler.rehearsal import rehearse
 from edvac.compiler.review import refuse_astray, review, unused_names
 from edvac.compiler.statements import first_statement
 from edvac.compiler.trial import outcome
+from edvac.compiler.writer import unfenced
 from edvac.core import event
 from edvac.core.errors import ProgramError
 from edvac.device import CATALOGUE
