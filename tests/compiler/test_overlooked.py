@@ -107,6 +107,8 @@ PAGE = 'x = doc.text("bills/a.txt")\n'
             OPEN,
             "'unknown' in every row",
         ),
+        ('x = files.list("bills/*")\ny = [{"n": x, "kind": "odd"} for z in x]\n', OPEN, "'odd' in"),
+        ('x = files.list("bills/*")\ny = [{"n": x, "kind": "bills"} for z in x]\n', OPEN, ""),
         (
             MAIL.format("What is wrong?", ["yes", "no"]),
             "Is something wrong in a.eml? m.txt",

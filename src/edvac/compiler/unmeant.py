@@ -37,7 +37,7 @@ def refuse_unmeant(program: Program, task: str) -> None:
     _refuse_stray_aggregates(tree)
     _refuse_misused_fields(program, tree)
     _refuse_joined_letters(tree)
-    _refuse_constant_columns(tree)
+    _refuse_constant_columns(tree, task)
     _refuse_certain_texts(tree)
     _refuse_writes_for_each(tree)
     _refuse_unanswerable(tree)
@@ -253,19 +253,19 @@ def _refuse_joined_letters(tree: ast.AST) -> None:
                 )
 
 
-def _refuse_constant_columns(tree: ast.AST) -> None:
-    """A column that is filled with one and the same word."""
+def _refuse_constant_columns(tree: ast.AST, task: str) -> None:
+    """A column that is filled with one and the same word, which the task does not say."""
     held: dict[str, set[object]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
                 if isinstance(key, ast.Constant):
-                    same = isinstance(value, ast.Constant) and not _is_number(value.value)
-                    made = value.value if same else object()  # type: ignore[attr-defined]
+                    made = value.value if isinstance(value, ast.Constant) else object()
                     held.setdefault(str(key.value), set()).add(made)
     for name, found in held.items():
         one = next(iter(found))
-        if len(found) == 1 and (one is None or isinstance(one, str | bool)):
+        unsaid = isinstance(one, str) and one.casefold() not in task.casefold()
+        if len(found) == 1 and (one is None or unsaid):
             raise unmeant(
                 f"{name} is {one!r} in every row",
                 f"Find {name} out: a field of a record, a cell of the row, or llm.choose.",
@@ -308,10 +308,6 @@ def _refuse_writes_for_each(tree: ast.AST) -> None:
                         f"{path} is written anew in each turn of the loop",
                         "Put the rows into a list in the loop, and write them once behind it.",
                     )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _refuse_unanswerable(tree: ast.AST) -> None:
