@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from sandbox_kit import inside, outside
 
 from edvac.core.errors import SandboxError
 from edvac.sandbox import Grant, Isolation, Spec, bubblewrap, interpreter, probe, run
+from edvac.sandbox.bubblewrap import end
 from edvac.sandbox.watch import descendants
 
 pytestmark = pytest.mark.sandbox
@@ -268,6 +270,46 @@ def test_cancelling_a_call_ends_it() -> None:
 
     asyncio.run(go())
     assert b"3602" not in outside("cat /proc/[0-9]*/cmdline").stdout
+
+
+def test_a_call_that_is_cancelled_while_it_begins_leaves_nothing_behind() -> None:
+    async def one(delay_s: float) -> None:
+        task = asyncio.create_task(run(Spec(("sleep", "3603"))))
+        await asyncio.sleep(delay_s)
+        task.cancel()
+        ended, _ = await asyncio.wait([task], timeout=30)
+        assert ended and task.cancelled()
+
+    async def go() -> None:
+        chance = random.Random(1)
+        for _ in range(12):
+            await asyncio.gather(*(one(chance.uniform(0.0, 0.06)) for _ in range(8)))
+
+    asyncio.run(go())
+    assert b"3603" not in outside("cat /proc/[0-9]*/cmdline").stdout
+
+
+def test_what_has_left_the_group_is_ended_too() -> None:
+    """As a process of a call that has not yet tied its life to its parent's."""
+
+    async def go() -> None:
+        process = await asyncio.create_subprocess_exec(
+            "sh",
+            "-c",
+            "setsid sleep 3604 & echo ready; wait",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        await process.stdout.readline()
+        while not any(os.getsid(pid) != process.pid for pid in descendants(process.pid)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await asyncio.wait_for(end(process), 30)
+
+    asyncio.run(go())
+    assert b"3604" not in outside("cat /proc/[0-9]*/cmdline").stdout
 
 
 def test_input_is_fed_and_need_not_be_read() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edvac.core.errors import SandboxError
-from edvac.sandbox.watch import watch
+from edvac.sandbox.watch import descendants, watch
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _HOST_ENV = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}  # bubblewrap's own: process 1 shows it
@@ -187,6 +187,18 @@ async def start(spec: Spec) -> asyncio.subprocess.Process:
         SandboxError: no isolation here.
     """
     require()
+    started = asyncio.ensure_future(_spawn(spec))
+    try:
+        return await asyncio.shield(started)
+    except asyncio.CancelledError:
+        await asyncio.wait([started])
+        if not started.cancelled() and started.exception() is None:
+            await end(started.result())
+        raise
+
+
+async def _spawn(spec: Spec) -> asyncio.subprocess.Process:
+    """To the end, once begun: asyncio, when cancelled, would kill bwrap and not what is below."""
     with _command(spec) as (command, descriptor):
         return await asyncio.create_subprocess_exec(
             *command,
@@ -270,15 +282,24 @@ async def _read(pipe: asyncio.StreamReader, limit: int) -> bytes:
     return b"".join(parts)
 
 
+def _kill(pid: int) -> None:
+    """Kill bwrap and all below it. Its first child dies with it only once it has said so: killed
+    while it begins, bwrap alone would leave a process behind that holds the pipes."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGSTOP)  # so that it starts nothing more while it is looked at
+    for below in descendants(pid)[1:]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(below, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
 async def end(process: asyncio.subprocess.Process) -> None:
     """Kill what is left; with its first process the whole pid namespace goes. Waits until nobody
     holds its pipes any more."""
     assert process.stdin and process.stdout and process.stderr
     if process.returncode is None:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        _kill(process.pid)
     process.stdin.close()
     for pipe in (process.stdout, process.stderr):
         while await pipe.read(1 << 20):
