@@ -14,6 +14,7 @@ import tokenize
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from edvac.compiler.statements import statements
+from edvac.compiler.syntax import fields_of_records
 
 _FIELD = re.compile(r"    (\w+): ([^#\n]+?)\s*(?:#.*)?\n")
 
@@ -72,13 +73,7 @@ def _bound(piece: str) -> set[str]:
         if isinstance(part, ast.comprehension)
         for node in ast.walk(part.target)
     }
-    inside |= {
-        id(part.target)
-        for record in ast.walk(tree)
-        if isinstance(record, ast.ClassDef)
-        for part in record.body
-        if isinstance(part, ast.AnnAssign)
-    }
+    inside |= fields_of_records(tree)
     found = {
         node.id
         for node in ast.walk(tree)

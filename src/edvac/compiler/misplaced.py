@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from edvac.compiler.brief import NUMBER_WORDS, read_brief
+from edvac.compiler.syntax import assigned
 from edvac.compiler.unsaid import unmeant
 from edvac.core.schema import STR
 from edvac.program import Program
@@ -117,7 +118,7 @@ def _refuse_unasked_names(tree: ast.AST, task: str) -> None:
 
 def _refuse_pairs_by_chance(tree: ast.AST) -> None:
     """Rows of two tables put side by side in the order in which they stand."""
-    tables = {name for name, value in _assigned(tree) if _called(value) in _TABLES}
+    tables = {name for name, value in _given(tree) if _called(value) in _TABLES}
     for node in ast.walk(tree):
         match node:
             case ast.Call(ast.Name("zip"), [ast.Name(left), ast.Name(right), *_]):
@@ -132,8 +133,8 @@ def _refuse_pairs_by_chance(tree: ast.AST) -> None:
 
 def _refuse_letters_of_texts(tree: ast.AST) -> None:
     """A loop over a text, or a list filled up with one: each element is a letter."""
-    texts = {name for name, value in _assigned(tree) if _called(value) in _TEXTS}
-    again = {name for name, value in _assigned(tree) if _called(value) not in _TEXTS}
+    texts = {name for name, value in _given(tree) if _called(value) in _TEXTS}
+    again = {name for name, value in _given(tree) if _called(value) not in _TEXTS}
     texts -= again
 
     def is_text(node: ast.expr) -> bool:
@@ -156,7 +157,7 @@ def _refuse_facts_of_places(tree: ast.AST, task: str) -> None:
     documents are not all written alike."""
     if re.search(r"\b(?:line|head|title|begin|subject)", task, re.IGNORECASE):
         return
-    texts = {name for name, value in _assigned(tree) if _called(value) == "doc.text"}
+    texts = {name for name, value in _given(tree) if _called(value) == "doc.text"}
     for node in ast.walk(tree):
         match node:
             case ast.Subscript(
@@ -201,11 +202,10 @@ def _refuse_words_in_fields(program: Program, tree: ast.AST, marks: tuple[str, .
                 )
 
 
-def _assigned(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+def _given(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    yield from assigned(tree)
     for node in ast.walk(tree):
         match node:
-            case ast.Assign([ast.Name(name)], value):
-                yield name, value
             case ast.For(ast.Name(name), iter=value):
                 yield name, value
 

@@ -7,6 +7,7 @@ import ast
 import re
 
 from edvac.compiler.brief import NUMBER_WORDS, read_brief
+from edvac.compiler.syntax import assigned
 from edvac.compiler.unsaid import unmeant
 from edvac.core.schema import ListOf
 from edvac.program import Program
@@ -117,13 +118,11 @@ def _refuse_early_bounds(tree: ast.AST, task: str) -> None:
     said = _OF_A_SUM.search(task)
     if said is None or any(isinstance(node, ast.AugAssign) for node in ast.walk(tree)):
         return
-    value = str(NUMBER_WORDS.get(said[1].casefold(), said[1]))
+    bound = str(NUMBER_WORDS.get(said[1].casefold(), said[1]))
     grouped = {
-        found.targets[0].id
-        for found in ast.walk(tree)
-        if isinstance(found, ast.Assign)
-        and isinstance(found.targets[0], ast.Name)
-        and re.search(r"\b(?:group|tally|sum)\(", ast.unparse(found.value))
+        name
+        for name, value in assigned(tree)
+        if re.search(r"\b(?:group|tally|sum)\(", ast.unparse(value))
     }
     for node in ast.walk(tree):
         match node:
@@ -131,7 +130,7 @@ def _refuse_early_bounds(tree: ast.AST, task: str) -> None:
                 ast.Subscript(ast.Name(), ast.Constant(str())) | ast.Attribute(ast.Name()),
                 [ast.Gt() | ast.GtE() | ast.Lt() | ast.LtE()],
                 [ast.Constant(int() as number)],
-            ) if str(number) == value and not grouped:
+            ) if str(number) == bound and not grouped:
                 raise unmeant(
                     f"{said[0]!r} is meant of a sum, and each row is held against it",
                     'Add up first: group(rows, by=["..."], x=sum_of("x")); then compare its rows.',

@@ -12,6 +12,7 @@ from collections import Counter
 from decimal import Decimal, InvalidOperation
 
 from edvac.compiler.brief import Bound, Brief, is_named, placeholder, read_brief
+from edvac.compiler.syntax import fields_of_records
 from edvac.core.errors import ProgramError
 from edvac.core.schema import STR, Maybe
 from edvac.core.signature import Effect, overlap
@@ -390,13 +391,7 @@ def unused_names(text: str) -> list[str]:
                 bound.append(node.id)
         elif isinstance(node, ast.ClassDef):
             bound.append(node.name)
-    fields = {
-        id(part.target)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ClassDef)
-        for part in node.body
-        if isinstance(part, ast.AnnAssign)
-    }
+    fields = fields_of_records(tree)
     inside = {
         node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) in fields
     }

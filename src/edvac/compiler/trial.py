@@ -19,6 +19,7 @@ from typing import Protocol
 
 from edvac.compiler.brief import NOTHING_SAID, Brief
 from edvac.compiler.rehearsal import STANDS_IN, Fault, Stage, misshapen, text_of
+from edvac.compiler.syntax import assigned
 from edvac.core.errors import ProgramError
 from edvac.core.label import Label
 from edvac.core.schema import STR
@@ -131,13 +132,7 @@ class Trial(Stage):
             ProgramError: `plan_fails`.
         """
         tree = ast.parse(program.text)
-        split = {
-            node.targets[0].id
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Assign)
-            and isinstance(node.targets[0], ast.Name)
-            and _SPLIT.search(ast.unparse(node.value))
-        }
+        split = {name for name, value in assigned(tree) if _SPLIT.search(ast.unparse(value))}
         for node in ast.walk(tree):
             match node:
                 case ast.Compare(

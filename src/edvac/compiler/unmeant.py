@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from edvac.compiler.brief import is_amount, read_brief
 from edvac.compiler.review import Misdeclared
 from edvac.compiler.shapes import refuse_unknown_keys
+from edvac.compiler.syntax import assigned
 from edvac.compiler.unsaid import is_text, unmeant
 from edvac.core.schema import BOOL, Maybe, Type
 from edvac.program import Program
@@ -232,11 +233,7 @@ def _added_field(added: ast.expr, tree: ast.AST) -> str:
     """The field that a list is made of."""
     lists = [added]
     if isinstance(added, ast.Name):
-        lists = [
-            node.value
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == added.id
-        ]
+        lists = [value for name, value in assigned(tree) if name == added.id]
     for one in lists:
         match one:
             case ast.ListComp(ast.Attribute(_, name)):
@@ -275,11 +272,9 @@ def _refuse_constant_columns(tree: ast.AST, task: str) -> None:
 def _refuse_certain_texts(tree: ast.AST) -> None:
     """A text by a model taken for a decision: there always is one."""
     texts = {
-        node.targets[0].id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign)
-        and isinstance(node.targets[0], ast.Name)
-        and re.match(r"(?:attempt\()?llm\.write\(", ast.unparse(node.value))
+        name
+        for name, value in assigned(tree)
+        if re.match(r"(?:attempt\()?llm\.write\(", ast.unparse(value))
     }
     for node in ast.walk(tree):
         match node:
