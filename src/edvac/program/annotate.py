@@ -115,6 +115,9 @@ def _option(node: ast.expr) -> str | int | bool:
 def _unknown(node: ast.expr, records: dict[str, Record]) -> ProgramError:
     text = ast.unparse(node)
     near = difflib.get_close_matches(text, [*records, *ATOMS, *GENERIC], n=1)
+    if text in GENERIC:
+        inside = '"one", "other"' if text == "Literal" else "str"
+        return _wrong(node, f"{text} does not say of what", f"Write it as in {text}[{inside}].")
     fix = f"Did you mean {near[0]}?" if near else "Types are " + ", ".join([*ATOMS, *GENERIC]) + "."
     return _wrong(node, f"{text[:80]} is not a type", fix)
 
