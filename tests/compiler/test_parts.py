@@ -237,8 +237,8 @@ def test_a_plan_is_made_of_the_programs_for_the_parts() -> None:
         asked.append(task)
         return (COPY if COUNT in request.prefill else COUNT) + "x = 1\n"
 
-    text, drafts, shown, _ = planned(script)
-    assert text == COUNT + COPY == drafts[-1] == shown
+    text, shown, _ = planned(script)
+    assert text == COUNT + COPY == shown
     assert asked == ["Write the number of files in notes/ to n.txt.", TASK]
 
 
@@ -249,20 +249,19 @@ def test_a_part_that_cannot_go_on_gets_a_program_of_its_own() -> None:
             return "x = unknown\n"  # it cannot go on with the program for the first part
         return (COUNT if "n.txt" in task else COPY) + "x = 1\n"
 
-    text, drafts, shown, notes = planned(script)
-    assert text == COUNT + COPY == drafts[-1] == shown
+    text, shown, notes = planned(script)
+    assert text == COUNT + COPY == shown
     assert not notes
 
 
-def planned(script: Callable[[Request], str]) -> tuple[str, list[str], str, list[str]]:
-    """The plan, its drafts, the lines that were shown last, and the notes."""
+def planned(script: Callable[[Request], str]) -> tuple[str, str, list[str]]:
+    """The plan, the lines that were shown last, and the notes."""
     seen: list[event.Event] = []
-    drafts: list[str] = []
     found = Planner(ScriptedProcessor(script), CATALOGUE, seen.append)
-    text = asyncio.run(found.plan(TASK, drafts.append))
+    text = asyncio.run(found.plan(TASK))
     lines = "".join(f"{one.text}\n" for one in seen if isinstance(one, event.PlanLine))
     notes = [one.text for one in seen if isinstance(one, event.Note)]
-    return text, drafts, lines[-len(text) :], notes
+    return text, lines[-len(text) :], notes
 
 
 def test_a_task_one_of_whose_parts_has_no_program_is_planned_as_a_whole() -> None:
@@ -275,8 +274,8 @@ def test_a_task_one_of_whose_parts_has_no_program_is_planned_as_a_whole() -> Non
             return (COUNT if written.startswith(COPY) else COPY) + "x = 1\n"
         return "x = unknown\n"  # neither behind the first part nor alone
 
-    text, drafts, shown, notes = planned(script)
-    assert text == COPY + COUNT == drafts[-1] == shown
+    text, shown, notes = planned(script)
+    assert text == COPY + COUNT == shown
     assert any("planned as a whole" in note for note in notes)
 
 
@@ -302,3 +301,16 @@ def test_a_planner_gives_up_after_so_many_samples() -> None:
 
 def _told(request: Request) -> str:
     return request.messages[-1].text
+
+
+def test_what_runs_while_it_is_written_is_planned_as_a_whole() -> None:
+    asked: list[str] = []
+
+    def script(request: Request) -> str:
+        asked.append(re.findall(r"Task: ([^\n]*)", _told(request))[-1])
+        return (COPY if COUNT in request.prefill else COUNT) + "x = 1\n"
+
+    drafts: list[str] = []
+    found = Planner(ScriptedProcessor(script), CATALOGUE, lambda _: None)
+    assert asyncio.run(found.plan(TASK, drafts.append)) == COUNT + COPY == drafts[-1]
+    assert set(asked) == {TASK}

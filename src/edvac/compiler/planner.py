@@ -112,10 +112,13 @@ class Planner:
                 why = f"the task does not fit an outline and is planned freely: {refused.what}"
                 self._emit(event.Note(text=why))
         writer = self._writer()
-        parts = [] if complaint or not self._processor.has_grammar else self._parts(task)
+        # What runs while it is being written must not begin on a part that is put to others later:
+        # their records become one, and the documents would be read again.
+        freely = not complaint and on_draft is None and self._processor.has_grammar
+        parts = self._parts(task) if freely else []
         if len(parts) > 1:
             try:
-                return await self._by_parts(writer, task, parts, on_draft or _ignore)
+                return await self._by_parts(writer, task, parts)
             except ProgramError as refused:
                 why = f"the task is planned as a whole: {refused.what}"
                 self._emit(event.Note(text=why))
@@ -183,9 +186,7 @@ class Planner:
         sight = self._sight
         return smaller(task, None if sight is None else lambda found: bool(sight.names(found)))
 
-    async def _by_parts(
-        self, writer: Writer, task: str, parts: list[Smaller], on_draft: OnDraft
-    ) -> str:
+    async def _by_parts(self, writer: Writer, task: str, parts: list[Smaller]) -> str:
         """A program that does one part of the task after the other. It goes on with what it has
         where that will do; else the part gets a program of its own, which is put to the others.
 
@@ -194,17 +195,16 @@ class Planner:
         """
         first = Order(parts[0].alone, shown=True, part=True)
         try:
-            text = await writer.write(first, on_draft)
+            text = await writer.write(first, _ignore)
         except ProgramError:
-            text = await writer.write(replace(first, attempt=self._plans, first=False), on_draft)
+            text = await writer.write(replace(first, attempt=self._plans, first=False), _ignore)
         for part in parts[1:]:
             behind = Order(part.so_far, shown=True, part=True, begun=text)
             try:
-                text = await writer.write(behind, on_draft)
+                text = await writer.write(behind, _ignore)
             except ProgramError:  # it may lack what the part needs
                 own = await writer.write(Order(part.alone, part=True), _ignore)
                 text = merged([text, own], self._headers)
-                on_draft(text)
         writer.accept(text, Order(task), whole=True)
         if writer.lines != text.rstrip("\n").split("\n"):
             writer.show("", text)
