@@ -2,21 +2,25 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready-$(shell cat requirements/lock.txt pyproject.toml | cksum | cut -d' ' -f1)
+NATIVE := $(wildcard native/*.toml native/*.txt native/src/*.* native/src/edvac_native/*.py)
+READY := $(VENV)/.ready-$(shell cat requirements/lock.txt pyproject.toml $(NATIVE) | cksum | cut -d' ' -f1)
 
 .PHONY: help setup run test wheel check lint types lock crash bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(READY)  ## make the environment: the lock, then torch by version, then edvac itself
+setup: $(READY)  ## make the environment: the lock, torch by version, edvac itself, its compiled kernels
 
-$(READY): requirements/lock.txt pyproject.toml
+$(READY): requirements/lock.txt pyproject.toml $(NATIVE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing locked packages (about 150 MB), then torch (about 200 MB on CPU builds)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lock.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@if command -v c++ >/dev/null; then \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall ./native; \
+	else echo "no C++ compiler: edvac works, but writes answers more slowly (native/README.md)"; fi
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 
@@ -27,10 +31,11 @@ run: setup  ## the main job on the sample inbox, with the embedded model
 test: setup  ## the default test suite (under 10 minutes)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-wheel: setup  ## build the wheel and use it in a clean environment without a compiler
+wheel: setup  ## build both wheels and use them in a clean environment without a compiler
 	@rm -rf dist
 	@$(BIN)/python -m hatchling build -t wheel -d dist
-	@$(PYTHON) .ci/try_wheel.py dist/edvac-*.whl
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w dist ./native
+	@$(PYTHON) .ci/try_wheel.py dist/edvac-*.whl dist/edvac_native-*.whl
 
 check: lint types  ## style and types
 

@@ -1,6 +1,6 @@
-"""Install a wheel as a user does, in a clean environment and without a compiler, and use it.
+"""Install both wheels as a user does, in a clean environment and without a compiler, and use them.
 
-Usage: python .ci/try_wheel.py dist/edvac-*.whl
+Usage: python .ci/try_wheel.py dist/edvac-*.whl dist/edvac_native-*.whl
 """
 
 from __future__ import annotations
@@ -15,7 +15,19 @@ import venv
 from pathlib import Path
 
 
-def main(wheel: Path) -> int:
+# One row of ones times blocks of the type Q8_0, whose scale is 1 and whose numbers are all 2.
+PRODUCT = """
+import numpy as np, edvac_native as native
+block = np.concatenate([np.float16([1]).view(np.uint8), np.full(32, 2, np.uint8)])
+matrix = native.pack("Q8_0", np.tile(block, 16 * 2), 16, 64, [])
+out = np.zeros((1, 16), np.float32)
+native.multiply(native.plain(np.ones((1, 64), np.float32)), [matrix], out, None)
+assert (abs(out - 128) < 0.001).all(), out
+print("a product with", native.level())
+"""
+
+
+def main(wheel: Path, native: Path) -> int:
     with tempfile.TemporaryDirectory(prefix="edvac-wheel-") as root:
         place = Path(root)
         start = time.monotonic()
@@ -44,6 +56,11 @@ def main(wheel: Path) -> int:
         commands = json.loads(told)["commands"]
         assert [one["status"] for one in commands if one["killed"]] == [-9]
         print(f"the tour: {len(commands)} commands in {time.monotonic() - start:.0f} s")
+        install = [*pip, "--only-binary=:all:", str(native.resolve()), "numpy>=2.0"]
+        subprocess.run(install, env=env | {"HOME": os.environ.get("HOME", root)}, check=True)
+        told = subprocess.run([python, "-c", PRODUCT], env=env, check=True,
+                              stdout=subprocess.PIPE, text=True).stdout  # fmt: skip
+        print(f"installed {native.name} ({native.stat().st_size:,} bytes): {told.strip()}")
         (place / "p.edv").write_text('files.write("a.txt", "a")\n', encoding="utf-8")
         subprocess.run([edvac, "check", "p.edv"], cwd=root, env=env, check=True)
     return 0
@@ -54,4 +71,4 @@ def size(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

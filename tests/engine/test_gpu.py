@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edvac.engine.assembly import held_from_the_start
-from edvac.engine.attention import Arena, AttentionPlan, Span
+from edvac.engine.attention import Arena, Span, TensorPlan
 from edvac.engine.linear import Rows
 from edvac.engine.loader import load
 from edvac.engine.scheduler import Limits
@@ -27,7 +27,7 @@ def test_every_tensor_of_a_step_lies_on_the_device(tiny: Path, tmp_path: Path) -
     decoder, _ = load(replace(options(tiny, tmp_path, False), device=META))
     arena = Arena(decoder.config, 6, 128, torch.float16, META)
     spans = [Span(0, 0, 20), Span(1, 20, 20), Span(2, 40, 1), Span(3, 35, 3)]
-    plan = AttentionPlan(spans, arena, decoder.config, False)
+    plan = TensorPlan(spans, arena, decoder.config, False)
     rows = list(range(sum(span.count for span in spans)))
     seen: list[torch.Tensor] = []
     head = decoder.head

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from edvac.engine.gguf import BLOCK_TYPES
 from edvac.engine.tokenizer import byte_alphabet
 
 WIDTH, FEED, HEADS, KV_HEADS, HEAD_DIM, LAYERS = 64, 96, 4, 2, 16, 2
@@ -105,13 +107,36 @@ def head(name: str, dims: tuple[int, ...], kind: int, offset: int) -> bytes:
     )
 
 
-def write_tiny(path: Path, architecture: str = "qwen2", seed: int = 1) -> Path:
+def random_blocks(kind: str, outputs: int, width: int, seed: int = 0) -> np.ndarray:
+    """The bytes of a matrix of this kind: any codes, scales that keep numbers below one."""
+    random = np.random.default_rng(seed)
+    block = next(one for one in BLOCK_TYPES.values() if one.name == kind)
+    count = outputs * width // block.items
+    raw = random.integers(0, 256, (count, block.size), dtype=np.uint8)
+    largest = {"Q8_0": 128, "Q4_K": 15 * 63, "Q5_K": 31 * 63, "Q6_K": 32 * 128}.get(kind, 31)
+    places = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+    for at in places.get(kind, (0,)):
+        scales = (random.uniform(0.1, 1.0, count) / largest).astype("<f2")
+        raw[:, at : at + 2] = scales.view(np.uint8).reshape(count, 2)
+    return raw.reshape(-1)
+
+
+def write_tiny(
+    path: Path, architecture: str = "qwen2", seed: int = 1, kinds: tuple[str, ...] = ()
+) -> Path:
+    """With `kinds`, matrices hold random blocks of these, one kind after the other."""
     keys = metadata(architecture)
     heads, body = b"", b""
     found = tensors(architecture, seed)
-    for name, tensor in found.items():
-        heads += head(name, tuple(reversed(tensor.shape)), 0, len(body))
-        body += tensor.tobytes()
+    numbers = {one.name: number for number, one in BLOCK_TYPES.items()}
+    chosen = itertools.cycle(kinds or ("F32",))
+    for number, (name, tensor) in enumerate(found.items()):
+        kind = next(chosen) if tensor.ndim == 2 else "F32"
+        heads += head(name, tuple(reversed(tensor.shape)), numbers[kind], len(body))
+        if kind == "F32":
+            body += tensor.tobytes()
+        else:
+            body += random_blocks(kind, *tensor.shape, seed=number).tobytes()
         body += bytes(-len(body) % 32)
     start = b"GGUF" + struct.pack("<IQQ", 3, len(found), len(keys)) + b"".join(keys) + heads
     path.write_bytes(start + bytes(-len(start) % 32) + body)

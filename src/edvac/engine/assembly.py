@@ -12,12 +12,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Final
 
 import torch
 
 from edvac.core.errors import ConfigError
 from edvac.core.seams import SystemClock
+from edvac.engine._native import HEAD_STEP, kernels
 from edvac.engine.attention import CPU
 from edvac.engine.digest import file_digest
 from edvac.engine.engine import Engine, EngineOptions
@@ -63,7 +65,8 @@ def assemble(
     device = CPU if reference else fastest_device()
     options = LoadOptions(wanted.model, digest, wanted.cache, reference, on_progress, device=device)
     decoder, source = load(options)
-    dtype = torch.float32 if reference else kv_type(device)
+    native = None if reference else attending_kernels(device, source.config)
+    dtype = torch.float32 if reference else kv_type(device, native is not None)
     kv_bytes = wanted.kv_bytes or min(_KV_MOST, machine_bytes() // _KV_SHARE)
     rows_bytes = kv_bytes - kv_bytes // _PARKED_SHARE
     if device != CPU:
@@ -80,6 +83,7 @@ def assemble(
             dtype,
             kv_bytes // _PARKED_SHARE,
             device,
+            native,
             speculate=wanted.speculate,
         ),
         SystemClock(),
@@ -152,13 +156,18 @@ def fastest_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else CPU
 
 
-def kv_type(device: torch.device = CPU) -> torch.dtype:
-    """Half precision where the device computes in it, else float32.
+def attending_kernels(device: torch.device, config: ModelConfig) -> ModuleType | None:
+    """The compiled kernels, where they can attend in this model."""
+    return kernels() if device == CPU and config.head_dim % HEAD_STEP == 0 else None
+
+
+def kv_type(device: torch.device = CPU, kernels: bool = False) -> torch.dtype:
+    """Half precision where the device or the kernels take it, else float32.
 
     Not bfloat16: Qwen2's keys carry biases of several hundred, and eight bits of mantissa lose
     what is beside them.
     """
-    if device != CPU:
+    if device != CPU or kernels:
         return torch.float16
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")

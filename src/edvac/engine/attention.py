@@ -11,16 +11,22 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
-from typing import Final
+from types import ModuleType
+from typing import Final, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
 
+from edvac.engine.linear import Norm
 from edvac.engine.weights import ModelConfig
 
 _NARROW: Final = 16  # up to this many tokens of a sequence in one step are batched with others'
 CPU: Final = torch.device("cpu")
 _WASTE: Final = 1.6  # a batch is split where padding would cost more than this
+
+
+Rotation: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"  # cosines, sines: (rows, width / 2)
+Norms: TypeAlias = "tuple[Norm, Norm] | None"  # of the queries' and of the keys' heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +72,13 @@ class Arena:
         self._all = torch.frombuffer(self._map, dtype=dtype).view(shape)
         self.keys, self.values = self._all[0], self._all[1]
 
-    def write(
-        self, layer: int, plan: AttentionPlan, key: torch.Tensor, value: torch.Tensor
-    ) -> None:
+    def write(self, layer: int, plan: TensorPlan, key: torch.Tensor, value: torch.Tensor) -> None:
         self.keys[layer][plan.slots, :, plan.positions] = key.to(self.dtype)
         self.values[layer][plan.slots, :, plan.positions] = value.to(self.dtype)
+
+    def bits(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A layer's keys and values, (slots, heads, tokens, width), as the kernels take them."""
+        return self.keys[layer].view(torch.int16), self.values[layer].view(torch.int16)
 
     @property
     def touched(self) -> int:
@@ -114,11 +122,65 @@ class Arena:
         self.touch(target, count)
 
 
-class AttentionPlan:
-    """Which rows of a step attend to what; built once and used in every layer."""
+class AttentionPlan(Protocol):
+    """Which rows of a step attend to what; built once and used in every layer.
 
-    def __init__(self, spans: list[Span], arena: Arena, config: ModelConfig, exact: bool) -> None:
-        self._config = config
+    Attributes:
+        answering: rows, the first ones, that belong to answers.
+        positions: of every row in its sequence.
+    """
+
+    answering: int
+    positions: torch.Tensor
+
+    def mix(
+        self, layer: int, arena: Arena, qkv: torch.Tensor, rotation: Rotation, norms: Norms
+    ) -> torch.Tensor:
+        """Store a layer's new keys and values, and give the values mixed, (rows, heads x width)."""
+        ...
+
+
+class KernelPlan:
+    """Attention by the compiled kernels: half precision is kept, single precision computed with.
+
+    A row's result depends on its sequence and its role alone. Answers share out long sequences by
+    segments of keys, so that several threads read one; prompts have tokens enough to share out.
+    """
+
+    def __init__(
+        self, native: ModuleType, spans: list[Span], config: ModelConfig, answering: int
+    ) -> None:
+        self._native, self._heads, self.answering = native, config.heads, answering
+        self.positions = torch.cat([torch.arange(span.start, span.end) for span in spans])
+        table: list[tuple[int, int, int, int]] = []
+        row = 0
+        for span in spans:
+            table.append((span.slot, span.start, span.count, row))
+            row += span.count
+        self._split = sum(row < answering for _, _, _, row in table)
+        self._table = torch.tensor(table, dtype=torch.int32)
+
+    def mix(
+        self, layer: int, arena: Arena, qkv: torch.Tensor, rotation: Rotation, norms: Norms
+    ) -> torch.Tensor:
+        keys, values = arena.bits(layer)
+        found = torch.empty(len(qkv), self._heads * keys.shape[-1])
+        query, key = (None, None) if norms is None else (norms[0].weight, norms[1].weight)
+        epsilon = 0.0 if norms is None else norms[0].epsilon
+        self._native.attend(
+            *(qkv, *rotation, query, key, epsilon),
+            *(keys, values, self._table, self._split, self._heads, found),
+        )
+        return found
+
+
+class TensorPlan:
+    """Attention by torch's operators, on any device; with `exact`, the reference."""
+
+    def __init__(
+        self, spans: list[Span], arena: Arena, config: ModelConfig, exact: bool, answering: int = 0
+    ) -> None:
+        self._config, self.answering = config, answering
         device = arena.device
         self.positions = torch.cat([torch.arange(s.start, s.end) for s in spans]).to(device)
         self.slots = torch.cat([torch.full((s.count,), s.slot) for s in spans]).to(device)
@@ -137,6 +199,19 @@ class AttentionPlan:
             row += span.count
         parts = [] if exact else _partition(narrow)
         self._groups = [_Group(part, arena.dtype, device) for part in parts]
+
+    def mix(
+        self, layer: int, arena: Arena, qkv: torch.Tensor, rotation: Rotation, norms: Norms
+    ) -> torch.Tensor:
+        """Store a layer's new keys and values, and give the values mixed, (rows, heads x width)."""
+        heads, kv_heads, width = self._config.heads, self._config.kv_heads, self._config.head_dim
+        all_heads = qkv.view(self._rows, heads + 2 * kv_heads, width)
+        query, key, value = all_heads.split([heads, kv_heads, kv_heads], dim=1)
+        if norms is not None:
+            query, key = norms[0](query), norms[1](key)
+        query, key = _rotate(query, rotation), _rotate(key, rotation)
+        arena.write(layer, self, key, value)
+        return self.attend(layer, arena, query)
 
     def attend(self, layer: int, arena: Arena, query: torch.Tensor) -> torch.Tensor:
         """Mixed values, (rows, heads x width), in float32."""
@@ -174,6 +249,12 @@ class AttentionPlan:
                 scores = one @ keys[span.slot, :, :end].transpose(1, 2)
                 mixed = torch.softmax(scores * scale, dim=-1) @ values[span.slot, :, :end]
                 found[row + index] = mixed.view(config.heads, config.head_dim)
+
+
+def _rotate(x: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+    cosine, sine = (part[:, None, :] for part in rotation)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
 
 
 def _causal(span: Span, device: torch.device) -> torch.Tensor | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from types import ModuleType
 from typing import Final
 
 import torch
@@ -17,7 +18,7 @@ import torch
 from edvac.core.errors import ConfigError, EdvacError, InternalError
 from edvac.core.seams import Clock
 from edvac.engine.answer import Answer
-from edvac.engine.attention import CPU, Arena, AttentionPlan, Span
+from edvac.engine.attention import CPU, Arena, AttentionPlan, KernelPlan, Span, TensorPlan
 from edvac.engine.grammar import Grammars, Matcher
 from edvac.engine.model import Decoder
 from edvac.engine.prefixes import KeptPrefixes, ParkedPrefixes
@@ -47,13 +48,14 @@ class Counters:
 
 @dataclass(slots=True)
 class EngineOptions:
-    """How the engine runs; `exact` is the reference setting."""
+    """How the engine runs; `exact` is the reference setting, `native` the kernels that attend."""
 
     limits: Limits
     exact: bool = False
     kv_dtype: torch.dtype = torch.float16
     parked_bytes: int = 512 << 20
     device: torch.device = CPU
+    native: ModuleType | None = None
     jump_ahead: bool = True
     speculate: bool = True
 
@@ -219,15 +221,24 @@ class Engine:
         tokens: list[int] = []
         spans: list[Span] = []
         sampled: list[int] = []
+        answering = 0  # the scheduler puts answers before prompts
         for chunk in plan.chunks:
+            if chunk.start >= chunk.job.prompt:
+                answering += chunk.rows
             tokens += chunk.job.tokens[chunk.start : chunk.start + chunk.count]
             tokens += chunk.job.draft[: chunk.drafted]
             spans.append(Span(chunk.job.slot, chunk.start, chunk.rows))
             self._arena.touch(chunk.job.slot, chunk.start + chunk.rows)
             if chunk.samples:
                 sampled += range(len(tokens) - 1 - chunk.drafted, len(tokens))
-        attention = AttentionPlan(spans, self._arena, self.decoder.config, self.options.exact)
+        attention = self._attention(spans, answering)
         return self.decoder.forward(tokens, attention, self._arena, sampled)
+
+    def _attention(self, spans: list[Span], answering: int) -> AttentionPlan:
+        config, options = self.decoder.config, self.options
+        if options.native is not None:
+            return KernelPlan(options.native, spans, config, answering)
+        return TensorPlan(spans, self._arena, config, options.exact, answering)
 
     def _speculate(self) -> None:
         """Draft for answers whose next step would be narrow enough for more rows to pay."""

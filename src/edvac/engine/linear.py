@@ -1,18 +1,20 @@
-"""Matrix products: int8 rows against int8 weights on the fast setting, float32 tiles on the
+"""Matrix products: on the fast setting two paths, by what a row is for; float32 tiles on the
 reference one.
 
-Measured on the CPUs at hand (docs/benchmarks): oneDNN's 8-bit product beats bfloat16, float32 and
-the eager 4-bit product at every number of rows but one, so one weight format serves prefill and
-decode. Sums are exact integers, hence a row's result does not depend on the rows that it is
-computed with. It knows nothing of layers or caches.
+Rows of answers are few in a step, so reading the weights is what costs: they are multiplied
+straight with the model file's own blocks (`edvac_native`), at 4 to 7 bits a number and without
+requantisation. Rows of prompts are many: oneDNN's 8-bit product is faster there
+(docs/benchmarks/linear.md). Either path gives a row the same result whatever rows it is computed
+with, and the path goes by the row's role, never by how many there are: what an answer says does
+not depend on who else is served. It knows nothing of layers or caches.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
-from dataclasses import dataclass
-from typing import Final, Protocol
+from types import ModuleType
+from typing import Any, Final, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -31,19 +33,76 @@ class Product(Protocol):
     def __call__(self, rows: Rows) -> torch.Tensor: ...
 
 
-@dataclass(slots=True)
+class Norm(NamedTuple):
+    """Root-mean-square normalisation, as part of what a product reads."""
+
+    weight: torch.Tensor
+    epsilon: float
+
+    def __call__(self, values: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(values, self.weight.shape, self.weight, self.epsilon)
+
+
 class Rows:
-    """Activations, quantised once for all the products that read them."""
+    """What products read, made ready once for all of them.
 
-    values: torch.Tensor
-    _codes: torch.Tensor | None = None
-    _scales: torch.Tensor | None = None
+    Args:
+        source: (rows, width) float32; with `gated` (rows, 2 x width), gate before up.
+        answering: so many rows, the first ones, belong to answers; the others to prompts.
+        norm: is applied to the source.
+        gated: the rows are silu(gate) x up.
+    """
 
-    def codes(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Unsigned 8-bit codes around 128 and one scale per row."""
-        if self._codes is None or self._scales is None:
-            self._codes, self._scales = quantise_rows(self.values)
-        return self._codes, self._scales
+    def __init__(
+        self,
+        source: torch.Tensor,
+        answering: int = 0,
+        norm: Norm | None = None,
+        gated: bool = False,
+    ) -> None:
+        self._source, self.answering, self._norm, self._gated = source, answering, norm, gated
+        self._codes: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._blocks: Any = None
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def values(self, start: int = 0) -> torch.Tensor:
+        """The rows from `start` on, as floats."""
+        found = self._source[start:]
+        if self._gated:
+            gate, up = found.chunk(2, dim=1)
+            return F.silu(gate).mul_(up)
+        return found if self._norm is None else self._norm(found)
+
+    def codes(
+        self, start: int = 0, native: ModuleType | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unsigned 8-bit codes around 128 and one scale per row, of the rows from `start` on."""
+        if start not in self._codes:
+            self._codes[start] = (
+                quantise_rows(self.values(start)) if native is None else self._encode(start, native)
+            )
+        return self._codes[start]
+
+    def _encode(self, start: int, native: ModuleType) -> tuple[torch.Tensor, torch.Tensor]:
+        source = self._source[start:]
+        count, width = source.shape
+        codes = torch.empty(count, width // 2 if self._gated else width, dtype=torch.uint8)
+        scales = torch.empty(count, 1)
+        native.encode(source, *self._steps(), codes, scales)
+        return codes, scales
+
+    def blocks(self, native: ModuleType) -> Any:
+        """The rows of answers as the compiled kernels read them: a scale every 256 numbers."""
+        if self._blocks is None:
+            self._blocks = native.rows(self._source[: self.answering], *self._steps())
+        return self._blocks
+
+    def _steps(self) -> tuple[torch.Tensor | None, float, bool]:
+        """What the kernels do to the source on their way."""
+        norm = self._norm
+        return (None, 0.0, self._gated) if norm is None else (norm.weight, norm.epsilon, False)
 
 
 def quantise_rows(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -121,24 +180,66 @@ class Packed:
 
 
 class Int8Product:
-    """y = x W^T + b with packed 8-bit weights."""
+    """y = x W^T + b with packed 8-bit weights; rows are made ready by the kernels, if there are."""
 
     def __init__(
-        self, packed: Packed, scales: torch.Tensor, bias: torch.Tensor | None = None
+        self,
+        packed: Packed,
+        scales: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        native: ModuleType | None = None,
     ) -> None:
-        self._packed = packed
+        self._packed, self._native = packed, native
         self._scales = scales
         self._zeros = torch.zeros(len(scales), dtype=torch.int32)
         self._bias = bias
 
     def __call__(self, rows: Rows) -> torch.Tensor:
-        codes, scales = rows.codes()
+        return self.after(rows, 0)
+
+    def after(self, rows: Rows, start: int) -> torch.Tensor:
+        """The products of the rows from `start` on."""
+        codes, scales = rows.codes(start, self._native)
         count = len(codes)
         padded = count if count <= _EXACT_ROWS else -(-count // _ROW_STEP) * _ROW_STEP
         if padded != count:
             codes = F.pad(codes, (0, 0, 0, padded - count))
         found = qlinear(codes, self._packed.tensor, self._scales, self._zeros)[:count].mul_(scales)
         return found if self._bias is None else found.add_(self._bias)
+
+
+class BlockProduct:
+    """y = x W^T + b of the rows of answers, straight from a model file's quantised blocks.
+
+    Args:
+        native: the compiled kernels.
+        matrices: one below the other.
+    """
+
+    def __init__(
+        self, native: ModuleType, matrices: list[Any], bias: torch.Tensor | None = None
+    ) -> None:
+        self._native, self._matrices = native, matrices
+        self._bias = None if bias is None else bias.contiguous()
+        self._outputs = sum(matrix.outputs for matrix in matrices)
+
+    def __call__(self, rows: Rows) -> torch.Tensor:
+        found = torch.empty(rows.answering, self._outputs)
+        self._native.multiply(rows.blocks(self._native), self._matrices, found, self._bias)
+        return found
+
+
+class ByRole:
+    """Rows of answers by one path, rows of prompts by the other."""
+
+    def __init__(self, answers: BlockProduct, prompts: Int8Product) -> None:
+        self._answers, self._prompts = answers, prompts
+
+    def __call__(self, rows: Rows) -> torch.Tensor:
+        if rows.answering == len(rows):
+            return self._answers(rows)
+        prompts = self._prompts.after(rows, rows.answering)
+        return torch.cat([self._answers(rows), prompts]) if rows.answering else prompts
 
 
 def qlinear(
@@ -183,7 +284,7 @@ class PlainProduct:
         self._bias = bias if bias is None else bias.to(device)
 
     def __call__(self, rows: Rows) -> torch.Tensor:
-        found = F.linear(rows.values.to(self._weight.dtype), self._weight).float()
+        found = F.linear(rows.values().to(self._weight.dtype), self._weight).float()
         return found if self._bias is None else found.add_(self._bias)
 
 
@@ -204,7 +305,7 @@ class FloatProduct:
         self._weight, self._bias = weight, bias
 
     def __call__(self, rows: Rows) -> torch.Tensor:
-        values = rows.values
+        values = rows.values()
         count = len(values)
         short = -count % _TILE
         if short:

@@ -15,18 +15,24 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 
 from edvac.core.errors import ModelFileError
-from edvac.engine.attention import CPU
+from edvac.engine._native import KINDS, kernels
+from edvac.engine.attention import CPU, Norms
 from edvac.engine.linear import (
+    BlockProduct,
+    ByRole,
     FloatProduct,
     Int8Product,
+    Norm,
     Packed,
     PlainProduct,
     Product,
@@ -103,32 +109,36 @@ class _Products:
 def _assemble(source: WeightSource, products: _Products, options: LoadOptions) -> Decoder:
     config, device = source.config, options.device
     layers: list[Layer] = []
+
+    def norm(name: str) -> Norm:
+        return Norm(source.tensor(name).to(device), config.norm_epsilon)
+
+    def head_norms(at: str) -> Norms:
+        names = (f"{at}.attn_q_norm.weight", f"{at}.attn_k_norm.weight")
+        return (norm(names[0]), norm(names[1])) if all(map(source.has, names)) else None
+
     for number in range(config.layers):
         options.on_progress(number, config.layers + 1)
         layers.append(
             Layer(
-                attention_norm=source.tensor(f"blk.{number}.attn_norm.weight").to(device),
-                feed_norm=source.tensor(f"blk.{number}.ffn_norm.weight").to(device),
-                query_norm=_optional(source, f"blk.{number}.attn_q_norm.weight", device),
-                key_norm=_optional(source, f"blk.{number}.attn_k_norm.weight", device),
+                attention_norm=norm(f"blk.{number}.attn_norm.weight"),
+                feed_norm=norm(f"blk.{number}.ffn_norm.weight"),
+                head_norms=head_norms(f"blk.{number}"),
                 **{part: products.layer(number, part) for part in _PARTS},
             )
         )
     options.on_progress(config.layers, config.layers + 1)
     head = products.head()
     options.on_progress(config.layers + 1, config.layers + 1)
+    factors = source.tensor("rope_freqs.weight") if source.has("rope_freqs.weight") else None
     return Decoder(
         config=config,
         embedding=source.embedding,
         layers=layers,
-        final_norm=source.tensor("output_norm.weight").to(device),
+        final_norm=norm("output_norm.weight"),
         head=head,
-        frequencies=frequencies(config, _optional(source, "rope_freqs.weight", CPU)).to(device),
+        frequencies=frequencies(config, factors).to(device),
     )
-
-
-def _optional(source: WeightSource, name: str, device: torch.device) -> torch.Tensor | None:
-    return source.tensor(name).to(device) if source.has(name) else None
 
 
 def _fused(source: WeightSource, number: int, part: str) -> torch.Tensor:
@@ -143,9 +153,8 @@ def _fused_bias(source: WeightSource, number: int, part: str) -> torch.Tensor | 
     return torch.cat([source.tensor(name) for name in names])
 
 
-def _head_weight(source: WeightSource) -> torch.Tensor:
-    tied = not source.has("output.weight")
-    return source.tensor("token_embd.weight" if tied else "output.weight")
+def _head_name(source: WeightSource) -> str:
+    return "output.weight" if source.has("output.weight") else "token_embd.weight"  # tied
 
 
 def _float_products(source: WeightSource) -> _Products:
@@ -153,7 +162,7 @@ def _float_products(source: WeightSource) -> _Products:
         lambda number, part: FloatProduct(
             _fused(source, number, part), _fused_bias(source, number, part)
         ),
-        lambda: FloatProduct(_head_weight(source)),
+        lambda: FloatProduct(source.tensor(_head_name(source))),
     )
 
 
@@ -164,7 +173,7 @@ def _plain_products(
         lambda number, part: PlainProduct(
             _fused(source, number, part), _fused_bias(source, number, part), kind, device
         ),
-        lambda: PlainProduct(_head_weight(source), None, kind, device),
+        lambda: PlainProduct(source.tensor(_head_name(source)), None, kind, device),
     )
 
 
@@ -182,14 +191,22 @@ def _int8_products(source: WeightSource, options: LoadOptions) -> _Products:
         written = _write_cache(made, path, options, layouts)
         matrices = _Matrices(path, templates) if written else _Unwritten(made, templates)
 
-    def product(key: str, shape: tuple[int, int], bias: torch.Tensor | None) -> Product:
-        return Int8Product(matrices.packed(key, shape), matrices.scales(key), bias)
+    native = kernels()
+
+    def product(key: str, shape: tuple[int, int], bias: torch.Tensor | None) -> Int8Product:
+        return Int8Product(matrices.packed(key, shape), matrices.scales(key), bias, native)
 
     def layer(number: int, part: str) -> Product:
-        shape = _part_shape(source.config, part)
-        return product(f"{number}.{part}", shape, _fused_bias(source, number, part))
+        shape, bias = _part_shape(source.config, part), _fused_bias(source, number, part)
+        prompts = product(f"{number}.{part}", shape, bias)
+        names = [f"blk.{number}.{name}.weight" for name in _MEMBERS[part]]
+        answers = _block_product(source, names, bias, native)
+        return prompts if answers is None else ByRole(answers, prompts)
 
     def head() -> Product:
+        answers = _block_product(source, [_head_name(source)], None, native)
+        if answers is not None:
+            return answers
         cuts = _head_cuts(source.config)
         return Side(
             [
@@ -199,6 +216,21 @@ def _int8_products(source: WeightSource, options: LoadOptions) -> _Products:
         )
 
     return _Products(layer, head)
+
+
+def _block_product(
+    source: WeightSource, names: list[str], bias: torch.Tensor | None, native: ModuleType | None
+) -> BlockProduct | None:
+    """Products straight from the file's blocks, where it has such and the kernels are there."""
+    found = [source.blocks(name) for name in names]
+    if native is None or not all(one is not None and one.kind in KINDS for one in found):
+        return None
+    matrices = [
+        native.pack(one.kind, np.frombuffer(one.raw, np.uint8), *one.shape, one.order)
+        for one in found
+        if one is not None
+    ]
+    return BlockProduct(native, matrices, bias)
 
 
 class _Matrices:
@@ -305,7 +337,7 @@ def _quantised(source: WeightSource, options: LoadOptions) -> Iterator[tuple[str
             yield f"{number}.{part}.packed", Packed(codes).bytes()
             yield f"{number}.{part}.scales", scales
     options.on_progress(source.config.layers, total)
-    weight = _head_weight(source)
+    weight = source.tensor(_head_name(source))
     for index, (start, end) in enumerate(_head_cuts(source.config)):
         codes, scales = quantise_weight(weight[start:end])
         yield f"head{index}.packed", Packed(codes).bytes()

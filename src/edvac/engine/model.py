@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 
-from edvac.engine.attention import CPU, Arena, AttentionPlan
-from edvac.engine.linear import Product, Rows
+from edvac.engine.attention import CPU, Arena, AttentionPlan, Norms, Rotation
+from edvac.engine.linear import Norm, Product, Rows
 from edvac.engine.weights import ModelConfig
 
 
@@ -22,14 +21,13 @@ from edvac.engine.weights import ModelConfig
 class Layer:
     """One block's weights."""
 
-    attention_norm: torch.Tensor
-    feed_norm: torch.Tensor
+    attention_norm: Norm
+    feed_norm: Norm
     qkv: Product
     out: Product
     gate_up: Product
     down: Product
-    query_norm: torch.Tensor | None
-    key_norm: torch.Tensor | None
+    head_norms: Norms
 
 
 class Embedding(Protocol):
@@ -43,7 +41,7 @@ class Decoder:
     config: ModelConfig
     embedding: Embedding
     layers: list[Layer]
-    final_norm: torch.Tensor
+    final_norm: Norm
     head: Product
     frequencies: torch.Tensor
 
@@ -52,34 +50,24 @@ class Decoder:
     ) -> torch.Tensor:
         """Logits of the rows listed in `sampled`, in main memory; keys and values of all rows go
         into the arena."""
-        config = self.config
+        config, answering = self.config, plan.answering
         x = self.embedding(tokens).to(arena.device)
         rotation = _rotation(plan.positions, self.frequencies)
-        query_width = config.heads * config.head_dim
-        key_width = config.kv_heads * config.head_dim
         for number, layer in enumerate(self.layers):
-            normed = Rows(_norm(x, layer.attention_norm, config.norm_epsilon))
-            query, key, value = layer.qkv(normed).split([query_width, key_width, key_width], dim=1)
-            query = query.reshape(len(x), config.heads, config.head_dim)
-            key = key.reshape(len(x), config.kv_heads, config.head_dim)
-            value = value.reshape(len(x), config.kv_heads, config.head_dim)
-            if layer.query_norm is not None and layer.key_norm is not None:
-                query = _norm(query, layer.query_norm, config.norm_epsilon)
-                key = _norm(key, layer.key_norm, config.norm_epsilon)
-            query, key = _rotate(query, rotation), _rotate(key, rotation)
-            arena.write(number, plan, key, value)
-            mixed = plan.attend(number, arena, query)
+            qkv = layer.qkv(Rows(x, answering, layer.attention_norm))
+            mixed = plan.mix(number, arena, qkv, rotation, layer.head_norms)
             if number == len(self.layers) - 1:
                 # Beyond the last keys and values only sampling rows matter.
-                picked = torch.tensor(sampled, dtype=torch.long, device=arena.device)
-                mixed, x = mixed[picked], x[picked]
                 if not sampled:
                     return torch.empty(0, config.vocabulary)
-            x = x + layer.out(Rows(mixed))
-            gate_up = layer.gate_up(Rows(_norm(x, layer.feed_norm, config.norm_epsilon)))
-            gate, up = gate_up.split(config.feed_forward, dim=1)
-            x = x + layer.down(Rows(F.silu(gate).mul_(up)))
-        return self.head(Rows(_norm(x, self.final_norm, config.norm_epsilon))).to(CPU)
+                picked = torch.tensor(sampled, dtype=torch.long, device=arena.device)
+                mixed, x = mixed[picked], x[picked]
+                answering = sum(row < answering for row in sampled)
+            x = x + layer.out(Rows(mixed, answering))
+            gate_up = layer.gate_up(Rows(x, answering, layer.feed_norm))
+            x = x + layer.down(Rows(gate_up, answering, gated=True))
+        # What follows a prompt is the first of an answer's rows.
+        return self.head(Rows(x, len(x), self.final_norm)).to(CPU)
 
 
 def frequencies(config: ModelConfig, factors: torch.Tensor | None) -> torch.Tensor:
@@ -89,16 +77,6 @@ def frequencies(config: ModelConfig, factors: torch.Tensor | None) -> torch.Tens
     return found if factors is None else found / factors.double()
 
 
-def _rotation(positions: torch.Tensor, rates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _rotation(positions: torch.Tensor, rates: torch.Tensor) -> Rotation:
     angles = positions.double()[:, None] * rates
-    return angles.cos().float()[:, None, :], angles.sin().float()[:, None, :]
-
-
-def _rotate(x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    cosine, sine = rotation
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
-
-
-def _norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-    return F.rms_norm(x, weight.shape, weight, epsilon)
+    return angles.cos().float(), angles.sin().float()

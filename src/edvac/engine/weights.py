@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import safetensors
 import torch
@@ -64,6 +64,16 @@ class ModelConfig:
     norm_epsilon: float
 
 
+class Blocks(NamedTuple):
+    """A matrix as its file holds it: quantised blocks of `kind`, and which of its rows is which
+    (none: as they stand)."""
+
+    kind: str
+    raw: memoryview
+    shape: tuple[int, int]
+    order: list[int]
+
+
 class WeightSource(Protocol):
     """Where weights come from."""
 
@@ -75,6 +85,7 @@ class WeightSource(Protocol):
     def codec(self) -> TextCodec: ...
     def has(self, name: str) -> bool: ...
     def tensor(self, name: str) -> torch.Tensor: ...
+    def blocks(self, name: str) -> Blocks | None: ...
     def embedding(self, which: list[int]) -> torch.Tensor: ...
 
 
@@ -124,9 +135,20 @@ class GGUFSource:
         raw = self._file.raw(name)
         info = self._file.tensors[name]
         found = torch.from_numpy(dequantise(raw, info.kind, info.shape))
-        if self.config.architecture == "llama" and (".attn_q." in name or ".attn_k." in name):
-            return _unpermute(found, self.config.head_dim)
-        return found
+        return _unpermute(found, self.config.head_dim) if self._permuted(name) else found
+
+    def _permuted(self, name: str) -> bool:
+        return self.config.architecture == "llama" and (".attn_q." in name or ".attn_k." in name)
+
+    def blocks(self, name: str) -> Blocks | None:
+        info = self._file.tensors[name]
+        if len(info.shape) != 2:
+            return None
+        outputs, width = info.shape
+        order: list[int] = []
+        if self._permuted(name):
+            order = _unpermute(torch.arange(outputs), self.config.head_dim).tolist()
+        return Blocks(info.kind.name, self._file.raw(name), (outputs, width), order)
 
     def embedding(self, which: list[int]) -> torch.Tensor:
         info = self._file.tensors["token_embd.weight"]
@@ -224,6 +246,9 @@ class SafetensorsSource:
     def tensor(self, name: str) -> torch.Tensor:
         found: torch.Tensor = self._file.get_tensor(_hf_name(name))
         return found.float()
+
+    def blocks(self, name: str) -> Blocks | None:
+        return None  # it holds floats
 
     def embedding(self, which: list[int]) -> torch.Tensor:
         table: torch.Tensor = self._file.get_tensor(_HF_TOP["token_embd.weight"])

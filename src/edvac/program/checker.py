@@ -291,7 +291,10 @@ class Checker:
                     "",
                     f'Write ["{name}"] instead of .{name}.',
                 )
-        fail(node, "field_unknown", f"a {show(widened(kind))} has no field {name}")
+        fields = {"Quoted": "value and .quote", "date": "year, .month and .day"}
+        has = fields.get("Quoted" if isinstance(kind, Quoted) else show(widened(kind)))
+        hint = f"It has .{has}." if has else ""
+        fail(node, "field_unknown", f"a {show(widened(kind))} has no field {name}", "", hint)
 
     def _joined(self, node: ast.JoinedStr, scope: Scope) -> Type:
         for part in node.values:

@@ -1,0 +1,48 @@
+// Attention over contiguous rows of float16 keys and values, with what comes before it: norms of
+// single heads, rotation, and storing the new keys and values.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+namespace edvac {
+
+// `count` consecutive tokens of one sequence, the first at position `start`; their rows of the step
+// begin at `row`.
+struct Span {
+  std::int32_t slot, start, count, row;
+};
+
+struct Attend {
+  int heads, kv_heads, width;      // width of a head
+  const float* qkv;                // a row: queries, keys, values of all heads
+  std::int64_t stride;
+  const float *cosine, *sine;      // rows of width / 2
+  const float *query_norm, *key_norm;  // of one head, or null
+  float epsilon;
+  std::uint16_t *keys, *values;    // of this layer: [slots][kv_heads][capacity][width], float16
+  std::int64_t capacity;
+  const Span* spans;
+  int span_count;
+  int split;                       // the first spans are shared out by segments of keys
+  float* out;                      // a row: all heads
+  std::int64_t out_stride;
+
+  int group() const { return heads / kv_heads; }
+  std::int64_t at(int slot, int head, std::int64_t position) const {
+    return ((static_cast<std::int64_t>(slot) * kv_heads + head) * capacity + position) * width;
+  }
+};
+
+inline constexpr int kTile = 32;         // keys that are scored at a time
+inline constexpr int kSegment = 1024;    // keys of a part of a split span
+inline constexpr int kBlockTokens = 16;  // tokens of a span that one task mixes
+
+// One task: some tokens of a span, one key head, some of the keys. Its unfinished sums go to `part`
+// where there are other segments.
+struct Piece {
+  int span, head, first, last;  // tokens of the span
+  std::int64_t begin, end;      // keys
+  float* part;                  // [rows][width + 2]: sums, then largest score and total; or null
+};
+
+}  // namespace edvac

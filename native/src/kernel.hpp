@@ -1,0 +1,311 @@
+// The arithmetic, over an instruction set V: 16 lanes of floats or integers, 64 bytes of codes.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "rows.hpp"
+
+namespace edvac {
+
+// A chunk of one panel, unpacked: a byte a code, scales and minima as floats.
+struct alignas(64) Unpacked {
+  std::uint8_t codes[kChunkUnits * kVectors * kVector];
+  float scales[kChunkUnits * 2][kLanes];
+  float minima[kChunkUnits * 2][kLanes];
+};
+
+inline constexpr std::size_t kAhead = 4096;  // bytes
+
+template <class V, Kind K>
+struct Panel {
+  static constexpr Traits t = traits(K);
+  static constexpr int kGroups = groups(K);
+
+  static void unpack_scales(const std::uint8_t* head, int units, Unpacked& to) {
+    const auto offset = V::set(static_cast<float>(t.offset));
+    if constexpr (t.scales == Scales::half || t.scales == Scales::half_pair) {
+      for (int unit = 0; unit < units; ++unit) {
+        const std::uint8_t* at = head + unit * (t.scales == Scales::half ? 32 : 64);
+        const auto scale = V::half(at);
+        V::store(to.scales[unit], scale);
+        if constexpr (t.scales == Scales::half) {
+          V::store(to.minima[unit], V::mul(scale, offset));
+        } else {
+          V::store(to.minima[unit], V::sub(V::zero(), V::half(at + 32)));
+        }
+      }
+    } else if constexpr (t.scales == Scales::super) {
+      const auto factor = V::half(head), floor = V::half(head + 32);
+      for (int unit = 0; unit < units; ++unit) {
+        const std::uint8_t* at = head + 64 + 32 * unit;
+        V::store(to.scales[unit], V::mul(factor, V::unsigned8(at)));
+        V::store(to.minima[unit], V::mul(floor, V::unsigned8(at + 16)));
+      }
+    } else {
+      const auto factor = V::half(head);
+      for (int half = 0; half < 2 * units; ++half) {
+        const auto scale = V::mul(factor, V::signed8(head + 32 + 16 * half));
+        V::store(to.scales[half], scale);
+        V::store(to.minima[half], V::mul(scale, offset));
+      }
+    }
+  }
+
+  // The planes of one unit into 8 vectors.
+  static void unpack_codes(const std::uint8_t* planes, std::uint8_t* to) {
+    if constexpr (t.bits == 8) {
+      for (int i = 0; i < kVectors; ++i) V::store(to + i * kVector, V::load(planes + i * kVector));
+    } else {
+      typename V::Bytes top[2]{};
+      if constexpr (t.bits == 5) top[0] = V::load(planes + 4 * kVector);
+      if constexpr (t.bits == 6) {
+        top[0] = V::load(planes + 4 * kVector);
+        top[1] = V::load(planes + 5 * kVector);
+      }
+      unpack_pair<0>(planes, top, to);
+      unpack_pair<1>(planes, top, to);
+      unpack_pair<2>(planes, top, to);
+      unpack_pair<3>(planes, top, to);
+    }
+  }
+
+  template <int Pair>
+  static void unpack_pair(const std::uint8_t* planes, const typename V::Bytes* top,
+                          std::uint8_t* to) {
+    const auto both = V::load(planes + Pair * kVector);
+    V::store(to + 2 * Pair * kVector, with_top<2 * Pair>(V::both(both, 0x0f), top));
+    V::store(to + (2 * Pair + 1) * kVector,
+             with_top<2 * Pair + 1>(V::both(V::template right<4>(both), 0x0f), top));
+  }
+
+  template <int Vector>
+  static typename V::Bytes with_top(typename V::Bytes low, const typename V::Bytes* top) {
+    if constexpr (t.bits == 5) {
+      return V::either(low, V::both(V::template left<4 - Vector>(top[0]), 0x10));
+    } else if constexpr (t.bits == 6) {
+      return V::either(low, V::both(V::template left<4 - 2 * (Vector % 4)>(top[Vector / 4]), 0x30));
+    } else {
+      return low;
+    }
+  }
+
+  static void unpack(const std::uint8_t* chunk, int units, Unpacked& to) {
+    unpack_scales(chunk, units, to);
+    const std::uint8_t* planes = chunk + head_bytes(K, units);
+    for (int unit = 0; unit < units; ++unit) {
+      const std::uint8_t* at = planes + unit * plane_bytes(K);
+      // The processor's own prefetching stops at each page; a unit takes longer to compute than
+      // to fetch, so asking this far ahead is enough. Beyond the matrix it asks for nothing.
+      for (std::size_t line = 0; line < plane_bytes(K) + 64; line += 64)
+        __builtin_prefetch(at + kAhead + line);
+      unpack_codes(at, to.codes + unit * kVectors * kVector);
+    }
+  }
+
+  // One chunk for R rows of a group: sums[r] += scale of row r * (codes . codes, scaled).
+  template <int R>
+  static void add(const Unpacked& w, int units, const std::int8_t* codes, const float* scales,
+                  const float* code_sums, float* sums) {
+    typename V::Float found[R];
+    for (int r = 0; r < R; ++r) found[r] = V::zero();
+    constexpr int kSteps = kVectors / kGroups;
+    for (int group = 0; group < units * kGroups; ++group) {
+      typename V::Int dots[R];
+      for (int r = 0; r < R; ++r) dots[r] = V::no_dots();
+      const std::uint8_t* at = w.codes + group * kSteps * kVector;
+      for (int step = 0; step < kSteps; ++step) {
+        const auto vector = V::load(at + step * kVector);
+        for (int r = 0; r < R; ++r)
+          dots[r] = V::template dot<t.bits>(dots[r], vector, codes + (step * R + r) * 4);
+      }
+      codes += kSteps * R * 4;
+      const auto scale = V::load(w.scales[group]), minimum = V::load(w.minima[group]);
+      for (int r = 0; r < R; ++r) {
+        found[r] = V::fma(V::from_int(dots[r]), scale, found[r]);
+        found[r] = V::fnma(minimum, V::set(code_sums[group * R + r]), found[r]);
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      float* sum = sums + r * kLanes;
+      V::store(sum, V::fma(found[r], V::set(scales[r]), V::load(sum)));
+    }
+  }
+
+  template <int R>
+  static void multiply(const Matrix& matrix, const Rows& rows, int first, int last, int panel,
+                       const Output& out) {
+    thread_local Unpacked unpacked;
+    thread_local std::vector<float> memory;
+    const int count = (last - first) * R;
+    memory.assign(static_cast<std::size_t>(count) * kLanes + 16, 0.0F);
+    float* sums = reinterpret_cast<float*>(
+        (reinterpret_cast<std::uintptr_t>(memory.data()) + 63) / 64 * 64);
+    const float* all_sums = kGroups == 1 ? rows.sums.data() : rows.half_sums.data();
+    const int width = matrix.width, chunks = matrix.chunks();
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+      const int units = matrix.units_of(chunk);
+      unpack(matrix.chunk(panel, chunk), units, unpacked);
+      const int per_group = width / kUnit * kGroups;
+      for (int group = first; group < last; ++group) {
+        const auto row = static_cast<std::size_t>(group) * R;
+        add<R>(unpacked, units, rows.codes.data() + row * width + chunk * kChunk * R,
+               rows.scales.data() + row * chunks + chunk * R,
+               all_sums + row * per_group + chunk * kChunkUnits * kGroups * R,
+               sums + static_cast<std::size_t>(group - first) * R * kLanes);
+      }
+    }
+    put(matrix, sums, first * R, std::min(rows.count, last * R), panel, out);
+  }
+
+  static void put(const Matrix& matrix, float* sums, int first, int last, int panel,
+                  const Output& out) {
+    const int start = panel * kLanes, lanes = std::min(kLanes, matrix.outputs - start);
+    alignas(64) float bias[kLanes] = {};
+    if (out.bias != nullptr) std::memcpy(bias, out.bias + start, lanes * sizeof(float));
+    for (int row = first; row < last; ++row) {
+      float* at = sums + static_cast<std::size_t>(row - first) * kLanes;
+      V::store(at, V::add(V::load(at), V::load(bias)));
+      std::memcpy(out.values + row * out.stride + start, at, lanes * sizeof(float));
+    }
+  }
+};
+
+template <class V, Kind K>
+void multiply_kind(const Matrix& m, const Rows& rows, int first, int last, int panel,
+                   const Output& out) {
+  switch (rows.group) {
+    case 1: return Panel<V, K>::template multiply<1>(m, rows, first, last, panel, out);
+    case 2: return Panel<V, K>::template multiply<2>(m, rows, first, last, panel, out);
+    case 4: return Panel<V, K>::template multiply<4>(m, rows, first, last, panel, out);
+    default: return Panel<V, K>::template multiply<8>(m, rows, first, last, panel, out);
+  }
+}
+
+template <class V>
+void multiply_panel(const Matrix& m, const Rows& rows, int first, int last, int panel,
+                    const Output& out) {
+  switch (m.kind) {
+    case Kind::Q4_0: return multiply_kind<V, Kind::Q4_0>(m, rows, first, last, panel, out);
+    case Kind::Q4_1: return multiply_kind<V, Kind::Q4_1>(m, rows, first, last, panel, out);
+    case Kind::Q5_0: return multiply_kind<V, Kind::Q5_0>(m, rows, first, last, panel, out);
+    case Kind::Q5_1: return multiply_kind<V, Kind::Q5_1>(m, rows, first, last, panel, out);
+    case Kind::Q8_0: return multiply_kind<V, Kind::Q8_0>(m, rows, first, last, panel, out);
+    case Kind::Q4_K: return multiply_kind<V, Kind::Q4_K>(m, rows, first, last, panel, out);
+    case Kind::Q5_K: return multiply_kind<V, Kind::Q5_K>(m, rows, first, last, panel, out);
+    case Kind::Q6_K: return multiply_kind<V, Kind::Q6_K>(m, rows, first, last, panel, out);
+  }
+}
+
+// The sum of 16 lanes, always in the same order.
+template <class V>
+float total(typename V::Float lanes) {
+  alignas(64) float at[kLanes];
+  V::store(at, lanes);
+  for (int half = kLanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) at[i] += at[i + half];
+  return at[0];
+}
+
+template <class V>
+float largest(typename V::Float lanes) {
+  alignas(64) float at[kLanes];
+  V::store(at, lanes);
+  return *std::max_element(at, at + kLanes);
+}
+
+// e^x by splitting off a power of two and a polynomial; relative error below 2e-7.
+template <class V>
+typename V::Float exponential(typename V::Float x) {
+  x = V::min(V::max(x, V::set(-87.0F)), V::set(88.0F));
+  const auto power = V::round(V::mul(x, V::set(1.44269504F)));
+  auto rest = V::fnma(power, V::set(0.693359375F), x);
+  rest = V::fnma(power, V::set(-2.12194440e-4F), rest);
+  auto found = V::set(1.0F / 5040);
+  for (const float term : {1.0F / 720, 1.0F / 120, 1.0F / 24, 1.0F / 6, 0.5F, 1.0F, 1.0F})
+    found = V::fma(found, rest, V::set(term));
+  return V::mul(found, V::power_of_two(power));
+}
+
+// The numbers of one row, as the source says.
+template <class V>
+void produce(const Source& source, const float* from, int width, float* to) {
+  if (source.kind == Source::Kind::plain) {
+    std::memcpy(to, from, width * sizeof(float));
+  } else if (source.kind == Source::Kind::normed) {
+    auto squares = V::zero();
+    for (int i = 0; i < width; i += kLanes) {
+      const auto x = V::load(from + i);
+      squares = V::fma(x, x, squares);
+    }
+    const float mean = total<V>(squares) / static_cast<float>(width);
+    const auto factor = V::set(1.0F / std::sqrt(mean + source.epsilon));
+    for (int i = 0; i < width; i += kLanes)
+      V::store(to + i, V::mul(V::mul(V::load(from + i), factor), V::load(source.weight + i)));
+  } else {  // silu(gate) * up
+    for (int i = 0; i < width; i += kLanes) {
+      const auto gate = V::load(from + i);
+      const auto below = V::add(V::set(1.0F), exponential<V>(V::sub(V::zero(), gate)));
+      V::store(to + i, V::mul(V::div(gate, below), V::load(from + width + i)));
+    }
+  }
+}
+
+// Signed 8-bit codes of a row, a scale for each chunk: the largest magnitude over 127.
+template <class V>
+void quantise(const float* from, int row, Rows& rows) {
+  const int width = rows.width, r = row % rows.group;
+  const auto group = static_cast<std::size_t>(row / rows.group) * rows.group;
+  std::int8_t* codes = rows.codes.data() + group * width + 4 * r;
+  float* scales = rows.scales.data() + group * rows.chunks() + r;
+  float* sums = rows.sums.data() + group * (width / 32) + r;
+  float* half_sums = rows.half_sums.data() + group * (width / 16) + r;
+  for (int start = 0; start < width; start += kChunk) {
+    const int end = std::min(start + kChunk, width);
+    auto peaks = V::zero();
+    for (int i = start; i < end; i += kLanes) peaks = V::max(peaks, V::abs(V::load(from + i)));
+    const float peak = largest<V>(peaks);
+    scales[start / kChunk * rows.group] = peak / 127.0F;
+    const auto inverse = V::set(peak > 0 ? 127.0F / peak : 0.0F);
+    for (int i = start; i < end; i += kLanes) {
+      const auto rounded = V::round(V::mul(V::load(from + i), inverse));
+      alignas(16) std::int8_t bytes[kLanes];
+      V::store_bytes(bytes, rounded);
+      for (int quad = 0; quad < 4; ++quad)
+        std::memcpy(codes + (i / 4 + quad) * 4 * rows.group, bytes + 4 * quad, 4);
+      const float sum = total<V>(rounded);
+      half_sums[i / 16 * rows.group] = sum;
+      float& whole = sums[i / 32 * rows.group];
+      whole = i % 32 == 0 ? sum : whole + sum;
+    }
+  }
+}
+
+// Codes around 128 and one scale for the whole row: what 8-bit products of other libraries read.
+template <class V>
+void encode_row(const Source& source, int row, int width, std::uint8_t* codes, float* scale) {
+  thread_local std::vector<float> memory;
+  memory.resize(width);
+  produce<V>(source, source.values + row * source.stride, width, memory.data());
+  auto peaks = V::zero();
+  for (int i = 0; i < width; i += kLanes) peaks = V::max(peaks, V::abs(V::load(memory.data() + i)));
+  const float peak = largest<V>(peaks);
+  *scale = peak / 127.0F;
+  const auto inverse = V::set(peak > 0 ? 127.0F / peak : 0.0F);
+  for (int i = 0; i < width; i += kLanes) {
+    alignas(16) std::int8_t bytes[kLanes];
+    V::store_bytes(bytes, V::round(V::mul(V::load(memory.data() + i), inverse)));
+    for (int lane = 0; lane < kLanes; ++lane)
+      codes[i + lane] = static_cast<std::uint8_t>(bytes[lane]) ^ 0x80;
+  }
+}
+
+template <class V>
+void take_row(const Source& source, int row, Rows& rows) {
+  thread_local std::vector<float> memory;
+  memory.resize(rows.width);
+  produce<V>(source, source.values + row * source.stride, rows.width, memory.data());
+  quantise<V>(memory.data(), row, rows);
+}
+
+}  // namespace edvac
