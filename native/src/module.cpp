@@ -26,7 +26,8 @@ using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::c
 using Target = nb::ndarray<float, nb::ndim<2>, nb::device::cpu>;
 
 constexpr int kRowBlock = 128;  // rows whose codes stay in a cache while panels go by
-constexpr int kTaskPanels = 4;
+constexpr int kTaskPanels = 16;
+constexpr int kLeastTasks = 16;  // of a matrix
 constexpr int kMost = 1 << 24;
 
 const Level* level = nullptr;
@@ -122,14 +123,15 @@ struct Part {
   const Matrix* matrix;
   Output out;
 
-  int tasks() const { return (matrix->panels() + kTaskPanels - 1) / kTaskPanels; }
+  // Panels of a task: many, for a long read of memory, but so few that every thread has tasks.
+  int share() const { return std::clamp(matrix->panels() / kLeastTasks, 1, kTaskPanels); }
+  int tasks() const { return (matrix->panels() + share() - 1) / share(); }
 };
 
 void run(const Rows& rows, const std::vector<Part>& parts) {
   const Level& use = chosen();
   const int per_block = std::max(1, kRowBlock / rows.group);
   const int blocks = (rows.groups() + per_block - 1) / per_block;
-  // A task is several panels that lie one after the other, a long read of memory.
   std::size_t tasks = 0;
   for (const Part& part : parts) tasks += part.tasks();
   parallel(tasks * blocks, [&](std::size_t index) {
@@ -138,8 +140,8 @@ void run(const Rows& rows, const std::vector<Part>& parts) {
     const Part* part = parts.data();
     while (task >= part->tasks()) task -= (part++)->tasks();
     const int first = block * per_block, last = std::min(first + per_block, rows.groups());
-    const int end = std::min((task + 1) * kTaskPanels, part->matrix->panels());
-    for (int panel = task * kTaskPanels; panel < end; ++panel)
+    const int end = std::min((task + 1) * part->share(), part->matrix->panels());
+    for (int panel = task * part->share(); panel < end; ++panel)
       use.multiply(*part->matrix, rows, first, last, panel, part->out);
   });
 }

@@ -118,7 +118,13 @@ def _engine() -> Finding:
     if missing:
         fix = "pip install 'edvac[engine]', or use an endpoint: --model URL#MODEL."
         return Finding("engine", "note", f"not installed: {', '.join(missing)}", fix)
-    return Finding("engine", "ok", "torch and what it needs are installed")
+    from edvac.engine._native import kernels
+
+    native = kernels()
+    if native is None:
+        fix = "They are built from native/ (`make setup` with a C++ compiler)."
+        return Finding("engine", "note", "torch is installed, the compiled kernels are not", fix)
+    return Finding("engine", "ok", f"torch is installed; compiled kernels for {native.level()}")
 
 
 def _model() -> Finding:
