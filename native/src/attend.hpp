@@ -12,6 +12,8 @@ struct Span {
   std::int32_t slot, start, count, row;
 };
 
+inline constexpr int kTile = 32;  // keys that are scored at a time, and tokens of a block of memory
+
 struct Attend {
   int heads, kv_heads, width;      // width of a head
   const float* qkv;                // a row: queries, keys, values of all heads
@@ -19,8 +21,8 @@ struct Attend {
   const float *cosine, *sine;      // rows of width / 2
   const float *query_norm, *key_norm;  // of one head, or null
   float epsilon;
-  std::uint16_t *keys, *values;    // of this layer: [slots][kv_heads][capacity][width], float16
-  std::int64_t capacity;
+  std::uint16_t *keys, *values;    // of this layer, float16: see `at`
+  std::int64_t slot_stride, block_stride, head_stride;
   const Span* spans;
   int span_count;
   int split;                       // the first spans are shared out by segments of keys
@@ -28,12 +30,13 @@ struct Attend {
   std::int64_t out_stride;
 
   int group() const { return heads / kv_heads; }
+  // Tokens lie in blocks of a tile; those of one head in one block lie one after the other.
   std::int64_t at(int slot, int head, std::int64_t position) const {
-    return ((static_cast<std::int64_t>(slot) * kv_heads + head) * capacity + position) * width;
+    return slot * slot_stride + position / kTile * block_stride + head * head_stride +
+           position % kTile * width;
   }
 };
 
-inline constexpr int kTile = 32;         // keys that are scored at a time
 inline constexpr int kSegment = 1024;    // keys of a part of a split span
 inline constexpr int kBlockTokens = 16;  // tokens of a span that one task mixes
 

@@ -165,7 +165,8 @@ void multiply(const Rows& rows, const std::vector<const Matrix*>& matrices, cons
   run(rows, parts);
 }
 
-using Halves = nb::ndarray<std::int16_t, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+// [slots][blocks][heads][32 tokens][width], the last two without gaps
+using Halves = nb::ndarray<std::int16_t, nb::ndim<5>, nb::device::cpu>;
 using SpanTable = nb::ndarray<const std::int32_t, nb::shape<-1, 4>, nb::c_contig, nb::device::cpu>;
 
 // Every span lies inside the memory and the rows of the step.
@@ -173,7 +174,7 @@ void check_spans(const SpanTable& spans, std::size_t rows, const Halves& keys) {
   for (std::size_t i = 0; i < spans.shape(0); ++i) {
     const std::int64_t slot = spans(i, 0), start = spans(i, 1), count = spans(i, 2), row = spans(i, 3);
     need(0 <= slot && slot < static_cast<std::int64_t>(keys.shape(0)), "a span has no such slot");
-    need(0 <= start && 0 < count && start + count <= static_cast<std::int64_t>(keys.shape(2)),
+    need(0 <= start && 0 < count && start + count <= static_cast<std::int64_t>(keys.shape(1)) * kTile,
          "a span passes the end of its slot");
     need(0 <= row && row + count <= static_cast<std::int64_t>(rows), "a span has no such rows");
   }
@@ -236,11 +237,16 @@ void attend(const Floats& qkv, const Floats& cosine, const Floats& sine,
             const std::optional<Vector>& query_norm, const std::optional<Vector>& key_norm,
             float epsilon, const Halves& keys, const Halves& values, const SpanTable& spans,
             int split, int heads, const Target& out) {
-  const std::size_t rows = qkv.shape(0), kv_heads = keys.shape(1), width = keys.shape(3);
+  const std::size_t rows = qkv.shape(0), kv_heads = keys.shape(2), width = keys.shape(4);
   need(0 < heads && heads < kMost && heads % static_cast<int>(kv_heads) == 0,
        "the heads do not share the keys' heads evenly");
   need(width % kLanes == 0, "the width of a head is no multiple of 16");
-  for (int i = 0; i < 4; ++i) need(values.shape(i) == keys.shape(i), "keys and values differ");
+  for (int i = 0; i < 5; ++i)
+    need(values.shape(i) == keys.shape(i) && values.stride(i) == keys.stride(i),
+         "keys and values differ");
+  need(keys.shape(3) == kTile && keys.stride(3) == static_cast<std::int64_t>(width) &&
+           keys.stride(4) == 1,
+       "tokens of a block do not lie one after the other");
   need(qkv.stride(1) == 1 && qkv.shape(1) == (heads + 2 * kv_heads) * width, "rows of other width");
   for (const Floats* one : {&cosine, &sine})
     need(one->shape(0) == rows && one->shape(1) == width / 2 && one->stride(1) == 1 &&
@@ -255,7 +261,8 @@ void attend(const Floats& qkv, const Floats& cosine, const Floats& sine,
                  qkv.stride(0), cosine.data(), sine.data(),
                  query_norm ? query_norm->data() : nullptr, key_norm ? key_norm->data() : nullptr,
                  epsilon, reinterpret_cast<std::uint16_t*>(keys.data()),
-                 reinterpret_cast<std::uint16_t*>(values.data()), static_cast<std::int64_t>(keys.shape(2)),
+                 reinterpret_cast<std::uint16_t*>(values.data()), keys.stride(0), keys.stride(1),
+                 keys.stride(2),
                  reinterpret_cast<const Span*>(spans.data()), static_cast<int>(spans.shape(0)),
                  split, out.data(), out.stride(0)};
   nb::gil_scoped_release unlocked;

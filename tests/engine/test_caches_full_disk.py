@@ -16,8 +16,8 @@ from small_disk import PAGE, SmallDisk, mounted
 from edvac.core.seams import SystemClock
 from edvac.engine.digest import file_digest
 from edvac.engine.engine import Engine, EngineOptions
+from edvac.engine.kv.kept import KeptPrefixes
 from edvac.engine.loader import LoadOptions, cache_path, load
-from edvac.engine.prefixes import KeptPrefixes
 from edvac.engine.protocol import Done, Segment
 
 from .test_engine import LIMITS, ask, drain

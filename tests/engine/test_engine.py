@@ -16,8 +16,8 @@ from edvac.core.seams import SystemClock
 from edvac.engine.digest import file_digest
 from edvac.engine.engine import Engine, EngineOptions
 from edvac.engine.grammar import Grammars
+from edvac.engine.kv.kept import KeptPrefixes
 from edvac.engine.loader import LoadOptions, cache_path, load
-from edvac.engine.prefixes import KeptPrefixes
 from edvac.engine.protocol import Done, Failed, FromEngine, Generate, Segment, Text
 from edvac.engine.scheduler import Limits
 from edvac.engine.weights import open_weights

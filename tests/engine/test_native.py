@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edvac.engine import _native
-from edvac.engine.attention import Arena, KernelPlan, Norms, Rotation, Span, _rotate
+from edvac.engine.attention import KernelPlan, Norms, Rotation, Span, _rotate
 from edvac.engine.digest import file_digest
 from edvac.engine.gguf import BLOCK_TYPES
+from edvac.engine.kv.pages import PagedArena
 from edvac.engine.linear import BlockProduct, ByRole, Int8Product, Norm, Packed, Rows
 from edvac.engine.loader import LoadOptions, load
 from edvac.engine.quants import dequantise
@@ -240,9 +241,8 @@ def attended(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What the kernels mix, and what plain arithmetic on their own memory gives."""
     config = ModelConfig("qwen2", 1, heads * width, 64, heads, 2, width, 100, 4096, 1e4, 1e-6)
-    arena = Arena(config, 4, 2304, torch.float16)
+    arena = filled(config)
     generator = torch.Generator().manual_seed(1)
-    arena._all.copy_(torch.randn(arena._all.shape, generator=generator))
     count = sum(span.count for span in spans)
     qkv = torch.randn(count, (heads + 4) * width, generator=generator)
     angles = torch.randn(count, width // 2, generator=generator)
@@ -256,19 +256,36 @@ def attended(
     row = 0
     for span in spans:
         rows = slice(row, row + span.count)
-        new = arena.keys[0][span.slot, :, span.start : span.end].transpose(0, 1)
+        all_keys, all_values = in_row(arena, 0, span.slot), in_row(arena, 1, span.slot)
+        new = all_keys[:, span.start : span.end].transpose(0, 1)
         torch.testing.assert_close(new.float(), _rotate(key, rotation)[rows], atol=5e-3, rtol=2e-3)
-        new = arena.values[0][span.slot, :, span.start : span.end].transpose(0, 1)
+        new = all_values[:, span.start : span.end].transpose(0, 1)
         assert torch.equal(new, value[rows].half())
         for position in range(span.start, span.end):
-            keys = arena.keys[0][span.slot, :, : position + 1].float()
-            values = arena.values[0][span.slot, :, : position + 1].float()
+            keys = all_keys[:, : position + 1].float()
+            values = all_values[:, : position + 1].float()
             one = _rotate(query[row : row + 1], rotation_of(rotation, row))
             grouped = one.view(2, heads // 2, width)
             scores = torch.softmax(grouped @ keys.transpose(1, 2) * width**-0.5, dim=-1)
             wanted[row] = (scores @ values).view(heads, width)
             row += 1
     return found, wanted.view(count, -1)
+
+
+def filled(config: ModelConfig) -> PagedArena:
+    """Four rows full of noise."""
+    arena = PagedArena(config, 4, 2304, 300)
+    generator = torch.Generator().manual_seed(7)
+    arena._pooled.copy_(torch.randn(arena._pooled.shape, generator=generator))
+    for slot in range(4):
+        arena.touch(slot, 2304)
+    return arena
+
+
+def in_row(arena: PagedArena, which: int, slot: int) -> torch.Tensor:
+    """A row's keys (0) or values (1), (heads, tokens, width)."""
+    found = arena.bits(0)[which][slot].transpose(0, 1)
+    return found.reshape(found.shape[0], -1, found.shape[-1]).view(torch.float16)
 
 
 def rotation_of(rotation: Rotation, row: int) -> Rotation:
@@ -291,8 +308,7 @@ def test_attention_is_that_of_plain_arithmetic(level: str, heads: int, width: in
 def test_attention_of_a_row_does_not_depend_on_its_neighbours() -> None:
     native.use_level(BEST)
     config = ModelConfig("qwen2", 1, 768, 64, 6, 2, 128, 100, 4096, 1e4, 1e-6)
-    arena = Arena(config, 4, 2304, torch.float16)
-    arena._all.copy_(torch.randn(arena._all.shape))
+    arena = filled(config)
     count = sum(span.count for span in SPANS[:4])
     qkv, angles = torch.randn(count, 10 * 128), torch.randn(count, 64)
     rotation = (angles.cos(), angles.sin())
@@ -313,7 +329,7 @@ def test_attention_of_a_row_does_not_depend_on_its_neighbours() -> None:
 
 def test_spans_are_checked() -> None:
     config = ModelConfig("qwen2", 1, 64, 64, 4, 2, 16, 100, 4096, 1e4, 1e-6)
-    arena, turn = Arena(config, 2, 64, torch.float16), (torch.ones(2, 8), torch.zeros(2, 8))
+    arena, turn = PagedArena(config, 2, 64, 8), (torch.ones(2, 8), torch.zeros(2, 8))
     qkv = torch.randn(2, 128)
     for span in (Span(2, 0, 2), Span(-1, 0, 2), Span(0, 63, 2), Span(0, -1, 2), Span(0, 0, 3)):
         plan = KernelPlan(native, [Span(0, 0, 2)], config, 0)

@@ -7,7 +7,9 @@ handed to it.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,16 +25,21 @@ from edvac.engine._native import HEAD_STEP, kernels
 from edvac.engine.attention import CPU
 from edvac.engine.digest import file_digest
 from edvac.engine.engine import Engine, EngineOptions
+from edvac.engine.kv.kept import KeptPrefixes
+from edvac.engine.kv.pages import block_bytes, block_shape, can_map
+from edvac.engine.kv.spill import SpillFile
 from edvac.engine.loader import LoadOptions, load
-from edvac.engine.prefixes import KeptPrefixes
 from edvac.engine.protocol import VERSION, Ready, Setting
 from edvac.engine.scheduler import Limits
 from edvac.engine.tokenizer import TextCodec
 from edvac.engine.weights import ModelConfig, WeightSource
 
+_log = logging.getLogger("edvac.engine")
 _KV_SHARE: Final = 4  # KV memory is at most this fraction (1/n) of what the machine has
 _ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD = -8, -4, -1  # names of mallopt's knobs in malloc.h
 _KV_MOST: Final = 4 << 30
+_SPILL_MOST: Final = 4 << 30
+_SPILL_SHARE: Final = 4  # of what is free on the disk (1/n)
 _PARKED_SHARE: Final = 3  # and this fraction of it holds finished prefixes
 
 
@@ -69,11 +76,14 @@ def assemble(
     dtype = torch.float32 if reference else kv_type(device, native is not None)
     kv_bytes = wanted.kv_bytes or min(_KV_MOST, machine_bytes() // _KV_SHARE)
     rows_bytes = kv_bytes - kv_bytes // _PARKED_SHARE
+    if native is not None:  # running and finished sequences share one pool
+        rows_bytes = max(kv_bytes // 2, kv_bytes - wanted.slots * block_bytes(source.config))
     if device != CPU:
         rows_bytes = max(rows_bytes, torch.cuda.mem_get_info(device)[0] // 2)
     limits = _limits(wanted, source.config, rows_bytes, dtype)
     if device != CPU:
         limits = held_from_the_start(limits)
+    layout = "rows" if native is None else "blocks"
     engine = Engine(
         decoder,
         source.codec,
@@ -84,13 +94,26 @@ def assemble(
             kv_bytes // _PARKED_SHARE,
             device,
             native,
+            None if native is None else open_spill(wanted.cache, source.config),
             speculate=wanted.speculate,
         ),
         SystemClock(),
-        KeptPrefixes(wanted.cache, f"{digest} {wanted.setting} {dtype} {device.type}"),
+        KeptPrefixes(wanted.cache, f"{digest} {wanted.setting} {dtype} {device.type} {layout}"),
         save=save,
     )
     return engine, _ready(source, wanted, digest, limits.context)
+
+
+def open_spill(directory: Path, config: ModelConfig) -> SpillFile | None:
+    """Where keys and values go when memory for them is full; None where the disk has no room for
+    them, or its file system no files without a name."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        budget = min(_SPILL_MOST, shutil.disk_usage(directory).free // _SPILL_SHARE)
+        return SpillFile(directory, block_shape(config), budget)
+    except OSError as error:
+        _log.warning("no room for keys and values in %s (%s)", directory, error.strerror)
+        return None
 
 
 def _limits(wanted: Assembly, config: ModelConfig, kv_bytes: int, dtype: torch.dtype) -> Limits:
@@ -158,7 +181,8 @@ def fastest_device() -> torch.device:
 
 def attending_kernels(device: torch.device, config: ModelConfig) -> ModuleType | None:
     """The compiled kernels, where they can attend in this model."""
-    return kernels() if device == CPU and config.head_dim % HEAD_STEP == 0 else None
+    can = device == CPU and config.head_dim % HEAD_STEP == 0 and can_map()
+    return kernels() if can else None
 
 
 def kv_type(device: torch.device = CPU, kernels: bool = False) -> torch.dtype:

@@ -10,6 +10,7 @@ tokens, and no request.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Final, Protocol, TypeAlias
@@ -17,6 +18,7 @@ from typing import Final, Protocol, TypeAlias
 import torch
 import torch.nn.functional as F
 
+from edvac.engine.kv.pages import BLOCK, PagedArena
 from edvac.engine.linear import Norm
 from edvac.engine.weights import ModelConfig
 
@@ -61,6 +63,11 @@ class Arena:
         self._map: mmap.mmap | None = None
         self._stripe = config.kv_heads * capacity * config.head_dim * dtype.itemsize
         self._touched = [0] * slots  # tokens up to which a slot may hold memory
+        self._lent = [0] * slots  # tokens with which a row began
+        self._blocks: dict[int, torch.Tensor] = {}
+        self._named = 0
+        self.most_blocks = 0  # how many may be held, about
+        self.make_room: Callable[[], bool] = lambda: False  # gives up one of them
         self.token_bytes = items * dtype.itemsize // (slots * capacity)
         if device != CPU:
             self._all = torch.zeros(shape, dtype=dtype, device=device)
@@ -75,10 +82,6 @@ class Arena:
     def write(self, layer: int, plan: TensorPlan, key: torch.Tensor, value: torch.Tensor) -> None:
         self.keys[layer][plan.slots, :, plan.positions] = key.to(self.dtype)
         self.values[layer][plan.slots, :, plan.positions] = value.to(self.dtype)
-
-    def bits(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A layer's keys and values, (slots, heads, tokens, width), as the kernels take them."""
-        return self.keys[layer].view(torch.int16), self.values[layer].view(torch.int16)
 
     @property
     def touched(self) -> int:
@@ -117,9 +120,50 @@ class Arena:
         self._all[:, :, slot, :, start : start + block.shape[3]] = block
         self.touch(slot, start + block.shape[3])
 
+    def clear(self, slot: int) -> None:
+        """The row is empty from now on; its memory stays until `trim`."""
+        self._lent[slot] = 0
+
+    # --- blocks of finished rows, kept as copies -----------------------------------------------
+
+    def harvest(self, slot: int, index: int) -> int:
+        """The row's tokens of this block, held by the caller from now on."""
+        while len(self._blocks) >= self.most_blocks and self.make_room():
+            pass
+        end = min((index + 1) * BLOCK, self.capacity)
+        return self._hold(self.export(slot, index * BLOCK, end))
+
+    def make(self, contents: torch.Tensor) -> int | None:
+        """A block with these contents, or None where there is no room."""
+        while len(self._blocks) >= self.most_blocks and self.make_room():
+            pass
+        return self._hold(contents.clone()) if len(self._blocks) < self.most_blocks else None
+
+    def _hold(self, contents: torch.Tensor) -> int:
+        self._named += 1
+        self._blocks[self._named] = contents
+        return self._named
+
+    def contents(self, block: int) -> torch.Tensor:
+        return self._blocks[block]
+
+    def release(self, block: int) -> None:
+        del self._blocks[block]
+
+    def is_used(self, block: int) -> bool:
+        return False
+
+    def lend(self, slot: int, block: int, count: int) -> None:
+        """The row's next tokens are the first `count` of a block."""
+        self.load(slot, self._lent[slot], self._blocks[block][:, :, :, :count])
+        self._lent[slot] += count
+
     def copy(self, source: int, target: int, count: int) -> None:
         self._all[:, :, target, :, :count] = self._all[:, :, source, :, :count]
         self.touch(target, count)
+
+
+AnyArena: TypeAlias = "Arena | PagedArena"
 
 
 class AttentionPlan(Protocol):
@@ -134,7 +178,7 @@ class AttentionPlan(Protocol):
     positions: torch.Tensor
 
     def mix(
-        self, layer: int, arena: Arena, qkv: torch.Tensor, rotation: Rotation, norms: Norms
+        self, layer: int, arena: AnyArena, qkv: torch.Tensor, rotation: Rotation, norms: Norms
     ) -> torch.Tensor:
         """Store a layer's new keys and values, and give the values mixed, (rows, heads x width)."""
         ...
@@ -161,8 +205,9 @@ class KernelPlan:
         self._table = torch.tensor(table, dtype=torch.int32)
 
     def mix(
-        self, layer: int, arena: Arena, qkv: torch.Tensor, rotation: Rotation, norms: Norms
+        self, layer: int, arena: AnyArena, qkv: torch.Tensor, rotation: Rotation, norms: Norms
     ) -> torch.Tensor:
+        assert isinstance(arena, PagedArena)
         keys, values = arena.bits(layer)
         found = torch.empty(len(qkv), self._heads * keys.shape[-1])
         query, key = (None, None) if norms is None else (norms[0].weight, norms[1].weight)
@@ -201,9 +246,10 @@ class TensorPlan:
         self._groups = [_Group(part, arena.dtype, device) for part in parts]
 
     def mix(
-        self, layer: int, arena: Arena, qkv: torch.Tensor, rotation: Rotation, norms: Norms
+        self, layer: int, arena: AnyArena, qkv: torch.Tensor, rotation: Rotation, norms: Norms
     ) -> torch.Tensor:
         """Store a layer's new keys and values, and give the values mixed, (rows, heads x width)."""
+        assert isinstance(arena, Arena)
         heads, kv_heads, width = self._config.heads, self._config.kv_heads, self._config.head_dim
         all_heads = qkv.view(self._rows, heads + 2 * kv_heads, width)
         query, key, value = all_heads.split([heads, kv_heads, kv_heads], dim=1)

@@ -18,16 +18,27 @@ import torch
 from edvac.core.errors import ConfigError, EdvacError, InternalError
 from edvac.core.seams import Clock
 from edvac.engine.answer import Answer
-from edvac.engine.attention import CPU, Arena, AttentionPlan, KernelPlan, Span, TensorPlan
+from edvac.engine.attention import (
+    CPU,
+    AnyArena,
+    Arena,
+    AttentionPlan,
+    KernelPlan,
+    Span,
+    TensorPlan,
+)
 from edvac.engine.grammar import Grammars, Matcher
+from edvac.engine.kv.kept import KeptPrefixes
+from edvac.engine.kv.pages import BLOCK, PagedArena
+from edvac.engine.kv.spill import SpillFile
+from edvac.engine.kv.tree import PrefixTree
 from edvac.engine.model import Decoder
-from edvac.engine.prefixes import KeptPrefixes, ParkedPrefixes
 from edvac.engine.protocol import FinishReason, FromEngine, Generate, Progress, StatsReply, failure
 from edvac.engine.sampler import Sampling, choose
 from edvac.engine.scheduler import Chunk, Job, Limits, Scheduler, StepPlan, common_prefix
 from edvac.engine.speculation import MOST, Experience, Memory, worthwhile
 from edvac.engine.tokenizer import TextCodec
-from edvac.engine.weights import in_background
+from edvac.engine.weights import ModelConfig, in_background
 
 _MAX_STOPS: Final = 16
 
@@ -56,6 +67,7 @@ class EngineOptions:
     parked_bytes: int = 512 << 20
     device: torch.device = CPU
     native: ModuleType | None = None
+    spill: SpillFile | None = None
     jump_ahead: bool = True
     speculate: bool = True
 
@@ -77,15 +89,16 @@ class Engine:
         limits = self.options.limits
         config = self.decoder.config
         options = self.options
-        self._arena = Arena(config, limits.slots, limits.context, options.kv_dtype, options.device)
-        self._parked = ParkedPrefixes(self.options.parked_bytes)
-        self._scheduler = Scheduler(limits, self.clock, self._parked)
+        self._arena = _arena(config, options)
+        self._prefixes = PrefixTree(self._arena, BLOCK, options.spill)
+        self._arena.make_room = self._prefixes.evict
+        self._scheduler = Scheduler(limits, self.clock, self._prefixes)
         # Half a second for a large vocabulary, which the first answer under a grammar waits for.
         self._grammars = in_background(lambda: Grammars(self.codec, config.vocabulary))
         self._experience = Experience()
 
-    _arena: Arena = field(init=False)
-    _parked: ParkedPrefixes = field(init=False)
+    _arena: AnyArena = field(init=False)
+    _prefixes: PrefixTree = field(init=False)
     _scheduler: Scheduler = field(init=False)
     _grammars: Future[Grammars] = field(init=False)
     _experience: Experience = field(init=False)
@@ -157,9 +170,9 @@ class Engine:
             running=len(running),
             waiting=len(self._scheduler.waiting),
             kv_tokens=tokens,
-            kv_bytes=tokens * self._arena.token_bytes + self._parked.size,
+            kv_bytes=(tokens + self._prefixes.resident * BLOCK) * self._arena.token_bytes,
             kv_capacity_bytes=self.options.limits.kv_tokens * self._arena.token_bytes,
-            parked_prefixes=len(self._parked),
+            parked_prefixes=len(self._prefixes),
             steps=counters.steps,
             prefill_tokens=counters.prefill_tokens,
             cached_tokens=counters.cached_tokens,
@@ -193,29 +206,32 @@ class Engine:
         return None
 
     def _restore(self, reader_class: str, tokens: list[int], keeps: list[int]) -> None:
-        """Bring the longest kept prefix back from disk, if it is longer than what memory has."""
+        """Bring back what was spilled of the prompt, or the longest prefix that is kept on disk."""
+        self._prefixes.recall(reader_class, tokens)
         if self.kept is None:
             return
-        known = self._parked.match(reader_class, tokens)
+        known = self._prefixes.match(reader_class, tokens)
         for keep in sorted(keeps, reverse=True):
             if keep <= known:
                 return
             block = self.kept.load_prefix(reader_class, tokens[:keep])
             if block is not None and block.dtype == self._arena.dtype:
-                self._parked.park(reader_class, tokens[:keep], block)
+                self._prefixes.put(reader_class, tokens[:keep], block)
                 return
 
     def _admit(self, plan: StepPlan) -> None:
-        for admission in plan.admissions:
-            job = admission.job
-            if not admission.cached:
-                continue
-            if admission.source_slot >= 0:
-                self._arena.copy(admission.source_slot, job.slot, admission.cached)
-            else:
-                block = self._parked.get(job.reader_class, job.tokens, admission.cached)
-                self._arena.load(job.slot, 0, block)
-            self.counters.cached_tokens += admission.cached
+        """Let new rows begin with what is known of their prompts."""
+        jobs = [one.job for one in plan.admissions if one.cached and one.source_slot < 0]
+        with self._prefixes.pinned([(job.reader_class, job.tokens) for job in jobs]):
+            for admission in plan.admissions:
+                job = admission.job
+                if not admission.cached:
+                    continue
+                if admission.source_slot >= 0:
+                    self._arena.copy(admission.source_slot, job.slot, admission.cached)
+                else:
+                    self._prefixes.lend(job.reader_class, job.tokens, admission.cached, job.slot)
+                self.counters.cached_tokens += admission.cached
 
     def _forward(self, plan: StepPlan) -> torch.Tensor:
         tokens: list[int] = []
@@ -238,6 +254,7 @@ class Engine:
         config, options = self.decoder.config, self.options
         if options.native is not None:
             return KernelPlan(options.native, spans, config, answering)
+        assert isinstance(self._arena, Arena)
         return TensorPlan(spans, self._arena, config, options.exact, answering)
 
     def _speculate(self) -> None:
@@ -350,6 +367,8 @@ class Engine:
         return [failure(answer.request.id, error)]
 
     def _forget(self, answer: Answer) -> None:
+        if answer.job.slot >= 0:
+            self._arena.clear(answer.job.slot)
         self._scheduler.finish(answer.job)
         self._arena.trim(self._scheduler.free, self.options.limits.kv_tokens)
         del self._answers[answer.request.id]
@@ -360,11 +379,11 @@ class Engine:
         if job.slot < 0 or job.computed == 0:
             return
         with torch.inference_mode():
-            block = self._arena.export(job.slot, 0, job.computed)
-        self._parked.park(job.reader_class, job.tokens[: job.computed], block)
-        for keep in answer.keeps:
-            if self.kept is not None and job.computed >= keep:
-                self.save(partial(_save, self.kept, job, block[:, :, :, :keep]))
+            self._prefixes.insert(job.reader_class, job.tokens[: job.computed], job.slot)
+            for keep in answer.keeps:
+                if self.kept is not None and job.computed >= keep:
+                    block = self._arena.export(job.slot, 0, keep)
+                    self.save(partial(_save, self.kept, job, block))
 
     def _count(self, plan: StepPlan, seconds: float) -> None:
         prefill = sum(_prefill_rows(chunk) for chunk in plan.chunks)
@@ -372,6 +391,17 @@ class Engine:
         self.counters.busy_seconds += seconds
         self.counters.prefill_tokens += prefill
         self.counters.decode_tokens += sum(chunk.count for chunk in plan.chunks) - prefill
+
+
+def _arena(config: ModelConfig, options: EngineOptions) -> AnyArena:
+    limits = options.limits
+    if options.native is not None:
+        # A row's last block is not full, and a shared one may have to be copied.
+        blocks = -(-limits.kv_tokens // BLOCK) + limits.slots
+        return PagedArena(config, limits.slots, limits.context, blocks)
+    arena = Arena(config, limits.slots, limits.context, options.kv_dtype, options.device)
+    arena.most_blocks = options.parked_bytes // (arena.token_bytes * BLOCK)
+    return arena
 
 
 def _save(kept: KeptPrefixes, job: Job, block: torch.Tensor) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from edvac.engine.attention import CPU, Arena, AttentionPlan, Norms, Rotation
+from edvac.engine.attention import CPU, AnyArena, AttentionPlan, Norms, Rotation
 from edvac.engine.linear import Norm, Product, Rows
 from edvac.engine.weights import ModelConfig
 
@@ -46,7 +46,7 @@ class Decoder:
     frequencies: torch.Tensor
 
     def forward(
-        self, tokens: list[int], plan: AttentionPlan, arena: Arena, sampled: list[int]
+        self, tokens: list[int], plan: AttentionPlan, arena: AnyArena, sampled: list[int]
     ) -> torch.Tensor:
         """Logits of the rows listed in `sampled`, in main memory; keys and values of all rows go
         into the arena."""
