@@ -21,7 +21,7 @@ import numpy as np, edvac_native as native
 block = np.concatenate([np.float16([1]).view(np.uint8), np.full(32, 2, np.uint8)])
 matrix = native.pack("Q8_0", np.tile(block, 16 * 2), 16, 64, [])
 out = np.zeros((1, 16), np.float32)
-native.multiply(native.plain(np.ones((1, 64), np.float32)), [matrix], out, None)
+native.multiply(native.rows(np.ones((1, 64), np.float32), None, 0, False), [matrix], out, None)
 assert (abs(out - 128) < 0.001).all(), out
 print("a product with", native.level())
 """

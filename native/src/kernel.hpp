@@ -103,8 +103,9 @@ struct Panel {
     }
   }
 
-  // One chunk for R rows of a group: sums[r] += scale of row r * (codes . codes, scaled).
-  template <int R>
+  // One chunk for the first R rows of a group of G: sums[r] += scale of row r * (codes . codes,
+  // scaled).
+  template <int G, int R>
   static void add(const Unpacked& w, int units, const std::int8_t* codes, const float* scales,
                   const float* code_sums, float* sums) {
     typename V::Float found[R];
@@ -117,13 +118,13 @@ struct Panel {
       for (int step = 0; step < kSteps; ++step) {
         const auto vector = V::load(at + step * kVector);
         for (int r = 0; r < R; ++r)
-          dots[r] = V::template dot<t.bits>(dots[r], vector, codes + (step * R + r) * 4);
+          dots[r] = V::template dot<t.bits>(dots[r], vector, codes + (step * G + r) * 4);
       }
-      codes += kSteps * R * 4;
+      codes += kSteps * G * 4;
       const auto scale = V::load(w.scales[group]), minimum = V::load(w.minima[group]);
       for (int r = 0; r < R; ++r) {
         found[r] = V::fma(V::from_int(dots[r]), scale, found[r]);
-        found[r] = V::fnma(minimum, V::set(code_sums[group * R + r]), found[r]);
+        found[r] = V::fnma(minimum, V::set(code_sums[group * G + r]), found[r]);
       }
     }
     for (int r = 0; r < R; ++r) {
@@ -132,30 +133,42 @@ struct Panel {
     }
   }
 
-  template <int R>
+  // The rows of one group that there are; an odd number of them counts as one more.
+  template <int G, class... Arguments>
+  static void add_some(int there, const Unpacked& w, Arguments... arguments) {
+    if constexpr (G == 8) {
+      if (there <= 2) return add<8, 2>(w, arguments...);
+      if (there <= 4) return add<8, 4>(w, arguments...);
+      if (there <= 6) return add<8, 6>(w, arguments...);
+    }
+    add<G, G>(w, arguments...);
+  }
+
+  template <int G>
   static void multiply(const Matrix& matrix, const Rows& rows, int first, int last, int panel,
                        const Output& out) {
     thread_local Unpacked unpacked;
     thread_local std::vector<float> memory;
-    const int count = (last - first) * R;
+    const int count = (last - first) * G;
     memory.assign(static_cast<std::size_t>(count) * kLanes + 16, 0.0F);
     float* sums = reinterpret_cast<float*>(
         (reinterpret_cast<std::uintptr_t>(memory.data()) + 63) / 64 * 64);
     const float* all_sums = kGroups == 1 ? rows.sums.data() : rows.half_sums.data();
     const int width = matrix.width, chunks = matrix.chunks();
+    const int per_group = width / kUnit * kGroups;
     for (int chunk = 0; chunk < chunks; ++chunk) {
       const int units = matrix.units_of(chunk);
       unpack(matrix.chunk(panel, chunk), units, unpacked);
-      const int per_group = width / kUnit * kGroups;
       for (int group = first; group < last; ++group) {
-        const auto row = static_cast<std::size_t>(group) * R;
-        add<R>(unpacked, units, rows.codes.data() + row * width + chunk * kChunk * R,
-               rows.scales.data() + row * chunks + chunk * R,
-               all_sums + row * per_group + chunk * kChunkUnits * kGroups * R,
-               sums + static_cast<std::size_t>(group - first) * R * kLanes);
+        const auto row = static_cast<std::size_t>(group) * G;
+        add_some<G>(rows.count - group * G, unpacked, units,
+                    rows.codes.data() + row * width + chunk * kChunk * G,
+                    rows.scales.data() + row * chunks + chunk * G,
+                    all_sums + row * per_group + chunk * kChunkUnits * kGroups * G,
+                    sums + static_cast<std::size_t>(group - first) * G * kLanes);
       }
     }
-    put(matrix, sums, first * R, std::min(rows.count, last * R), panel, out);
+    put(matrix, sums, first * G, std::min(rows.count, last * G), panel, out);
   }
 
   static void put(const Matrix& matrix, float* sums, int first, int last, int panel,

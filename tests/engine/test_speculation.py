@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edvac.engine.engine import Engine
 from edvac.engine.protocol import Done, FromEngine, Generate, Segment, Text
-from edvac.engine.speculation import Experience, Memory, cost, worthwhile
+from edvac.engine.speculation import KERNELS, TENSORS, Costs, Experience, Memory, worthwhile
 
 from .test_engine import LIMITS, PROMPTS, SCHEMA_TEXT, Make, ask, drain, make
 
@@ -143,12 +143,13 @@ def test_a_grammar_cuts_guesses() -> None:
     assert guess.agreed == 3
 
 
-def test_rows_are_spent_where_they_pay() -> None:
-    assert all(cost(rows) <= cost(rows + 1) for rows in range(1, 64))
-    assert cost(16) < 16 * cost(1), "rows of one step share the weights that it reads"
-    assert worthwhile(15, 0.95, 1, 1.0) > worthwhile(15, 0.7, 1, 1.0) > 0
-    assert worthwhile(15, 0.1, 1, 1.0) == 0
-    assert worthwhile(15, 0.5, 16, 16.0) == 0
+@pytest.mark.parametrize("costs", [TENSORS, KERNELS], ids=["tensors", "kernels"])
+def test_rows_are_spent_where_they_pay(costs: Costs) -> None:
+    assert all(costs.of(rows) <= costs.of(rows + 1) for rows in range(1, 64))
+    assert costs.of(16) < 16 * costs.of(1), "rows of one step share the weights that it reads"
+    assert worthwhile(15, 0.95, 1, 1.0, costs) > worthwhile(15, 0.7, 1, 1.0, costs) > 0
+    assert worthwhile(15, 0.1, 1, 1.0, costs) == 0
+    assert worthwhile(15, 0.5, 16, 16.0, costs) == 0
 
 
 def test_experience_follows_what_happened() -> None:

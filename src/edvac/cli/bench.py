@@ -97,6 +97,35 @@ def bench_beside(peers: str, output: Path | None, as_json: bool) -> None:
     _publish(document, output, as_json=as_json)
 
 
+@bench.command("engine")
+@click.option("--peers", metavar="PYTHON", help=PEERS)
+@click.option("--model", "models", multiple=True, help="A model's name or .gguf file.")
+@click.option("--threads", default=0, help="0: all cores.  [default: 0]")
+@click.option("--quick", is_flag=True, help="About a minute: small questions, without peers.")
+@click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
+@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+def bench_engine(**flags: Any) -> None:
+    """The engine beside llama.cpp's server: reading, writing, many at once, taking turns."""
+    import os
+
+    from edvac.bench import engine, report, roof
+    from edvac.machine import Settings
+    from edvac.machine.processors import model_path
+
+    quick, models = flags["quick"], flags["models"] or (Settings().model,)
+    peers = None if quick else flags["peers"]
+    threads = flags["threads"] or len(os.sched_getaffinity(0))
+    said = "".join(f" --model {name}" for name in flags["models"]) + f" --threads {threads}"
+    said += " --peers PYTHON" * bool(peers) + " --quick" * quick
+    document = report.start("engine", f"edvac bench engine{said}")
+    sizes = engine.QUICK if quick else engine.Sizes()
+    for name in models:
+        wanted = engine.Wanted(model_path(name), peers, threads, sizes)
+        asyncio.run(engine.measure(document, wanted, ui.err))
+        roof.add(document, wanted.model, wanted.name, threads)
+    _publish(document, flags["output"], as_json=flags["as_json"])
+
+
 @bench.command("jobs")
 @click.option("--quick", is_flag=True, help="Under a minute: small inputs.")
 @click.option("--only", multiple=True, metavar="NAME", help="One job (its name begins so).")

@@ -36,7 +36,7 @@ from edvac.engine.model import Decoder
 from edvac.engine.protocol import FinishReason, FromEngine, Generate, Progress, StatsReply, failure
 from edvac.engine.sampler import Sampling, choose
 from edvac.engine.scheduler import Chunk, Job, Limits, Scheduler, StepPlan, common_prefix
-from edvac.engine.speculation import MOST, Experience, Memory, worthwhile
+from edvac.engine.speculation import KERNELS, MOST, TENSORS, Experience, Memory, worthwhile
 from edvac.engine.tokenizer import TextCodec
 from edvac.engine.weights import ModelConfig, in_background
 
@@ -262,16 +262,17 @@ class Engine:
         running = self._scheduler.running
         rows, gained = sum(job.pending for job in running), float(len(running))
         prefilling = any(job.prefilling for job in running)
+        costs = TENSORS if self.options.native is None else KERNELS
         for job in running:
             job.draft = []
             answer = self._answers[job.id]
-            if prefilling or worthwhile(MOST, 1.0, rows, gained) == 0:
+            if prefilling or worthwhile(MOST, 1.0, rows, gained, costs) == 0:
                 continue
             guess = answer.guess(MOST, self.codec.specials.ends)
             if guess is None:
                 continue
             chance = answer.memory.experience.chance(guess.agreed)
-            count = worthwhile(len(guess.tokens), chance, rows, gained)
+            count = worthwhile(len(guess.tokens), chance, rows, gained, costs)
             job.draft, answer.agreed = guess.tokens[:count], guess.agreed
             rows += count
             gained += sum(chance**power for power in range(1, count + 1))

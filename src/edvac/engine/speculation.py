@@ -18,11 +18,6 @@ _CONTEXT: Final = 16  # tokens before a place that are compared
 _TRIED: Final = 4  # places whose continuation the grammar is asked about
 _SIZES: Final = (3, 2)  # lengths of the runs that are looked up
 
-# Time of a step by rows of answers, one row being 1. Measured with Qwen2.5-Coder-1.5B on two
-# cores; only the ratios matter, and they are alike for models of that size and more.
-_ROWS: Final = (1, 2, 3, 5, 8, 16, 32)
-_COSTS: Final = (1.0, 1.1, 1.2, 1.3, 1.55, 1.95, 3.0)
-
 # How likely one more drafted token holds, by how many tokens before the draft agreed.
 _AGREED: Final = (2, 3, 5, 8, 12)
 _PRIOR: Final = (0.4, 0.5, 0.65, 0.75, 0.85)
@@ -30,15 +25,29 @@ _MARGIN: Final = 1.05  # a draft must promise this much, or its rows only make h
 _OWN_RATE, _SHARED_RATE = 0.08, 0.02  # how fast an answer's and the engine's experience move
 
 
-def cost(rows: int) -> float:
-    """Relative time of a step with so many rows."""
-    at = bisect_left(_ROWS, rows)
-    if at == 0:
-        return _COSTS[0]
-    at = min(at, len(_ROWS) - 1)
-    low, high = _ROWS[at - 1], _ROWS[at]
-    share = (rows - low) / (high - low)
-    return _COSTS[at - 1] + share * (_COSTS[at] - _COSTS[at - 1])
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Time of a step by rows of answers, one row being 1; linear between the numbers that were
+    measured, and beyond. Only the ratios matter, and they are alike for models of 0.5B and more."""
+
+    rows: tuple[int, ...]
+    times: tuple[float, ...]
+
+    def of(self, rows: int) -> float:
+        at = bisect_left(self.rows, rows)
+        if at == 0:
+            return self.times[0]
+        at = min(at, len(self.rows) - 1)
+        low, high = self.rows[at - 1], self.rows[at]
+        share = (rows - low) / (high - low)
+        return self.times[at - 1] + share * (self.times[at] - self.times[at - 1])
+
+
+# Measured with Qwen2.5-Coder-1.5B on two cores (docs/benchmarks/linear.md).
+TENSORS: Final = Costs((1, 2, 3, 5, 8, 16, 32), (1.0, 1.1, 1.2, 1.3, 1.55, 1.95, 3.0))
+KERNELS: Final = Costs(
+    (1, 2, 4, 6, 8, 12, 16, 24, 32), (1.0, 1.06, 1.17, 1.34, 1.55, 1.93, 2.4, 3.3, 4.2)
+)
 
 
 class Checker(Protocol):
@@ -131,14 +140,14 @@ def _agreement(tokens: list[int], end: int, known: int) -> int:
     return known
 
 
-def worthwhile(guess: int, chance: float, rows: int, gained: float) -> int:
+def worthwhile(guess: int, chance: float, rows: int, gained: float, costs: Costs) -> int:
     """How many of `guess` tokens to check, in a step of `rows` rows that yields `gained` tokens."""
-    best, best_rate = 0, _MARGIN * gained / cost(rows)
+    best, best_rate = 0, _MARGIN * gained / costs.of(rows)
     expected, run = gained, 1.0
     for count in range(1, guess + 1):
         run *= chance
         expected += run
-        rate = expected / cost(rows + count)
+        rate = expected / costs.of(rows + count)
         if rate > best_rate:
             best, best_rate = count, rate
     return best

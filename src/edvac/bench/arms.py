@@ -1,0 +1,167 @@
+"""What the engine benchmark asks: edvac's engine, and servers of others, by the same questions.
+
+An arm completes raw text, greedily, and says when its first and last token came. Servers are
+started for the benchmark, spoken to over loopback, and ended with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx2
+
+from edvac.bench.control import PEERS
+from edvac.core.errors import UsageError
+from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
+from edvac.engine.protocol import Generate, Segment
+
+_PATIENCE: float = 1200.0
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """One completion: seconds until its first and its last token, and what it counted."""
+
+    first: float
+    whole: float
+    prompt: int
+    cached: int
+    tokens: int
+    text: str = ""
+
+    @property
+    def decoding(self) -> float:
+        """Tokens a second after the first."""
+        return (self.tokens - 1) / max(self.whole - self.first, 1e-9)
+
+
+class Arm(Protocol):
+    name: str
+
+    async def complete(self, prompt: str, tokens: int, program: str = "") -> Took: ...
+
+
+class EngineArm:
+    """edvac's engine, as its own clients reach it."""
+
+    def __init__(self, name: str, client: EngineClient) -> None:
+        self.name, self._client = name, client
+        self._names = itertools.count(1)
+
+    async def complete(self, prompt: str, tokens: int, program: str = "") -> Took:
+        start = time.perf_counter()
+        first: list[float] = []
+        request = Generate(
+            id=str(next(self._names)),
+            segments=[Segment(prompt)],
+            program=program,
+            max_tokens=tokens,
+            stream=True,
+        )
+        done = await self._client.generate(
+            request, lambda _text, _count: first.append(time.perf_counter() - start)
+        )
+        whole = time.perf_counter() - start
+        return Took(
+            first[0] if first else whole,
+            whole,
+            done.prompt_tokens,
+            done.cached_tokens,
+            done.completion_tokens,
+            done.text,
+        )
+
+
+class ServerArm:
+    """An OpenAI-compatible server that completes raw text."""
+
+    def __init__(self, name: str, address: str, client: httpx2.AsyncClient) -> None:
+        self.name, self._address, self._client = name, address, client
+
+    async def complete(self, prompt: str, tokens: int, program: str = "") -> Took:
+        del program  # it knows of none
+        start = time.perf_counter()
+        body = {"prompt": prompt, "n_predict": tokens, "temperature": 0.0, "stream": True,
+                "cache_prompt": True, "ignore_eos": False}  # fmt: skip
+        first, last = 0.0, dict[str, Any]()
+        pieces: list[str] = []
+        url = f"{self._address}/completion"
+        async with self._client.stream("POST", url, json=body, timeout=_PATIENCE) as reply:
+            reply.raise_for_status()
+            async for line in reply.aiter_lines():
+                if not line.startswith("data: {"):
+                    continue
+                last = json.loads(line.removeprefix("data: "))
+                if last.get("content") and not pieces:
+                    first = time.perf_counter() - start
+                pieces.append(last.get("content", ""))
+        whole = time.perf_counter() - start
+        timings = last.get("timings", {})
+        return Took(
+            first or whole,
+            whole,
+            int(timings.get("prompt_n", 0)) + int(timings.get("cache_n", 0)),
+            int(timings.get("cache_n", 0)),
+            int(timings.get("predicted_n", 0)),
+            "".join(pieces),
+        )
+
+
+@asynccontextmanager
+async def engine_arm(
+    name: str, model: Path, threads: int, extra: tuple[str, ...] = ()
+) -> AsyncIterator[Arm]:
+    """A fresh engine of its own, ended afterwards."""
+    with tempfile.TemporaryDirectory(prefix="edvac-bench-") as root:
+        spec = EngineSpec(model, threads=threads, kv_mb=1024, runtime=Path(root), extra=extra)
+        client = await connect_or_start(replace(spec, idle_seconds=1.0))
+        try:
+            yield EngineArm(name, client)
+        finally:
+            await client.shutdown()
+            await client.close()
+
+
+@asynccontextmanager
+async def llamacpp_arm(
+    name: str, python: str, model: Path, threads: int, slots: int
+) -> AsyncIterator[Arm]:
+    """llama.cpp's server from the peers' environment, fresh."""
+    process = await asyncio.create_subprocess_exec(
+        *(python, str(PEERS / "llamacpp_server.py"), str(model), str(threads), str(slots)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        address = await _address(process.stdout)
+        if not address:
+            fix = f"Is xllamacpp in the environment of {python}?"
+            raise UsageError("bench_peer", "llama.cpp's server did not start", "", fix)
+        async with httpx2.AsyncClient(timeout=_PATIENCE) as client:
+            yield ServerArm(name, address, client)
+    finally:
+        process.stdin.close()
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def _address(lines: asyncio.StreamReader) -> str:
+    async for line in lines:
+        if line.startswith(b"http"):
+            return line.decode().strip()
+    return ""

@@ -1,0 +1,200 @@
+"""The engine beside llama.cpp's server: reading, writing, sharing, by the same questions.
+
+Each arm gets a process of its own, alone on the machine, and the questions in one order. What a
+machine could do at most is measured too, so that each figure of ours has its distance from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edvac.bench.arms import Arm, Took, engine_arm, llamacpp_arm
+from edvac.bench.report import Document, Figure
+
+TURNS, PROGRAMS = 3, 4
+STREAMS = 8
+_WORDS = (
+    *("river", "stone", "lamp", "paper", "window", "garden", "bridge", "clock", "market"),
+    *("winter", "harbour", "silver", "letter", "forest", "engine", "copper", "mirror", "valley"),
+    *("candle", "summer", "ladder", "orange", "basket", "thunder", "village", "pocket"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is asked."""
+
+    prompts: tuple[int, ...] = (512, 4096)
+    repeats: int = 3
+    answer: int = 64
+    context: int = 4096
+    documents: int = 200
+
+
+QUICK = Sizes(prompts=(512,), repeats=1, answer=24, context=512, documents=12)
+
+
+@dataclass(slots=True)
+class Went:
+    """What one arm did, by figure: the median, in the figure's unit."""
+
+    name: str
+    values: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def words(count: int, seed: int) -> str:
+    """About `count` tokens of text that no other seed begins with."""
+    at, found = seed * 7 + 1, [f"Note {seed}:"]
+    for _ in range(count - 4):
+        at = (at * 1103515245 + 12345) % (1 << 31)
+        found.append(_WORDS[(at >> 8) % len(_WORDS)])
+    return " ".join(found)
+
+
+async def ask(arm: Arm, sizes: Sizes) -> Went:
+    """Every question to one arm."""
+    went = Went(arm.name)
+    await arm.complete(words(40, 1), 4)  # whatever is done only once
+    for size in sizes.prompts:
+        took = [await arm.complete(words(size, 10 * size + n), 1) for n in range(sizes.repeats)]
+        went.values[f"read {size}"] = statistics.median(one.prompt / one.whole for one in took)
+    await _writing(arm, sizes, went)
+    await _together(arm, sizes, went)
+    await _turns(arm, sizes, went)
+    await _documents(arm, sizes, went)
+    return went
+
+
+async def _writing(arm: Arm, sizes: Sizes, went: Went) -> None:
+    story = "Write a long story about a lighthouse keeper who finds a letter. Once upon a time"
+    took = [await arm.complete(f"{n}. {story}", sizes.answer) for n in range(sizes.repeats)]
+    went.values["write, one"] = statistics.median(one.decoding for one in took)
+    took = []
+    for n in range(sizes.repeats):
+        rows = [f'  {{"id": {n}{at}, "city": "{_WORDS[(at + n) % 26]}", "open": true}},'
+                for at in range(8)]  # fmt: skip
+        text = "\n".join(rows)
+        asked = f"A list:\n{text}\n\nThe same list with false instead of true:\n{rows[0][:12]}"
+        took.append(await arm.complete(asked, sizes.answer))
+    went.values["write, an edit"] = statistics.median(one.decoding for one in took)
+
+
+async def _together(arm: Arm, sizes: Sizes, went: Went) -> None:
+    """Several answers at a time; what counts is the time from the first token on."""
+    rates = []
+    for repeat in range(sizes.repeats):
+        asked = [
+            arm.complete(f"{words(30, 1000 * repeat + n)}\nA story about it:", sizes.answer)
+            for n in range(STREAMS)
+        ]
+        start = time.perf_counter()
+        took: list[Took] = await asyncio.gather(*asked)
+        seconds = time.perf_counter() - start
+        rates.append(sum(one.tokens for one in took) / (seconds - min(one.first for one in took)))
+    went.values[f"write, {STREAMS} at once"] = statistics.median(rates)
+
+
+async def _turns(arm: Arm, sizes: Sizes, went: Went) -> None:
+    """Programs that take turns, each with a long past of its own."""
+    pasts = [words(sizes.context - 300, 5000 + number) for number in range(PROGRAMS)]
+    waits, missed = [], 0
+    for turn in range(TURNS):
+        for number in range(PROGRAMS):
+            took = await arm.complete(pasts[number], 8, f"p{number}")
+            if turn:
+                waits.append(took.first)
+                missed += took.prompt - took.cached
+            pasts[number] += took.text + f"\nThe tool says: {words(30, 100 * turn + number)}\n"
+    went.values["next turn, first token"] = statistics.median(waits)
+    went.notes.append(f"{went.name}: read {missed / len(waits):.0f} tokens a later turn")
+
+
+async def _documents(arm: Arm, sizes: Sizes, went: Went) -> None:
+    """One long instruction, many documents, all handed over at once."""
+    rule = "Give the third word of the note and nothing else. " + words(500, 77)
+    asked = [
+        arm.complete(f"{rule}\n\n{words(90, 9000 + n)}\nAnswer:", 12)
+        for n in range(sizes.documents)
+    ]
+    start = time.perf_counter()
+    took: list[Took] = await asyncio.gather(*asked)
+    seconds = time.perf_counter() - start
+    went.values["documents"] = sum(one.prompt + one.tokens for one in took) / seconds
+
+
+UNITS = {"next turn, first token": ("s", "lower")}
+TARGETS = {
+    "read 512": 8.0,
+    "read 4096": 8.0,
+    "write, one": 1.0,
+    "write, an edit": 1.8,
+    f"write, {STREAMS} at once": 2.5,
+    "next turn, first token": 10.0,
+    "documents": 2.0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """
+    Args:
+        python: of an environment that holds xllamacpp; None measures edvac alone.
+    """
+
+    model: Path
+    python: str | None
+    threads: int
+    sizes: Sizes = field(default_factory=Sizes)
+
+    @property
+    def name(self) -> str:
+        return self.model.name.partition("-q4")[0]
+
+
+async def measure(document: Document, wanted: Wanted, say: Callable[[str], None]) -> None:
+    """Add the figures of one model; `say` is told which arm is done."""
+    model, threads, python = wanted.model, wanted.threads, wanted.python
+
+    async def edvac(label: str, *extra: str) -> Went:
+        async with engine_arm(label, model, threads, extra) as arm:
+            return await ask(arm, wanted.sizes)
+
+    async def llamacpp(slots: int) -> Went:
+        label = f"llama.cpp, {slots} slot{'s' * (slots > 1)}"
+        async with llamacpp_arm(label, python or "", model, threads, slots) as arm:
+            return await ask(arm, wanted.sizes)
+
+    arms: list[Callable[[], Awaitable[Went]]] = []
+    arms += [lambda: edvac("edvac"), lambda: edvac("no drafts", "--no-speculation")]
+    if python is not None:
+        arms += [lambda: llamacpp(1), lambda: llamacpp(STREAMS)]
+    went = []
+    for arm in arms:
+        went.append(await arm())
+        say(f"{wanted.name}: {went[-1].name} done")
+    _figures(document, f"{wanted.name}, {threads} threads", went)
+
+
+def _figures(document: Document, name: str, went: list[Went]) -> None:
+    ours = went[0]
+    for question, value in ours.values.items():
+        unit, better = UNITS.get(question, ("tokens/s", "higher"))
+        label = f"{name}: {question}"
+        if len(went) == 1:
+            document.figures.append(Figure(label, value, unit, better))
+        for peer in went[1:]:
+            theirs = peer.values[question]
+            target = None if peer.name == "no drafts" else _target(question, theirs)
+            document.figures.append(Figure(label, value, unit, better, target, peer.name, theirs))
+    document.notes += [note for one in went for note in one.notes]
+
+
+def _target(question: str, theirs: float) -> float:
+    factor = TARGETS.get(question, 1.0)
+    return theirs / factor if UNITS.get(question) else theirs * factor
