@@ -1,6 +1,7 @@
 // Attention over contiguous rows of float16 keys and values, with what comes before it: norms of
 // single heads, rotation, and storing the new keys and values.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -47,5 +48,10 @@ struct Piece {
   std::int64_t begin, end;      // keys
   float* part;                  // [rows][width + 2]: sums, then largest score and total; or null
 };
+
+struct Level;
+
+// Stores the new keys and values of a step of `rows` rows, and mixes the values for each row.
+void attend(const Level& use, const Attend& a, std::size_t rows);
 
 }  // namespace edvac

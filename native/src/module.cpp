@@ -172,71 +172,18 @@ using SpanTable = nb::ndarray<const std::int32_t, nb::shape<-1, 4>, nb::c_contig
 // Every span lies inside the memory and the rows of the step.
 void check_spans(const SpanTable& spans, std::size_t rows, const Halves& keys) {
   for (std::size_t i = 0; i < spans.shape(0); ++i) {
-    const std::int64_t slot = spans(i, 0), start = spans(i, 1), count = spans(i, 2), row = spans(i, 3);
+    const std::int64_t slot = spans(i, 0), start = spans(i, 1), count = spans(i, 2);
+    const std::int64_t row = spans(i, 3), most = static_cast<std::int64_t>(keys.shape(1)) * kTile;
     need(0 <= slot && slot < static_cast<std::int64_t>(keys.shape(0)), "a span has no such slot");
-    need(0 <= start && 0 < count && start + count <= static_cast<std::int64_t>(keys.shape(1)) * kTile,
-         "a span passes the end of its slot");
+    need(0 <= start && 0 < count && start + count <= most, "a span passes the end of its slot");
     need(0 <= row && row + count <= static_cast<std::int64_t>(rows), "a span has no such rows");
   }
 }
 
-// What there is to do, the segments of one piece one after the other; `parts` is their memory.
-std::vector<Piece> pieces_of(const Attend& a, std::vector<float>& parts) {
-  std::vector<Piece> pieces;
-  std::size_t size = 0;
-  for (int i = 0; i < a.span_count; ++i) {
-    const Span& span = a.spans[i];
-    for (int head = 0; head < a.kv_heads; ++head) {
-      for (int first = 0; first < span.count; first += kBlockTokens) {
-        const int last = std::min(first + kBlockTokens, span.count);
-        const std::int64_t keys = span.start + last, step = i < a.split ? kSegment : keys;
-        for (std::int64_t at = 0; at < keys; at += step) {
-          pieces.push_back({i, head, first, last, at, std::min(at + step, keys), nullptr});
-          if (keys > step) size += (last - first) * a.group() * (a.width + 2);
-        }
-      }
-    }
-  }
-  parts.resize(size);
-  float* at = parts.data();
-  for (Piece& piece : pieces) {
-    const Span& span = a.spans[piece.span];
-    if (piece.begin == 0 && piece.end == span.start + piece.last) continue;
-    piece.part = at;
-    at += (piece.last - piece.first) * a.group() * (a.width + 2);
-  }
-  return pieces;
-}
-
-void attend_all(const Attend& a, std::size_t rows) {
-  const Level& use = chosen();
-  std::vector<float> queries(rows * a.heads * a.width), parts;
-  std::vector<std::pair<int, int>> tokens;
-  for (int i = 0; i < a.span_count; ++i)
-    for (int token = 0; token < a.spans[i].count; ++token) tokens.emplace_back(i, token);
-  constexpr std::size_t kAtOnce = 8;
-  parallel((tokens.size() + kAtOnce - 1) / kAtOnce, [&](std::size_t part) {
-    const std::size_t end = std::min((part + 1) * kAtOnce, tokens.size());
-    for (std::size_t i = part * kAtOnce; i < end; ++i) {
-      const Span& span = a.spans[tokens[i].first];
-      const std::size_t row = span.row + tokens[i].second;
-      use.prepare(a, span, tokens[i].second, queries.data() + row * a.heads * a.width);
-    }
-  });
-  const std::vector<Piece> pieces = pieces_of(a, parts);
-  parallel(pieces.size(), [&](std::size_t i) { use.mix(a, pieces[i], queries.data()); });
-  for (std::size_t i = 0; i < pieces.size();) {
-    std::size_t end = i + 1;
-    while (end < pieces.size() && pieces[end].begin > 0) ++end;
-    if (pieces[i].part != nullptr) use.join(a, &pieces[i], static_cast<int>(end - i));
-    i = end;
-  }
-}
-
-void attend(const Floats& qkv, const Floats& cosine, const Floats& sine,
-            const std::optional<Vector>& query_norm, const std::optional<Vector>& key_norm,
-            float epsilon, const Halves& keys, const Halves& values, const SpanTable& spans,
-            int split, int heads, const Target& out) {
+void attend_step(const Floats& qkv, const Floats& cosine, const Floats& sine,
+                 const std::optional<Vector>& query_norm, const std::optional<Vector>& key_norm,
+                 float epsilon, const Halves& keys, const Halves& values, const SpanTable& spans,
+                 int split, int heads, const Target& out) {
   const std::size_t rows = qkv.shape(0), kv_heads = keys.shape(2), width = keys.shape(4);
   need(0 < heads && heads < kMost && heads % static_cast<int>(kv_heads) == 0,
        "the heads do not share the keys' heads evenly");
@@ -262,11 +209,11 @@ void attend(const Floats& qkv, const Floats& cosine, const Floats& sine,
                  query_norm ? query_norm->data() : nullptr, key_norm ? key_norm->data() : nullptr,
                  epsilon, reinterpret_cast<std::uint16_t*>(keys.data()),
                  reinterpret_cast<std::uint16_t*>(values.data()), keys.stride(0), keys.stride(1),
-                 keys.stride(2),
-                 reinterpret_cast<const Span*>(spans.data()), static_cast<int>(spans.shape(0)),
-                 split, out.data(), out.stride(0)};
+                 keys.stride(2), reinterpret_cast<const Span*>(spans.data()),
+                 static_cast<int>(spans.shape(0)), split, out.data(), out.stride(0)};
+  const Level& use = chosen();
   nb::gil_scoped_release unlocked;
-  attend_all(a, rows);
+  edvac::attend(use, a, rows);
 }
 
 std::string use_level(const std::string& most) {
@@ -293,7 +240,7 @@ NB_MODULE(_kernels, m) {
         nb::arg("gated"));
   m.def("encode", &encode, nb::arg("values"), nb::arg("norm").none(), nb::arg("epsilon"),
         nb::arg("gated"), nb::arg("codes"), nb::arg("scales"));
-  m.def("attend", &attend, nb::arg("qkv"), nb::arg("cosine"), nb::arg("sine"),
+  m.def("attend", &attend_step, nb::arg("qkv"), nb::arg("cosine"), nb::arg("sine"),
         nb::arg("query_norm").none(), nb::arg("key_norm").none(), nb::arg("epsilon"),
         nb::arg("keys"), nb::arg("values"), nb::arg("spans"), nb::arg("split"), nb::arg("heads"),
         nb::arg("out"));

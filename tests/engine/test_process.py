@@ -16,7 +16,17 @@ import pytest
 
 from edvac.core.errors import ConfigError, ModelFileError, OperandError, ProcessorError
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
-from edvac.engine.protocol import Generate, Hello, Hint, Progress, Segment, encode
+from edvac.engine.protocol import (
+    FromEngine,
+    Generate,
+    Hello,
+    Hint,
+    Progress,
+    Ready,
+    Segment,
+    encode,
+)
+from edvac.engine.server import Server, private_socket
 
 BASE = Generate(id="a", segments=[Segment("tell me ")], max_tokens=10)
 
@@ -217,3 +227,41 @@ def test_a_served_socket_is_not_taken_over(spec: EngineSpec) -> None:
         probe = socket.socket(socket.AF_UNIX)
         probe.connect(str(path))
         probe.close()
+
+
+class Faulty:
+    """An engine with a fault of a kind that no part of it raises on purpose."""
+
+    busy = False
+
+    def submit(self, request: Generate) -> None:
+        self.busy = True
+
+    def step(self) -> list[FromEngine]:
+        if self.busy:
+            raise AttributeError("a fault")
+        return []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_of_any_kind_ends_the_process(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    ready = Ready(
+        version=1, model="m", sha256="0", architecture="qwen2", context_length=10,
+        chat_template=None, special_tokens={}, setting="fast", pid=1, threads=1,
+    )  # fmt: skip
+
+    async def play(served: socket.socket) -> int:
+        server = Server(lambda _: (Faulty(), ready), 60.0)  # type: ignore[arg-type, return-value]
+        running = asyncio.create_task(server.run(served))
+        streams = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        client = EngineClient(*streams, log=tmp_path / "log")
+        await client.greet()
+        with pytest.raises(ProcessorError, match="the engine failed"):
+            await client.generate(Generate(id="a", segments=[Segment("x")]))
+        await client.close()
+        await asyncio.wait_for(running, 5)
+        return server.exit_code
+
+    with private_socket(tmp_path / "s") as served:
+        assert asyncio.run(play(served)) == 1

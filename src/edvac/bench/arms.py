@@ -151,8 +151,12 @@ async def llamacpp_arm(
         if not address:
             fix = f"Is xllamacpp in the environment of {python}?"
             raise UsageError("bench_peer", "llama.cpp's server did not start", "", fix)
-        async with httpx2.AsyncClient(timeout=_PATIENCE) as client:
+        # A connection of its own for each question: the server closes idle ones as it likes.
+        limits = httpx2.Limits(max_keepalive_connections=0)
+        async with httpx2.AsyncClient(timeout=_PATIENCE, limits=limits) as client:
             yield ServerArm(name, address, client)
+    except httpx2.HTTPError as problem:
+        raise UsageError("bench_peer", f"{name} did not answer", str(problem)) from problem
     finally:
         process.stdin.close()
         if process.returncode is None:

@@ -100,7 +100,9 @@ def bench_beside(peers: str, output: Path | None, as_json: bool) -> None:
 @bench.command("engine")
 @click.option("--peers", metavar="PYTHON", help=PEERS)
 @click.option("--model", "models", multiple=True, help="A model's name or .gguf file.")
-@click.option("--threads", default=0, help="0: all cores.  [default: 0]")
+@click.option("--threads", default=0, show_default=True, help="0 takes all cores.")
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(1, 20))
+@click.option("--documents", default=200, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--quick", is_flag=True, help="About a minute: small questions, without peers.")
 @click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
 @click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
@@ -116,9 +118,11 @@ def bench_engine(**flags: Any) -> None:
     peers = None if quick else flags["peers"]
     threads = flags["threads"] or len(os.sched_getaffinity(0))
     said = "".join(f" --model {name}" for name in flags["models"]) + f" --threads {threads}"
+    said += f" --repeats {flags['repeats']} --documents {flags['documents']}" * (not quick)
     said += " --peers PYTHON" * bool(peers) + " --quick" * quick
     document = report.start("engine", f"edvac bench engine{said}")
-    sizes = engine.QUICK if quick else engine.Sizes()
+    wanted_sizes = engine.Sizes(repeats=flags["repeats"], documents=flags["documents"])
+    sizes = engine.QUICK if quick else wanted_sizes
     for name in models:
         wanted = engine.Wanted(model_path(name), peers, threads, sizes)
         asyncio.run(engine.measure(document, wanted, ui.err))

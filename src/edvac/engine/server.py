@@ -137,28 +137,40 @@ class Server:
     # --- the step thread -------------------------------------------------------------------
 
     def _compute(self) -> None:
-        """Build the engine, then alternate between taking orders and computing steps."""
+        """Whatever ends this thread ends the process: nobody is to wait for steps that never
+        come."""
+        told = False
+        try:
+            told = self._steps()
+        finally:
+            if not told:  # a fault of a kind that nobody thought of; its traceback is in the log
+                self._loop.call_soon_threadsafe(self._broken, "the step thread has ended")
+
+    def _steps(self) -> bool:
+        """Build the engine, then alternate between taking orders and computing steps; true once
+        the loop has been told how that ended."""
         try:
             engine, ready = self._build(
                 lambda done, total: self._post([Progress(None, "load", done, total)])
             )
         except EdvacError as error:
             self._loop.call_soon_threadsafe(self._load_failed, error)
-            return
+            return True
         self._loop.call_soon_threadsafe(self._loaded, ready)
         while self._orders(engine):
             if self._cores is not None and self._cores.adapt():
                 engine.use_threads(self._cores.threads)
             try:
                 self._post(engine.step())
-            except (EdvacError, RuntimeError, MemoryError) as error:
+            except (EdvacError, RuntimeError, ValueError, MemoryError) as error:
                 # A broken step leaves KV memory in doubt: say so and end; clients may retry.
                 _log.exception("a step failed")
                 self._loop.call_soon_threadsafe(self._broken, str(error))
-                return
+                return True
             if self._draining and not engine.busy:
                 self._loop.call_soon_threadsafe(self._over.set)
-                return
+                return True
+        return True
 
     def _orders(self, engine: Engine) -> bool:
         """Carry out what clients asked for; waits while there is nothing to compute."""
