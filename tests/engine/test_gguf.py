@@ -132,6 +132,47 @@ def _scale_min(scales: bytes, j: int) -> tuple[int, int]:
     return low, (scales[j + 4] >> 4) | (scales[j] >> 6) << 4
 
 
+def low_bits(name: str, block: bytes) -> list[float]:
+    """Two bits a number, 32 numbers to a byte row and shift; Q3_K has the third bit inverted."""
+    found = []
+    for i in range(256):
+        half, rest = divmod(i, 128)
+        quarter, place = divmod(rest, 32)
+        if name == "Q2_K":
+            number = block[16 + 32 * half + place] >> (2 * quarter) & 3
+            both = block[i // 16]
+            scale, least = _half(block[80:82]), _half(block[82:84])
+            found.append(scale * (both & 15) * number - least * (both >> 4))
+            continue
+        number = block[32 + 32 * half + place] >> (2 * quarter) & 3
+        if not block[place] >> (4 * half + quarter) & 1:
+            number -= 4
+        sub = i // 16
+        packed = block[96:108]
+        low = packed[sub % 8] >> 4 if sub >= 8 else packed[sub]
+        high = packed[8 + sub % 4] >> (2 * (sub // 4)) & 3
+        found.append(_half(block[108:110]) * ((low & 15 | high << 4) - 32) * number)
+    return found
+
+
+def uneven(name: str, block: bytes) -> list[float]:
+    """Four bits choose one of sixteen numbers."""
+    numbers = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
+    found = []
+    for i in range(32 if name == "IQ4_NL" else 256):
+        sub, place = divmod(i, 32)
+        scale = _half(block[:2])
+        at = 2
+        if name == "IQ4_XS":
+            at = 8 + 16 * sub
+            low = block[4 + sub // 2] >> (4 * (sub % 2)) & 15
+            high = struct.unpack("<H", block[2:4])[0] >> (2 * sub) & 3
+            scale *= (low | high << 4) - 32
+        packed = block[at + place % 16]
+        found.append(scale * numbers[packed >> 4 if place >= 16 else packed & 15])
+    return found
+
+
 def oracle(name: str, block: bytes) -> list[float]:
     """Each number of a block by itself, from the format's description."""
     if name == "Q8_0":
@@ -150,6 +191,10 @@ def oracle(name: str, block: bytes) -> list[float]:
             number = packed & 15 if i < 16 else packed >> 4
             found.append(scale * ((number | (high >> i & 1) << 4) - middle) + offset)
         return found
+    if name in ("Q2_K", "Q3_K"):
+        return low_bits(name, block)
+    if name.startswith("IQ4"):
+        return uneven(name, block)
     found = []
     if name in ("Q4_K", "Q5_K"):
         scale, least = _half(block[:2]), _half(block[2:4])
@@ -180,7 +225,8 @@ def oracle(name: str, block: bytes) -> list[float]:
 def test_blocks_decode_as_the_format_says(kind) -> None:  # type: ignore[no-untyped-def]
     random = np.random.default_rng(7)
     raw = random.integers(0, 256, (5, kind.size), dtype=np.uint8)
-    halves = {"Q6_K": (208,), "Q4_K": (0, 2), "Q5_K": (0, 2)}.get(kind.name, (0,))
+    places = {"Q6_K": (208,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q2_K": (80, 82), "Q3_K": (108,)}
+    halves = places.get(kind.name, (0,))
     if kind.name in ("Q4_1", "Q5_1"):
         halves = (0, 2)
     for row in raw:

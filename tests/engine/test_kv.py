@@ -19,6 +19,7 @@ from edvac.core.seams import SystemClock
 from edvac.engine import _native
 from edvac.engine.digest import file_digest
 from edvac.engine.engine import Engine, EngineOptions
+from edvac.engine.kv import pages
 from edvac.engine.kv.pages import BLOCK, PagedArena, Pool, block_shape
 from edvac.engine.kv.spill import SpillFile
 from edvac.engine.kv.tree import LEAST, PrefixTree
@@ -262,6 +263,24 @@ def test_spilled_blocks_come_back(spill: SpillFile) -> None:
     assert len(spill) == 0
 
 
+def test_a_shorter_sequence_is_not_taken_for_what_is_spilled(spill: SpillFile) -> None:
+    memory = remembering(spill, TOKENS[:64])
+    memory.tree.evict()
+    memory.compute(0, 0, TOKENS[:40])
+    memory.rows[0] = ("a", TOKENS[:40])
+    memory.finish(0)
+    assert memory.begin(1, "a", TOKENS[:70]) == 64
+    memory.check(1, TOKENS[:70])
+
+
+def test_room_is_made_for_several_blocks(spill: SpillFile) -> None:
+    memory = remembering(spill, TOKENS)
+    memory.begin(0, "a", [9, *TOKENS])
+    memory.finish(0)
+    assert memory.tree.evict(8)
+    assert memory.tree.resident == 6, "the leaf of each of the two"
+
+
 def test_a_damaged_block_is_never_given_back(spill: SpillFile) -> None:
     memory = remembering(spill, TOKENS)
     while memory.tree.evict():
@@ -314,6 +333,25 @@ def test_a_pool_counts_its_holders() -> None:
             wrong(first)
     assert [pool.take(), pool.take(), pool.take()] == [0, 1, None]
     pool.close()
+
+
+def test_rows_give_their_maps_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def maps() -> int:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+        return sum("edvac-kv" in line for line in lines)
+
+    memory = remembering(None, TOKENS)
+    memory.begin(1, "a", TOKENS)
+    memory.finish(1)
+    shown = maps()
+    monkeypatch.setattr(pages, "_MOST_SHOWN", 3)
+    for slot in (0, 1):
+        assert memory.begin(slot, "a", TOKENS) == 99
+        memory.check(slot, TOKENS)
+        memory.finish(slot)
+    assert maps() < shown
+    assert memory.begin(0, "a", TOKENS) == 99
+    memory.check(0, TOKENS)
 
 
 def test_memory_that_cannot_be_mapped_is_a_typed_error() -> None:

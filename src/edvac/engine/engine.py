@@ -41,6 +41,7 @@ from edvac.engine.tokenizer import TextCodec
 from edvac.engine.weights import ModelConfig, in_background
 
 _MAX_STOPS: Final = 16
+_ROOM: Final = 8  # blocks that are evicted at a time: looking for them takes as long as for one
 
 
 @dataclass(slots=True)
@@ -91,7 +92,7 @@ class Engine:
         options = self.options
         self._arena = _arena(config, options)
         self._prefixes = PrefixTree(self._arena, BLOCK, options.spill)
-        self._arena.make_room = self._prefixes.evict
+        self._arena.make_room = lambda: self._prefixes.evict(_ROOM)
         self._scheduler = Scheduler(limits, self.clock, self._prefixes)
         # Half a second for a large vocabulary, which the first answer under a grammar waits for.
         self._grammars = in_background(lambda: Grammars(self.codec, config.vocabulary))

@@ -110,6 +110,59 @@ def _k_nibbles(packed: Bytes) -> Bytes:
     return np.concatenate([groups & 15, groups >> 4], axis=2).reshape(-1, 8, 32)
 
 
+def _quarters(packed: Bytes, count: int) -> Bytes:
+    """Groups of 32 bytes, each four times 32 numbers of 2 bits: (n, count, 4, 32)."""
+    shifts = np.array([0, 2, 4, 6], np.uint8)[None, None, :, None]
+    found: Bytes = packed.reshape(-1, count, 1, 32) >> shifts & 3
+    return found
+
+
+def _q2_k(blocks: Bytes) -> Floats:
+    """Sixteen scales and minima of 4 bits, then 2-bit numbers, in sixteens."""
+    scales = (blocks[:, :16] & 15) * _half(blocks, 80)
+    minima = (blocks[:, :16] >> 4) * _half(blocks, 82)
+    numbers = _quarters(np.ascontiguousarray(blocks[:, 16:80]), 2).reshape(-1, 16, 16)
+    found: Floats = numbers * scales[:, :, None] - minima[:, :, None]
+    return found.reshape(-1, 256)
+
+
+def _q3_k(blocks: Bytes) -> Floats:
+    """2-bit numbers with a third bit apart, which is there where four is *not* taken away; sixteen
+    6-bit scales in 12 bytes: four low bits in the first eight, two high ones in the last four."""
+    packed = blocks[:, 96:108]
+    low = np.concatenate([packed[:, :8] & 15, packed[:, :8] >> 4], axis=1)
+    shifts = np.array([0, 2, 4, 6], np.uint8)[None, :, None]
+    high = (packed[:, None, 8:] >> shifts & 3).reshape(-1, 16)
+    scales = ((low | high << 4).astype(np.float32) - 32) * _half(blocks, 108)
+    numbers = _quarters(np.ascontiguousarray(blocks[:, 32:96]), 2).astype(np.float32)
+    bits = blocks[:, None, :32] >> np.arange(8, dtype=np.uint8)[None, :, None] & 1
+    numbers -= 4 * (1 - bits.reshape(-1, 2, 4, 32).astype(np.float32))
+    found: Floats = numbers.reshape(-1, 16, 16) * scales[:, :, None]
+    return found.reshape(-1, 256)
+
+
+# What the sixteen codes of the IQ4 kinds stand for: denser around zero, as weights are.
+_UNEVEN: Final = np.array(
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32
+)
+
+
+def _iq4_nl(blocks: Bytes) -> Floats:
+    found: Floats = _half(blocks, 0) * _UNEVEN[_nibbles(blocks[:, 2:])]
+    return found
+
+
+def _iq4_xs(blocks: Bytes) -> Floats:
+    """Eight 6-bit scales: two high bits each in a 16-bit field, four low ones in nibbles."""
+    low = np.stack([blocks[:, 4:8] & 15, blocks[:, 4:8] >> 4], axis=2).reshape(-1, 8)
+    field = np.ascontiguousarray(blocks[:, 2:4]).view("<u2").astype(np.uint32)
+    high = field >> np.arange(0, 16, 2, dtype=np.uint32)[None, :] & 3
+    scales = ((low | high << 4).astype(np.float32) - 32) * _half(blocks, 0)
+    numbers = _nibbles(np.ascontiguousarray(blocks[:, 8:]).reshape(-1, 16)).reshape(-1, 8, 32)
+    found: Floats = _UNEVEN[numbers] * scales[:, :, None]
+    return found.reshape(-1, 256)
+
+
 def _q4_k(blocks: Bytes) -> Floats:
     scales, minima = _k_scales(blocks[:, 4:16])
     scales *= _half(blocks, 0)
@@ -131,8 +184,7 @@ def _q5_k(blocks: Bytes) -> Floats:
 def _q6_k(blocks: Bytes) -> Floats:
     low = blocks[:, :128].reshape(-1, 2, 2, 32)  # two halves of 128 numbers, each 2 x 32 bytes
     low4 = np.concatenate([low & 15, low >> 4], axis=2)  # (n, half, 4, 32)
-    shifts = np.array([0, 2, 4, 6], np.uint8)[None, None, :, None]
-    high2 = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> shifts & 3
+    high2 = _quarters(np.ascontiguousarray(blocks[:, 128:192]), 2)
     numbers = (low4 | high2 << 4).astype(np.float32) - 32
     scales = np.ascontiguousarray(blocks[:, 192:208]).view(np.int8) * _half(blocks, 208)
     found: Floats = numbers.reshape(-1, 16, 16) * scales[:, :, None]
@@ -145,7 +197,11 @@ _DECODERS: Final[dict[str, Callable[[Bytes], Floats]]] = {
     "Q4_1": _q4_1,
     "Q5_0": _q5_0,
     "Q5_1": _q5_1,
+    "Q2_K": _q2_k,
+    "Q3_K": _q3_k,
     "Q4_K": _q4_k,
     "Q5_K": _q5_k,
     "Q6_K": _q6_k,
+    "IQ4_NL": _iq4_nl,
+    "IQ4_XS": _iq4_xs,
 }

@@ -24,10 +24,12 @@ from edvac.engine.weights import ModelConfig
 
 BLOCK: Final = 32  # tokens
 _AHEAD: Final = 4  # blocks that are committed before anybody asks for them
+_MOST_SHOWN: Final = 20_000  # places that stay mapped; Linux allows 65,530 maps a process
 _PROT_RW: Final = mmap.PROT_READ | mmap.PROT_WRITE
 _MAP_FIXED: Final = 0x10
 _MAP_NORESERVE: Final = 0x4000
 _MAP_POPULATE: Final = 0x8000
+_NOTHING: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE  # address space alone
 _POPULATE_WRITE: Final = 23  # Linux 5.14's MADV_POPULATE_WRITE
 _FAILED: Final = ctypes.c_void_p(-1).value
 
@@ -157,8 +159,7 @@ class PagedArena:
         self.pool = Pool(blocks, self.block_bytes)
         self._system = _System()
         self._size = slots * self._per_row * self.block_bytes
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
-        self._base = self._system.map(None, self._size, flags, -1, 0)
+        self._base = self._system.map(None, self._size, _NOTHING, -1, 0)
         self._rows: list[list[int]] = [[] for _ in range(slots)]
         self._shown: dict[
             tuple[int, int], int
@@ -205,6 +206,8 @@ class PagedArena:
         for block in self._rows[slot]:
             self.pool.release(block)
         self._rows[slot] = []
+        if len(self._shown) > _MOST_SHOWN:
+            self._hide(slot)
 
     def trim(self, free: list[int], tokens: int) -> None:
         """Nothing: what rows gave back serves the next ones."""
@@ -276,6 +279,13 @@ class PagedArena:
         flags = mmap.MAP_SHARED | _MAP_FIXED | _MAP_POPULATE
         self._system.map(at, self.block_bytes, flags, self.pool.file, block * self.block_bytes)
         self._shown[slot, index] = block
+
+    def _hide(self, slot: int) -> None:
+        """One map of nothing in the place of all that a row showed."""
+        size = self._per_row * self.block_bytes
+        self._system.map(self._base + slot * size, size, _NOTHING | _MAP_FIXED, -1, 0)
+        for index in range(self._per_row):
+            self._shown.pop((slot, index), None)
 
     def close(self) -> None:
         """Give everything back; nothing of it may be used any more."""

@@ -8,6 +8,7 @@ tokens before count. It knows no requests and no attention.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,7 +70,7 @@ class PrefixTree:
 
     def match(self, reader_class: str, tokens: list[int]) -> int:
         """How many leading tokens are resident."""
-        found = sum(count for node, count in self._path(reader_class, tokens) if node is not None)
+        found = sum(count for _, count in self._path(reader_class, tokens))
         return found if found >= LEAST else 0
 
     @contextmanager
@@ -130,8 +131,9 @@ class PrefixTree:
                 part = tuple(tokens[at : at + self._size])
                 known = self._covering(node, part)
                 if known is None or known.block is None:
-                    block = make(at, len(part))
-                    if block is None:
+                    shorter = known is not None and len(part) < len(known.tokens)
+                    block = None if shorter else make(at, len(part))
+                    if block is None:  # no room, or no more than what is spilled
                         return
                     known = known or Node(part, node)
                     self._forget_place(known)
@@ -140,8 +142,8 @@ class PrefixTree:
                 self._touch(known)
                 node = known
 
-    def evict(self) -> bool:
-        """Make room for one block: the longest unused leaf that no row shows."""
+    def evict(self, most: int = 1) -> bool:
+        """Make room: the longest unused leaves that no row shows, as many as are wanted."""
         candidates = [
             node
             for node in self._nodes()
@@ -150,9 +152,12 @@ class PrefixTree:
             and not node.resident_below()
             and not self._blocks.is_used(node.block)
         ]
-        if not candidates:
-            return False
-        node = min(candidates, key=lambda one: one.used)
+        for node in heapq.nsmallest(most, candidates, key=lambda one: one.used):
+            self._demote(node)
+        return bool(candidates)
+
+    def _demote(self, node: Node) -> None:
+        """From memory to the spill file, or out."""
         assert node.block is not None
         node.place = self._place_for(node.block)
         self._blocks.release(node.block)
@@ -160,7 +165,6 @@ class PrefixTree:
         self.resident -= 1
         if node.place is None:
             self._drop(node)
-        return True
 
     def _place_for(self, block: int) -> int | None:
         """Where the block lies in the spill file; the longest unused one there makes room."""
