@@ -113,7 +113,7 @@ def _k_nibbles(packed: Bytes) -> Bytes:
 def _quarters(packed: Bytes, count: int) -> Bytes:
     """Groups of 32 bytes, each four times 32 numbers of 2 bits: (n, count, 4, 32)."""
     shifts = np.array([0, 2, 4, 6], np.uint8)[None, None, :, None]
-    found: Bytes = packed.reshape(-1, count, 1, 32) >> shifts & 3
+    found: Bytes = packed.reshape(-1, count, 1, 32) >> shifts & np.uint8(3)
     return found
 
 
