@@ -53,6 +53,7 @@ def test_each_layer_wins_over_the_one_below(layers: tuple[Path, Path]) -> None:
         ("model = 5", "setting_type", "default is"),
         ("threads = -1", "setting_range", "default is 0"),
         ('precision = "slow"', "setting_range", "fast or reference"),
+        ('kernels = "sse9"', "setting_range", "avx2, none"),
         ("threads = ", "settings_unreadable", ""),
         ("[threads]\nx = 1", "setting_type", ""),
     ],

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edvac.core.errors import ConfigError
 from edvac.engine import _native
 from edvac.engine.attention import KernelPlan, Norms, Rotation, Span, _rotate
 from edvac.engine.digest import file_digest
@@ -232,7 +233,7 @@ def test_a_quantised_model_answers_from_its_own_blocks(
 
 def test_an_unknown_level_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(_native.SETTING, "sse9")
-    with pytest.raises(RuntimeError, match="sse9"):
+    with pytest.raises(ConfigError, match="sse9"):
         _native.kernels()
 
 

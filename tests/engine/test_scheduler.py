@@ -162,8 +162,13 @@ def test_a_prompt_seen_before_still_computes_its_last_token() -> None:
 
 def test_what_cannot_run_is_refused() -> None:
     scheduler = Scheduler(Limits(1, context=8, step_tokens=8, queue=1), ManualClock(), NoPrefixes())
-    with pytest.raises(OperandError, match="8 are there"):
+    with pytest.raises(OperandError, match="8 are there") as large:
         scheduler.add(job("big", list(range(9))))
+    assert "kv_mb" not in large.value.fix
+    narrow = Scheduler(Limits(1, 80, 8, kv_tokens=8), ManualClock(), NoPrefixes())
+    with pytest.raises(OperandError, match="8 are there") as small:
+        narrow.add(job("big", list(range(9))))
+    assert "kv_mb" in small.value.fix, "memory is what lacks, not the model's context"
     scheduler.add(job("a", [1]))
     with pytest.raises(ProcessorError, match="full"):
         scheduler.add(job("b", [1]))

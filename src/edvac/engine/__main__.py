@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edvac.core.errors import EdvacError
+from edvac.engine._native import SETTING
 from edvac.engine.cores import Cores, can_look
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def main() -> int:
         os.environ.setdefault("KMP_BLOCKTIME", "0")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ[SETTING] = options.kernels
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     from edvac.engine.server import Server, private_socket
 
@@ -75,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kv-mb", type=int, default=0, help="memory for keys and values")
     parser.add_argument("--slots", type=int, default=_SLOTS, help="sequences at a time")
     parser.add_argument("--step-tokens", type=int, default=_STEP_TOKENS)
+    parser.add_argument("--kernels", default="", help="avx512, avxvnni, avx2 or none")
     parser.add_argument("--no-speculation", action="store_true", help="draft no tokens")
     return parser
 

@@ -1,7 +1,7 @@
 """The one door to the compiled kernels (`edvac-native`); without them its users do without.
 
-`EDVAC_KERNELS` names the best instruction set to use (``avx512``, ``avxvnni``, ``avx2``), or is
-``none``: how benchmarks and tests compare them.
+The setting `kernels` reaches an engine as this variable of its environment: the best instruction
+set to use, or ``none``.
 """
 
 from __future__ import annotations
@@ -10,13 +10,19 @@ import os
 from types import ModuleType
 from typing import Final
 
+from edvac.core.errors import ConfigError
+
 SETTING: Final = "EDVAC_KERNELS"
 KINDS: Final = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"})
 HEAD_STEP: Final = 16  # attention takes heads whose width is a multiple
 
 
 def kernels() -> ModuleType | None:
-    """The kernels, or None: not installed, not wanted, or not for this processor."""
+    """The kernels, or None: not installed, not wanted, or not for this processor.
+
+    Raises:
+        ConfigError: others are wanted than the processor has.
+    """
     wanted = os.environ.get(SETTING, "")
     if wanted == "none":
         return None
@@ -25,5 +31,13 @@ def kernels() -> ModuleType | None:
     except ImportError:
         return None
     if wanted:
-        edvac_native.use_level(wanted)
+        try:
+            edvac_native.use_level(wanted)
+        except RuntimeError as problem:
+            raise ConfigError(
+                "kernels_absent",
+                f"there are no kernels for {wanted} here",
+                f"This processor offers {edvac_native.level() or 'none that they know'}.",
+                "Leave the setting `kernels` empty, or say none.",
+            ) from problem
     return edvac_native if edvac_native.level() else None

@@ -139,12 +139,15 @@ class Scheduler:
             )
         job.prompt = len(job.tokens)
         room = min(self.limits.context, self.limits.kv_tokens)
+        fix = "Give the step less data, such as one of text.chunks(text, size)."
+        if room < self.limits.context:
+            fix = "Allow more memory for keys and values (kv_mb in edvac.toml). " + fix
         if not job.tokens or job.reserved > room:
             raise OperandError(
                 "operand_too_large",
                 f"the prompt ({job.prompt} tokens) and its answer do not fit the model's context",
                 f"{job.prompt} + {job.max_tokens} tokens are wanted and {room} are there.",
-                "Give the step less data, such as one of text.chunks(text, size).",
+                fix,
             )
         self._count += 1
         job.order, job.arrived = self._count, self._clock.now()

@@ -98,6 +98,7 @@ def _choose(settings: Settings, emit: Callable[[event.Event], None]) -> Processo
         context=settings.context,
         kv_mb=settings.kv_mb,
         idle_seconds=settings.idle_s,
+        extra=("--kernels", settings.kernels) if settings.kernels else (),
     )
     return EmbeddedProcessor(spec, stage, sha256=catalogue.pinned(settings.model))
 

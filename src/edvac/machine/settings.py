@@ -24,6 +24,7 @@ from edvac.machine.budget import read_prices
 from edvac.processor import Price
 
 ENVIRONMENT = "environment"  # the origin of what EDVAC_* variables say
+LEVELS = ("avx512", "avxvnni", "avx2")  # of the engine's compiled kernels
 DEFAULT_MODEL = "qwen2.5-coder:1.5b"
 INTERNAL = {"EDVAC_KILL_AT", "EDVAC_DATA", "EDVAC_MODELS", "EDVAC_CRASH_IMAGES", "EDVAC_KILLS"}
 INTERNAL |= {"EDVAC_RUN", "EDVAC_QUESTIONS", "EDVAC_HANDSHAKE"}  # told to other processes
@@ -43,6 +44,8 @@ class Settings:
             one host only: that of the first endpoint among the three models. Keys of other hosts
             stand in ``keys.toml`` beside the user's settings.
         precision: ``fast`` (quantised) or ``reference`` (fp32).
+        kernels: the best instruction set that the engine's compiled kernels may use: ``avx512``,
+            ``avxvnni`` or ``avx2``; ``none`` does without them, empty takes what there is.
         threads: of the engine; 0 takes the free cores.
         context: tokens of context that the engine plans for.
         kv_mb: memory for keys and values, MiB.
@@ -61,6 +64,7 @@ class Settings:
     escalate_model: str = ""
     key_env: str = "OPENAI_API_KEY"
     precision: str = "fast"
+    kernels: str = ""
     threads: int = 0
     context: int = 8192
     kv_mb: int = 1024
@@ -143,6 +147,13 @@ def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
     if isinstance(value, int) and value < 0:
         raise ConfigError(
             "setting_range", f"{shown} is negative", "", f"The default is {default!r}."
+        )
+    if name == "kernels" and value not in ("", "none", *LEVELS):
+        raise ConfigError(
+            "setting_range",
+            f"{shown} are no kernels",
+            "",
+            f"none, {', '.join(LEVELS)}, or nothing.",
         )
     if name == "precision" and value not in ("fast", "reference"):
         raise ConfigError("setting_range", f"{shown} is no precision", "", "fast or reference.")
