@@ -149,12 +149,8 @@ def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
             "setting_range", f"{shown} is negative", "", f"The default is {default!r}."
         )
     if name == "kernels" and value not in ("", "none", *LEVELS):
-        raise ConfigError(
-            "setting_range",
-            f"{shown} are no kernels",
-            "",
-            f"none, {', '.join(LEVELS)}, or nothing.",
-        )
+        fix = f"{', '.join(LEVELS)}, none, or empty for what there is."
+        raise ConfigError("setting_range", f"{shown} names no kernels", "", fix)
     if name == "precision" and value not in ("fast", "reference"):
         raise ConfigError("setting_range", f"{shown} is no precision", "", "fast or reference.")
     return value
