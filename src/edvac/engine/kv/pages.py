@@ -161,17 +161,14 @@ class PagedArena:
         self._size = slots * self._per_row * self.block_bytes
         self._base = self._system.map(None, self._size, _NOTHING, -1, 0)
         self._rows: list[list[int]] = [[] for _ in range(slots)]
-        self._shown: dict[
-            tuple[int, int], int
-        ] = {}  # what stands at a place of a row, still or yet
+        self._shown: dict[tuple[int, int], int] = {}  # by place of a row: what is mapped there
         raw = (ctypes.c_uint8 * self._size).from_address(self._base)
         self._words = torch.frombuffer(raw, dtype=torch.int16)
         pooled = (ctypes.c_uint8 * (blocks * self.block_bytes)).from_address(self.pool.base)
         self._pooled = torch.frombuffer(pooled, dtype=self.dtype)
         self._layers = [self._views(layer) for layer in range(config.layers)]
-        self.make_room: Callable[[], bool] = lambda: (
-            False
-        )  # gives a block back to the pool; whoever keeps blocks sets it
+        # Gives a block back to the pool; whoever keeps blocks says how.
+        self.make_room: Callable[[], bool] = lambda: False
 
     def _views(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         _, _, heads, _, width = self._shape
