@@ -105,6 +105,14 @@ def _products(decoder: Decoder) -> list[Int8Product]:
     return layers
 
 
+def test_what_was_let_go_is_read_again(tiny: Path) -> None:
+    source = open_weights(tiny)
+    before = source.tensor("token_embd.weight").clone(), source.embedding([3, 1])
+    source.let_go()
+    assert torch.equal(source.tensor("token_embd.weight"), before[0])
+    assert torch.equal(source.embedding([3, 1]), before[1])
+
+
 def test_caches_of_older_formats_are_removed(tiny: Path, tmp_path: Path) -> None:
     wanted = options(tiny, tmp_path, False)
     old = tmp_path / f"{wanted.digest[:24]}.v1.int8.safetensors"

@@ -100,6 +100,12 @@ class GGUFFile:
             raise bad("missing_tensor", self.path, f"it has no tensor named {name!r}")
         return memoryview(self._map)[info.start : info.start + info.size]
 
+    def let_go(self) -> None:
+        """Let the system take the pages back that were read so far; they come again when needed."""
+        advice = getattr(mmap, "MADV_DONTNEED", None)
+        if advice is not None:
+            self._map.madvise(advice)
+
     def close(self) -> None:
         """Give the mapping back; fails with BufferError while somebody still holds a view."""
         self._map.close()

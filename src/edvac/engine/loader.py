@@ -95,7 +95,9 @@ def load(options: LoadOptions) -> tuple[Decoder, WeightSource]:
     else:
         _log.warning("this processor has no 8-bit product; running in %s", plain_type())
         products = _plain_products(source, plain_type())
-    return _assemble(source, products, options), source
+    decoder = _assemble(source, products, options)
+    source.let_go()
+    return decoder, source
 
 
 @dataclass(slots=True)

@@ -87,6 +87,7 @@ class WeightSource(Protocol):
     def tensor(self, name: str) -> torch.Tensor: ...
     def blocks(self, name: str) -> Blocks | None: ...
     def embedding(self, which: list[int]) -> torch.Tensor: ...
+    def let_go(self) -> None: ...
 
 
 def in_background(work: Callable[[], _T]) -> Future[_T]:
@@ -149,6 +150,10 @@ class GGUFSource:
         if self._permuted(name):
             order = _unpermute(torch.arange(outputs), self.config.head_dim).tolist()
         return Blocks(info.kind.name, self._file.raw(name), (outputs, width), order)
+
+    def let_go(self) -> None:
+        """What was read of the file need not stay in memory."""
+        self._file.let_go()
 
     def embedding(self, which: list[int]) -> torch.Tensor:
         info = self._file.tensors["token_embd.weight"]
@@ -249,6 +254,9 @@ class SafetensorsSource:
 
     def blocks(self, name: str) -> Blocks | None:
         return None  # it holds floats
+
+    def let_go(self) -> None:
+        """The library maps the file as it likes."""
 
     def embedding(self, which: list[int]) -> torch.Tensor:
         table: torch.Tensor = self._file.get_tensor(_HF_TOP["token_embd.weight"])
