@@ -19,7 +19,8 @@ $(READY): requirements/lock.txt pyproject.toml $(NATIVE)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@if command -v c++ >/dev/null; then \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall ./native; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall ./native \
+	  || echo "the compiled kernels could not be built: edvac works, but writes answers more slowly"; \
 	else echo "no C++ compiler: edvac works, but writes answers more slowly (native/README.md)"; fi
 	@rm -f $(VENV)/.ready-*
 	@touch $@
