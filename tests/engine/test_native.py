@@ -339,3 +339,9 @@ def test_spans_are_checked() -> None:
             plan.mix(0, arena, qkv, turn, None)
     with pytest.raises(ValueError, match="width"):
         KernelPlan(native, [Span(0, 0, 2)], config, 0).mix(0, arena, qkv[:, :-1], turn, None)
+
+
+def test_kernels_of_another_version_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _native.kernels() is not None
+    monkeypatch.setattr(native, "API", _native.API + 1)
+    assert _native.kernels() is None

@@ -15,6 +15,8 @@ from edvac_native._kernels import (
     use_level,
 )
 
+API = 1  # raised whenever a call changes; edvac does without kernels of another number
+
 __all__ = [
-    "Matrix", "Rows", "attend", "encode", "level", "multiply", "pack", "rows", "use_level",
+    "API", "Matrix", "Rows", "attend", "encode", "level", "multiply", "pack", "rows", "use_level",
 ]  # fmt: skip

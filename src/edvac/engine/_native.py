@@ -14,11 +14,13 @@ from edvac.core.errors import ConfigError
 
 SETTING: Final = "EDVAC_KERNELS"
 KINDS: Final = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"})
+API: Final = 1  # the calls that are made here; kernels of another number are not used
 HEAD_STEP: Final = 16  # attention takes heads whose width is a multiple
 
 
 def kernels() -> ModuleType | None:
-    """The kernels, or None: not installed, not wanted, or not for this processor.
+    """The kernels, or None: not installed or of another version, not wanted, or not for this
+    processor.
 
     Raises:
         ConfigError: others are wanted than the processor has.
@@ -29,6 +31,8 @@ def kernels() -> ModuleType | None:
     try:
         import edvac_native
     except ImportError:
+        return None
+    if getattr(edvac_native, "API", 0) != API:
         return None
     if wanted:
         try:
