@@ -38,7 +38,7 @@ def test_every_tensor_of_a_step_lies_on_the_device(tiny: Path, tmp_path: Path) -
 
     decoder.head = last
     with torch.inference_mode(), pytest.raises(NotImplementedError, match="out of meta"):
-        decoder.forward(rows, plan, arena, [19, 40, 43])
+        decoder.forward(rows, plan, [19, 40, 43])
     (logits,) = seen
     assert (logits.device, logits.shape) == (META, (3, decoder.config.vocabulary))
     arena.copy(0, 4, 20)

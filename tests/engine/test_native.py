@@ -248,8 +248,8 @@ def attended(
     qkv = torch.randn(count, (heads + 4) * width, generator=generator)
     angles = torch.randn(count, width // 2, generator=generator)
     rotation = (angles.cos(), angles.sin())
-    plan = KernelPlan(native, spans, config, answering)
-    found = plan.mix(0, arena, qkv, rotation, norms)
+    plan = KernelPlan(native, arena, config.heads, spans, answering)
+    found = plan.mix(0, qkv, rotation, norms)
     query, key, value = qkv.view(count, -1, width).split([heads, 2, 2], dim=1)
     if norms is not None:
         query, key = norms[0](query), norms[1](key)
@@ -317,8 +317,8 @@ def test_attention_of_a_row_does_not_depend_on_its_neighbours() -> None:
     def mixed(spans: list[Span], first: int, answering: int) -> torch.Tensor:
         rows = slice(first, first + sum(span.count for span in spans))
         part = (rotation[0][rows], rotation[1][rows])
-        plan = KernelPlan(native, spans, config, answering)
-        return plan.mix(0, arena, qkv[rows].contiguous(), part, None)
+        plan = KernelPlan(native, arena, config.heads, spans, answering)
+        return plan.mix(0, qkv[rows].contiguous(), part, None)
 
     together = mixed(SPANS[:4], 0, 6)
     for at, first in ((0, 0), (1, 1), (2, 4)):
@@ -333,12 +333,12 @@ def test_spans_are_checked() -> None:
     arena, turn = PagedArena(config, 2, 64, 8), (torch.ones(2, 8), torch.zeros(2, 8))
     qkv = torch.randn(2, 128)
     for span in (Span(2, 0, 2), Span(-1, 0, 2), Span(0, 63, 2), Span(0, -1, 2), Span(0, 0, 3)):
-        plan = KernelPlan(native, [Span(0, 0, 2)], config, 0)
+        plan = KernelPlan(native, arena, config.heads, [Span(0, 0, 2)], 0)
         plan._table = torch.tensor([[span.slot, span.start, span.count, 0]], dtype=torch.int32)
         with pytest.raises(ValueError, match="a span"):
-            plan.mix(0, arena, qkv, turn, None)
+            plan.mix(0, qkv, turn, None)
     with pytest.raises(ValueError, match="width"):
-        KernelPlan(native, [Span(0, 0, 2)], config, 0).mix(0, arena, qkv[:, :-1], turn, None)
+        KernelPlan(native, arena, config.heads, [Span(0, 0, 2)], 0).mix(0, qkv[:, :-1], turn, None)
 
 
 def test_kernels_of_another_version_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,16 +128,18 @@ class Arena:
 
     def harvest(self, slot: int, index: int) -> int:
         """The row's tokens of this block, held by the caller from now on."""
-        while len(self._blocks) >= self.most_blocks and self.make_room():
-            pass
+        self._has_room()  # or it is one too many: a sequence is kept whole
         end = min((index + 1) * BLOCK, self.capacity)
         return self._hold(self.export(slot, index * BLOCK, end))
 
     def make(self, contents: torch.Tensor) -> int | None:
         """A block with these contents, or None where there is no room."""
+        return self._hold(contents.clone()) if self._has_room() else None
+
+    def _has_room(self) -> bool:
         while len(self._blocks) >= self.most_blocks and self.make_room():
             pass
-        return self._hold(contents.clone()) if len(self._blocks) < self.most_blocks else None
+        return len(self._blocks) < self.most_blocks
 
     def _hold(self, contents: torch.Tensor) -> int:
         self._named += 1
@@ -163,23 +165,20 @@ class Arena:
         self.touch(target, count)
 
 
-AnyArena: TypeAlias = "Arena | PagedArena"
-
-
 class AttentionPlan(Protocol):
     """Which rows of a step attend to what; built once and used in every layer.
 
     Attributes:
         answering: rows, the first ones, that belong to answers.
         positions: of every row in its sequence.
+        device: where rows have to lie.
     """
 
     answering: int
     positions: torch.Tensor
+    device: torch.device
 
-    def mix(
-        self, layer: int, arena: AnyArena, qkv: torch.Tensor, rotation: Rotation, norms: Norms
-    ) -> torch.Tensor:
+    def mix(self, layer: int, qkv: torch.Tensor, rotation: Rotation, norms: Norms) -> torch.Tensor:
         """Store a layer's new keys and values, and give the values mixed, (rows, heads x width)."""
         ...
 
@@ -192,9 +191,10 @@ class KernelPlan:
     """
 
     def __init__(
-        self, native: ModuleType, spans: list[Span], config: ModelConfig, answering: int
+        self, native: ModuleType, arena: PagedArena, heads: int, spans: list[Span], answering: int
     ) -> None:
-        self._native, self._heads, self.answering = native, config.heads, answering
+        self._native, self._arena, self._heads = native, arena, heads
+        self.answering, self.device = answering, arena.device
         self.positions = torch.cat([torch.arange(span.start, span.end) for span in spans])
         table: list[tuple[int, int, int, int]] = []
         row = 0
@@ -204,11 +204,8 @@ class KernelPlan:
         self._split = sum(row < answering for _, _, _, row in table)
         self._table = torch.tensor(table, dtype=torch.int32)
 
-    def mix(
-        self, layer: int, arena: AnyArena, qkv: torch.Tensor, rotation: Rotation, norms: Norms
-    ) -> torch.Tensor:
-        assert isinstance(arena, PagedArena)
-        keys, values = arena.bits(layer)
+    def mix(self, layer: int, qkv: torch.Tensor, rotation: Rotation, norms: Norms) -> torch.Tensor:
+        keys, values = self._arena.bits(layer)
         found = torch.empty(len(qkv), self._heads * keys.shape[-1])
         query, key = (None, None) if norms is None else (norms[0].weight, norms[1].weight)
         epsilon = 0.0 if norms is None else norms[0].epsilon
@@ -225,7 +222,8 @@ class TensorPlan:
     def __init__(
         self, spans: list[Span], arena: Arena, config: ModelConfig, exact: bool, answering: int = 0
     ) -> None:
-        self._config, self.answering = config, answering
+        self._config, self._arena = config, arena
+        self.answering, self.device = answering, arena.device
         device = arena.device
         self.positions = torch.cat([torch.arange(s.start, s.end) for s in spans]).to(device)
         self.slots = torch.cat([torch.full((s.count,), s.slot) for s in spans]).to(device)
@@ -245,22 +243,20 @@ class TensorPlan:
         parts = [] if exact else _partition(narrow)
         self._groups = [_Group(part, arena.dtype, device) for part in parts]
 
-    def mix(
-        self, layer: int, arena: AnyArena, qkv: torch.Tensor, rotation: Rotation, norms: Norms
-    ) -> torch.Tensor:
+    def mix(self, layer: int, qkv: torch.Tensor, rotation: Rotation, norms: Norms) -> torch.Tensor:
         """Store a layer's new keys and values, and give the values mixed, (rows, heads x width)."""
-        assert isinstance(arena, Arena)
         heads, kv_heads, width = self._config.heads, self._config.kv_heads, self._config.head_dim
         all_heads = qkv.view(self._rows, heads + 2 * kv_heads, width)
         query, key, value = all_heads.split([heads, kv_heads, kv_heads], dim=1)
         if norms is not None:
             query, key = norms[0](query), norms[1](key)
         query, key = _rotate(query, rotation), _rotate(key, rotation)
-        arena.write(layer, self, key, value)
-        return self.attend(layer, arena, query)
+        self._arena.write(layer, self, key, value)
+        return self.attend(layer, query)
 
-    def attend(self, layer: int, arena: Arena, query: torch.Tensor) -> torch.Tensor:
+    def attend(self, layer: int, query: torch.Tensor) -> torch.Tensor:
         """Mixed values, (rows, heads x width), in float32."""
+        arena = self._arena
         keys, values = arena.keys[layer], arena.values[layer]
         heads, width = self._config.heads, self._config.head_dim
         found = torch.empty(self._rows, heads, width, device=arena.device)

@@ -20,7 +20,6 @@ from edvac.core.seams import Clock
 from edvac.engine.answer import Answer
 from edvac.engine.attention import (
     CPU,
-    AnyArena,
     Arena,
     AttentionPlan,
     KernelPlan,
@@ -90,7 +89,7 @@ class Engine:
         limits = self.options.limits
         config = self.decoder.config
         options = self.options
-        self._arena = _arena(config, options)
+        self._arena, self._plan = _memory(config, options)
         self._prefixes = PrefixTree(self._arena, BLOCK, options.spill)
         self._arena.make_room = lambda: self._prefixes.evict(_ROOM)
         self._scheduler = Scheduler(limits, self.clock, self._prefixes)
@@ -98,7 +97,8 @@ class Engine:
         self._grammars = in_background(lambda: Grammars(self.codec, config.vocabulary))
         self._experience = Experience()
 
-    _arena: AnyArena = field(init=False)
+    _arena: Arena | PagedArena = field(init=False)
+    _plan: Callable[[list[Span], int], AttentionPlan] = field(init=False)
     _prefixes: PrefixTree = field(init=False)
     _scheduler: Scheduler = field(init=False)
     _grammars: Future[Grammars] = field(init=False)
@@ -248,15 +248,7 @@ class Engine:
             self._arena.touch(chunk.job.slot, chunk.start + chunk.rows)
             if chunk.samples:
                 sampled += range(len(tokens) - 1 - chunk.drafted, len(tokens))
-        attention = self._attention(spans, answering)
-        return self.decoder.forward(tokens, attention, self._arena, sampled)
-
-    def _attention(self, spans: list[Span], answering: int) -> AttentionPlan:
-        config, options = self.decoder.config, self.options
-        if options.native is not None:
-            return KernelPlan(options.native, spans, config, answering)
-        assert isinstance(self._arena, Arena)
-        return TensorPlan(spans, self._arena, config, options.exact, answering)
+        return self.decoder.forward(tokens, self._plan(spans, answering), sampled)
 
     def _speculate(self) -> None:
         """Draft for answers whose next step would be narrow enough for more rows to pay."""
@@ -395,15 +387,21 @@ class Engine:
         self.counters.decode_tokens += sum(chunk.count for chunk in plan.chunks) - prefill
 
 
-def _arena(config: ModelConfig, options: EngineOptions) -> AnyArena:
+def _memory(
+    config: ModelConfig, options: EngineOptions
+) -> tuple[Arena | PagedArena, Callable[[list[Span], int], AttentionPlan]]:
+    """Memory for keys and values, and how a step attends in it."""
     limits = options.limits
     if options.native is not None:
         # A row's last block is not full, and a shared one may have to be copied.
         blocks = -(-limits.kv_tokens // BLOCK) + limits.slots
-        return PagedArena(config, limits.slots, limits.context, blocks)
+        paged = PagedArena(config, limits.slots, limits.context, blocks)
+        return paged, partial(KernelPlan, options.native, paged, config.heads)
     arena = Arena(config, limits.slots, limits.context, options.kv_dtype, options.device)
     arena.most_blocks = options.parked_bytes // (arena.token_bytes * BLOCK)
-    return arena
+    return arena, lambda spans, answering: TensorPlan(
+        spans, arena, config, options.exact, answering
+    )
 
 
 def _save(kept: KeptPrefixes, job: Job, block: torch.Tensor) -> None:

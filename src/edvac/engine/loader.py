@@ -25,7 +25,7 @@ import safetensors.torch
 import torch
 
 from edvac.core.errors import ModelFileError
-from edvac.engine._native import KINDS, kernels
+from edvac.engine._native import KINDS, ROW_STEP, kernels
 from edvac.engine.attention import CPU, Norms
 from edvac.engine.linear import (
     BlockProduct,
@@ -194,6 +194,8 @@ def _int8_products(source: WeightSource, options: LoadOptions) -> _Products:
         matrices = _Matrices(path, templates) if written else _Unwritten(made, templates)
 
     native = kernels()
+    if any(width % ROW_STEP for _, width in _shapes(source.config)):
+        native = None
 
     def product(key: str, shape: tuple[int, int], bias: torch.Tensor | None) -> Int8Product:
         return Int8Product(matrices.packed(key, shape), matrices.scales(key), bias, native)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from edvac.engine.attention import CPU, AnyArena, AttentionPlan, Norms, Rotation
+from edvac.engine.attention import CPU, AttentionPlan, Norms, Rotation
 from edvac.engine.linear import Norm, Product, Rows
 from edvac.engine.weights import ModelConfig
 
@@ -45,22 +45,20 @@ class Decoder:
     head: Product
     frequencies: torch.Tensor
 
-    def forward(
-        self, tokens: list[int], plan: AttentionPlan, arena: AnyArena, sampled: list[int]
-    ) -> torch.Tensor:
-        """Logits of the rows listed in `sampled`, in main memory; keys and values of all rows go
-        into the arena."""
+    def forward(self, tokens: list[int], plan: AttentionPlan, sampled: list[int]) -> torch.Tensor:
+        """Logits of the rows listed in `sampled`, in main memory; the plan keeps keys and
+        values of all rows."""
         config, answering = self.config, plan.answering
-        x = self.embedding(tokens).to(arena.device)
+        x = self.embedding(tokens).to(plan.device)
         rotation = _rotation(plan.positions, self.frequencies)
         for number, layer in enumerate(self.layers):
             qkv = layer.qkv(Rows(x, answering, layer.attention_norm))
-            mixed = plan.mix(number, arena, qkv, rotation, layer.head_norms)
+            mixed = plan.mix(number, qkv, rotation, layer.head_norms)
             if number == len(self.layers) - 1:
                 # Beyond the last keys and values only sampling rows matter.
                 if not sampled:
                     return torch.empty(0, config.vocabulary)
-                picked = torch.tensor(sampled, dtype=torch.long, device=arena.device)
+                picked = torch.tensor(sampled, dtype=torch.long, device=plan.device)
                 mixed, x = mixed[picked], x[picked]
                 answering = sum(row < answering for row in sampled)
             x = x + layer.out(Rows(mixed, answering))
