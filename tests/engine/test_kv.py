@@ -24,7 +24,7 @@ from edvac.engine.kv.pages import BLOCK, PagedArena, Pool, block_shape
 from edvac.engine.kv.spill import SpillFile
 from edvac.engine.kv.tree import LEAST, PrefixTree
 from edvac.engine.loader import LoadOptions, load
-from edvac.engine.scheduler import common_prefix
+from edvac.engine.sequences import common_prefix
 from edvac.engine.weights import ModelConfig
 
 from .test_engine import LIMITS, PROMPTS, ask, drain
@@ -101,10 +101,13 @@ class Sequences(RuleBasedStateMachine):
         super().__init__()
         directory = Path(os.environ.get("TMPDIR", "/tmp"))
         size = 2 * 2 * BLOCK * 16 * 2
-        self.spill = SpillFile(directory, block_shape(CONFIG), 8 * size) if self.spilling else None
+        spill = SpillFile(directory, block_shape(CONFIG), 8 * size) if self.spilling else None
+        self.spill = spill
         self.memory = Memory(self.spill)
 
     def teardown(self) -> None:
+        while self.memory.tree.loading:
+            self.memory.tree.wait()
         self.memory.arena.close()
         if self.spill is not None:
             self.spill.close()
@@ -143,6 +146,34 @@ class Sequences(RuleBasedStateMachine):
     def press(self) -> None:
         self.memory.tree.evict()
 
+    @rule(parts=short, tail=st.integers(0, 35), reader=st.sampled_from("ab"))
+    def fetch(self, parts: list[int], tail: int, reader: str) -> None:
+        """It may still be on its way when something else happens to it."""
+        self.memory.tree.fetch(reader, self.tokens(parts, tail))
+
+    @rule()
+    def settle(self) -> None:
+        self.memory.tree.settle()
+
+    @rule(
+        owner=st.sampled_from("xyz"),
+        parts=short,
+        reader=st.sampled_from("ab"),
+        due=st.integers(0, 9),
+        holds=st.booleans(),
+    )
+    def claim(self, owner: str, parts: list[int], reader: str, due: int, holds: bool) -> None:
+        prefix = (reader, self.tokens(parts, 0))
+        self.memory.tree.keep(owner, prefix, due, due + 2, holds=holds)
+
+    @rule(now=st.integers(0, 12))
+    def expire(self, now: int) -> None:
+        self.memory.tree.expire(now)
+
+    @rule(parts=short, tail=st.integers(0, 35), reader=st.sampled_from("ab"))
+    def give_up(self, parts: list[int], tail: int, reader: str) -> None:
+        self.memory.tree.give_up((reader, self.tokens(parts, tail)))
+
     @rule(parts=short, reader=st.sampled_from("ab"))
     def put(self, parts: list[int], reader: str) -> None:
         """A prefix that was kept on disk."""
@@ -162,10 +193,16 @@ class Sequences(RuleBasedStateMachine):
         memory = self.memory
         held: dict[int, int] = {}
         for node in memory.tree._nodes():
-            assert (node.block is None) != (node.place is None), "resident or spilled"
+            assert node.block is not None or node.place is not None, "somewhere"
             if node.block is not None:
                 held[node.block] = held.get(node.block, 0) + 1
+            assert all(node in claim.nodes for claim in node.claims)
+        for one in memory.tree._loads:
+            held[one.block] = held.get(one.block, 0) + 1
         assert memory.tree.resident == sum(held.values())
+        nodes = set(memory.tree._nodes())
+        for claim in memory.tree._claims.values():
+            assert all(node in nodes and claim in node.claims for node in claim.nodes)
         for row in memory.arena._rows:
             for block in row:
                 held[block] = held.get(block, 0) + 1
@@ -176,6 +213,7 @@ class Sequences(RuleBasedStateMachine):
         assert pool.free == POOL - len(held)
         if self.spill is not None:
             places = [n.place for n in memory.tree._nodes() if n.place is not None]
+            places += [one.place for one in memory.tree._loads if one.node is None]
             assert len(set(places)) == len(places) == len(self.spill)
 
 
@@ -251,7 +289,7 @@ def test_a_longer_sequence_takes_the_place_of_its_beginning() -> None:
     assert memory.tree.resident == POOL - memory.arena.pool.free == 4
 
 
-def test_spilled_blocks_come_back(spill: SpillFile) -> None:
+def test_spilled_blocks_come_back(spill: SpillFile, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = remembering(spill, TOKENS)
     while memory.tree.evict():
         pass
@@ -260,7 +298,12 @@ def test_spilled_blocks_come_back(spill: SpillFile) -> None:
     assert memory.tree.match("a", TOKENS) == 0
     assert memory.begin(0, "a", TOKENS) == 99
     memory.check(0, TOKENS)
-    assert len(spill) == 0
+    memory.finish(0)
+    monkeypatch.setattr(spill, "put", None)
+    while memory.tree.evict():
+        pass  # what lies there already need not be written again
+    assert memory.begin(0, "a", TOKENS) == 99
+    memory.check(0, TOKENS)
 
 
 def test_a_shorter_sequence_is_not_taken_for_what_is_spilled(spill: SpillFile) -> None:

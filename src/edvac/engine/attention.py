@@ -47,6 +47,8 @@ class Span:
 class Arena:
     """Keys and values of all running sequences."""
 
+    pooled = False
+
     def __init__(
         self,
         config: ModelConfig,
@@ -135,6 +137,12 @@ class Arena:
     def make(self, contents: torch.Tensor) -> int | None:
         """A block with these contents, or None where there is no room."""
         return self._hold(contents.clone()) if self._has_room() else None
+
+    def reserve(self) -> int | None:
+        """A block to be filled, or None where there is no room."""
+        layers, _, heads, _, width = self.keys.shape
+        shape = (2, layers, heads, BLOCK, width)
+        return self._hold(torch.empty(shape, dtype=self.dtype)) if self._has_room() else None
 
     def _has_room(self) -> bool:
         while len(self._blocks) >= self.most_blocks and self.make_room():

@@ -6,6 +6,7 @@ neither sockets nor clients; a request's `id` is whatever the caller made unique
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -32,14 +33,27 @@ from edvac.engine.kv.pages import BLOCK, PagedArena
 from edvac.engine.kv.spill import SpillFile
 from edvac.engine.kv.tree import PrefixTree
 from edvac.engine.model import Decoder
-from edvac.engine.protocol import FinishReason, FromEngine, Generate, Progress, StatsReply, failure
+from edvac.engine.pace import Pace
+from edvac.engine.programs import Programs
+from edvac.engine.protocol import (
+    FinishReason,
+    FromEngine,
+    Generate,
+    Hint,
+    Progress,
+    StatsReply,
+    failure,
+)
 from edvac.engine.sampler import Sampling, choose
-from edvac.engine.scheduler import Chunk, Job, Limits, Scheduler, StepPlan, common_prefix
+from edvac.engine.scheduler import Chunk, Job, Limits, Scheduler, StepPlan
+from edvac.engine.sequences import common_prefix
 from edvac.engine.speculation import KERNELS, MOST, TENSORS, Experience, Memory, worthwhile
 from edvac.engine.tokenizer import TextCodec
 from edvac.engine.weights import ModelConfig, in_background
 
 _MAX_STOPS: Final = 16
+_LEFT: Final = 512 << 20  # bytes that are left on disk for a later engine, at most
+_CLAIMED: Final = 2  # claims of programs keep this fraction (1/n) of the memory at most
 _ROOM: Final = 8  # blocks that are evicted at a time: looking for them takes as long as for one
 
 
@@ -70,6 +84,7 @@ class EngineOptions:
     spill: SpillFile | None = None
     jump_ahead: bool = True
     speculate: bool = True
+    retention: str = "told"
 
 
 @dataclass(slots=True)
@@ -90,9 +105,13 @@ class Engine:
         config = self.decoder.config
         options = self.options
         self._arena, self._plan = _memory(config, options)
-        self._prefixes = PrefixTree(self._arena, BLOCK, options.spill)
+        claimed = limits.kv_tokens // BLOCK // _CLAIMED
+        self._prefixes = PrefixTree(self._arena, BLOCK, options.spill, claimed)
+        self._prefixes.worth_loading = self._worth_loading
         self._arena.make_room = lambda: self._prefixes.evict(_ROOM)
-        self._scheduler = Scheduler(limits, self.clock, self._prefixes)
+        self._pace = Pace()
+        programs = Programs(self.clock, self._prefixes, self._back, options.retention)
+        self._scheduler = Scheduler(limits, self.clock, self._prefixes, programs, self._pace)
         # Half a second for a large vocabulary, which the first answer under a grammar waits for.
         self._grammars = in_background(lambda: Grammars(self.codec, config.vocabulary))
         self._experience = Experience()
@@ -101,6 +120,7 @@ class Engine:
     _plan: Callable[[list[Span], int], AttentionPlan] = field(init=False)
     _prefixes: PrefixTree = field(init=False)
     _scheduler: Scheduler = field(init=False)
+    _pace: Pace = field(init=False)
     _grammars: Future[Grammars] = field(init=False)
     _experience: Experience = field(init=False)
 
@@ -121,6 +141,7 @@ class Engine:
             reader_class=request.reader_class,
             tokens=tokens,
             max_tokens=request.max_tokens,
+            shared=_digests(request, keeps),
         )
         memory = Memory(self._experience.child())
         matcher = self._matcher(request)
@@ -133,6 +154,15 @@ class Engine:
         """Compute the next steps with so many threads; called from the thread that steps."""
         torch.set_num_threads(count)
 
+    def hint(self, hint: Hint) -> list[FromEngine]:
+        """Take a program's word on what it will do; never an error."""
+        self._scheduler.programs.hint(hint)
+        return []
+
+    def leave(self) -> None:
+        """Put what later engines may read again on disk; nothing may be asked after."""
+        self._prefixes.save(_LEFT // (self._arena.token_bytes * BLOCK))
+
     def cancel(self, identity: str) -> list[FromEngine]:
         answer = self._answers.get(identity)
         if answer is None:
@@ -143,14 +173,18 @@ class Engine:
         """Compute one step and report what came of it."""
         if self.options.speculate:
             self._speculate()
+        self._prefixes.settle()
         plan = self._scheduler.plan()
         if not plan.chunks:
-            if self._answers:
+            if self._prefixes.loading:
+                self._prefixes.wait()
+            elif self._answers:
                 raise InternalError("schedule_stuck", "the scheduler has work but plans none")
             return []
         started = self.clock.now()
         messages: list[FromEngine] = []
         with torch.inference_mode():
+            self._make_room(plan)
             self._admit(plan)
             logits = self._forward(plan)
             self._scheduler.commit(plan)
@@ -207,11 +241,11 @@ class Engine:
         return None
 
     def _restore(self, reader_class: str, tokens: list[int], keeps: list[int]) -> None:
-        """Bring back what was spilled of the prompt, or the longest prefix that is kept on disk."""
-        self._prefixes.recall(reader_class, tokens)
-        if self.kept is None:
+        """Bring back the longest prefix that is kept on disk, if it is longer than what is known
+        here."""
+        if self.kept is None or not keeps:
             return
-        known = self._prefixes.match(reader_class, tokens)
+        known = self._prefixes.known(reader_class, tokens)
         for keep in sorted(keeps, reverse=True):
             if keep <= known:
                 return
@@ -219,6 +253,24 @@ class Engine:
             if block is not None and block.dtype == self._arena.dtype:
                 self._prefixes.put(reader_class, tokens[:keep], block)
                 return
+
+    def _back(self, tokens: int) -> float:
+        """Seconds to have so many tokens again that are in memory no longer."""
+        reading, spill = self._pace.reading(tokens), self.options.spill
+        return reading if spill is None else min(reading, spill.seconds * -(-tokens // BLOCK))
+
+    def _worth_loading(self, tokens: int, blocks: int) -> bool:
+        """Whether the disk is quicker than the model, where both were timed."""
+        reading = self._pace.reading(tokens)
+        assert self.options.spill is not None
+        return not reading or self.options.spill.seconds * blocks <= reading
+
+    def _make_room(self, plan: StepPlan) -> None:
+        """Take out the rows that others need; what they computed is not lost."""
+        for one in plan.evictions:
+            tokens = one.job.tokens[: one.computed]
+            self._prefixes.insert(one.job.reader_class, tokens, one.slot)
+            self._arena.clear(one.slot)
 
     def _admit(self, plan: StepPlan) -> None:
         """Let new rows begin with what is known of their prompts."""
@@ -238,17 +290,14 @@ class Engine:
         tokens: list[int] = []
         spans: list[Span] = []
         sampled: list[int] = []
-        answering = 0  # the scheduler puts answers before prompts
         for chunk in plan.chunks:
-            if chunk.start >= chunk.job.prompt:
-                answering += chunk.rows
             tokens += chunk.job.tokens[chunk.start : chunk.start + chunk.count]
             tokens += chunk.job.draft[: chunk.drafted]
             spans.append(Span(chunk.job.slot, chunk.start, chunk.rows))
             self._arena.touch(chunk.job.slot, chunk.start + chunk.rows)
             if chunk.samples:
                 sampled += range(len(tokens) - 1 - chunk.drafted, len(tokens))
-        return self.decoder.forward(tokens, self._plan(spans, answering), sampled)
+        return self.decoder.forward(tokens, self._plan(spans, plan.answering), sampled)
 
     def _speculate(self) -> None:
         """Draft for answers whose next step would be narrow enough for more rows to pay."""
@@ -353,17 +402,17 @@ class Engine:
 
     def _end(self, answer: Answer, reason: FinishReason) -> list[FromEngine]:
         self._park(answer)
-        self._forget(answer)
+        self._forget(answer, kept=answer.job.computed > 0)
         return [*answer.fresh_text(last=True), answer.done(reason, self.clock.now())]
 
     def _fail(self, answer: Answer, error: EdvacError) -> list[FromEngine]:
         self._forget(answer)
         return [failure(answer.request.id, error)]
 
-    def _forget(self, answer: Answer) -> None:
+    def _forget(self, answer: Answer, *, kept: bool = False) -> None:
         if answer.job.slot >= 0:
             self._arena.clear(answer.job.slot)
-        self._scheduler.finish(answer.job)
+        self._scheduler.finish(answer.job, kept=kept)
         self._arena.trim(self._scheduler.free, self.options.limits.kv_tokens)
         del self._answers[answer.request.id]
 
@@ -380,11 +429,13 @@ class Engine:
                     self.save(partial(_save, self.kept, job, block))
 
     def _count(self, plan: StepPlan, seconds: float) -> None:
-        prefill = sum(_prefill_rows(chunk) for chunk in plan.chunks)
+        answers = [chunk for chunk in plan.chunks if chunk.answers]
+        prompts = plan.rows - plan.answering
+        self._pace.note(plan.answering, prompts, seconds)
         self.counters.steps += 1
         self.counters.busy_seconds += seconds
-        self.counters.prefill_tokens += prefill
-        self.counters.decode_tokens += sum(chunk.count for chunk in plan.chunks) - prefill
+        self.counters.prefill_tokens += prompts
+        self.counters.decode_tokens += sum(chunk.count for chunk in answers)
 
 
 def _memory(
@@ -408,8 +459,14 @@ def _save(kept: KeptPrefixes, job: Job, block: torch.Tensor) -> None:
     kept.save_prefix(job.reader_class, job.tokens[: block.shape[3]], block)
 
 
-def _prefill_rows(chunk: Chunk) -> int:
-    return max(0, min(chunk.start + chunk.count, chunk.job.prompt) - chunk.start)
+def _digests(request: Generate, keeps: list[int]) -> dict[str, int]:
+    """Lengths of the prefixes that the request shares with others, by SHA-256 of their text."""
+    digest, found, lengths = hashlib.sha256(), dict[str, int](), iter(keeps)
+    for segment in request.segments:
+        digest.update(segment.text.encode())
+        if segment.keep:
+            found[digest.hexdigest()] = next(lengths)
+    return found
 
 
 def _check(request: Generate) -> None:

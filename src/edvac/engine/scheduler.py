@@ -2,11 +2,13 @@
 an injected clock.
 
 One unified step: running answers first, then prompts already begun, then new ones, all under one
-token budget. New ones come in program order: online before offline before speculative, then by
-the first arrival of their program, then by their own. A prompt whose beginning is just being
-computed for another waits for it instead of computing it twice; keys and values are shared only
-inside one reader class. Who has waited long goes by its own arrival, whatever its program. It knows
-token ids but never what they say.
+token budget. What is online goes before what nobody waits for, which fills the gaps as far as
+online answers are not slowed beyond a step's target, and makes room where an online request needs
+it. Programs go in the order of their first arrival (`programs.py`), requests that nobody waits for
+in the order in which their beginnings are read once (`cluster.py`). A prompt whose beginning is
+just being computed for another, or on its way from disk, waits for it instead of computing it
+twice; keys and values are shared only inside one reader class. It knows token ids but never what
+they say.
 """
 
 from __future__ import annotations
@@ -16,22 +18,34 @@ from typing import Final, Protocol
 
 from edvac.core.errors import OperandError, ProcessorError
 from edvac.core.seams import Clock
+from edvac.engine.cluster import Asked, grouped
+from edvac.engine.pace import Pace
+from edvac.engine.programs import Claims, Programs
+from edvac.engine.sequences import common_prefix
 
 _WORTH_WAITING: Final = 16  # tokens of a common prefix below which waiting costs more than it saves
-_PATIENCE: Final = 60.0  # seconds after which a lower class waits like an online request
-_TURN: Final = 10.0  # seconds after which a request goes before fresh ones of earlier programs
+_PATIENCE: Final = 60.0  # seconds after which one of a lower class goes first
+_TURN: Final = 30.0  # seconds after which a request goes before fresh ones of earlier programs
+_MOST_EVICTED: Final = 3  # times that one job makes room for others
+_LEAST_ROWS: Final = 8  # of a prompt that nobody waits for: fewer are not worth a step's pass
 _RANK: Final = {"online": 0, "offline": 1, "speculative": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds: rows of KV memory, tokens per row, per step and in all, and the queue."""
+    """Bounds: rows of KV memory, tokens per row, per step and in all, and the queue.
+
+    Attributes:
+        step_seconds: what a step of online answers may take because of requests that nobody waits
+            for.
+    """
 
     slots: int = 32
     context: int = 4096
     step_tokens: int = 256
     kv_tokens: int = 65_536
     queue: int = 4096
+    step_seconds: float = 0.1
 
     def __post_init__(self) -> None:
         if self.step_tokens < self.slots:
@@ -42,7 +56,8 @@ class Limits:
 class Job:
     """One request as the scheduler sees it: tokens wanted and tokens computed.
 
-    `draft` holds guesses at what comes next; they are computed where there is room.
+    `draft` holds guesses at what comes next; they are computed where there is room. `shared` are
+    lengths of prefixes that other requests of the program may have, by digest.
     """
 
     id: str
@@ -51,6 +66,7 @@ class Job:
     reader_class: str
     tokens: list[int]
     max_tokens: int
+    shared: dict[str, int] = field(default_factory=dict)
     draft: list[int] = field(default_factory=list)
     prompt: int = 0
     computed: int = 0
@@ -59,6 +75,10 @@ class Job:
     arrived: float = 0.0
     admitted: float = 0.0
     order: int = 0
+    served: int = 0  # the last step that had a row of it
+    evicted: int = 0  # times
+    stays: bool = False  # it has waited long enough not to make room for others
+    fetched: bool = False  # what is spilled of its prompt has been asked for
 
     @property
     def pending(self) -> int:
@@ -73,10 +93,14 @@ class Job:
         return self.prompt + self.max_tokens
 
 
-class PrefixStore(Protocol):
-    """Parked prefixes: how many leading tokens of a prompt it could supply."""
+class PrefixStore(Claims, Protocol):
+    """Finished sequences: how many leading tokens of a prompt they could supply, now and soon."""
 
     def match(self, reader_class: str, tokens: list[int]) -> int: ...
+    def coming(self, reader_class: str, tokens: list[int]) -> int: ...
+    def fetch(self, reader_class: str, tokens: list[int]) -> bool: ...
+    def held(self, owner: str) -> int: ...
+    def yield_claim(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +129,26 @@ class Chunk:
     def rows(self) -> int:
         return self.count + self.drafted
 
+    @property
+    def answers(self) -> bool:
+        """Do its rows belong to an answer (else to a prompt)? A chunk has only one kind."""
+        return self.start >= self.job.prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """A job that made room; its row `slot` holds `computed` tokens."""
+
+    job: Job
+    slot: int
+    computed: int
+
 
 @dataclass(slots=True)
 class StepPlan:
+    """Evictions come before admissions; chunks of answers before those of prompts."""
+
+    evictions: list[Eviction] = field(default_factory=list)
     admissions: list[Admission] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
 
@@ -115,18 +156,32 @@ class StepPlan:
     def rows(self) -> int:
         return sum(chunk.rows for chunk in self.chunks)
 
+    @property
+    def answering(self) -> int:
+        return sum(chunk.rows for chunk in self.chunks if chunk.answers)
+
 
 class Scheduler:
     """The queue, the running set and the rule that picks from them."""
 
-    def __init__(self, limits: Limits, clock: Clock, prefixes: PrefixStore) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        clock: Clock,
+        prefixes: PrefixStore,
+        programs: Programs,
+        pace: Pace,
+    ) -> None:
         self.limits = limits
-        self._clock, self._prefixes = clock, prefixes
+        self._clock, self._prefixes, self._pace = clock, prefixes, pace
+        self.programs = programs
         self.waiting: list[Job] = []
         self.running: list[Job] = []
         self.free = list(range(limits.slots))
-        self._programs: dict[str, int] = {}
-        self._count = 0
+        self._count = self._steps = 0
+        self._let_in: dict[int, float] = {}  # when one of a lower rank was admitted last
+        self._places: dict[str, int] = {}  # of offline jobs in the order of their groups
+        self._placed: frozenset[str] = frozenset()
 
     def add(self, job: Job) -> None:
         """Queue a job, or say at once why it can never run."""
@@ -151,39 +206,83 @@ class Scheduler:
             )
         self._count += 1
         job.order, job.arrived = self._count, self._clock.now()
-        self._programs.setdefault(job.program, self._count)
+        self.programs.arrived(job)
         self.waiting.append(job)
 
     def plan(self) -> StepPlan:
         """What the next step computes; nothing is counted as done until `commit`."""
+        self.programs.tend()
+        self._steps += 1
         plan = StepPlan()
-        budget = self.limits.step_tokens
-        answers = [job for job in self.running if not job.prefilling]
-        for left, job in enumerate(answers):
-            others = len(answers) - left - 1
-            budget -= self._chunk(plan, job, budget - others)
-        for job in [job for job in self.running if job.prefilling]:
-            budget -= self._chunk(plan, job, budget)
-        self._admit(plan, budget)
+        budget = self.limits.step_tokens - self._answers(plan)
+        for job in self._readers():
+            admitted = job.slot >= 0
+            allowed = self._allowed(plan, job, budget)
+            taken = self._chunk(plan, job, allowed) if admitted else self._admit(plan, job, allowed)
+            if taken is None:
+                break  # nobody overtakes: the next finished answer makes room
+            budget -= taken
+        plan.chunks.sort(key=lambda chunk: not chunk.answers)
+        for chunk in plan.chunks:
+            chunk.job.served = self._steps
         return plan
 
     def commit(self, plan: StepPlan) -> None:
         for chunk in plan.chunks:
             chunk.job.computed = chunk.start + chunk.count
 
-    def finish(self, job: Job) -> None:
-        """Take a job out, running or waiting; doing so twice is harmless."""
+    def finish(self, job: Job, *, kept: bool = False) -> None:
+        """Take a job out, running or waiting; doing so twice is harmless. What it computed is
+        `kept` or lost."""
         if job in self.running:
             self.running.remove(job)
-            self.free.append(job.slot)
-            self.free.sort()
+            self._release(job)
         elif job in self.waiting:
             self.waiting.remove(job)
-        if not any(one.program == job.program for one in (*self.running, *self.waiting)):
-            self._programs.pop(job.program, None)
+        else:
+            return
+        self.programs.left(job, kept=kept)
+
+    def _release(self, job: Job) -> None:
+        self.free.append(job.slot)
+        self.free.sort()
+
+    # --- a step --------------------------------------------------------------------------------
+
+    def _answers(self, plan: StepPlan) -> int:
+        """Rows of running answers: every online one; of the others those whose turn it is, as many
+        as the target leaves room for and at least one."""
+        answers = [job for job in self.running if not job.prefilling]
+        online = [job for job in answers if not self._rank(job)]
+        others = sorted((job for job in answers if self._rank(job)), key=lambda job: job.served)
+        chosen = online + others
+        if online:
+            most = len(chosen)
+            while most > len(online) + 1 and self._pace.answering(most) > self.limits.step_seconds:
+                most -= 1
+            chosen = chosen[:most]
+        rows = 0
+        for left, job in enumerate(chosen):
+            room = self.limits.step_tokens - rows - (len(chosen) - left - 1)
+            rows += self._chunk(plan, job, room)
+        return rows
+
+    def _allowed(self, plan: StepPlan, job: Job, budget: int) -> int:
+        """Rows for a prompt: those of one that nobody waits for must not slow online answers."""
+        if not self._rank(job) or not any(
+            chunk.answers and not self._rank(chunk.job) for chunk in plan.chunks
+        ):
+            return budget
+        rows = self._pace.rows_within(
+            self.limits.step_seconds - self._pace.answering(plan.answering)
+        )
+        used = sum(chunk.rows for chunk in plan.chunks if not chunk.answers)
+        return budget if rows is None else min(budget, max(rows, _LEAST_ROWS) - used)
 
     def _chunk(self, plan: StepPlan, job: Job, budget: int) -> int:
         count = min(job.pending, budget)
+        if job.prefilling:  # rows of a prompt and of its answer are computed in different ways
+            count = min(count, job.prompt - job.computed)
         if count > 0:
             samples = count == job.pending
             drafted = min(len(job.draft), budget - count) if samples else 0
@@ -191,56 +290,128 @@ class Scheduler:
             return count + drafted
         return 0
 
-    def _admit(self, plan: StepPlan, budget: int) -> None:
-        reserved = sum(job.reserved for job in self.running)
-        for job in sorted(self.waiting, key=self._key):
-            if budget <= 0 or not self.free:
-                return
-            if reserved + job.reserved > self.limits.kv_tokens:
-                return  # nobody overtakes: the next finished answer makes room
-            source, cached, coming = self._common(job)
-            if coming - cached >= _WORTH_WAITING:
-                continue
-            self.waiting.remove(job)
-            job.slot, job.computed, job.cached = self.free.pop(0), cached, cached
-            job.admitted = self._clock.now()
-            self.running.append(job)
-            reserved += job.reserved
-            plan.admissions.append(Admission(job, source, cached))
-            budget -= self._chunk(plan, job, budget)
+    # --- admission -----------------------------------------------------------------------------
 
-    def _key(self, job: Job) -> tuple[int, int, int]:
+    def _readers(self) -> list[Job]:
+        """Whose prompts are read next: those that somebody waits for, then the others; in either
+        case those under way before new ones."""
+        self._place()
+        overdue = self._overdue()
+        jobs = [job for job in self.running if job.prefilling]
+        jobs += overdue
+        jobs += sorted((job for job in self.waiting if job not in overdue), key=self._key)
+        for job in overdue:
+            job.stays = True
+        return sorted(jobs, key=lambda job: self._rank(job) > 0 and not job.stays)
+
+    def _admit(self, plan: StepPlan, job: Job, rows: int) -> int | None:
+        """Rows of a new job, none if it waits for a beginning that is coming; None where there is
+        no room for it."""
+        if rows <= 0 or not self._makes_room(plan, job):
+            return None
+        if not job.fetched:
+            job.fetched = True
+            self._prefixes.fetch(job.reader_class, job.tokens)
+        source, cached, coming = self._common(job)
+        if coming - cached >= _WORTH_WAITING:
+            return 0
+        self.waiting.remove(job)
+        self._start(job, cached)
+        plan.admissions.append(Admission(job, source, cached))
+        return self._chunk(plan, job, rows)
+
+    def _start(self, job: Job, cached: int) -> None:
+        job.slot, job.computed = self.free.pop(0), cached
+        self._let_in[self._rank(job)] = self._clock.now()
+        self.running.append(job)
+        if not job.evicted:
+            job.cached, job.admitted = cached, self._clock.now()
+            self.programs.admitted(job)
+
+    def _makes_room(self, plan: StepPlan, job: Job) -> bool:
+        """Whether there is a row for the job and memory to its end, if need be by taking them from
+        jobs that nobody waits for, or from claims where nobody else would make room."""
+        while not self._has_room(job):
+            if self._evict(plan, job):
+                continue
+            if self.running or not self._prefixes.yield_claim():
+                return False
+        return True
+
+    def _has_room(self, job: Job, less: int = 0) -> bool:
+        reserved = sum(one.reserved for one in self.running) - less
+        held = self._prefixes.held(job.program)
+        return bool(self.free or less) and reserved + held + job.reserved <= self.limits.kv_tokens
+
+    def _evict(self, plan: StepPlan, job: Job) -> bool:
+        """Take the youngest of those out that nobody waits for, if enough of them are there."""
+        needed = {admission.source_slot for admission in plan.admissions}
+        needed |= {admission.job.slot for admission in plan.admissions}
+        victims = [
+            one
+            for one in self.running
+            if self._rank(one) and one.slot not in needed and not one.stays
+        ]
+        if self._rank(job) or not self._has_room(job, sum(one.reserved for one in victims)):
+            return False
+        victim = max(victims, key=lambda one: (one.admitted, one.order))
+        plan.evictions.append(Eviction(victim, victim.slot, victim.computed))
+        plan.chunks = [chunk for chunk in plan.chunks if chunk.job is not victim]
+        self.running.remove(victim)
+        self._release(victim)
+        victim.slot, victim.computed, victim.fetched, victim.draft = -1, 0, False, []
+        victim.evicted += 1
+        victim.stays = victim.evicted == _MOST_EVICTED
+        self.waiting.append(victim)
+        return True
+
+    @staticmethod
+    def _rank(job: Job) -> int:
+        """Zero where somebody waits."""
+        return _RANK.get(job.cls, 0)
+
+    def _key(self, job: Job) -> tuple[int, int, int, int, int]:
         """Program order, except that nobody waits for ever: a program that sends a request for each
         answer would always be the first."""
         waited = self._clock.now() - job.arrived
-        rank = 0 if waited > _PATIENCE else _RANK.get(job.cls, 0)
-        return rank, 0 if waited > _TURN else self._programs[job.program], job.order
+        order = (0, 0) if waited > _TURN else self.programs.order(job)
+        return self._rank(job), self._places.get(job.id, 0), *order, job.order
+
+    def _overdue(self) -> list[Job]:
+        """The first of each lower rank, if none of that rank was let in for too long."""
+        now = self._clock.now()
+        found = []
+        for rank in set(_RANK.values()) - {0}:
+            jobs = [job for job in self.waiting if self._rank(job) == rank]
+            since = max(
+                self._let_in.get(rank, 0.0), min((job.arrived for job in jobs), default=now)
+            )
+            if now - since > _PATIENCE:
+                found.append(min(jobs, key=self._key))
+        return found
+
+    def _place(self) -> None:
+        """Order what waits offline by groups, where that is another set than the last time."""
+        jobs = [job for job in self.waiting if job.cls == "offline"]
+        names = frozenset(job.id for job in jobs)
+        if names - self._placed:
+            groups = grouped([Asked(job.tokens, job.max_tokens) for job in jobs])
+            order = [member for group in groups for member in group.members]
+            self._places = {jobs[member].id: at for at, member in enumerate(order, 1)}
+        self._placed = names
 
     def _common(self, job: Job) -> tuple[int, int, int]:
         """Slot to copy from (-1: parked), tokens available now, tokens available soon."""
-        most = job.prompt - 1  # at least one row must be computed, or there is nothing to sample
+        most = len(job.tokens) - 1  # one row must be computed, or there is nothing to sample
         source, cached = -1, min(self._prefixes.match(job.reader_class, job.tokens), most)
-        coming = cached
+        coming = max(cached, min(self._prefixes.coming(job.reader_class, job.tokens), most))
         for other in self.running:
             if other.reader_class != job.reader_class:
                 continue
+            soon = self._rank(other) <= self._rank(job)  # else it may be held up by others
             shared = min(common_prefix(job.tokens, other.tokens), most)
             ready = min(shared, other.computed)
             if ready > cached:
                 source, cached = other.slot, ready
-            coming = max(coming, min(shared, other.prompt))
+            coming = max(coming, min(shared, other.prompt) if soon else ready)
         return source, cached, coming
-
-
-def common_prefix(one: list[int], other: list[int]) -> int:
-    """Length of the longest common prefix."""
-    low, high = 0, min(len(one), len(other))
-    if one[:high] == other[:high]:
-        return high
-    while high - low > 1:  # one[:low] is equal, one[:high] is not
-        middle = (low + high) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low

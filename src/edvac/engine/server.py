@@ -168,8 +168,9 @@ class Server:
                 self._loop.call_soon_threadsafe(self._broken, str(error))
                 return True
             if self._draining and not engine.busy:
-                self._loop.call_soon_threadsafe(self._over.set)
-                return True
+                break
+        engine.leave()
+        self._loop.call_soon_threadsafe(self._over.set)
         return True
 
     def _orders(self, engine: Engine) -> bool:
@@ -277,7 +278,7 @@ class Server:
             self._drain()
         else:
             assert isinstance(message, Hint)
-            _log.debug("hint %s of %s", message.kind, message.program)
+            self._work.put(lambda engine: engine.hint(message))
 
     def _greet(self, client: _Client, message: Hello) -> None:
         if message.version != VERSION:

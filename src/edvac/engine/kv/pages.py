@@ -145,9 +145,12 @@ class PagedArena:
     """Rows of keys and values, (slots, capacity) tokens, over a pool of blocks.
 
     Attributes:
+        pooled: blocks of the tree and of rows take each other's room.
         block_bytes: of a block in the pool.
         token_bytes: of one token's keys and values in all layers.
     """
+
+    pooled = True
 
     def __init__(self, config: ModelConfig, slots: int, capacity: int, blocks: int) -> None:
         self.slots, self.dtype, self.device = slots, torch.float16, torch.device("cpu")
@@ -247,11 +250,16 @@ class PagedArena:
 
     def make(self, contents: torch.Tensor) -> int | None:
         """A block with these contents (tokens may be fewer), or None where there is no room."""
+        block = self.reserve()
+        if block is not None:
+            self.contents(block)[:, :, :, : contents.shape[3]] = contents
+        return block
+
+    def reserve(self) -> int | None:
+        """A block to be filled, or None where there is no room."""
         block = self.pool.take()
         if block is None and self.make_room():
             block = self.pool.take()
-        if block is not None:
-            self.contents(block)[:, :, :, : contents.shape[3]] = contents
         return block
 
     def export(self, slot: int, start: int, end: int) -> torch.Tensor:

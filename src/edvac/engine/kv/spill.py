@@ -1,43 +1,83 @@
-"""Blocks that had to leave memory, in one nameless file: demoted, not dropped.
+"""Blocks that had to leave memory, in one file: demoted, not dropped.
 
-The file has no name, so nothing of it is left when the process ends, however it ends. Each place
-has a checksum in memory; what does not match it is never given back. A disk that takes no more
+With a name the file outlives the engine: an index beside it tells the next one what lies where,
+not by tokens but by keyed hashes of them. Each place has a checksum, in memory and in the index;
+what does not match it is never given back, so an index that is older than the file does no harm.
+Without a name nothing is left when the process ends, however it ends. A disk that takes no more
 makes `put` say so and costs nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import math
 import os
+import secrets
+import time
+from array import array
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Final, TypeAlias
 
+import msgspec
 import torch
+
+_OLDEST: Final = 7 * 86_400.0  # seconds after which nothing is brought back any more
+_LARGEST_INDEX: Final = 64 << 20
+_RATE: Final = 0.2  # how fast the measured time of reading moves
+_WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+Entry: TypeAlias = "tuple[bytes, int]"  # key and place
+
+
+class _Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What lies in the file; written whole, under a checksum of itself."""
+
+    identity: str
+    size: int
+    salt: bytes
+    entries: list[tuple[bytes, int, bytes]]  # key, place, checksum of the contents
+
+
+_decoder: Final = msgspec.msgpack.Decoder(_Index)
 
 
 class SpillFile:
-    """Places of one size in a file without a name.
+    """Places of one size in a file.
 
     Args:
         directory: on the disk that is to be used.
         budget: bytes at most.
+        identity: what the numbers depend on (weights, precision, layout). Blocks come back only to
+            engines of the same; empty for a file without a name.
     """
 
-    def __init__(self, directory: Path, shape: tuple[int, ...], budget: int) -> None:
-        self._shape = shape
+    def __init__(
+        self, directory: Path, shape: tuple[int, ...], budget: int, identity: str = ""
+    ) -> None:
+        self._shape, self._identity = shape, identity
         self._size = math.prod(shape) * torch.float16.itemsize
         self._most = budget // self._size
-        self._file = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        self._free: list[int] = []
+        self._salt = secrets.token_bytes(16)
         self._sums: dict[int, bytes] = {}
-        self._count = 0
+        self._left: dict[bytes, int] = {}  # an earlier engine's, not asked for yet; oldest first
+        self.seconds = 0.0  # to read one place, as measured
+        name = hashlib.sha256(identity.encode()).hexdigest()[:24]
+        self._index = directory / f"{name}.spill.index"
+        self._file, self.named = _open(directory, f"{name}.spill" if identity else "")
+        if self.named:
+            self._restore()
+        taken = set(self._sums)
+        self._count = max(taken, default=-1) + 1
+        self._free = [place for place in range(self._count) if place not in taken]
 
     def __len__(self) -> int:
         return len(self._sums)
 
     def put(self, contents: torch.Tensor) -> int | None:
         """Where the contents lie now; None where there is no room for them."""
-        if not self._free and self._count >= self._most:
+        if not self._free and self._count >= self._most and not self._give_up():
             return None
         place = self._free.pop() if self._free else self._count
         raw = contents.contiguous().view(torch.uint8).numpy().data.cast("B")
@@ -53,15 +93,21 @@ class SpillFile:
         self._sums[place] = _sum(raw)
         return place
 
-    def get(self, place: int) -> torch.Tensor | None:
-        """The contents, or None where they are not what was put there."""
+    def read(self, place: int, target: torch.Tensor) -> bool:
+        """Fill `target` with a place's contents; false where they are not what was put there.
+
+        May be called from another thread, for a place that is not freed meanwhile.
+        """
+        started = time.perf_counter()
+        raw = target.view(torch.uint8).numpy().reshape(-1).data
         try:
-            raw = bytearray(os.pread(self._file, self._size, place * self._size))
+            length = os.preadv(self._file, [raw], place * self._size)
         except OSError:
-            return None
-        if len(raw) != self._size or _sum(memoryview(raw)) != self._sums[place]:
-            return None
-        return torch.frombuffer(raw, dtype=torch.float16).view(self._shape)
+            return False
+        good = length == self._size and _sum(raw) == self._sums[place]
+        taken = time.perf_counter() - started
+        self.seconds += (taken - self.seconds) * (_RATE if self.seconds else 1.0)
+        return good
 
     def free(self, place: int) -> None:
         del self._sums[place]
@@ -69,6 +115,87 @@ class SpillFile:
 
     def close(self) -> None:
         os.close(self._file)
+
+    # --- beyond the end of the engine ----------------------------------------------------------
+
+    def key(self, parent: bytes, tokens: Iterable[int]) -> bytes:
+        """Names a block by its tokens and all before them, to who knows the salt."""
+        return self._hash(parent + array("q", tokens).tobytes())
+
+    def root(self, reader_class: str) -> bytes:
+        return self._hash(reader_class.encode())
+
+    def _hash(self, raw: bytes) -> bytes:
+        return hashlib.blake2b(raw, digest_size=16, key=self._salt).digest()
+
+    def find(self, key: bytes) -> int | None:
+        """The place of an earlier engine's block; the caller's from now on."""
+        return self._left.pop(key, None)
+
+    def save(self, entries: Iterable[Entry]) -> None:
+        """Write the index: these blocks, and those of an earlier engine that nobody asked for."""
+        if not self.named:
+            return
+        known = [*self._left.items(), *entries]
+        rows = [(key, place, self._sums[place]) for key, place in known]
+        body = msgspec.msgpack.encode(_Index(self._identity, self._size, self._salt, rows))
+        temporary = self._index.with_suffix(".tmp")
+        try:
+            with os.fdopen(os.open(temporary, _WRITE, 0o600), "wb") as to:
+                to.write(_sum(memoryview(body)) + body)
+            temporary.replace(self._index)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+    def forget(self) -> None:
+        """Nothing of what an earlier engine left comes back, nor will anything of this one."""
+        for place in self._left.values():
+            self.free(place)
+        self._left.clear()
+        if self.named:
+            self.named = False
+            for path in (self._index, self._index.with_suffix("")):
+                path.unlink(missing_ok=True)
+
+    def _give_up(self) -> bool:
+        """The oldest block of an earlier engine makes room."""
+        if not self._left:
+            return False
+        self.free(self._left.pop(next(iter(self._left))))
+        return True
+
+    def _restore(self) -> None:
+        try:
+            if time.time() - self._index.stat().st_mtime > _OLDEST:
+                return
+            with self._index.open("rb") as file:
+                raw = file.read(_LARGEST_INDEX)
+            body = raw[16:]
+            if _sum(memoryview(body)) != raw[:16]:
+                return
+            index = _decoder.decode(body)
+        except (OSError, msgspec.DecodeError):
+            return
+        if (index.identity, index.size) != (self._identity, self._size):
+            return
+        self._salt = index.salt
+        for key, place, total in index.entries:
+            if 0 <= place < self._most and place not in self._sums and key not in self._left:
+                self._left[key] = place
+                self._sums[place] = total
+
+
+def _open(directory: Path, name: str) -> tuple[int, bool]:
+    """A file of one's own, and whether it has a name: another engine may have taken that."""
+    if name:
+        file = os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file, True
+        except OSError:
+            os.close(file)
+    return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), False
 
 
 def _sum(raw: memoryview) -> bytes:

@@ -1,8 +1,9 @@
 """A tree of finished sequences over token ids, one block of tokens a node.
 
 Each reader class has a tree of its own: nothing is ever shared between two. A node's block is
-resident or spilled; the least recently used leaves are spilled first, or given up where there is
-nowhere to spill to. A path is matched to the last token: of the block in which it parts, the
+resident, spilled, or on its way back, which a helper sees to while steps go on. The least recently
+used leaves leave memory first, and what programs have claimed last (`edvac.engine.programs` says
+what and for how long). A path is matched to the last token: of the block in which it parts, the
 tokens before count. It knows no requests and no attention.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
@@ -17,17 +19,21 @@ from typing import Final, Protocol, TypeAlias
 import torch
 
 from edvac.engine.kv.spill import SpillFile
-from edvac.engine.scheduler import common_prefix
+from edvac.engine.sequences import common_prefix
 
 LEAST: Final = 16  # tokens; shorter prefixes are quicker to compute than to look after
 Tokens: TypeAlias = "tuple[int, ...]"
+Prefix: TypeAlias = "tuple[str, list[int]]"  # reader class and tokens
 
 
 class Blocks(Protocol):
     """What holds the blocks of tokens' keys and values, by number."""
 
+    pooled: bool  # do these blocks and those of running sequences take each other's room?
+
     def harvest(self, slot: int, index: int) -> int: ...
     def make(self, contents: torch.Tensor) -> int | None: ...
+    def reserve(self) -> int | None: ...
     def contents(self, block: int) -> torch.Tensor: ...
     def release(self, block: int) -> None: ...
     def is_used(self, block: int) -> bool: ...
@@ -36,17 +42,46 @@ class Blocks(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """`block` holds `tokens`; where it is None they lie at `place` of the spill file."""
+    """`block` holds `tokens`; they lie at `place` of the spill file too, or only there."""
 
     tokens: Tokens
     parent: Node | None
     block: int | None = None
     place: int | None = None
+    load: Load | None = None
     used: int = 0
+    key: bytes = b""
+    claims: list[Claim] = field(default_factory=list)
     children: dict[Tokens, Node] = field(default_factory=dict)
 
     def resident_below(self) -> bool:
-        return any(child.block is not None for child in self.children.values())
+        return any(
+            child.block is not None or child.load is not None for child in self.children.values()
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Load:
+    """A block on its way back; `node` becomes None where nobody wants it any more."""
+
+    node: Node | None
+    block: int
+    place: int
+    good: Future[bool]
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """A program's word that it reads a prefix again at about `due`; it counts until `until`.
+
+    Where it `holds`, others are not let in to its place before.
+    """
+
+    prefix: Prefix
+    due: float
+    until: float
+    holds: bool
+    nodes: list[Node] = field(default_factory=list)
 
 
 class PrefixTree:
@@ -55,14 +90,23 @@ class PrefixTree:
     Args:
         size: tokens of a block.
         spill: takes what has to make room; None gives it up.
+        most_claimed: blocks that claims can keep in all.
     """
 
-    def __init__(self, blocks: Blocks, size: int, spill: SpillFile | None = None) -> None:
+    def __init__(
+        self, blocks: Blocks, size: int, spill: SpillFile | None = None, most_claimed: int = 1 << 30
+    ) -> None:
         self._blocks, self._size, self._spill = blocks, size, spill
+        self._most_claimed = most_claimed
         self._roots: dict[str, Node] = {}
+        self._claims: dict[str, Claim] = {}
+        self._loads: list[Load] = []
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="reload")
         self._ticks = 0
         self._pinned_from: int | None = None  # nodes used since are not to be evicted
         self.resident = 0  # blocks
+        # Whether so many tokens, in so many blocks, are quicker to read than to compute.
+        self.worth_loading: Callable[[int, int], bool] = lambda tokens, blocks: True
 
     def __len__(self) -> int:
         """Sequences: the tree's leaves."""
@@ -72,6 +116,21 @@ class PrefixTree:
         """How many leading tokens are resident."""
         found = sum(count for _, count in self._path(reader_class, tokens))
         return found if found >= LEAST else 0
+
+    def coming(self, reader_class: str, tokens: list[int]) -> int:
+        """How many leading tokens are resident or on their way."""
+        if not self._loads:
+            return 0
+        found = 0
+        for node, count in self._path(reader_class, tokens, spilled=True):
+            if node.block is None and node.load is None:
+                break
+            found += count
+        return found
+
+    def known(self, reader_class: str, tokens: list[int]) -> int:
+        """How many leading tokens are resident or could be brought back."""
+        return sum(count for _, count in self._path(reader_class, tokens, spilled=True))
 
     @contextmanager
     def pinned(self, wanted: list[tuple[str, list[int]]]) -> Iterator[None]:
@@ -84,13 +143,6 @@ class PrefixTree:
             yield
         finally:
             self._pinned_from = before
-
-    def recall(self, reader_class: str, tokens: list[int]) -> None:
-        """Bring back what is spilled of a prefix, as far as there is room."""
-        with self.pinned([(reader_class, tokens)]):
-            for node, _ in list(self._path(reader_class, tokens, spilled=True)):
-                if node.block is None and not self._unspill(node):
-                    return
 
     def lend(self, reader_class: str, tokens: list[int], count: int, slot: int) -> None:
         """Let an empty row begin with the first `count` tokens, which were matched just now."""
@@ -136,30 +188,103 @@ class PrefixTree:
                     if block is None:  # no room, or no more than what is spilled
                         return
                     known = known or Node(part, node)
-                    self._forget_place(known)
+                    if known.load is not None:
+                        self._orphan(known)
                     known.block, node.children[known.tokens] = block, known
                     self.resident += 1
                 self._touch(known)
                 node = known
 
+    # --- claims --------------------------------------------------------------------------------
+
+    def keep(self, owner: str, prefix: Prefix, due: float, until: float, *, holds: bool) -> None:
+        """Keep a prefix longer than others; an owner's earlier claim ends, and where all of them
+        together are too large, those that are due last."""
+        self.unclaim(owner)
+        claim = self._claims[owner] = Claim(prefix, due, until, holds)
+        for node, _ in self._path(*prefix, spilled=True):
+            claim.nodes.append(node)
+            node.claims.append(claim)
+        while sum(len(one.nodes) for one in self._claims.values()) > self._most_claimed:
+            self.unclaim(max(self._claims, key=lambda one: self._claims[one].due))
+
+    def renew(self, owner: str, due: float, until: float, *, holds: bool) -> None:
+        """What is known of a claim's use has changed."""
+        claim = self._claims.get(owner)
+        if claim is not None:
+            claim.due, claim.until, claim.holds = due, until, holds
+
+    def unclaim(self, owner: str) -> None:
+        claim = self._claims.pop(owner, None)
+        if claim is not None:
+            for node in claim.nodes:
+                node.claims.remove(claim)
+
+    def expire(self, now: float) -> None:
+        """End the claims whose time is over."""
+        for owner in [owner for owner, claim in self._claims.items() if claim.until <= now]:
+            self.unclaim(owner)
+
+    def held(self, owner: str) -> int:
+        """Tokens in memory that claims of others hold."""
+        nodes: set[Node] = set()
+        if self._blocks.pooled:
+            for other, claim in self._claims.items():
+                if claim.holds and other != owner:
+                    nodes.update(node for node in claim.nodes if node.block is not None)
+        return len(nodes) * self._size
+
+    def is_claimed(self, owner: str) -> bool:
+        return owner in self._claims
+
+    def yield_claim(self) -> bool:
+        """Of the claims that hold, the one that is due last holds no longer."""
+        holding = [claim for claim in self._claims.values() if claim.holds]
+        if holding:
+            max(holding, key=lambda claim: claim.due).holds = False
+        return bool(holding)
+
+    def prefetch(self, owner: str) -> None:
+        """Begin to bring back what an owner has claimed and what is spilled of it."""
+        claim = self._claims.get(owner)
+        if claim is not None:
+            self.fetch(*claim.prefix)
+
+    def give_up(self, prefix: Prefix) -> None:
+        """Nobody reads the end of this prefix again, as far as it is nobody else's beginning."""
+        path = [node for node, _ in self._path(*prefix, spilled=True)]
+        for node in reversed(path):
+            used = node.block is not None and self._blocks.is_used(node.block)
+            if node.children or node.claims or used or self._is_pinned(node):
+                return
+            self._drop(node)
+
+    # --- out of memory -------------------------------------------------------------------------
+
     def evict(self, most: int = 1) -> bool:
-        """Make room: the longest unused leaves that no row shows, as many as are wanted."""
-        candidates = [
-            node
-            for node in self._nodes()
-            if node.block is not None
-            and not self._is_pinned(node)
-            and not node.resident_below()
-            and not self._blocks.is_used(node.block)
-        ]
-        for node in heapq.nsmallest(most, candidates, key=lambda one: one.used):
+        """Make room: the longest unused leaves that no row shows, as many as are wanted; claimed
+        ones after all others, the latest due first."""
+        while True:
+            candidates = [
+                node
+                for node in self._nodes()
+                if node.block is not None
+                and not self._is_pinned(node)
+                and not node.resident_below()
+                and not self._blocks.is_used(node.block)
+            ]
+            if candidates or not self._loads:
+                break
+            self.wait()  # what is on its way holds blocks and cannot be stopped
+        for node in heapq.nsmallest(most, candidates, key=_worth):
             self._demote(node)
         return bool(candidates)
 
     def _demote(self, node: Node) -> None:
         """From memory to the spill file, or out."""
         assert node.block is not None
-        node.place = self._place_for(node.block)
+        if node.place is None:
+            node.place = self._place_for(node.block)
         self._blocks.release(node.block)
         node.block = None
         self.resident -= 1
@@ -167,30 +292,155 @@ class PrefixTree:
             self._drop(node)
 
     def _place_for(self, block: int) -> int | None:
-        """Where the block lies in the spill file; the longest unused one there makes room."""
+        """Where the block lies in the spill file; copies of what is in memory make room, then the
+        longest unused block."""
         if self._spill is None:
             return None
         place = self._spill.put(self._blocks.contents(block))
         if place is None:
-            spilled = [
+            placed = [node for node in self._nodes() if node.place is not None and not node.load]
+            copies = [node for node in placed if node.block is not None]
+            alone = [
                 node
-                for node in self._nodes()
-                if node.place is not None and not node.children and not self._is_pinned(node)
+                for node in placed
+                if node.block is None and not node.children and not self._is_pinned(node)
             ]
-            if spilled:
-                self._drop(min(spilled, key=lambda one: one.used))
+            if copies:
+                self._forget_place(min(copies, key=lambda one: one.used))
+            elif alone:
+                self._drop(min(alone, key=_worth))
+            if copies or alone:
                 place = self._spill.put(self._blocks.contents(block))
         return place
+
+    # --- and back ------------------------------------------------------------------------------
+
+    def fetch(self, reader_class: str, tokens: list[int]) -> bool:
+        """Begin to bring back what is spilled of a prefix, as far as there is room and it is
+        quicker than computing it; whether anything is on its way."""
+        with self.pinned([(reader_class, tokens)]):
+            path = list(self._path(reader_class, tokens, spilled=True))
+            away = [(node, count) for node, count in path if node.block is None and not node.load]
+            if away and not self.worth_loading(sum(count for _, count in away), len(away)):
+                return False
+            for node, _ in away:
+                block = self._blocks.reserve()
+                if block is None:
+                    break
+                if node.place is None:  # given up while room was made
+                    self._blocks.release(block)
+                    break
+                self._start(node, block)
+        return any(node.load is not None for node, _ in path)
+
+    def recall(self, reader_class: str, tokens: list[int]) -> None:
+        """Bring back what is spilled of a prefix, and wait for it."""
+        while self.fetch(reader_class, tokens):
+            self.wait()
+
+    def _start(self, node: Node, block: int) -> None:
+        assert self._spill is not None and node.place is not None
+        target = self._blocks.contents(block)
+        reading = self._reader.submit(self._spill.read, node.place, target)
+        node.load = Load(node, block, node.place, reading)
+        self._loads.append(node.load)
+        self.resident += 1
+        self._touch(node)
+
+    def settle(self) -> None:
+        """Take in what has arrived."""
+        while self._loads and self._loads[0].good.done():
+            load = self._loads.pop(0)
+            node = load.node
+            if node is None:
+                self._blocks.release(load.block)
+                self.resident -= 1
+                assert self._spill is not None
+                self._spill.free(load.place)
+                continue
+            node.load = None
+            if load.good.result():
+                node.block = load.block
+                self._touch(node)
+            else:  # damaged: what is below it is of no use without it
+                self._blocks.release(load.block)
+                self.resident -= 1
+                self._drop(node)
+
+    @property
+    def loading(self) -> bool:
+        return bool(self._loads)
+
+    def wait(self) -> None:
+        """Until the first of what is on its way has arrived."""
+        if self._loads:
+            wait([self._loads[0].good])
+            self.settle()
+
+    # --- beyond the end of the engine ----------------------------------------------------------
+
+    def save(self, most: int) -> None:
+        """Leave the whole blocks for a later engine, up to `most` of those that are in memory
+        only."""
+        if self._spill is None or not self._spill.named:
+            return
+        nodes = [node for node in self._nodes() if len(node.tokens) == self._size]
+        for node in sorted(nodes, key=lambda one: -one.used):
+            fresh = [one for one in _line(node) if one.block is not None and one.place is None]
+            most -= len(fresh)
+            if most < 0:
+                break
+            for one in fresh:
+                assert one.block is not None
+                one.place = self._spill.put(self._blocks.contents(one.block))
+        # What comes first is given up first, and a block is of no use without those before it.
+        nodes.reverse()
+        self._spill.save((self._key(one), one.place) for one in nodes if one.place is not None)
+
+    def forget(self) -> None:
+        """Give up all that no row shows, here and on disk."""
+        for owner in list(self._claims):
+            self.unclaim(owner)
+        for root in self._roots.values():
+            for child in list(root.children.values()):
+                self._drop(child)
+        if self._spill is not None:
+            self._spill.forget()
+
+    def _key(self, node: Node) -> bytes:
+        assert self._spill is not None
+        chain = []
+        at: Node | None = node
+        while at is not None and not at.key:
+            chain.append(at)
+            at = at.parent
+        for one in reversed(chain):
+            assert one.parent is not None
+            one.key = self._spill.key(one.parent.key, one.tokens)
+        return node.key
+
+    def _restored(self, node: Node, part: Tokens) -> Node | None:
+        """The block behind `node` that an earlier engine left."""
+        if self._spill is None or not self._spill.named or len(part) != self._size:
+            return None
+        key = self._spill.key(self._key(node), part)
+        place = self._spill.find(key)
+        if place is None:
+            return None
+        found = node.children[part] = Node(part, node, place=place, key=key)
+        return found
+
+    # --- the tree ------------------------------------------------------------------------------
 
     def _path(
         self, reader_class: str, tokens: list[int], *, spilled: bool = False
     ) -> Iterator[tuple[Node, int]]:
         """Nodes from the root on, and how many of each one's tokens agree."""
-        node = self._roots.get(reader_class)
+        node = self._root(reader_class) if spilled else self._roots.get(reader_class)
         at = 0
         while node is not None and at < len(tokens):
             part = tuple(tokens[at : at + self._size])
-            child = node.children.get(part)
+            child = node.children.get(part) or (self._restored(node, part) if spilled else None)
             count = len(part)
             if child is None:
                 child, count = self._nearest(node, part)
@@ -227,26 +477,22 @@ class PrefixTree:
         """Give up a node and all below it."""
         for child in list(node.children.values()):
             self._drop(child)
+        for claim in node.claims:
+            claim.nodes.remove(node)
+        node.claims = []
         if node.block is not None:
             self._blocks.release(node.block)
             node.block = None
             self.resident -= 1
-        self._forget_place(node)
+        self._orphan(node)
         if node.parent is not None:
             del node.parent.children[node.tokens]
 
-    def _unspill(self, node: Node) -> bool:
-        assert self._spill is not None and node.place is not None
-        contents = self._spill.get(node.place)
-        if contents is None:  # damaged: what is below it is of no use without it
-            self._drop(node)
-            return False
-        node.block = self._blocks.make(contents)
-        if node.block is None:
-            return False
-        self.resident += 1
+    def _orphan(self, node: Node) -> None:
+        """The spilled copy of a node is of no use any more; what is being read is freed later."""
+        if node.load is not None:
+            node.load.node = node.load = node.place = None
         self._forget_place(node)
-        return True
 
     def _forget_place(self, node: Node) -> None:
         if node.place is not None and self._spill is not None:
@@ -257,7 +503,11 @@ class PrefixTree:
         return self._pinned_from is not None and node.used >= self._pinned_from
 
     def _root(self, reader_class: str) -> Node:
-        return self._roots.setdefault(reader_class, Node((), None))
+        found = self._roots.get(reader_class)
+        if found is None:
+            key = b"" if self._spill is None else self._spill.root(reader_class)
+            found = self._roots[reader_class] = Node((), None, key=key)
+        return found
 
     def _touch(self, node: Node) -> None:
         self._ticks += 1
@@ -270,3 +520,20 @@ class PrefixTree:
             node = stack.pop()
             yield node
             stack += node.children.values()
+
+
+def _line(node: Node) -> list[Node]:
+    """All blocks up to this one, the first first."""
+    found: list[Node] = []
+    at: Node | None = node
+    while at is not None and at.parent is not None:
+        found.append(at)
+        at = at.parent
+    return found[::-1]
+
+
+def _worth(node: Node) -> tuple[int, float]:
+    """What is evicted first comes first."""
+    if node.claims:
+        return 1, -min(claim.due for claim in node.claims)
+    return 0, node.used
