@@ -94,7 +94,7 @@ def test_life_of_an_engine(spec: EngineSpec) -> None:
         )
         assert one.text == two.text == "".join(piece for piece, _ in pieces)
         assert sum(tokens for _, tokens in pieces) == one.completion_tokens
-        await client.hint(Hint(kind="open", program="p"))
+        client.hint(Hint(kind="open", program="p"))
         stats = await client.stats()
         assert stats.running == 0 and stats.steps > 0 and stats.resident_bytes > 0
 

@@ -59,8 +59,10 @@ def rm(run_ids: tuple[str, ...], as_json: bool) -> None:
     """Remove runs with their journal, prompts and files; what `apply` made stays.
 
     What another run shares stays with that run. What was applied can then no longer be undone.
+    Engines give up what they keep of what they read, in memory and on disk.
     """
     from edvac.machine.detach import log_path
+    from edvac.machine.retention import forget_read
 
     removed, freed = [], 0
     with open_store() as store:
@@ -70,6 +72,7 @@ def rm(run_ids: tuple[str, ...], as_json: bool) -> None:
             freed += swept.blob_bytes
             log_path(store.workspace, info.id).unlink(missing_ok=True)
             removed.append(info.id)
+    forget_read()
     if as_json:
         ui.out_json({"removed": removed})
     else:

@@ -78,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--slots", type=int, default=_SLOTS, help="sequences at a time")
     parser.add_argument("--step-tokens", type=int, default=_STEP_TOKENS)
     parser.add_argument("--kernels", default="", help="avx512, avxvnni, avx2 or none")
+    parser.add_argument("--kv-disk", choices=("keep", "session", "none"), default="keep")
+    parser.add_argument("--retention", default="told", help="lru, ttl=N, continuum, oracle, ...")
     parser.add_argument("--no-speculation", action="store_true", help="draft no tokens")
     return parser
 
@@ -99,6 +101,8 @@ def _builder(
                 slots=options.slots,
                 step_tokens=max(options.step_tokens, options.slots),
                 speculate=not options.no_speculation,
+                kv_disk=options.kv_disk,
+                retention=options.retention,
             ),
             on_progress,
             _in_background,

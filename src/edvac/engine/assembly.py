@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import torch
 
@@ -40,6 +40,7 @@ _ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD = -8, -4, -1  # names of mallopt's knobs 
 _KV_MOST: Final = 4 << 30
 _SPILL_MOST: Final = 4 << 30
 _SPILL_SHARE: Final = 4  # of what is free on the disk (1/n)
+KvDisk: TypeAlias = Literal["keep", "session", "none"]  # beyond the engine's end, until it, never
 _PARKED_SHARE: Final = 3  # and this fraction of it holds finished prefixes
 
 
@@ -56,6 +57,8 @@ class Assembly:
     slots: int
     step_tokens: int
     speculate: bool = True
+    kv_disk: KvDisk = "keep"
+    retention: str = "told"
 
 
 def assemble(
@@ -84,6 +87,8 @@ def assemble(
     if device != CPU:
         limits = held_from_the_start(limits)
     layout = "rows" if native is None else "blocks"
+    identity = f"{digest} {wanted.setting} {dtype} {device.type} {layout}"
+    spill = None if native is None else open_spill(wanted, source.config, identity)
     engine = Engine(
         decoder,
         source.codec,
@@ -94,23 +99,29 @@ def assemble(
             kv_bytes // _PARKED_SHARE,
             device,
             native,
-            None if native is None else open_spill(wanted.cache, source.config),
+            spill,
             speculate=wanted.speculate,
+            retention=wanted.retention,
         ),
         SystemClock(),
-        KeptPrefixes(wanted.cache, f"{digest} {wanted.setting} {dtype} {device.type} {layout}"),
+        KeptPrefixes(wanted.cache, identity) if wanted.kv_disk == "keep" else None,
         save=save,
     )
     return engine, _ready(source, wanted, digest, limits.context)
 
 
-def open_spill(directory: Path, config: ModelConfig) -> SpillFile | None:
-    """Where keys and values go when memory for them is full; None where the disk has no room for
-    them, or its file system no files without a name."""
+def open_spill(wanted: Assembly, config: ModelConfig, identity: str) -> SpillFile | None:
+    """Where keys and values go when memory for them is full; None where that is not wanted, the
+    disk has no room for them, or its file system no files without a name."""
+    if wanted.kv_disk == "none":
+        return None
+    directory = wanted.cache
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         budget = min(_SPILL_MOST, shutil.disk_usage(directory).free // _SPILL_SHARE)
-        return SpillFile(directory, block_shape(config), budget)
+        kept = identity if wanted.kv_disk == "keep" else ""
+        wall = SystemClock().wall()
+        return SpillFile(directory, block_shape(config), budget, kept, wall)
     except OSError as error:
         _log.warning("no room for keys and values in %s (%s)", directory, error.strerror)
         return None

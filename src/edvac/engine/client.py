@@ -328,8 +328,10 @@ class EngineClient:
         finally:
             self._pending.pop(request.id, None)
 
-    async def hint(self, hint: Hint) -> None:
-        await self._send(hint)
+    def hint(self, hint: Hint) -> None:
+        """Say what a program does; nothing comes of it where the engine is gone."""
+        if self._gone is None and not self._writer.is_closing():
+            self._writer.write(encode(hint))
 
     async def stats(self) -> StatsReply:
         if self._gone is not None:

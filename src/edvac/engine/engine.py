@@ -159,6 +159,11 @@ class Engine:
         self._scheduler.programs.hint(hint)
         return []
 
+    def forget(self) -> list[FromEngine]:
+        """Give up all that is kept of finished sequences, in memory and on disk."""
+        self._prefixes.forget()
+        return []
+
     def leave(self) -> None:
         """Put what later engines may read again on disk; nothing may be asked after."""
         self._prefixes.save(_LEFT // (self._arena.token_bytes * BLOCK))

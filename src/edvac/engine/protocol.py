@@ -99,6 +99,10 @@ class Shutdown(_Message, frozen=True):
     """End once nothing is running."""
 
 
+class Forget(_Message, frozen=True):
+    """Give up all that was kept of finished sequences, in memory and on disk."""
+
+
 class Ready(_Message, frozen=True, kw_only=True):
     """The model is loaded; `sha256` names the weight file's content."""
 
@@ -177,7 +181,7 @@ class StatsReply(_Message, frozen=True, kw_only=True):
     accepted_tokens: int = 0
 
 
-ToEngine: TypeAlias = Hello | Generate | Cancel | Hint | Stats | Shutdown
+ToEngine: TypeAlias = Hello | Generate | Cancel | Hint | Stats | Shutdown | Forget
 FromEngine: TypeAlias = Ready | Progress | Text | Done | Failed | StatsReply
 
 _encoder = msgspec.msgpack.Encoder()

@@ -32,6 +32,7 @@ from edvac.engine.protocol import (
     VERSION,
     Cancel,
     Failed,
+    Forget,
     FrameError,
     FromEngine,
     Generate,
@@ -276,6 +277,8 @@ class Server:
             self._work.put(lambda engine: self._stats(engine, client))
         elif isinstance(message, Shutdown):
             self._drain()
+        elif isinstance(message, Forget):
+            self._work.put(lambda engine: engine.forget())
         else:
             assert isinstance(message, Hint)
             self._work.put(lambda engine: engine.hint(message))

@@ -7,9 +7,11 @@ failures. Knows nothing of hazards, order or the journal's records.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from edvac.control import Failure, Intent, Outcome, Result, Usage
 from edvac.control.context import TEMPLATE_VERSION, answer_kind, assemble, read_answer
@@ -51,6 +53,7 @@ class Execution:
     emit: Callable[[event.Event], None]
     behind: Callable[[tuple[str, ...]], Awaitable[Label]]  # who decided what is found at paths
     read_of: Callable[..., dict[str, str]]  # input files at paths, with the hashes they had
+    cls: Literal["online", "offline"] = "online"  # whether somebody waits for the run
     escalate: Processor | None = None  # asked where answers did not fit; opened when first needed
 
 
@@ -152,11 +155,25 @@ class Executor:
 
     async def _device(self, intent: Intent, key: str, start: float) -> Outcome:
         device = self._devices[intent.call.signature.device]
-        reply = await device.call(_call(intent))
+        with self._told(intent):
+            reply = await device.call(_call(intent))
         files = tuple(WrittenFile(new.path, new.content, new.label) for new in reply.files)
         seconds = self._clock.now() - start
         value = await self._laid_down(reply.value)
         return Result(value, seconds, files=files, notes=reply.notes, reuse_key=key)
+
+    @contextlib.contextmanager
+    def _told(self, intent: Intent) -> Iterator[None]:
+        """The processor hears of what may take its time."""
+        if intent.call.signature.device == "files":
+            yield
+            return
+        tool = _tool(intent)
+        self._processor.tell(self._run.run, "tool_started", tool)
+        try:
+            yield
+        finally:
+            self._processor.tell(self._run.run, "tool_ended", tool)
 
     async def _laid_down(self, value: Value) -> Value:
         """A large text goes to its blob at once, so that a run over very many holds few of them."""
@@ -177,6 +194,7 @@ class Executor:
         escalated = processor is self._escalate
         await processor.open()
         request = assemble(intent, self._run.run, self._seed(intent.slot), self._run.task)
+        request = replace(request, cls=self._run.cls)
         answer = await processor.complete(request, self._on_text(intent.slot))
         cost = processor.price.of(answer)
         usage = Usage(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens, cost)
@@ -282,6 +300,14 @@ def _call(intent: Intent) -> Call:
         intent.call.address,
         intent.timeout_s,
     )
+
+
+def _tool(intent: Intent) -> str:
+    """What a device is asked to do, as far as it says how long that may take: the operation, and of
+    a command its name."""
+    op, code = intent.call.signature.op, intent.operands.get("code")
+    raw = code.raw if op == "shell.run" and isinstance(code, Scalar) else None
+    return f"{op}:{raw.split()[0]}" if isinstance(raw, str) and raw.split() else op
 
 
 def _only_thoughts() -> ModelOutputError:

@@ -87,6 +87,10 @@ class Terminal:
     looks: Look | None = None
     on_driver: Callable[[Driver], None] = lambda _: None
 
+    @property
+    def attended(self) -> bool:
+        return self.ask is not None or self.looks is not None
+
 
 class Machine:
     """One open workspace. Use it as a context manager, from one event loop.
@@ -479,6 +483,7 @@ class _Session:
             self._terminal.emit,
             self._files.behind,
             self._files.read_of,
+            "online" if self._terminal.attended else "offline",
             machine.escalate,
         )
         executor = Executor(

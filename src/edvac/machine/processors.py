@@ -98,9 +98,14 @@ def _choose(settings: Settings, emit: Callable[[event.Event], None]) -> Processo
         context=settings.context,
         kv_mb=settings.kv_mb,
         idle_seconds=settings.idle_s,
-        extra=("--kernels", settings.kernels) if settings.kernels else (),
+        extra=_engine_options(settings),
     )
     return EmbeddedProcessor(spec, stage, sha256=catalogue.pinned(settings.model))
+
+
+def _engine_options(settings: Settings) -> tuple[str, ...]:
+    kernels = ("--kernels", settings.kernels) if settings.kernels else ()
+    return (*kernels, "--kv-disk", settings.kv_disk)
 
 
 def choose_endpoint(

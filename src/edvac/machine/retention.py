@@ -1,4 +1,5 @@
-"""How long runs are kept: those that ended too long ago go, with their prompts and values."""
+"""How long runs are kept: those that ended too long ago go, with their prompts and values, and with
+what engines kept of what they read."""
 
 from __future__ import annotations
 
@@ -9,6 +10,15 @@ from edvac.store import Store
 DAY_S = 86_400.0
 ALL = 2**31  # runs of a workspace
 ENDED = ("done", "partial", "cancelled")
+
+
+def forget_read() -> None:
+    """Have engines give up what they keep of all that they have read; it is not told apart by run,
+    and costs only time to read again."""
+    from edvac.engine.client import default_cache, default_runtime
+    from edvac.engine.forget import forget
+
+    forget(default_runtime(), default_cache())
 
 
 def forget_expired(store: Store, keep_days: int, wall: float) -> list[str]:
@@ -35,4 +45,6 @@ def forget_expired(store: Store, keep_days: int, wall: float) -> list[str]:
                 continue  # somebody goes on with it just now, or has removed it
             log_path(store.workspace, info.id).unlink(missing_ok=True)
             removed.append(info.id)
+    if removed:
+        forget_read()
     return removed

@@ -24,6 +24,7 @@ from edvac.machine.budget import read_prices
 from edvac.processor import Price
 
 ENVIRONMENT = "environment"  # the origin of what EDVAC_* variables say
+KV_DISK = ("keep", "session", "none")
 LEVELS = ("avx512", "avxvnni", "avx2")  # of the engine's compiled kernels
 DEFAULT_MODEL = "qwen2.5-coder:1.5b"
 INTERNAL = {"EDVAC_KILL_AT", "EDVAC_DATA", "EDVAC_MODELS", "EDVAC_CRASH_IMAGES", "EDVAC_KILLS"}
@@ -49,6 +50,9 @@ class Settings:
         threads: of the engine; 0 takes the free cores.
         context: tokens of context that the engine plans for.
         kv_mb: memory for keys and values, MiB.
+        kv_disk: whether keys and values that leave memory go to a file in the cache directory:
+            ``keep`` leaves it for later engines, for a week or until a run is removed, ``session``
+            until the engine ends, ``none`` drops them.
         idle_s: seconds after its last client until the engine ends.
         budget: of a run, as ``--budget`` takes it; empty is no limit.
         at_once: model steps in flight; 0 lets the processor decide.
@@ -68,6 +72,7 @@ class Settings:
     threads: int = 0
     context: int = 8192
     kv_mb: int = 1024
+    kv_disk: str = "keep"
     idle_s: int = 300
     budget: str = ""
     at_once: int = 0
@@ -151,6 +156,8 @@ def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
     if name == "kernels" and value not in ("", "none", *LEVELS):
         fix = f"{', '.join(LEVELS)}, none, or empty for what there is."
         raise ConfigError("setting_range", f"{shown} names no kernels", "", fix)
+    if name == "kv_disk" and value not in KV_DISK:
+        raise ConfigError("setting_range", f"{shown} is no choice", "", f"{', '.join(KV_DISK)}.")
     if name == "precision" and value not in ("fast", "reference"):
         raise ConfigError("setting_range", f"{shown} is no precision", "", "fast or reference.")
     return value

@@ -9,10 +9,12 @@ import json
 from edvac.core.errors import InternalError, ModelFileError
 from edvac.core.seams import Contacts
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
-from edvac.engine.protocol import Generate, Progress, Ready
+from edvac.engine.protocol import Generate, Hint, HintKind, Progress, Ready
 from edvac.processor.clean import without_thinking
-from edvac.processor.port import FREE, Answer, OnStage, OnText, Request
+from edvac.processor.port import FREE, Answer, Doing, OnStage, OnText, Request
 
+STEPS = "steps"  # how an engine is told that no request of a program goes on from another
+_LEASE_S = 600.0  # for which the engine remembers a run that it hears nothing of
 CONCURRENCY = 16  # rows that a step of the engine gains from; more only wait
 
 
@@ -32,6 +34,7 @@ class EmbeddedProcessor:
         self._client: EngineClient | None = None
         self._opening = asyncio.Lock()
         self._names = itertools.count(1)
+        self._runs: set[str] = set()  # that the engine was told of
         self.concurrency = CONCURRENCY
         self.price = FREE
         self.contacts = Contacts()  # stays empty: the engine is spoken to over a local socket
@@ -57,6 +60,7 @@ class EmbeddedProcessor:
             old = self._client
             if old is None or old.gone:
                 self._client = await self._connect()  # until then the old one names the model
+                self._runs.clear()
                 if old is not None:
                     await old.close()
 
@@ -82,11 +86,15 @@ class EmbeddedProcessor:
         segments = render(
             ready.chat_template, ready.special_tokens, request.messages, request.prefill
         )
+        if not request.goes_on and request.run not in self._runs:
+            self._runs.add(request.run)
+            self._hint("open", request.run, STEPS)
         generate = Generate(
             id=f"{request.run}.{next(self._names)}",
             segments=segments,
             program=request.run,
             slot=request.slot,
+            cls=request.cls,
             reader_class=request.reader_class,
             max_tokens=request.max_tokens,
             temperature=request.temperature,
@@ -113,7 +121,18 @@ class EmbeddedProcessor:
             done.text if done.text != answer else "",
         )
 
+    def tell(self, run: str, doing: Doing, tool: str) -> None:
+        if run in self._runs:
+            self._hint(doing, run, tool)
+
+    def _hint(self, kind: HintKind, run: str, detail: str = "") -> None:
+        if self._client is not None:
+            self._client.hint(Hint(kind=kind, program=run, detail=detail, lease=_LEASE_S))
+
     async def close(self) -> None:
+        for run in self._runs:
+            self._hint("close", run)
+        self._runs.clear()
         client, self._client = self._client, None
         if client is not None:
             await client.close()

@@ -25,7 +25,7 @@ from edvac.processor.address import KeySource, parse_address
 from edvac.processor.clean import without_thinking
 from edvac.processor.counts import Size, cut, sane
 from edvac.processor.gate import Gate
-from edvac.processor.port import FREE, Answer, OnStage, OnText, Request
+from edvac.processor.port import FREE, Answer, Doing, OnStage, OnText, Request
 from edvac.processor.refusal import MAX_REFUSAL, OPTIONAL, Refused, Unsupported
 from edvac.processor.stream import Garbled, Reported, Silent, Stream, beginning, receive
 from edvac.processor.web import ask_json, bearer, client
@@ -145,6 +145,9 @@ class OpenAIProcessor:
         except httpx2.HTTPError:
             if self._abilities is None:
                 self._use(abilities.recall(self._records, self._address.base, self._model))
+
+    def tell(self, run: str, doing: Doing, tool: str) -> None:
+        """Endpoints have no ear for it."""
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from edvac.core.errors import TransientError
-from edvac.processor.port import Answer, OnText, Price, Processor, Request
+from edvac.processor.port import Answer, Doing, OnText, Price, Processor, Request
 
 ATTEMPTS = 5
 FIRST_WAIT_S = 0.5  # doubled before each further attempt; longer where it is asked for
@@ -50,6 +50,9 @@ class Patient:
 
     async def open(self) -> None:
         await self._inner.open()
+
+    def tell(self, run: str, doing: Doing, tool: str) -> None:
+        self._inner.tell(run, doing, tool)
 
     async def close(self) -> None:
         await self._inner.close()

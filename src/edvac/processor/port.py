@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from edvac.core.seams import Contacts
 
@@ -41,6 +41,9 @@ class Request:
         prefill: the beginning of the assistant's answer, already decided.
         schema: JSON schema of the answer, or None for text; `lark` a Lark grammar instead.
         seed: makes sampling repeatable; derived from run and slot, never from time.
+        cls: whether somebody waits for the answer (``online``) or nobody does (``offline``).
+        goes_on: a later request may begin with this one and its answer, as in a talk; the steps
+            of a run do not.
     """
 
     run: str
@@ -54,6 +57,8 @@ class Request:
     seed: int = 0
     stop: tuple[str, ...] = ()
     reader_class: str = "user"
+    cls: Literal["online", "offline"] = "online"
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,7 @@ class Price:
 
 FREE = Price()
 
+Doing: TypeAlias = Literal["tool_started", "tool_ended"]
 OnText: TypeAlias = Callable[[str, int], None]
 OnStage: TypeAlias = Callable[[str, float, float], None]  # name, done, total
 
@@ -142,5 +148,8 @@ class Processor(Protocol):
             ProcessorError: away or overloaded, try again.
             OperandError: the prompt does not fit the context (`operand_too_large`).
         """
+
+    def tell(self, run: str, doing: Doing, tool: str) -> None:
+        """What a run does between its calls. Never fails, and may be ignored."""
 
     async def close(self) -> None: ...

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 
 from edvac.core.seams import Contacts
-from edvac.processor.port import FREE, Answer, OnText, Request
+from edvac.processor.port import FREE, Answer, Doing, OnText, Request
 
 Script = Callable[[Request], str]
 
@@ -28,6 +28,7 @@ class ScriptedProcessor:
         self.has_grammar = True
         self.endpoint = "scripted"
         self.calls = 0
+        self.told: list[tuple[str, Doing, str]] = []
 
     async def open(self) -> None:
         return
@@ -42,6 +43,9 @@ class ScriptedProcessor:
         sent = tuple(s.text for message in request.messages for s in message.segments)
         size = sum(map(len, sent)) // 4
         return Answer(text, "stop", size, 0, len(text) // 4, sent)
+
+    def tell(self, run: str, doing: Doing, tool: str) -> None:
+        self.told.append((run, doing, tool))
 
     async def close(self) -> None:
         return

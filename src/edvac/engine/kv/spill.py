@@ -51,10 +51,16 @@ class SpillFile:
         budget: bytes at most.
         identity: what the numbers depend on (weights, precision, layout). Blocks come back only to
             engines of the same; empty for a file without a name.
+        wall: seconds since 1970; what is too old then is not brought back.
     """
 
     def __init__(
-        self, directory: Path, shape: tuple[int, ...], budget: int, identity: str = ""
+        self,
+        directory: Path,
+        shape: tuple[int, ...],
+        budget: int,
+        identity: str = "",
+        wall: float = 0.0,
     ) -> None:
         self._shape, self._identity = shape, identity
         self._size = math.prod(shape) * torch.float16.itemsize
@@ -67,7 +73,7 @@ class SpillFile:
         self._index = directory / f"{name}.spill.index"
         self._file, self.named = _open(directory, f"{name}.spill" if identity else "")
         if self.named:
-            self._restore()
+            self._restore(wall)
         taken = set(self._sums)
         self._count = max(taken, default=-1) + 1
         self._free = [place for place in range(self._count) if place not in taken]
@@ -165,9 +171,9 @@ class SpillFile:
         self.free(self._left.pop(next(iter(self._left))))
         return True
 
-    def _restore(self) -> None:
+    def _restore(self, wall: float) -> None:
         try:
-            if time.time() - self._index.stat().st_mtime > _OLDEST:
+            if wall - self._index.stat().st_mtime > _OLDEST:
                 return
             with self._index.open("rb") as file:
                 raw = file.read(_LARGEST_INDEX)
