@@ -9,13 +9,16 @@ import signal
 import socket
 import stat
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from edvac.core.errors import ConfigError, ModelFileError, OperandError, ProcessorError
+from edvac.engine import _native
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
+from edvac.engine.forget import forget
 from edvac.engine.protocol import (
     FromEngine,
     Generate,
@@ -124,10 +127,14 @@ def test_life_of_an_engine(spec: EngineSpec) -> None:
 def test_death_is_a_typed_error_and_the_next_one_starts(spec: EngineSpec) -> None:
     async def scene() -> None:
         client = await connect_or_start(spec)
+        writing = asyncio.Event()
         tasks = [
-            asyncio.create_task(client.generate(ask(str(n), max_tokens=450))) for n in range(3)
+            asyncio.create_task(
+                client.generate(ask(str(n), max_tokens=450), lambda *_: writing.set())
+            )
+            for n in range(3)
         ]
-        await asyncio.sleep(0.2)
+        await writing.wait()
         os.kill(client.ready.pid, signal.SIGKILL)
         for task in tasks:
             with pytest.raises(ProcessorError) as caught:
@@ -265,3 +272,37 @@ def test_a_fault_of_any_kind_ends_the_process(tmp_path: Path) -> None:
 
     with private_socket(tmp_path / "s") as served:
         assert asyncio.run(play(served)) == 1
+
+
+@pytest.mark.parametrize("kv_disk", ["keep", "session"])
+def test_what_was_read_outlives_the_engine_unless_it_is_forgotten(
+    spec: EngineSpec, kv_disk: str
+) -> None:
+    if _native.kernels() is None:
+        pytest.skip("the compiled kernels are not installed (`make setup`)")
+    fast = replace(spec, setting="fast", extra=("--kv-disk", kv_disk))
+    assert spec.cache is not None and spec.runtime is not None
+    cache, runtime = spec.cache, spec.runtime
+    asked = ask("a", segments=[Segment("tell me about the hell " * 10)])
+
+    async def once(forgotten: bool = False) -> tuple[str, int]:
+        async with engine(fast) as client:
+            if forgotten:
+                await client.generate(asked)
+                await asyncio.to_thread(forget, runtime, cache)
+            done = await client.generate(asked)
+            return done.text, done.cached_tokens
+
+    def named() -> list[str]:
+        return sorted(path.suffix for path in cache.iterdir() if ".spill" in path.name)
+
+    first, cold = asyncio.run(once())
+    again, warm = asyncio.run(once())
+    assert (first, cold) == (again, 0)
+    assert warm == (128 if kv_disk == "keep" else 0)
+    assert named() == ([".index", ".spill"] if kv_disk == "keep" else [])
+    assert asyncio.run(once(forgotten=True)) == (first, 0)
+    assert named() == []
+    assert asyncio.run(once()) == (first, 0)
+    forget(runtime, cache)
+    assert named() == []

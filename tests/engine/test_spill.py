@@ -114,7 +114,9 @@ def test_damage_costs_what_was_left_and_nothing_else(tmp_path: Path, damage: str
 
 def test_old_blocks_are_not_brought_back(tmp_path: Path) -> None:
     leave(tmp_path)
-    assert len(named(tmp_path, days=8)) == 0
+    late = named(tmp_path, days=8)
+    assert len(late) == 0
+    late.close()
     assert len(named(tmp_path, days=6)) == 3
 
 
