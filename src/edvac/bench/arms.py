@@ -24,7 +24,7 @@ import httpx2
 from edvac.bench.control import PEERS
 from edvac.core.errors import UsageError
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
-from edvac.engine.protocol import Generate, Segment
+from edvac.engine.protocol import Generate, Hint, HintKind, Segment
 
 _PATIENCE: float = 1200.0
 
@@ -50,6 +50,7 @@ class Arm(Protocol):
     name: str
 
     async def complete(self, prompt: str, tokens: int, program: str = "") -> Took: ...
+    def tell(self, kind: HintKind, program: str, tool: str = "", seconds: float = 0.0) -> None: ...
 
 
 class EngineArm:
@@ -81,6 +82,10 @@ class EngineArm:
             done.completion_tokens,
             done.text,
         )
+
+    def tell(self, kind: HintKind, program: str, tool: str = "", seconds: float = 0.0) -> None:
+        """What a program does; `seconds` where it knows how long."""
+        self._client.hint(Hint(kind=kind, program=program, detail=tool, after=seconds, lease=600.0))
 
 
 class ServerArm:
@@ -117,14 +122,17 @@ class ServerArm:
             "".join(pieces),
         )
 
+    def tell(self, kind: HintKind, program: str, tool: str = "", seconds: float = 0.0) -> None:
+        """It has no ear for it."""
+
 
 @asynccontextmanager
 async def engine_arm(
-    name: str, model: Path, threads: int, extra: tuple[str, ...] = ()
+    name: str, model: Path, threads: int, extra: tuple[str, ...] = (), kv_mb: int = 1024
 ) -> AsyncIterator[Arm]:
     """A fresh engine of its own, ended afterwards."""
     with tempfile.TemporaryDirectory(prefix="edvac-bench-") as root:
-        spec = EngineSpec(model, threads=threads, kv_mb=1024, runtime=Path(root), extra=extra)
+        spec = EngineSpec(model, threads=threads, kv_mb=kv_mb, runtime=Path(root), extra=extra)
         client = await connect_or_start(replace(spec, idle_seconds=1.0))
         try:
             yield EngineArm(name, client)

@@ -130,6 +130,42 @@ def bench_engine(**flags: Any) -> None:
     _publish(document, flags["output"], as_json=flags["as_json"])
 
 
+@bench.command("replay")
+@click.option("--peers", metavar="PYTHON", required=True, help=f"{PEERS} With bfcl-eval.")
+@click.option("--model", help="A model's name or .gguf file.")
+@click.option("--threads", default=0, show_default=True, help="0 takes all cores.")
+@click.option("--talks", default=16, show_default=True, type=click.IntRange(1, 200))
+@click.option("--at-once", default=8, show_default=True, type=click.IntRange(2, 32))
+@click.option("--arm", "arms", multiple=True, help="One way of keeping contexts; all by default.")
+@click.option("--alone", is_flag=True, help="Without llama.cpp's server.")
+@click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
+@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+def bench_replay(**flags: Any) -> None:
+    """Agents' tasks replayed, with room for half of their contexts: whose are kept how long?"""
+    import os
+
+    from edvac.bench import external, replay, report
+    from edvac.machine import Settings
+    from edvac.machine.processors import model_path
+
+    threads = flags["threads"] or len(os.sched_getaffinity(0))
+    said = f" --model {flags['model']}" * bool(flags["model"]) + f" --threads {threads}"
+    said += f" --talks {flags['talks']} --at-once {flags['at_once']} --peers PYTHON"
+    document = report.start("replay", f"edvac bench replay{said}")
+    wanted = replay.Wanted(
+        model_path(flags["model"] or Settings().model),
+        replay.bfcl_data(flags["peers"]),
+        external.data("agentcgroup"),
+        None if flags["alone"] else flags["peers"],
+        threads,
+        flags["talks"],
+        flags["at_once"],
+        arms=flags["arms"] or replay.SPARE,
+    )
+    asyncio.run(replay.measure(document, wanted, ui.err))
+    _publish(document, flags["output"], as_json=flags["as_json"])
+
+
 @bench.command("jobs")
 @click.option("--quick", is_flag=True, help="Under a minute: small inputs.")
 @click.option("--only", multiple=True, metavar="NAME", help="One job (its name begins so).")
