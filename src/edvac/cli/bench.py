@@ -130,6 +130,30 @@ def bench_engine(**flags: Any) -> None:
     _publish(document, flags["output"], as_json=flags["as_json"])
 
 
+@bench.command("mixed")
+@click.option("--model", "models", multiple=True, help="A model's name or .gguf file.")
+@click.option("--threads", default=0, show_default=True, help="0 takes all cores.")
+@click.option("--quick", is_flag=True, help="Under a minute: short scenes.")
+@click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
+@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+def bench_mixed(**flags: Any) -> None:
+    """Answers beside work that nobody waits for, and beside long prompts: one engine or two."""
+    import os
+
+    from edvac.bench import mixed, report
+    from edvac.machine import Settings
+    from edvac.machine.processors import model_path
+
+    models, quick = flags["models"] or (Settings().model,), flags["quick"]
+    threads = flags["threads"] or len(os.sched_getaffinity(0))
+    said = "".join(f" --model {name}" for name in flags["models"]) + f" --threads {threads}"
+    document = report.start("mixed", f"edvac bench mixed{said}{' --quick' * quick}")
+    sizes = mixed.QUICK if quick else mixed.Sizes()
+    for name in models:
+        asyncio.run(mixed.measure(document, model_path(name), threads, sizes, ui.err))
+    _publish(document, flags["output"], as_json=flags["as_json"])
+
+
 @bench.command("replay")
 @click.option("--peers", metavar="PYTHON", required=True, help=f"{PEERS} With bfcl-eval.")
 @click.option("--model", help="A model's name or .gguf file.")

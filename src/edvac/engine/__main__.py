@@ -79,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--step-tokens", type=int, default=_STEP_TOKENS)
     parser.add_argument("--kernels", default="", help="avx512, avxvnni, avx2 or none")
     parser.add_argument("--kv-disk", choices=("keep", "session", "none"), default="keep")
+    parser.add_argument("--role", default="", help="tells engines of one model apart")
+    parser.add_argument("--handover", type=Path, help="where engines leave prompts for others")
     parser.add_argument("--retention", default="told", help="lru, ttl=N, continuum, oracle, ...")
     parser.add_argument("--no-speculation", action="store_true", help="draft no tokens")
     return parser
@@ -102,6 +104,7 @@ def _builder(
                 step_tokens=max(options.step_tokens, options.slots),
                 speculate=not options.no_speculation,
                 kv_disk=options.kv_disk,
+                handover=options.handover,
                 retention=options.retention,
             ),
             on_progress,

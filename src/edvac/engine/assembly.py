@@ -46,7 +46,8 @@ _PARKED_SHARE: Final = 3  # and this fraction of it holds finished prefixes
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """What to assemble; zero bytes of KV mean a quarter of the machine's memory, 4 GiB at most."""
+    """What to assemble; zero bytes of KV mean a quarter of the machine's memory, 4 GiB at most.
+    `handover` is a directory through which engines give each other the prompts they have read."""
 
     model: Path
     cache: Path
@@ -58,6 +59,7 @@ class Assembly:
     step_tokens: int
     speculate: bool = True
     kv_disk: KvDisk = "keep"
+    handover: Path | None = None
     retention: str = "told"
 
 
@@ -104,10 +106,17 @@ def assemble(
             retention=wanted.retention,
         ),
         SystemClock(),
-        KeptPrefixes(wanted.cache, identity) if wanted.kv_disk == "keep" else None,
+        _kept(wanted, identity),
         save=save,
     )
     return engine, _ready(source, wanted, digest, limits.context)
+
+
+def _kept(wanted: Assembly, identity: str) -> KeptPrefixes | None:
+    """Where prefixes lie that other engines read too."""
+    if wanted.handover is not None:
+        return KeptPrefixes(wanted.handover, identity)
+    return KeptPrefixes(wanted.cache, identity) if wanted.kv_disk == "keep" else None
 
 
 def open_spill(wanted: Assembly, config: ModelConfig, identity: str) -> SpillFile | None:

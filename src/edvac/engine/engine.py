@@ -339,6 +339,8 @@ class Engine:
         """
         job = chunk.job
         answer = self._answers[job.id]
+        if not answer.request.max_tokens:
+            return self._end(answer, "length")
         answer.decoding_since(self.clock.now())
         known, draft = len(job.tokens), job.draft[: chunk.drafted]
         answer.drafted += len(draft)
@@ -429,9 +431,14 @@ class Engine:
         with torch.inference_mode():
             self._prefixes.insert(job.reader_class, job.tokens[: job.computed], job.slot)
             for keep in answer.keeps:
-                if self.kept is not None and job.computed >= keep:
+                if self.kept is None or job.computed < keep:
+                    continue
+                tokens = job.tokens[:keep]
+                if not self.kept.has(job.reader_class, tokens):
                     block = self._arena.export(job.slot, 0, keep)
-                    self.save(partial(_save, self.kept, job, block))
+                    save = partial(self.kept.save_prefix, job.reader_class, tokens, block)
+                    # Who asks for the prompt alone has it read by another engine next.
+                    (self.save if answer.request.max_tokens else _now)(save)
 
     def _count(self, plan: StepPlan, seconds: float) -> None:
         answers = [chunk for chunk in plan.chunks if chunk.answers]
@@ -460,8 +467,8 @@ def _memory(
     )
 
 
-def _save(kept: KeptPrefixes, job: Job, block: torch.Tensor) -> None:
-    kept.save_prefix(job.reader_class, job.tokens[: block.shape[3]], block)
+def _now(work: Callable[[], None]) -> None:
+    work()
 
 
 def _digests(request: Generate, keeps: list[int]) -> dict[str, int]:
@@ -477,7 +484,7 @@ def _digests(request: Generate, keeps: list[int]) -> dict[str, int]:
 def _check(request: Generate) -> None:
     """Bounds on what a client may ask."""
     rules = (
-        (request.max_tokens >= 1, "max_tokens must be at least 1"),
+        (request.max_tokens >= 0, "max_tokens must not be negative"),
         (0.0 <= request.temperature <= 100.0, "temperature must lie in 0..100"),
         (0.0 < request.top_p <= 1.0, "top_p must lie in (0, 1]"),
         (0.0 <= request.min_p <= 1.0, "min_p must lie in 0..1"),

@@ -56,7 +56,11 @@ class Hello(_Message, frozen=True):
 
 
 class Generate(_Message, frozen=True, kw_only=True):
-    """One completion, for step `slot` of `program`; `reader_class` bounds KV sharing."""
+    """One completion, for step `slot` of `program`; `reader_class` bounds KV sharing.
+
+    With `max_tokens` 0 the prompt is read and no answer written; what is to be kept of it lies on
+    disk when that is done.
+    """
 
     id: str
     segments: list[Segment]

@@ -100,7 +100,8 @@ def _choose(settings: Settings, emit: Callable[[event.Event], None]) -> Processo
         idle_seconds=settings.idle_s,
         extra=_engine_options(settings),
     )
-    return EmbeddedProcessor(spec, stage, sha256=catalogue.pinned(settings.model))
+    pinned = catalogue.pinned(settings.model)
+    return EmbeddedProcessor(spec, stage, sha256=pinned, split=settings.engines == 2)
 
 
 def _engine_options(settings: Settings) -> tuple[str, ...]:

@@ -50,6 +50,7 @@ class Settings:
         threads: of the engine; 0 takes the free cores.
         context: tokens of context that the engine plans for.
         kv_mb: memory for keys and values, MiB.
+        engines: 1, or 2 for one that reads long prompts while the other writes answers.
         kv_disk: whether keys and values that leave memory go to a file in the cache directory:
             ``keep`` leaves it for later engines, for a week or until a run is removed, ``session``
             until the engine ends, ``none`` drops them.
@@ -72,6 +73,7 @@ class Settings:
     threads: int = 0
     context: int = 8192
     kv_mb: int = 1024
+    engines: int = 1
     kv_disk: str = "keep"
     idle_s: int = 300
     budget: str = ""
@@ -156,6 +158,8 @@ def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
     if name == "kernels" and value not in ("", "none", *LEVELS):
         fix = f"{', '.join(LEVELS)}, none, or empty for what there is."
         raise ConfigError("setting_range", f"{shown} names no kernels", "", fix)
+    if name == "engines" and value not in (1, 2):
+        raise ConfigError("setting_range", f"{shown} is no choice", "", "1 or 2.")
     if name == "kv_disk" and value not in KV_DISK:
         raise ConfigError("setting_range", f"{shown} is no choice", "", f"{', '.join(KV_DISK)}.")
     if name == "precision" and value not in ("fast", "reference"):

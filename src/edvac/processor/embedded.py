@@ -10,6 +10,7 @@ from edvac.core.errors import InternalError, ModelFileError
 from edvac.core.seams import Contacts
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
 from edvac.engine.protocol import Generate, Hint, HintKind, Progress, Ready
+from edvac.engine.split import SplitClient, connect_split
 from edvac.processor.clean import without_thinking
 from edvac.processor.port import FREE, Answer, Doing, OnStage, OnText, Request
 
@@ -23,15 +24,21 @@ class EmbeddedProcessor:
 
     Args:
         sha256: what the model file's hash has to be, where that is known.
+        split: two engines, one for long prompts and one for answers.
     """
 
     def __init__(
-        self, spec: EngineSpec, on_stage: OnStage | None = None, *, sha256: str | None = None
+        self,
+        spec: EngineSpec,
+        on_stage: OnStage | None = None,
+        *,
+        sha256: str | None = None,
+        split: bool = False,
     ) -> None:
-        self._spec = spec
+        self._spec, self._split = spec, split
         self._sha256 = sha256
         self._on_stage = on_stage
-        self._client: EngineClient | None = None
+        self._client: EngineClient | SplitClient | None = None
         self._opening = asyncio.Lock()
         self._names = itertools.count(1)
         self._runs: set[str] = set()  # that the engine was told of
@@ -64,8 +71,9 @@ class EmbeddedProcessor:
                 if old is not None:
                     await old.close()
 
-    async def _connect(self) -> EngineClient:
-        client = await connect_or_start(self._spec, self._progress)
+    async def _connect(self) -> EngineClient | SplitClient:
+        connect = connect_split if self._split else connect_or_start
+        client = await connect(self._spec, self._progress)
         if self._sha256 not in (None, client.ready.sha256):
             await client.close()
             raise ModelFileError(

@@ -29,6 +29,9 @@ class KeptPrefixes:
         digest.update(np.asarray(tokens, np.int64).tobytes())
         return self._directory / f"{digest.hexdigest()[:40]}.prefix.safetensors"
 
+    def has(self, reader_class: str, tokens: list[int]) -> bool:
+        return self.path(reader_class, tokens).exists()
+
     def save_prefix(self, reader_class: str, tokens: list[int], block: torch.Tensor) -> None:
         """Write a prefix unless it is there; failing to is no failure of the request."""
         path = self.path(reader_class, tokens)
