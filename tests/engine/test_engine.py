@@ -167,7 +167,7 @@ def test_bad_requests_are_typed(make: Make) -> None:
     for request in (
         ask("a", schema='{"type": "nonsense"}'),
         ask("a", lark="start: ("),
-        ask("a", max_tokens=0),
+        ask("a", max_tokens=-1),
         ask("a", temperature=-1.0),
         ask("a", schema="{}", lark="start: /a/"),
         ask("a", segments=[Segment("")]),

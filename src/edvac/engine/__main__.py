@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--step-tokens", type=int, default=_STEP_TOKENS)
     parser.add_argument("--kernels", default="", help="avx512, avxvnni, avx2 or none")
     parser.add_argument("--kv-disk", choices=("keep", "session", "none"), default="keep")
+    parser.add_argument("--draft", type=Path, help="a smaller model of the same vocabulary")
     parser.add_argument("--role", default="", help="tells engines of one model apart")
     parser.add_argument("--handover", type=Path, help="where engines leave prompts for others")
     parser.add_argument("--retention", default="told", help="lru, ttl=N, continuum, oracle, ...")
@@ -105,6 +106,7 @@ def _builder(
                 speculate=not options.no_speculation,
                 kv_disk=options.kv_disk,
                 handover=options.handover,
+                draft=options.draft,
                 retention=options.retention,
             ),
             on_progress,

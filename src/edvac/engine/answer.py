@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from edvac.engine.grammar import Matcher
 from edvac.engine.protocol import Done, FinishReason, FromEngine, Generate, Text
 from edvac.engine.scheduler import Job
-from edvac.engine.speculation import Guess, Memory
+from edvac.engine.speculation import Experience, Guess, Memory
 from edvac.engine.tokenizer import TextStream
 
 
@@ -30,7 +30,8 @@ class Answer:
     forced: int = 0
     drafted: int = 0
     accepted: int = 0
-    agreed: int = 0
+    agreed: int = 0  # tokens before the draft that agreed with its source
+    teaches: Experience | None = None  # who learns from the draft
     text: str = ""
     _shown: int = 0
     _since_shown: int = 0
@@ -71,15 +72,23 @@ class Answer:
         return self._queued.popleft() if self._queued else None
 
     def guess(self, most: int, ends: frozenset[int]) -> Guess | None:
-        """What may come next; nothing while tokens that must come are still queued."""
-        room = min(most, self.request.max_tokens - self.produced - 1)
-        if room < 1 or self._queued:
+        """What may come next, as far as it was said before."""
+        room = self.room_for_guesses(most)
+        found = self.memory.guess(self.job.tokens, room, self.matcher) if room else None
+        if found is None:
             return None
-        found = self.memory.guess(self.job.tokens, room, self.matcher)
-        if found is None or ends.isdisjoint(found.tokens):
-            return found
-        cut = next(at for at, token in enumerate(found.tokens) if token in ends)
-        return Guess(found.tokens[:cut], found.agreed) if cut else None
+        tokens = _before_end(found.tokens, ends)
+        return Guess(tokens, found.agreed) if tokens else None
+
+    def room_for_guesses(self, most: int) -> int:
+        """How many tokens may be guessed: none while tokens that must come are still queued."""
+        room = min(most, self.request.max_tokens - self.produced - 1)
+        return 0 if self._queued else max(0, room)
+
+    def allowed(self, draft: list[int], ends: frozenset[int]) -> list[int]:
+        """As much of a draft as the grammar lets come."""
+        draft = _before_end(draft, ends)
+        return draft if self.matcher is None else draft[: self.matcher.legal(draft)]
 
     def fresh_text(self, last: bool = False) -> list[FromEngine]:
         """Text not shown yet; the part that might become a stop string is held back."""
@@ -122,3 +131,8 @@ class Answer:
             prefill_ms=max(0.0, first - admitted) * 1000,
             decode_ms=max(0.0, now - first) * 1000,
         )
+
+
+def _before_end(tokens: list[int], ends: frozenset[int]) -> list[int]:
+    at = next((at for at, token in enumerate(tokens) if token in ends), len(tokens))
+    return tokens[:at]

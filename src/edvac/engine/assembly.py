@@ -24,11 +24,13 @@ from edvac.core.seams import SystemClock
 from edvac.engine._native import HEAD_STEP, kernels
 from edvac.engine.attention import CPU
 from edvac.engine.digest import file_digest
+from edvac.engine.draft import same_vocabulary
 from edvac.engine.engine import Engine, EngineOptions
 from edvac.engine.kv.kept import KeptPrefixes
 from edvac.engine.kv.pages import block_bytes, block_shape, can_map
 from edvac.engine.kv.spill import SpillFile
 from edvac.engine.loader import LoadOptions, load
+from edvac.engine.model import Decoder
 from edvac.engine.protocol import VERSION, Ready, Setting
 from edvac.engine.scheduler import Limits
 from edvac.engine.tokenizer import TextCodec
@@ -47,7 +49,11 @@ _PARKED_SHARE: Final = 3  # and this fraction of it holds finished prefixes
 @dataclass(frozen=True, slots=True)
 class Assembly:
     """What to assemble; zero bytes of KV mean a quarter of the machine's memory, 4 GiB at most.
-    `handover` is a directory through which engines give each other the prompts they have read."""
+
+    Attributes:
+        draft: a smaller model of the same vocabulary, which guesses.
+        handover: a directory through which engines give each other the prompts they have read.
+    """
 
     model: Path
     cache: Path
@@ -60,6 +66,7 @@ class Assembly:
     speculate: bool = True
     kv_disk: KvDisk = "keep"
     handover: Path | None = None
+    draft: Path | None = None
     retention: str = "told"
 
 
@@ -104,12 +111,41 @@ def assemble(
             spill,
             speculate=wanted.speculate,
             retention=wanted.retention,
+            draft=_draft(wanted, source, native),
         ),
         SystemClock(),
         _kept(wanted, identity),
         save=save,
     )
     return engine, _ready(source, wanted, digest, limits.context)
+
+
+def _draft(wanted: Assembly, source: WeightSource, native: ModuleType | None) -> Decoder | None:
+    """The model that guesses.
+
+    Raises:
+        ConfigError: it cannot guess for this one, or not on this machine.
+    """
+    if wanted.draft is None:
+        return None
+    if native is None:
+        raise ConfigError(
+            "draft_unusable",
+            "a draft model needs the compiled kernels and the fast setting",
+            "",
+            "Leave draft_model empty.",
+        )
+    digest = file_digest(wanted.draft)
+    options = LoadOptions(wanted.draft, digest, wanted.cache, False, lambda done, total: None)
+    decoder, small = load(options)
+    if not same_vocabulary(source.codec.pieces, small.codec.pieces):
+        raise ConfigError(
+            "draft_unlike",
+            f"{small.name} has another vocabulary than {source.name}",
+            "A draft model guesses in the tokens of the model that it guesses for.",
+            "Choose a smaller model of the same family.",
+        )
+    return decoder
 
 
 def _kept(wanted: Assembly, identity: str) -> KeptPrefixes | None:

@@ -27,6 +27,8 @@ from edvac.engine.attention import (
     Span,
     TensorPlan,
 )
+from edvac.engine.draft import DraftModel
+from edvac.engine.drafting import Drafting
 from edvac.engine.grammar import Grammars, Matcher
 from edvac.engine.kv.kept import KeptPrefixes
 from edvac.engine.kv.pages import BLOCK, PagedArena
@@ -47,7 +49,7 @@ from edvac.engine.protocol import (
 from edvac.engine.sampler import Sampling, choose
 from edvac.engine.scheduler import Chunk, Job, Limits, Scheduler, StepPlan
 from edvac.engine.sequences import common_prefix
-from edvac.engine.speculation import KERNELS, MOST, TENSORS, Experience, Memory, worthwhile
+from edvac.engine.speculation import KERNELS, TENSORS
 from edvac.engine.tokenizer import TextCodec
 from edvac.engine.weights import ModelConfig, in_background
 
@@ -73,7 +75,8 @@ class Counters:
 
 @dataclass(slots=True)
 class EngineOptions:
-    """How the engine runs; `exact` is the reference setting, `native` the kernels that attend."""
+    """How the engine runs; `exact` is the reference setting, `native` the kernels that attend,
+    `draft` a smaller model of the same vocabulary that guesses."""
 
     limits: Limits
     exact: bool = False
@@ -85,6 +88,7 @@ class EngineOptions:
     jump_ahead: bool = True
     speculate: bool = True
     retention: str = "told"
+    draft: Decoder | None = None
 
 
 @dataclass(slots=True)
@@ -114,7 +118,10 @@ class Engine:
         self._scheduler = Scheduler(limits, self.clock, self._prefixes, programs, self._pace)
         # Half a second for a large vocabulary, which the first answer under a grammar waits for.
         self._grammars = in_background(lambda: Grammars(self.codec, config.vocabulary))
-        self._experience = Experience()
+        costs = TENSORS if options.native is None else KERNELS
+        ends = self.codec.specials.ends
+        model = None if options.draft is None else _draft_model(options.draft, options)
+        self._drafting = Drafting(costs, ends, self._pace, model)
 
     _arena: Arena | PagedArena = field(init=False)
     _plan: Callable[[list[Span], int], AttentionPlan] = field(init=False)
@@ -122,7 +129,7 @@ class Engine:
     _scheduler: Scheduler = field(init=False)
     _pace: Pace = field(init=False)
     _grammars: Future[Grammars] = field(init=False)
-    _experience: Experience = field(init=False)
+    _drafting: Drafting = field(init=False)
 
     @property
     def busy(self) -> bool:
@@ -143,7 +150,7 @@ class Engine:
             max_tokens=request.max_tokens,
             shared=_digests(request, keeps),
         )
-        memory = Memory(self._experience.child())
+        memory = self._drafting.memory(request.program, request.reader_class)
         matcher = self._matcher(request)
         answer = Answer(request, job, matcher, self.codec.stream(), memory, keeps)
         self._restore(request.reader_class, tokens, keeps)
@@ -162,6 +169,8 @@ class Engine:
     def forget(self) -> list[FromEngine]:
         """Give up all that is kept of finished sequences, in memory and on disk."""
         self._prefixes.forget()
+        self._scheduler.programs.forget()
+        self._drafting.forget()
         return []
 
     def leave(self) -> None:
@@ -177,7 +186,8 @@ class Engine:
     def step(self) -> list[FromEngine]:
         """Compute one step and report what came of it."""
         if self.options.speculate:
-            self._speculate()
+            with torch.inference_mode():
+                self._drafting.prepare(self._scheduler.running, self._answers)
         self._prefixes.settle()
         plan = self._scheduler.plan()
         if not plan.chunks:
@@ -304,26 +314,6 @@ class Engine:
                 sampled += range(len(tokens) - 1 - chunk.drafted, len(tokens))
         return self.decoder.forward(tokens, self._plan(spans, plan.answering), sampled)
 
-    def _speculate(self) -> None:
-        """Draft for answers whose next step would be narrow enough for more rows to pay."""
-        running = self._scheduler.running
-        rows, gained = sum(job.pending for job in running), float(len(running))
-        prefilling = any(job.prefilling for job in running)
-        costs = TENSORS if self.options.native is None else KERNELS
-        for job in running:
-            job.draft = []
-            answer = self._answers[job.id]
-            if prefilling or worthwhile(MOST, 1.0, rows, gained, costs) == 0:
-                continue
-            guess = answer.guess(MOST, self.codec.specials.ends)
-            if guess is None:
-                continue
-            chance = answer.memory.experience.chance(guess.agreed)
-            count = worthwhile(len(guess.tokens), chance, rows, gained, costs)
-            job.draft, answer.agreed = guess.tokens[:count], guess.agreed
-            rows += count
-            gained += sum(chance**power for power in range(1, count + 1))
-
     def _progress(self, plan: StepPlan) -> list[FromEngine]:
         return [
             Progress(chunk.job.id, "prefill", chunk.start + chunk.count, chunk.job.prompt)
@@ -359,12 +349,10 @@ class Engine:
         return answer.fresh_text() if ended is None else ended
 
     def _judge(self, answer: Answer, draft: list[int], held: int, goes_on: bool) -> None:
-        """Learn from a draft; where the answer ended nothing is known of the rest."""
         self.counters.drafted_tokens += len(draft)
         self.counters.accepted_tokens += held
         self.counters.decode_tokens += held
-        failed = goes_on and held < len(draft)
-        answer.memory.experience.learn(answer.agreed, held, failed)
+        self._drafting.learn(answer, draft, held, goes_on=goes_on)
 
     def _next(self, answer: Answer, logits: torch.Tensor) -> list[FromEngine] | None:
         """Append what follows; the last messages where that ends the answer."""
@@ -417,6 +405,7 @@ class Engine:
         return [failure(answer.request.id, error)]
 
     def _forget(self, answer: Answer, *, kept: bool = False) -> None:
+        self._drafting.ended(answer)
         if answer.job.slot >= 0:
             self._arena.clear(answer.job.slot)
         self._scheduler.finish(answer.job, kept=kept)
@@ -465,6 +454,12 @@ def _memory(
     return arena, lambda spans, answering: TensorPlan(
         spans, arena, config, options.exact, answering
     )
+
+
+def _draft_model(decoder: Decoder, options: EngineOptions) -> DraftModel:
+    arena, plan = _memory(decoder.config, options)
+    assert isinstance(arena, PagedArena), "the fast setting's kernels are there"
+    return DraftModel(decoder, arena, plan)
 
 
 def _now(work: Callable[[], None]) -> None:

@@ -200,6 +200,15 @@ class Programs:
             owner = program.owner_of(digest)
             self._claims.keep(owner, prefix, due, program.until, holds=False)
 
+    def forget(self) -> None:
+        """Give up what programs have read and what they claim of it."""
+        for program in self._programs.values():
+            self._claims.unclaim(program.name)
+            for digest in program.shared:
+                self._claims.unclaim(program.owner_of(digest))
+            program.gap = program.last = None
+            program.shared.clear()
+
     # --- within --------------------------------------------------------------------------------
 
     def _claim(self, program: Program, now: float) -> None:

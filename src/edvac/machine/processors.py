@@ -106,7 +106,8 @@ def _choose(settings: Settings, emit: Callable[[event.Event], None]) -> Processo
 
 def _engine_options(settings: Settings) -> tuple[str, ...]:
     kernels = ("--kernels", settings.kernels) if settings.kernels else ()
-    return (*kernels, "--kv-disk", settings.kv_disk)
+    draft = ("--draft", str(model_path(settings.draft_model))) if settings.draft_model else ()
+    return (*kernels, *draft, "--kv-disk", settings.kv_disk)
 
 
 def choose_endpoint(

@@ -39,6 +39,8 @@ class Settings:
         model: the role *work*, which executes the steps: name in the catalogue, path of a .gguf
             file, or ``URL#MODEL`` of an OpenAI-compatible endpoint.
         plan_model: the role *plan*, which turns a task into a program; empty takes `model`.
+        draft_model: a smaller model of the same vocabulary that guesses what `model` will say; it
+            changes no answer. Empty is none.
         escalate_model: the role *escalate*, which is asked once where an answer did not fit its
             type twice; empty is none.
         key_env: name of the environment variable that holds the key of an endpoint. It is sent to
@@ -66,6 +68,7 @@ class Settings:
 
     model: str = DEFAULT_MODEL
     plan_model: str = ""
+    draft_model: str = ""
     escalate_model: str = ""
     key_env: str = "OPENAI_API_KEY"
     precision: str = "fast"
