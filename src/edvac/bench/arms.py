@@ -47,7 +47,13 @@ class Took:
 
 
 class Arm(Protocol):
+    """
+    Attributes:
+        together: does it take more than one request at a time?
+    """
+
     name: str
+    together: bool
 
     async def complete(self, prompt: str, tokens: int, program: str = "") -> Took: ...
     def tell(self, kind: HintKind, program: str, tool: str = "", seconds: float = 0.0) -> None: ...
@@ -55,6 +61,8 @@ class Arm(Protocol):
 
 class EngineArm:
     """edvac's engine, as its own clients reach it."""
+
+    together = True
 
     def __init__(self, name: str, client: EngineClient) -> None:
         self.name, self._client = name, client
@@ -91,6 +99,8 @@ class EngineArm:
 class ServerArm:
     """An OpenAI-compatible server that completes raw text."""
 
+    together = True
+
     def __init__(self, name: str, address: str, client: httpx2.AsyncClient) -> None:
         self.name, self._address, self._client = name, address, client
 
@@ -126,6 +136,83 @@ class ServerArm:
         """It has no ear for it."""
 
 
+class LineArm:
+    """A program that is asked over its standard input, a JSON object a line."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, *, together: bool) -> None:
+        self.name, self.together, self._process = name, together, process
+        self._names = itertools.count(1)
+        self._waiting: dict[int, tuple[asyncio.Future[float], asyncio.Future[dict[str, Any]]]] = {}
+        self._listener = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            if not line.startswith(b'{"id"'):
+                continue
+            said = json.loads(line)
+            first, whole = self._waiting[said["id"]]
+            if "first" in said:
+                first.set_result(time.perf_counter())
+            else:
+                whole.set_result(said)
+
+    async def complete(self, prompt: str, tokens: int, program: str = "") -> Took:
+        del program
+        assert self._process.stdin is not None
+        loop, name = asyncio.get_running_loop(), next(self._names)
+        first, whole = self._waiting[name] = (loop.create_future(), loop.create_future())
+        start = time.perf_counter()
+        asked = {"id": name, "prompt": prompt, "tokens": tokens}
+        self._process.stdin.write(json.dumps(asked).encode() + b"\n")
+        done = await asyncio.wait_for(whole, _PATIENCE)
+        end = time.perf_counter()
+        began = first.result() if first.done() else end
+        del self._waiting[name]
+        return Took(began - start, end - start, done["prompt"], 0, done["tokens"], done["text"])
+
+    def tell(self, kind: HintKind, program: str, tool: str = "", seconds: float = 0.0) -> None:
+        """It has no ear for it."""
+
+    def close(self) -> None:
+        self._listener.cancel()
+
+
+@asynccontextmanager
+async def line_arm(
+    name: str, python: str, script: str, model: Path, threads: int
+) -> AsyncIterator[Arm]:
+    """A script of the peers' environment that completes one line after the other.
+
+    Raises:
+        UsageError: it does not start with this model.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(python, str(PEERS / script), str(model), str(threads)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        limit=1 << 24,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+    )
+    assert process.stdout is not None
+    arm: LineArm | None = None
+    try:
+        async for line in process.stdout:
+            if line.startswith(b'{"ready"'):
+                break
+        else:
+            raise UsageError("bench_peer", f"{name} did not start", f"{model.name}, {script}")
+        arm = LineArm(name, process, together=script.startswith("openvino"))
+        yield arm
+    finally:
+        if arm is not None:
+            arm.close()
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
 @asynccontextmanager
 async def engine_arm(
     name: str, model: Path, threads: int, extra: tuple[str, ...] = (), kv_mb: int = 1024
@@ -145,9 +232,12 @@ async def engine_arm(
 async def llamacpp_arm(
     name: str, python: str, model: Path, threads: int, slots: int
 ) -> AsyncIterator[Arm]:
-    """llama.cpp's server from the peers' environment, fresh."""
+    """llama.cpp's server, fresh: from the environment of an interpreter, or a `llama-server`."""
+    command = [python, str(PEERS / "llamacpp_server.py"), str(model), str(threads), str(slots)]
+    if Path(python).name == "llama-server":
+        command = [str(PEERS / "llamacpp_server.sh"), python, *command[2:]]
     process = await asyncio.create_subprocess_exec(
-        *(python, str(PEERS / "llamacpp_server.py"), str(model), str(threads), str(slots)),
+        *command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

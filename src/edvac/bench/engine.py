@@ -11,10 +11,12 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from edvac.bench.arms import Arm, Took, engine_arm, llamacpp_arm
+from edvac.bench.arms import Arm, Took, engine_arm, line_arm, llamacpp_arm
 from edvac.bench.report import Document, Figure
+from edvac.core.errors import UsageError
 
 TURNS, PROGRAMS = 3, 4
 STREAMS = 8
@@ -65,9 +67,10 @@ async def ask(arm: Arm, sizes: Sizes) -> Went:
         took = [await arm.complete(words(size, 10 * size + n), 1) for n in range(sizes.repeats)]
         went.values[f"read {size}"] = statistics.median(one.prompt / one.whole for one in took)
     await _writing(arm, sizes, went)
-    await _together(arm, sizes, went)
-    await _turns(arm, sizes, went)
-    await _documents(arm, sizes, went)
+    if arm.together:
+        await _together(arm, sizes, went)
+        await _turns(arm, sizes, went)
+        await _documents(arm, sizes, went)
     return went
 
 
@@ -145,12 +148,15 @@ class Wanted:
     """
     Args:
         python: of an environment that holds xllamacpp; None measures edvac alone.
+        others: further peers: a `llama-server` that was built for this machine, and
+            ``openvino`` and ``transformers`` of the same environment.
     """
 
     model: Path
     python: str | None
     threads: int
     sizes: Sizes = field(default_factory=Sizes)
+    others: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -174,11 +180,29 @@ async def measure(document: Document, wanted: Wanted, say: Callable[[str], None]
     arms += [lambda: edvac("edvac"), lambda: edvac("no drafts", "--no-speculation")]
     if python is not None:
         arms += [lambda: llamacpp(1), lambda: llamacpp(STREAMS)]
+        arms += [partial(_other, wanted, name, slots) for name in wanted.others
+                 for slots in ((1, STREAMS) if "llama-server" in name else (1,))]  # fmt: skip
     went = []
     for arm in arms:
-        went.append(await arm())
-        say(f"{wanted.name}: {went[-1].name} done")
+        try:
+            went.append(await arm())
+            say(f"{wanted.name}: {went[-1].name} done")
+        except UsageError as error:  # what is said of a peer that cannot be measured
+            document.notes.append(f"{wanted.name}: {error.what} ({error.why})")
+            say(document.notes[-1])
     _figures(document, f"{wanted.name}, {threads} threads", went)
+
+
+async def _other(wanted: Wanted, name: str, slots: int) -> Went:
+    """A peer beside llama.cpp's wheel."""
+    if "llama-server" in name:
+        label = f"llama.cpp built here, {slots} slot{'s' * (slots > 1)}"
+        opened = llamacpp_arm(label, name, wanted.model, wanted.threads, slots)
+    else:
+        script = f"{name}_lines.py"
+        opened = line_arm(name, wanted.python or "", script, wanted.model, wanted.threads)
+    async with opened as arm:
+        return await ask(arm, wanted.sizes)
 
 
 def _figures(document: Document, name: str, went: list[Went]) -> None:
@@ -189,6 +213,8 @@ def _figures(document: Document, name: str, went: list[Went]) -> None:
         if len(went) == 1:
             document.figures.append(Figure(label, value, unit, better))
         for peer in went[1:]:
+            if question not in peer.values:
+                continue
             theirs = peer.values[question]
             target = None if peer.name == "no drafts" else _target(question, theirs)
             document.figures.append(Figure(label, value, unit, better, target, peer.name, theirs))
