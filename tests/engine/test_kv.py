@@ -24,6 +24,7 @@ from edvac.engine.kv.pages import BLOCK, PagedArena, Pool, block_shape
 from edvac.engine.kv.spill import SpillFile
 from edvac.engine.kv.tree import LEAST, PrefixTree
 from edvac.engine.loader import LoadOptions, load
+from edvac.engine.retention import Keep
 from edvac.engine.sequences import common_prefix
 from edvac.engine.weights import ModelConfig
 
@@ -164,7 +165,7 @@ class Sequences(RuleBasedStateMachine):
     )
     def claim(self, owner: str, parts: list[int], reader: str, due: int, holds: bool) -> None:
         prefix = (reader, self.tokens(parts, 0))
-        self.memory.tree.keep(owner, prefix, due, due + 2, holds=holds)
+        self.memory.tree.keep(owner, prefix, Keep(due, due + 2, holds))
 
     @rule(now=st.integers(0, 12))
     def expire(self, now: int) -> None:
@@ -321,7 +322,17 @@ def test_room_is_made_for_several_blocks(spill: SpillFile) -> None:
     memory.begin(0, "a", [9, *TOKENS])
     memory.finish(0)
     assert memory.tree.evict(8)
-    assert memory.tree.resident == 6, "the leaf of each of the two"
+    assert memory.tree.resident == 0
+    assert len(spill) == 8
+
+
+def test_a_sequence_leaves_from_its_end_before_the_next_one_does(spill: SpillFile) -> None:
+    memory = remembering(spill, TOKENS)
+    memory.begin(0, "a", [9, *TOKENS])
+    memory.finish(0)
+    memory.tree.evict(5)
+    assert memory.tree.match("a", TOKENS) == 0
+    assert memory.tree.match("a", [9, *TOKENS]) == 96
 
 
 def test_a_damaged_block_is_never_given_back(spill: SpillFile) -> None:

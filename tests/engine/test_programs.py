@@ -27,12 +27,12 @@ class Noted:
         self.fetched: list[str] = []
         self.dropped: list[Prefix] = []
 
-    def keep(self, owner: str, prefix: Prefix, due: float, until: float, *, holds: bool) -> None:
-        self.claims[owner] = (prefix, Keep(due, until, holds))
+    def keep(self, owner: str, prefix: Prefix, keep: Keep) -> None:
+        self.claims[owner] = (prefix, keep)
 
-    def renew(self, owner: str, due: float, until: float, *, holds: bool) -> None:
+    def renew(self, owner: str, keep: Keep) -> None:
         if owner in self.claims:
-            self.claims[owner] = (self.claims[owner][0], Keep(due, until, holds))
+            self.claims[owner] = (self.claims[owner][0], keep)
 
     def unclaim(self, owner: str) -> None:
         self.claims.pop(owner, None)
@@ -161,11 +161,11 @@ def test_the_end_of_a_tool_brings_the_context_back() -> None:
     world.ask("a", LONG)
     world.say("tool_started", "a", detail="shell", after=50.0)
     kept = world.kept("a")
-    assert kept is not None and kept.due == 50.0 and not kept.holds
+    assert kept is not None and kept.due == 50.0 and kept.holds and not kept.waits
     world.clock.advance(20)
     world.say("tool_ended", "a")
     kept = world.kept("a")
-    assert kept is not None and kept.due == 20.0 and kept.holds
+    assert kept is not None and kept.due == 20.0 and kept.waits
     assert world.noted.fetched == ["a"]
 
 
@@ -278,9 +278,12 @@ def test_the_oracle_and_the_told_know_what_is_said() -> None:
     gap = Gap("t", 100, started=10.0, known=8.0, sure=True)
     for name in ("told", "oracle"):
         kept = policy(name).keep(gap, 12.0, 7.0, History.empty())
-        assert kept is not None and (kept.due, kept.holds) == (18.0, True)
+        assert kept is not None and (kept.due, kept.holds, kept.waits) == (18.0, True, True)
         kept = policy(name).keep(gap, 12.0, 5.0, History.empty())
-        assert kept is not None and not kept.holds, "having it again is quicker than waiting"
+        assert kept is not None and kept.holds
+        assert not kept.waits, "having it again is quicker than waiting"
+        kept = policy(name).keep(gap, 12.0, 0.3, History.empty())
+        assert kept is not None and not kept.holds, "it comes back from a disk"
 
 
 @pytest.mark.parametrize("name", ["", "ttl", "ttl=-1", "ttl=x", "best", "ttl=nan"])

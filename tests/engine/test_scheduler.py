@@ -10,6 +10,7 @@ from edvac.core.errors import OperandError, ProcessorError
 from edvac.core.seams import ManualClock
 from edvac.engine.pace import Pace
 from edvac.engine.programs import Prefix, Programs
+from edvac.engine.retention import Keep
 from edvac.engine.scheduler import Job, Limits, Scheduler
 from edvac.engine.sequences import common_prefix
 
@@ -26,6 +27,9 @@ class NoPrefixes:
     def coming(self, reader_class: str, tokens: list[int]) -> int:
         return 0
 
+    def use(self, reader_class: str, tokens: list[int]) -> None:
+        pass
+
     def fetch(self, reader_class: str, tokens: list[int]) -> bool:
         return False
 
@@ -41,10 +45,10 @@ class NoPrefixes:
     def is_claimed(self, owner: str) -> bool:
         return owner in self.holding
 
-    def keep(self, owner: str, prefix: Prefix, due: float, until: float, *, holds: bool) -> None:
+    def keep(self, owner: str, prefix: Prefix, keep: Keep) -> None:
         pass
 
-    def renew(self, owner: str, due: float, until: float, *, holds: bool) -> None:
+    def renew(self, owner: str, keep: Keep) -> None:
         pass
 
     def unclaim(self, owner: str) -> None:

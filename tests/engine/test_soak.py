@@ -35,6 +35,7 @@ from .tiny import write_tiny
 
 REQUESTS = int(os.environ.get("EDVAC_SOAK", "400"))
 LIMITS = Limits(slots=6, context=400, step_tokens=48, kv_tokens=1200, queue=40)
+HALF = "\N{REPLACEMENT CHARACTER}"  # of a character that was cut off
 HINTS = ("open", "tool_started", "tool_ended", "next_use", "drop", "close")
 
 
@@ -104,7 +105,7 @@ class World:
                 self.ended[message.id] = message.text
                 wanted = self.text_alone(self.asked[message.id])
                 if message.finish_reason == "cancelled":
-                    assert wanted.startswith(message.text)
+                    assert wanted.startswith(message.text.rstrip(HALF))
                 else:
                     assert message.text == wanted
 
@@ -150,7 +151,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 def test_any_mix_answers_as_each_alone_and_leaves_nothing(world: World) -> None:
     chance, sent, resident = world.chance, 0, 0
     while sent < REQUESTS or world.busy.busy:
-        for _ in range(chance.choice((0, 0, 1, 2, 9)) if sent < REQUESTS else 0):
+        for _ in range(chance.choice((0, 0, 0, 0, 0, 1, 2, 6)) if sent < REQUESTS else 0):
             world.submit(sent)
             sent += 1
         world.disturb()

@@ -12,6 +12,7 @@ import torch
 from edvac.engine.kv.pages import BLOCK, block_shape
 from edvac.engine.kv.spill import SpillFile
 from edvac.engine.kv.tree import PrefixTree
+from edvac.engine.retention import Keep
 
 from .test_kv import CONFIG, TOKENS, Memory, remembering
 
@@ -239,7 +240,7 @@ def test_what_is_quicker_to_compute_is_not_read(tmp_path: Path) -> None:
 
 def claims(tree: PrefixTree, **due: float) -> None:
     for owner, when in due.items():
-        tree.keep(owner, (owner, TOKENS), when, when + 100, holds=True)
+        tree.keep(owner, (owner, TOKENS), Keep(when, when + 100, holds=True))
 
 
 def resident(memory: Memory) -> list[str]:

@@ -18,13 +18,17 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 from edvac.bench.arms import Arm, Took, engine_arm, llamacpp_arm
 from edvac.bench.report import Document, Figure
+from edvac.bench.virtual import Machine, VirtualEngine
 from edvac.core.errors import UsageError
+from edvac.engine.protocol import Hint, HintKind
+from edvac.engine.scheduler import Job, Limits
 
 SPARE: Final = ("lru", "ttl=0", "ttl=cost", "ttl=2", "ttl=600", "continuum", "told", "oracle")
 LONGEST: Final = 6000  # tokens of a talk at its end, about; longer tasks are left out
@@ -32,6 +36,7 @@ _CHARACTERS: Final = 3.6  # of a token, about
 _ANSWER: Final = 24  # tokens of each answer
 _RESULT: Final = 60  # words of what a tool gives back
 _FEWEST: Final = 4  # records of a tool that can be drawn from
+_RESULTS: Final = 1 << 18  # stands for the words of results on a virtual engine
 _NEXT: Final = "### Assistant\n"
 _FILES: Final = "multi_turn_func_doc"
 _DOCS: Final = {
@@ -231,11 +236,136 @@ def _note(went: Went, took: Took) -> None:
     went.read += took.prompt - took.cached
 
 
+def simulate(
+    tasks: list[Talk], name: str, encode: Callable[[str], list[int]], room: int, at_once: int
+) -> Went:
+    """The same talks on a virtual engine: no model, exact counts, a clock that is moved by hand."""
+    went = Went(name)
+    waiting = list(tasks)
+    talking: dict[str, _Virtual] = {}
+
+    def done(job: Job) -> None:
+        went.waits.append(job.admitted - job.arrived)
+        talking[job.program].answered()
+
+    longest = LONGEST + 2048
+    limits = Limits(slots=32, context=longest, step_tokens=256, kv_tokens=max(room, longest))
+    engine = VirtualEngine(limits, name, done, Machine())
+
+    def begin() -> None:
+        while waiting and len(talking) < at_once and waiting[0].arrives <= engine.clock.now():
+            talk = waiting.pop(0)
+            talking[talk.name] = _Virtual(talk, engine, encode, oracle=name == "oracle", end=end)
+            talking[talk.name].ask()
+
+    def end(talk: Talk) -> None:
+        del talking[talk.name]
+        went.seconds.append(engine.clock.now() - talk.arrives)
+        begin()
+
+    for talk in tasks:
+        engine.at(talk.arrives, begin)
+    engine.run()
+    went.read = engine.counted.computed
+    return went
+
+
+class _Virtual:
+    """A talk on a virtual engine."""
+
+    def __init__(
+        self,
+        talk: Talk,
+        engine: VirtualEngine,
+        encode: Callable[[str], list[int]],
+        *,
+        oracle: bool,
+        end: Callable[[Talk], None],
+    ) -> None:
+        self._talk, self._engine, self._oracle, self._end = talk, engine, oracle, end
+        self._encode = encode
+        self._past = encode(talk.begins)
+        self._calls = [(said if at == 0 else "", call) for said, made in talk.turns
+                       for at, call in enumerate(made)]  # fmt: skip
+        self._at = self._numbers = 0
+        self._hint("open")
+
+    def _hint(self, kind: HintKind, tool: str = "", seconds: float = 0.0) -> None:
+        name = self._talk.name
+        self._engine.hint(
+            Hint(kind=kind, program=name, detail=tool, after=seconds if self._oracle else 0.0)
+        )
+
+    def ask(self) -> None:
+        if self._at < len(self._calls):
+            self._past += self._encode(self._calls[self._at][0])
+        self._numbers += 1
+        name = f"{self._talk.name}.{self._numbers}"
+        tokens = [*self._past, *self._encode(_NEXT)]
+        job = Job(name, self._talk.name, "online", "user", tokens, _ANSWER)
+        self._engine.scheduler.add(job)
+
+    def answered(self) -> None:
+        if self._at == len(self._calls):
+            self._hint("close")
+            self._end(self._talk)
+            return
+        call = self._calls[self._at][1]
+        self._at += 1
+        self._hint("tool_started", call.tool, call.seconds)
+        self._past += self._encode(f"{_NEXT}{call.said}\n### Tool\n")
+        self._past += [_RESULTS + self._numbers * 4096 + at for at in range(2 * _RESULT)]
+        self._engine.at(self._engine.clock.now() + call.seconds, self._resume)
+
+    def _resume(self) -> None:
+        self._hint("tool_ended")
+        self.ask()
+
+
+def measure_virtual(
+    document: Document, wanted: Wanted, seeds: int, say: Callable[[str], None]
+) -> None:
+    """The arms on virtual engines, over as many draws of tasks."""
+    from edvac.engine.weights import open_weights
+
+    codec = open_weights(wanted.model).codec
+    encode = lru_cache(maxsize=4096)(lambda text: tuple(codec.encode(text, control=False)))
+    went = {name: Went(name) for name in wanted.arms}
+    for seed in range(seeds):
+        tasks = talks(replace(wanted, seed=seed))
+        room = _room(tasks, wanted.at_once)
+        for name in wanted.arms:
+            one = simulate(tasks, name, lambda text: list(encode(text)), room, wanted.at_once)
+            went[name].seconds += one.seconds
+            went[name].waits += one.waits
+            went[name].read += one.read
+        say(f"draw {seed + 1} of {seeds} done")
+    label = f"{seeds} draws of {wanted.talks} tasks, {wanted.at_once} at a time"
+    ours = went.get("told") or next(iter(went.values()))
+    for other in went.values():
+        for what, mine, theirs in (
+            ("mean", ours.mean, other.mean),
+            ("p95", ours.p95, other.p95),
+            ("tokens read", ours.read, other.read),
+        ):
+            unit = "tokens" if what == "tokens read" else "s"
+            figure = Figure(f"{label}: {what}, {ours.name}", mine, unit, "lower", None, other.name,
+                            theirs)  # fmt: skip
+            if other is not ours:
+                document.figures.append(figure)
+        document.notes.append(_line("virtual", other))
+
+
+def _room(tasks: list[Talk], at_once: int) -> int:
+    """Tokens of memory for half of those that run at a time."""
+    sizes = [_size(talk) for talk in tasks]
+    return int(max(statistics.mean(sizes) * at_once / 2, 1.3 * max(sizes)))
+
+
 async def measure(document: Document, wanted: Wanted, say: Callable[[str], None]) -> None:
     """Add the figures of one model."""
     tasks = talks(wanted)
-    sizes = [_size(talk) for talk in tasks]
-    room = int(max(statistics.mean(sizes) * wanted.at_once / 2, 1.3 * max(sizes)))
+    room = _room(tasks, wanted.at_once)
     kv_mb = _megabytes(wanted.model, room)
     went: list[Went] = []
     for name, disk in [*((one, "none") for one in wanted.arms), ("lru", "session"),

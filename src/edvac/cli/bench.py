@@ -132,6 +132,18 @@ def bench_engine(**flags: Any) -> None:
     _publish(document, flags["output"], as_json=flags["as_json"])
 
 
+@bench.command("grouping")
+@click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
+@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+def bench_grouping(output: Path | None, *, as_json: bool) -> None:
+    """Prompts that begin alike, with little memory: how much is computed twice? No model runs."""
+    from edvac.bench import report, virtual
+
+    document = report.start("grouping", "edvac bench grouping")
+    virtual.measure_grouping(document)
+    _publish(document, output, as_json=as_json)
+
+
 @bench.command("mixed")
 @click.option("--model", "models", multiple=True, help="A model's name or .gguf file.")
 @click.option("--threads", default=0, show_default=True, help="0 takes all cores.")
@@ -164,6 +176,7 @@ def bench_mixed(**flags: Any) -> None:
 @click.option("--at-once", default=8, show_default=True, type=click.IntRange(2, 32))
 @click.option("--arm", "arms", multiple=True, help="One way of keeping contexts; all by default.")
 @click.option("--alone", is_flag=True, help="Without llama.cpp's server.")
+@click.option("--virtual", default=0, metavar="DRAWS", help="On a virtual clock, without a model.")
 @click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
 @click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
 def bench_replay(**flags: Any) -> None:
@@ -188,7 +201,13 @@ def bench_replay(**flags: Any) -> None:
         flags["at_once"],
         arms=flags["arms"] or replay.SPARE,
     )
-    asyncio.run(replay.measure(document, wanted, ui.err))
+    if flags["virtual"]:
+        document = report.start(
+            "replay-virtual", f"{document.command} --virtual {flags['virtual']}"
+        )
+        replay.measure_virtual(document, wanted, flags["virtual"], ui.err)
+    else:
+        asyncio.run(replay.measure(document, wanted, ui.err))
     _publish(document, flags["output"], as_json=flags["as_json"])
 
 

@@ -102,6 +102,7 @@ class Engine:
     kept: KeptPrefixes | None = None
     counters: Counters = field(default_factory=Counters)
     save: Callable[[Callable[[], None]], None] = field(default=lambda work: work())
+    paused: bool = False  # nothing can be computed until somebody comes back, or time passes
     _answers: dict[str, Answer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -189,18 +190,21 @@ class Engine:
             with torch.inference_mode():
                 self._drafting.prepare(self._scheduler.running, self._answers)
         self._prefixes.settle()
-        plan = self._scheduler.plan()
+        with self._prefixes.pinned([]), torch.inference_mode():
+            plan = self._scheduler.plan()
+            self._make_room(plan)
+            self._admit(plan)
         if not plan.chunks:
+            self.paused = plan.pauses
             if self._prefixes.loading:
                 self._prefixes.wait()
-            elif self._answers:
+            elif self._answers and not plan.pauses:
                 raise InternalError("schedule_stuck", "the scheduler has work but plans none")
             return []
+        self.paused = False
         started = self.clock.now()
         messages: list[FromEngine] = []
         with torch.inference_mode():
-            self._make_room(plan)
-            self._admit(plan)
             logits = self._forward(plan)
             self._scheduler.commit(plan)
             messages += self._progress(plan)
@@ -289,17 +293,15 @@ class Engine:
 
     def _admit(self, plan: StepPlan) -> None:
         """Let new rows begin with what is known of their prompts."""
-        jobs = [one.job for one in plan.admissions if one.cached and one.source_slot < 0]
-        with self._prefixes.pinned([(job.reader_class, job.tokens) for job in jobs]):
-            for admission in plan.admissions:
-                job = admission.job
-                if not admission.cached:
-                    continue
-                if admission.source_slot >= 0:
-                    self._arena.copy(admission.source_slot, job.slot, admission.cached)
-                else:
-                    self._prefixes.lend(job.reader_class, job.tokens, admission.cached, job.slot)
-                self.counters.cached_tokens += admission.cached
+        for admission in plan.admissions:
+            job = admission.job
+            if not admission.cached:
+                continue
+            if admission.source_slot >= 0:
+                self._arena.copy(admission.source_slot, job.slot, admission.cached)
+            else:
+                self._prefixes.lend(job.reader_class, job.tokens, admission.cached, job.slot)
+            self.counters.cached_tokens += admission.cached
 
     def _forward(self, plan: StepPlan) -> torch.Tensor:
         tokens: list[int] = []

@@ -35,10 +35,8 @@ Prefix: TypeAlias = "tuple[str, list[int]]"  # reader class and tokens
 class Claims(Protocol):
     """Where claims are kept: see `edvac.engine.kv.tree`."""
 
-    def keep(
-        self, owner: str, prefix: Prefix, due: float, until: float, *, holds: bool
-    ) -> None: ...
-    def renew(self, owner: str, due: float, until: float, *, holds: bool) -> None: ...
+    def keep(self, owner: str, prefix: Prefix, keep: Keep) -> None: ...
+    def renew(self, owner: str, keep: Keep) -> None: ...
     def unclaim(self, owner: str) -> None: ...
     def expire(self, now: float) -> None: ...
     def is_claimed(self, owner: str) -> bool: ...
@@ -97,10 +95,10 @@ class Programs:
         job.program = program.name
         program.active += 1
         now = self._clock.now()
-        if program.gap is not None:
-            self.history.durations.add(program.gap.tool, max(0.0, now - program.gap.started))
-            program.gap = None
-            self._claims.renew(program.name, now, now + _LONGEST, holds=True)
+        gap, program.gap = program.gap, None
+        if gap is not None and not program.steps:
+            self.history.durations.add(gap.tool, max(0.0, now - gap.started))
+            self._claims.renew(program.name, Keep(now, now + _LONGEST, holds=True))
 
     def admitted(self, job: Job) -> None:
         """A request begins; what it waited for a context that was lost is remembered."""
@@ -116,7 +114,7 @@ class Programs:
         now = self._clock.now()
         program.until = max(program.until, now + _LEASE)
         if not kept:
-            self._claims.renew(program.name, now, now + _LEASE, holds=False)
+            self._claims.renew(program.name, Keep(now, now + _LEASE))
             return
         program.turns += 1
         for digest, length in job.shared.items():
@@ -154,20 +152,51 @@ class Programs:
         detail = hint.detail[:_LONGEST_NAME]
         if hint.kind == "open":
             program.steps = detail == STEPS
-        elif hint.kind == "tool_started" and program.last is not None:
-            known = min(hint.after, _LONGEST) if hint.after > 0 else None
-            program.gap = Gap(detail, len(program.last[1]), now, known, sure=True)
-            self._claim(program, now)
+        elif hint.kind == "tool_started":
+            self._tool_started(program, detail, hint.after)
         elif hint.kind == "tool_ended":
-            if program.gap is not None:
-                done = now - program.gap.started
-                program.gap = replace(program.gap, known=done)
-                self._claims.renew(program.name, now, now + _LONGEST, holds=True)
-            self._claims.prefetch(program.name)
+            self._tool_ended(program)
         elif hint.kind == "next_use":
             self._claim_shared(program, detail, now + min(max(hint.after, 0.0), _LONGEST))
         elif hint.kind == "drop":
             self._drop(program, detail)
+
+    def _tool_started(self, program: Program, tool: str, seconds: float) -> None:
+        now = self._clock.now()
+        known = min(seconds, _LONGEST) if seconds > 0 else None
+        size = 0 if program.last is None else len(program.last[1])
+        if program.steps and not program.active:
+            program.gap = Gap(tool, size, now, known)
+            due = now + (known or self.history.durations.remaining(tool, 0.0))
+            self._renew_shared(program, due)
+        elif program.last is not None:
+            program.gap = Gap(tool, size, now, known, sure=True)
+            self._claim(program, now)
+
+    def _tool_ended(self, program: Program) -> None:
+        """It is going to read again: what was spilled begins to come back."""
+        now, gap = self._clock.now(), program.gap
+        if program.steps:
+            if gap is not None:
+                self.history.durations.add(gap.tool, max(0.0, now - gap.started))
+            program.gap = None
+            self._renew_shared(program, now)
+            for digest in program.shared:
+                self._claims.prefetch(program.owner_of(digest))
+            return
+        if gap is not None:
+            program.gap = replace(gap, known=now - gap.started)
+            self._renew(program, now)
+        self._claims.prefetch(program.name)
+
+    def _renew_shared(self, program: Program, due: float) -> None:
+        for digest in program.shared:
+            self._claims.renew(program.owner_of(digest), Keep(due, program.until))
+
+    def _renew(self, program: Program, now: float) -> None:
+        keep = self._keep(program, now)
+        if keep is not None:
+            self._claims.renew(program.name, keep)
 
     def _drop(self, program: Program, digest: str) -> None:
         """What the program will not read again."""
@@ -188,17 +217,15 @@ class Programs:
         for program in list(self._programs.values()):
             if not program.active and program.until < now:
                 self._close(program)
-            elif program.gap is not None:
-                keep = self._keep(program, now)
-                if keep is not None:
-                    self._claims.renew(program.name, keep.due, keep.until, holds=keep.holds)
+            elif program.gap is not None and not program.steps:
+                self._renew(program, now)
         self._claims.expire(now)
 
     def _claim_shared(self, program: Program, digest: str, due: float) -> None:
         prefix = program.shared.get(digest)
         if prefix is not None and self._policy.program_order:
             owner = program.owner_of(digest)
-            self._claims.keep(owner, prefix, due, program.until, holds=False)
+            self._claims.keep(owner, prefix, Keep(due, program.until))
 
     def forget(self) -> None:
         """Give up what programs have read and what they claim of it."""
@@ -217,7 +244,7 @@ class Programs:
         if keep is None or program.last is None:
             self._claims.unclaim(program.name)
         else:
-            self._claims.keep(program.name, program.last, keep.due, keep.until, holds=keep.holds)
+            self._claims.keep(program.name, program.last, keep)
 
     def _keep(self, program: Program, now: float) -> Keep | None:
         gap = program.gap

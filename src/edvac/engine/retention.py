@@ -21,6 +21,7 @@ _SAMPLES: Final = 256  # of one tool
 _ENOUGH: Final = 100  # samples from which Continuum believes a tool's own durations
 _TRUST: Final = 4.0  # samples of a tool that weigh as much as what is known of all tools
 _TYPICAL: Final = 1.0  # seconds, where nothing is known
+_DEAR: Final = 0.5  # seconds for which it is better to wait than to have a context again
 _LONGEST: Final = 600.0  # seconds for which anything can be kept
 
 
@@ -45,11 +46,19 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Until when, when it is expected to be read, and whether others have to wait for the room."""
+    """What becomes of a context.
+
+    Attributes:
+        due: when it is expected to be read.
+        until: when it is as good as any other again.
+        holds: others are not let in to its place while anything runs.
+        waits: nor when nothing runs: it is due too soon for that to be worth it.
+    """
 
     due: float
     until: float
-    holds: bool
+    holds: bool = False
+    waits: bool = False
 
 
 class Durations:
@@ -200,18 +209,21 @@ class Continuum:
 
 class Told:
     """What the program says of itself: whether it comes back, and sometimes when. How long its tool
-    takes is estimated as it goes on. Who is expected last makes room first; others wait for the
-    room only where that takes less than having the context again."""
+    takes is estimated as it goes on. Who is expected last makes room first.
+
+    A context that is lost costs the engine the time to have it again; the room of one that is kept
+    costs nothing while others keep the engine busy. So nobody is let in to its place unless it
+    comes back quickly, as from a disk, or nothing else runs and it is away for longer than that.
+    """
 
     program_order = True
 
     def keep(self, gap: Gap, now: float, back: float, history: History) -> Keep | None:
-        elapsed = max(0.0, now - gap.started)
         if gap.known is not None:
-            left = max(gap.known - elapsed, 0.0)
+            due = gap.started + gap.known
         else:
-            left = history.durations.remaining(gap.tool, elapsed)
-        return Keep(now + left, gap.started + _LONGEST, holds=gap.sure and left < back)
+            due = now + history.durations.remaining(gap.tool, max(0.0, now - gap.started))
+        return _kept(due, gap.started + _LONGEST, now, back, sure=gap.sure)
 
 
 class Oracle:
@@ -224,7 +236,13 @@ class Oracle:
         if gap.known is None:
             return None
         due = gap.started + gap.known
-        return Keep(due, due + _LONGEST, holds=due - now < back)
+        return _kept(due, due + _LONGEST, now, back, sure=True)
+
+
+def _kept(due: float, until: float, now: float, back: float, *, sure: bool) -> Keep:
+    """Who is overdue by as much is not waited for either."""
+    holds = sure and back > _DEAR
+    return Keep(due, until, holds, holds and abs(due - now) < back)
 
 
 def policy(name: str) -> Policy:

@@ -97,6 +97,7 @@ class PrefixStore(Claims, Protocol):
     """Finished sequences: how many leading tokens of a prompt they could supply, now and soon."""
 
     def match(self, reader_class: str, tokens: list[int]) -> int: ...
+    def use(self, reader_class: str, tokens: list[int]) -> None: ...
     def coming(self, reader_class: str, tokens: list[int]) -> int: ...
     def fetch(self, reader_class: str, tokens: list[int]) -> bool: ...
     def held(self, owner: str) -> int: ...
@@ -146,11 +147,15 @@ class Eviction:
 
 @dataclass(slots=True)
 class StepPlan:
-    """Evictions come before admissions; chunks of answers before those of prompts."""
+    """Evictions come before admissions; chunks of answers before those of prompts.
+
+    It `pauses` where nothing can be computed until a program comes back for what it has claimed.
+    """
 
     evictions: list[Eviction] = field(default_factory=list)
     admissions: list[Admission] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
+    pauses: bool = False
 
     @property
     def rows(self) -> int:
@@ -316,6 +321,7 @@ class Scheduler:
         if coming - cached >= _WORTH_WAITING:
             return 0
         self.waiting.remove(job)
+        self._prefixes.use(job.reader_class, job.tokens)
         self._start(job, cached)
         plan.admissions.append(Admission(job, source, cached))
         return self._chunk(plan, job, rows)
@@ -335,6 +341,7 @@ class Scheduler:
             if self._evict(plan, job):
                 continue
             if self.running or not self._prefixes.yield_claim():
+                plan.pauses = not self.running
                 return False
         return True
 

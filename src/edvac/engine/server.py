@@ -51,6 +51,7 @@ from edvac.engine.protocol import (
 
 _log = logging.getLogger("edvac.engine")
 _MAX_UNSENT: Final = 64 << 20  # a client that does not read is dropped, not waited for
+_PAUSE: Final = 0.02  # seconds between two looks at work that waits for others
 _MAX_CLIENTS: Final = 256
 _LAST_WORDS: Final = 10.0  # seconds for which a failed load is still reported to a client
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -178,7 +179,8 @@ class Server:
         """Carry out what clients asked for; waits while there is nothing to compute."""
         while True:
             try:
-                work = self._work.get(block=not engine.busy)
+                pause = _PAUSE if engine.busy else None
+                work = self._work.get(block=engine.paused or not engine.busy, timeout=pause)
             except queue.Empty:
                 return True
             if work is None:

@@ -10,15 +10,17 @@ tokens before count. It knows no requests and no attention.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeAlias
 
 import torch
 
 from edvac.engine.kv.spill import SpillFile
+from edvac.engine.retention import Keep
 from edvac.engine.sequences import common_prefix
 
 LEAST: Final = 16  # tokens; shorter prefixes are quicker to compute than to look after
@@ -72,15 +74,10 @@ class Load:
 
 @dataclass(slots=True, eq=False)
 class Claim:
-    """A program's word that it reads a prefix again at about `due`; it counts until `until`.
-
-    Where it `holds`, others are not let in to its place before.
-    """
+    """A program's word that it reads a prefix again."""
 
     prefix: Prefix
-    due: float
-    until: float
-    holds: bool
+    keep: Keep
     nodes: list[Node] = field(default_factory=list)
 
 
@@ -103,7 +100,7 @@ class PrefixTree:
         self._loads: list[Load] = []
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="reload")
         self._ticks = 0
-        self._pinned_from: int | None = None  # nodes used since are not to be evicted
+        self._pins: set[Node] = set()  # nodes that are not to be evicted
         self.resident = 0  # blocks
         # Whether so many tokens, in so many blocks, are quicker to read than to compute.
         self.worth_loading: Callable[[int, int], bool] = lambda tokens, blocks: True
@@ -134,15 +131,20 @@ class PrefixTree:
 
     @contextmanager
     def pinned(self, wanted: list[tuple[str, list[int]]]) -> Iterator[None]:
-        """Evict nothing of these prefixes, and nothing else that is used meanwhile."""
-        before, self._pinned_from = self._pinned_from, self._pinned_from or self._ticks + 1
+        """Evict nothing of these prefixes, nor of what is pinned within."""
+        before = set(self._pins)
         try:
             for reader_class, tokens in wanted:
-                for node, _ in self._path(reader_class, tokens, spilled=True):
-                    self._touch(node)
+                self.use(reader_class, tokens)
             yield
         finally:
-            self._pinned_from = before
+            self._pins = before
+
+    def use(self, reader_class: str, tokens: list[int]) -> None:
+        """A prefix is about to be lent, or brought back: it stays until the pins around end."""
+        for node, _ in self._path(reader_class, tokens, spilled=True):
+            self._pins.add(node)
+            self._touch(node)
 
     def lend(self, reader_class: str, tokens: list[int], count: int, slot: int) -> None:
         """Let an empty row begin with the first `count` tokens, which were matched just now."""
@@ -193,26 +195,27 @@ class PrefixTree:
                     known.block, node.children[known.tokens] = block, known
                     self.resident += 1
                 self._touch(known)
+                self._pins.add(known)
                 node = known
 
     # --- claims --------------------------------------------------------------------------------
 
-    def keep(self, owner: str, prefix: Prefix, due: float, until: float, *, holds: bool) -> None:
+    def keep(self, owner: str, prefix: Prefix, keep: Keep) -> None:
         """Keep a prefix longer than others; an owner's earlier claim ends, and where all of them
         together are too large, those that are due last."""
         self.unclaim(owner)
-        claim = self._claims[owner] = Claim(prefix, due, until, holds)
+        claim = self._claims[owner] = Claim(prefix, keep)
         for node, _ in self._path(*prefix, spilled=True):
             claim.nodes.append(node)
             node.claims.append(claim)
         while sum(len(one.nodes) for one in self._claims.values()) > self._most_claimed:
-            self.unclaim(max(self._claims, key=lambda one: self._claims[one].due))
+            self.unclaim(max(self._claims, key=lambda one: self._claims[one].keep.due))
 
-    def renew(self, owner: str, due: float, until: float, *, holds: bool) -> None:
+    def renew(self, owner: str, keep: Keep) -> None:
         """What is known of a claim's use has changed."""
         claim = self._claims.get(owner)
         if claim is not None:
-            claim.due, claim.until, claim.holds = due, until, holds
+            claim.keep = keep
 
     def unclaim(self, owner: str) -> None:
         claim = self._claims.pop(owner, None)
@@ -222,7 +225,7 @@ class PrefixTree:
 
     def expire(self, now: float) -> None:
         """End the claims whose time is over."""
-        for owner in [owner for owner, claim in self._claims.items() if claim.until <= now]:
+        for owner in [owner for owner, claim in self._claims.items() if claim.keep.until <= now]:
             self.unclaim(owner)
 
     def held(self, owner: str) -> int:
@@ -230,7 +233,7 @@ class PrefixTree:
         nodes: set[Node] = set()
         if self._blocks.pooled:
             for other, claim in self._claims.items():
-                if claim.holds and other != owner:
+                if claim.keep.holds and other != owner:
                     nodes.update(node for node in claim.nodes if node.block is not None)
         return len(nodes) * self._size
 
@@ -238,11 +241,12 @@ class PrefixTree:
         return owner in self._claims
 
     def yield_claim(self) -> bool:
-        """Of the claims that hold, the one that is due last holds no longer."""
-        holding = [claim for claim in self._claims.values() if claim.holds]
-        if holding:
-            max(holding, key=lambda claim: claim.due).holds = False
-        return bool(holding)
+        """Of the claims that hold, and do not wait, the one that is due last holds no longer."""
+        held = [one for one in self._claims.values() if one.keep.holds and not one.keep.waits]
+        if held:
+            latest = max(held, key=lambda claim: claim.keep.due)
+            latest.keep = replace(latest.keep, holds=False)
+        return bool(held)
 
     def prefetch(self, owner: str) -> None:
         """Begin to bring back what an owner has claimed and what is spilled of it."""
@@ -264,21 +268,31 @@ class PrefixTree:
     def evict(self, most: int = 1) -> bool:
         """Make room: the longest unused leaves that no row shows, as many as are wanted; claimed
         ones after all others, the latest due first."""
-        while True:
-            candidates = [
-                node
-                for node in self._nodes()
-                if node.block is not None
-                and not self._is_pinned(node)
-                and not node.resident_below()
-                and not self._blocks.is_used(node.block)
-            ]
-            if candidates or not self._loads:
-                break
+        ends = [node for node in self._nodes() if self._can_leave(node)]
+        while not ends and self._loads:
             self.wait()  # what is on its way holds blocks and cannot be stopped
-        for node in heapq.nsmallest(most, candidates, key=_worth):
+            ends = [node for node in self._nodes() if self._can_leave(node)]
+        order = itertools.count()
+        heap = [(_worth(node), next(order), node) for node in ends]
+        heapq.heapify(heap)
+        for _ in range(most):
+            if not heap:
+                break
+            node = heapq.heappop(heap)[2]
+            before = node.parent
             self._demote(node)
-        return bool(candidates)
+            # A sequence leaves from its end on, before the next one begins to.
+            if before is not None and self._can_leave(before):
+                heapq.heappush(heap, (_worth(before), next(order), before))
+        return bool(ends)
+
+    def _can_leave(self, node: Node) -> bool:
+        return (
+            node.block is not None
+            and not self._is_pinned(node)
+            and not node.resident_below()
+            and not self._blocks.is_used(node.block)
+        )
 
     def _demote(self, node: Node) -> None:
         """From memory to the spill file, or out."""
@@ -500,7 +514,7 @@ class PrefixTree:
         node.place = None
 
     def _is_pinned(self, node: Node) -> bool:
-        return self._pinned_from is not None and node.used >= self._pinned_from
+        return node in self._pins
 
     def _root(self, reader_class: str) -> Node:
         found = self._roots.get(reader_class)
@@ -535,5 +549,5 @@ def _line(node: Node) -> list[Node]:
 def _worth(node: Node) -> tuple[int, float]:
     """What is evicted first comes first."""
     if node.claims:
-        return 1, -min(claim.due for claim in node.claims)
+        return 1, -min(claim.keep.due for claim in node.claims)
     return 0, node.used
