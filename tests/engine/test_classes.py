@@ -192,3 +192,17 @@ def test_claims_hold_their_room_while_others_run() -> None:
         scheduler.finish(one)
     assert [one.job.id for one in scheduler.plan().admissions] == ["b"], "nothing else would run"
     assert not prefixes.holding
+
+
+def test_who_lends_its_beginning_does_not_make_room_in_the_same_step() -> None:
+    scheduler = make(Limits(3, context=64, step_tokens=64, kv_tokens=120))
+    shared = list(range(20))
+    scheduler.add(job("o", [*shared, 1], 20, program="o", cls="offline"))
+    advanced(scheduler)
+    scheduler.add(job("a", [*shared, 2], 20, program="a"))
+    scheduler.add(job("b", [77], 50, program="b"))
+    plan = scheduler.plan()
+    assert [(one.job.id, one.source_slot) for one in plan.admissions] == [("a", 0)]
+    assert not plan.evictions, "its row is still to be copied"
+    scheduler.commit(plan)
+    assert [one.job.id for one in scheduler.plan().evictions] == ["o"]

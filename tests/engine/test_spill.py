@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from pathlib import Path
@@ -34,6 +35,11 @@ def leave(directory: Path, tokens: list[int] = TOKENS, most: int = 100) -> None:
     spill.close()
 
 
+def names(directory: Path, identity: str) -> list[Path]:
+    stem = hashlib.sha256(identity.encode()).hexdigest()[:24]
+    return [directory / f"{stem}.spill", directory / f"{stem}.spill.index"]
+
+
 def found(directory: Path, reader: str = "a", identity: str = "one") -> int:
     """How many tokens of them the next engine need not compute; they are checked."""
     spill = named(directory, identity)
@@ -61,6 +67,9 @@ def test_they_are_only_for_the_same_reader_class_and_model(tmp_path: Path) -> No
     assert found(tmp_path, reader="b") == 0
     assert found(tmp_path, identity="two") == 0
     assert found(tmp_path) == 96
+    for mine, other in zip(names(tmp_path, "one"), names(tmp_path, "two"), strict=True):
+        mine.replace(other)
+    assert found(tmp_path, identity="two") == 0, "whatever a file is called"
 
 
 def test_what_the_next_engine_does_not_ask_for_is_left_to_the_one_after(tmp_path: Path) -> None:

@@ -235,7 +235,6 @@ def measure_grouping(document: Document) -> None:
                 document.figures.append(
                     Figure(label, found.ours, "tokens", "lower", None, peer, theirs)
                 )
-            seconds = found.seconds
             late, soon = found.seconds["online"], found.seconds["offline"]
             label = f"{degree} share {prefix} tokens: time, on the virtual clock"
             document.figures.append(Figure(label, soon, "s", "lower", None, "as they come", late))
