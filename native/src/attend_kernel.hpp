@@ -31,6 +31,58 @@ inline void prepare_head(const Attend& a, const float* from, const float* norm, 
   }
 }
 
+// Every `order` neighbours times the Hadamard matrix of that order, by butterflies.
+inline void hadamard(float* x, int width, int order) {
+  for (int step = 1; step < order; step *= 2) {
+    for (int base = 0; base < width; base += 2 * step) {
+      for (int i = base; i < base + step; ++i) {
+        const float first = x[i], second = x[i + step];
+        x[i] = first + second;
+        x[i + step] = first - second;
+      }
+    }
+  }
+  const float scale = 1.0F / std::sqrt(static_cast<float>(order));
+  for (int i = 0; i < width; ++i) x[i] *= scale;
+}
+
+// The numbers of one head as they stay; every level rounds alike.
+template <class V>
+void put_record(const Attend& a, const float* from, std::uint8_t* to) {
+  if (a.bits == 16) {
+    auto* halves = reinterpret_cast<std::uint16_t*>(to);
+    for (int i = 0; i < a.width; i += kLanes) V::store_half(halves + i, V::load(from + i));
+    return;
+  }
+  auto low = V::load(from), high = low;
+  for (int i = kLanes; i < a.width; i += kLanes) {
+    low = V::min(low, V::load(from + i));
+    high = V::max(high, V::load(from + i));
+  }
+  const float top = a.bits == 8 ? 255.0F : 15.0F, floor = least<V>(low);
+  alignas(64) float numbers[kLanes] = {(largest<V>(high) - floor) * (1.0F / top), floor};
+  alignas(64) std::uint16_t parameters[kLanes];
+  V::store_half(parameters, V::load(numbers));
+  V::store(numbers, V::half(parameters));
+  const auto start = V::set(numbers[1]);
+  const auto inverse = V::set(numbers[0] > 0 ? 1.0F / numbers[0] : 0.0F);
+  for (int i = 0; i < a.width; i += kLanes) {
+    const auto codes = V::round(V::mul(V::sub(V::load(from + i), start), inverse));
+    const auto inside = V::min(V::max(codes, V::zero()), V::set(top));
+    alignas(16) std::int8_t bytes[kLanes];
+    V::store_bytes(bytes, V::sub(inside, V::set(128.0F)));
+    std::uint8_t* at = to + i * a.bits / 8;
+    if (a.bits == 8) {
+      for (int lane = 0; lane < kLanes; ++lane)
+        at[lane] = static_cast<std::uint8_t>(bytes[lane]) ^ 0x80;
+    } else {  // below 16 the top bit alone differs, and falls out
+      for (int lane = 0; lane < kLanes / 2; ++lane)
+        at[lane] = static_cast<std::uint8_t>((bytes[2 * lane] & 15) | (bytes[2 * lane + 1] << 4));
+    }
+  }
+  std::memcpy(to + a.width * a.bits / 8, parameters, 4);
+}
+
 // One row: its queries, scaled, to `queries`; its keys and values where they stay.
 template <class V>
 void prepare_row(const Attend& a, const Span& span, int token, float* queries) {
@@ -45,11 +97,10 @@ void prepare_row(const Attend& a, const Span& span, int token, float* queries) {
   rotated.resize(a.width);
   for (int head = 0; head < a.kv_heads; ++head) {
     prepare_head(a, keys + head * a.width, a.key_norm, row, 1.0F, rotated.data());
+    if (a.order > 1) hadamard(rotated.data(), a.width, a.order);
     const std::int64_t at = a.at(span.slot, head, span.start + token);
-    for (int i = 0; i < a.width; i += kLanes) {
-      V::store_half(a.keys + at + i, V::load(rotated.data() + i));
-      V::store_half(a.values + at + i, V::load(values + head * a.width + i));
-    }
+    put_record<V>(a, rotated.data(), a.keys + at);
+    put_record<V>(a, values + head * a.width, a.values + at);
   }
 }
 
@@ -71,23 +122,113 @@ struct Mixer {
     }
   };
 
-  // `count` keys and values from position `at` on; the places beyond hold zeros.
+  // 16 numbers of a record from number `d` on; of codes the step and the least are not yet in.
+  template <int Bits>
+  static Float numbers(const std::uint8_t* record, int d) {
+    if constexpr (Bits == 16) return V::half(record + 2 * d);
+    else if constexpr (Bits == 8) return V::unsigned8(record + d);
+    else return V::nibbles(record + d / 2);
+  }
+
+  // What the codes of a tile's records are multiplied by, and what is added to them.
+  struct Steps {
+    alignas(64) float step[kTile], least[kTile];
+
+    Steps(const std::uint8_t* records, int record, int count, float scale) {
+      alignas(64) std::uint16_t found[2][kTile] = {};
+      for (int j = 0; j < count; ++j) {
+        const std::uint8_t* at = records + (j + 1) * record - 4;
+        std::memcpy(&found[0][j], at, 2);
+        std::memcpy(&found[1][j], at + 2, 2);
+      }
+      for (int j = 0; j < kTile; j += kLanes) {
+        V::store(step + j, V::mul(V::half(found[0] + j), V::set(scale)));
+        V::store(least + j, V::mul(V::half(found[1] + j), V::set(scale)));
+      }
+    }
+  };
+
+  // `count` keys and values from position `at` on; values beyond are zeros, keys any number.
+  template <int Bits>
   static void fill(const Attend& a, const Piece& piece, std::int64_t at, int count, Tile& tile) {
     const std::int64_t start = a.at(a.spans[piece.span].slot, piece.head, at);
-    const std::uint16_t *keys = a.keys + start, *values = a.values + start;
+    const int record = a.record();
+    const std::uint8_t *keys = a.keys + start, *values = a.values + start;
+    const float scale = 1.0F / std::sqrt(static_cast<float>(a.order));
+    const Steps of_keys(keys, record, Bits == 16 ? 0 : count, scale);
+    const Steps of_values(values, record, Bits == 16 ? 0 : count, 1.0F);
     for (int j = 0; j < kTile; j += kLanes) {
+      const Float step = V::load(of_keys.step + j), least = V::load(of_keys.least + j);
       for (int d = 0; d < a.width; d += kLanes) {
         Float rows[kLanes];
         for (int i = 0; i < kLanes; ++i)
-          rows[i] = j + i < count ? V::half(keys + (j + i) * a.width + d) : V::zero();
+          rows[i] = j + i < count ? numbers<Bits>(keys + (j + i) * record, d) : V::zero();
         V::turn(rows);
-        for (int i = 0; i < kLanes; ++i) V::store(tile.keys + (d + i) * kTile + j, rows[i]);
+        for (int i = 0; i < kLanes; ++i) {
+          if constexpr (Bits < 16) rows[i] = V::fma(rows[i], step, least);
+          V::store(tile.keys + (d + i) * kTile + j, rows[i]);
+        }
       }
     }
-    for (int j = 0; j < kTile; ++j)
-      for (int d = 0; d < a.width; d += kLanes)
-        V::store(tile.values + j * tile.width + d,
-                 j < count ? V::half(values + j * a.width + d) : V::zero());
+    for (int j = 0; j < kTile; ++j) {
+      const Float step = V::set(of_values.step[j]), least = V::set(of_values.least[j]);
+      for (int d = 0; d < a.width; d += kLanes) {
+        Float row = j < count ? numbers<Bits>(values + j * record, d) : V::zero();
+        if constexpr (Bits < 16) row = V::fma(row, step, least);
+        V::store(tile.values + j * tile.width + d, row);
+      }
+    }
+    if (a.order > 1) turn_back(tile.keys, a.width, a.order);
+    if (a.key_bias != nullptr) add_bias(a, piece.head, at / kTile, tile.keys);
+  }
+
+  // Butterflies of R numbers of every key, `step` apart.
+  template <int R>
+  static void butterflies(float* keys, int width, int step) {
+    for (int base = 0; base < width; base += R * step) {
+      for (int i = base; i < base + step; ++i) {
+        for (int j = 0; j < kTile; j += kLanes) {
+          Float x[R];
+          for (int r = 0; r < R; ++r) x[r] = V::load(keys + (i + r * step) * kTile + j);
+          for (int apart = 1; apart < R; apart *= 2) {
+            for (int r = 0; r < R; ++r) {
+              if (r & apart) continue;
+              const Float first = x[r], second = x[r + apart];
+              x[r] = V::add(first, second);
+              x[r + apart] = V::sub(first, second);
+            }
+          }
+          for (int r = 0; r < R; ++r) V::store(keys + (i + r * step) * kTile + j, x[r]);
+        }
+      }
+    }
+  }
+
+  // Out of the Hadamard matrices, each of which is its own inverse.
+  static void turn_back(float* keys, int width, int order) {
+    int step = 1;
+    for (; step * 8 <= order; step *= 8) butterflies<8>(keys, width, step);
+    if (step * 4 == order) butterflies<4>(keys, width, step);
+    if (step * 2 == order) butterflies<2>(keys, width, step);
+  }
+
+  // The bias of one head, rotated to the place of each key of a block: to the block's first place,
+  // and from there on (angles add up), so that one small table serves all blocks.
+  static void add_bias(const Attend& a, int head, std::int64_t block, float* keys) {
+    const int half = a.width / 2;
+    const float *bias = a.key_bias + head * a.width, *cosine = a.block_turns + block * a.width;
+    const float* sine = cosine + half;
+    for (int d = 0; d < half; ++d) {
+      const Float first = V::set(bias[d] * cosine[d] - bias[d + half] * sine[d]);
+      const Float second = V::set(bias[d + half] * cosine[d] + bias[d] * sine[d]);
+      for (int j = 0; j < kTile; j += kLanes) {
+        const Float c = V::load(a.token_turns + d * kTile + j);
+        const Float s = V::load(a.token_turns + (d + half) * kTile + j);
+        float *low = keys + d * kTile + j, *high = keys + (d + half) * kTile + j;
+        V::store(low, V::fnma(second, s, V::fma(first, c, V::load(low))));
+        V::store(high, V::fma(first, s, V::fma(second, c, V::load(high))));
+      }
+    }
   }
 
   // R rows of sums, 32 wide: sums[r] += sum over i of left[r][i] * right[i].
@@ -173,7 +314,9 @@ struct Mixer {
     }
     for (std::int64_t at = piece.begin; at < piece.end; at += kTile) {
       const int count = static_cast<int>(std::min<std::int64_t>(kTile, piece.end - at));
-      fill(a, piece, at, count, tile);
+      if (a.bits == 16) fill<16>(a, piece, at, count, tile);
+      else if (a.bits == 8) fill<8>(a, piece, at, count, tile);
+      else fill<4>(a, piece, at, count, tile);
       for (int row = 0; row < rows; ++row) {
         const std::int64_t visible = span.start + piece.first + row / group + 1 - at;
         seen[row] = static_cast<int>(std::clamp<std::int64_t>(visible, 0, count));

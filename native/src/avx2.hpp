@@ -161,6 +161,15 @@ struct V {
     return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)),
             _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(x, 8)))};
   }
+  // 16 codes of 4 bits, the low half of each byte first.
+  static Float nibbles(const std::uint8_t* at) {
+    const auto x = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(at));
+    const auto low = _mm_set1_epi8(15);
+    const auto codes = _mm_unpacklo_epi8(_mm_and_si128(x, low),
+                                         _mm_and_si128(_mm_srli_epi16(x, 4), low));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(codes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(codes, 8)))};
+  }
   static void store_bytes(std::int8_t* at, Float x) {
     alignas(32) std::int32_t whole[kLanes];
     _mm256_store_si256(reinterpret_cast<__m256i*>(whole), _mm256_cvtps_epi32(x.a));

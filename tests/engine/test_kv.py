@@ -63,8 +63,8 @@ class Memory:
 
     def check(self, slot: int, tokens: list[int]) -> None:
         for layer in range(CONFIG.layers):
-            for words in self.arena.bits(layer):
-                row = words[slot].transpose(0, 1).reshape(-1, 16)[: len(tokens)]
+            for words in self.arena.raw(layer):
+                row = words[slot].transpose(0, 1).reshape(-1, 32)[: len(tokens)]
                 wanted = [mark(tokens[: at + 1]) for at in range(len(tokens))]
                 assert row.view(torch.float16)[:, 3].tolist() == wanted
 

@@ -21,12 +21,14 @@ from edvac.engine.answer import Answer
 from edvac.engine.attention import (
     CPU,
     Arena,
+    Attending,
     AttentionPlan,
     KernelPlan,
     Span,
     TensorPlan,
 )
 from edvac.engine.grammar import Grammars, Matcher
+from edvac.engine.kv.codecs import F16, KVType
 from edvac.engine.kv.kept import KeptPrefixes
 from edvac.engine.kv.pages import BLOCK, PagedArena
 from edvac.engine.kv.spill import SpillFile
@@ -37,7 +39,7 @@ from edvac.engine.sampler import Sampling, choose
 from edvac.engine.scheduler import Chunk, Job, Limits, Scheduler, StepPlan, common_prefix
 from edvac.engine.speculation import KERNELS, MOST, TENSORS, Experience, Memory, worthwhile
 from edvac.engine.tokenizer import TextCodec
-from edvac.engine.weights import ModelConfig, in_background
+from edvac.engine.weights import in_background
 
 _MAX_STOPS: Final = 16
 _ROOM: Final = 8  # blocks that are evicted at a time: looking for them takes as long as for one
@@ -59,7 +61,8 @@ class Counters:
 
 @dataclass(slots=True)
 class EngineOptions:
-    """How the engine runs; `exact` is the reference setting, `native` the kernels that attend."""
+    """How the engine runs; `exact` is the reference setting, `native` the kernels that attend,
+    and `kv` how these store keys and values."""
 
     limits: Limits
     exact: bool = False
@@ -67,6 +70,7 @@ class EngineOptions:
     parked_bytes: int = 512 << 20
     device: torch.device = CPU
     native: ModuleType | None = None
+    kv: KVType = F16
     spill: SpillFile | None = None
     jump_ahead: bool = True
     speculate: bool = True
@@ -89,7 +93,7 @@ class Engine:
         limits = self.options.limits
         config = self.decoder.config
         options = self.options
-        self._arena, self._plan = _memory(config, options)
+        self._arena, self._plan = _memory(self.decoder, options)
         self._prefixes = PrefixTree(self._arena, BLOCK, options.spill)
         self._arena.make_room = lambda: self._prefixes.evict(_ROOM)
         self._scheduler = Scheduler(limits, self.clock, self._prefixes)
@@ -388,15 +392,16 @@ class Engine:
 
 
 def _memory(
-    config: ModelConfig, options: EngineOptions
+    decoder: Decoder, options: EngineOptions
 ) -> tuple[Arena | PagedArena, Callable[[list[Span], int], AttentionPlan]]:
     """Memory for keys and values, and how a step attends in it."""
-    limits = options.limits
+    config, limits = decoder.config, options.limits
     if options.native is not None:
         # A row's last block is not full, and a shared one may have to be copied.
         blocks = -(-limits.kv_tokens // BLOCK) + limits.slots
-        paged = PagedArena(config, limits.slots, limits.context, blocks)
-        return paged, partial(KernelPlan, options.native, paged, config.heads)
+        paged = PagedArena(config, limits.slots, limits.context, blocks, options.kv)
+        bias = decoder.key_bias(limits.context)
+        return paged, partial(KernelPlan, Attending(options.native, paged, config.heads, bias))
     arena = Arena(config, limits.slots, limits.context, options.kv_dtype, options.device)
     arena.most_blocks = options.parked_bytes // (arena.token_bytes * BLOCK)
     return arena, lambda spans, answering: TensorPlan(

@@ -49,6 +49,8 @@ class Settings:
         threads: of the engine; 0 takes the free cores.
         context: tokens of context that the engine plans for.
         kv_mb: memory for keys and values, MiB.
+        kv_type: how the engine stores them: ``f16``, ``int8`` (half the memory) or ``int4`` (about
+            a quarter); the latter two change answers slightly and need the compiled kernels.
         idle_s: seconds after its last client until the engine ends.
         budget: of a run, as ``--budget`` takes it; empty is no limit.
         at_once: model steps in flight; 0 lets the processor decide.
@@ -68,6 +70,7 @@ class Settings:
     threads: int = 0
     context: int = 8192
     kv_mb: int = 1024
+    kv_type: str = "f16"
     idle_s: int = 300
     budget: str = ""
     at_once: int = 0

@@ -20,12 +20,19 @@ class SpillFile:
 
     Args:
         directory: on the disk that is to be used.
+        shape, dtype: of a block.
         budget: bytes at most.
     """
 
-    def __init__(self, directory: Path, shape: tuple[int, ...], budget: int) -> None:
-        self._shape = shape
-        self._size = math.prod(shape) * torch.float16.itemsize
+    def __init__(
+        self,
+        directory: Path,
+        shape: tuple[int, ...],
+        budget: int,
+        dtype: torch.dtype = torch.float16,
+    ) -> None:
+        self._shape, self._dtype = shape, dtype
+        self._size = math.prod(shape) * dtype.itemsize
         self._most = budget // self._size
         self._file = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         self._free: list[int] = []
@@ -61,7 +68,7 @@ class SpillFile:
             return None
         if len(raw) != self._size or _sum(memoryview(raw)) != self._sums[place]:
             return None
-        return torch.frombuffer(raw, dtype=torch.float16).view(self._shape)
+        return torch.frombuffer(raw, dtype=self._dtype).view(self._shape)
 
     def free(self, place: int) -> None:
         del self._sums[place]
