@@ -60,7 +60,9 @@ void put_record(const Attend& a, const float* from, std::uint8_t* to) {
     high = V::max(high, V::load(from + i));
   }
   const float top = a.bits == 8 ? 255.0F : 15.0F, floor = least<V>(low);
-  alignas(64) float numbers[kLanes] = {(largest<V>(high) - floor) * (1.0F / top), floor};
+  // Zero is added because it has two signs: equal numbers, but not equal bytes.
+  alignas(64) float numbers[kLanes] = {(largest<V>(high) - floor) * (1.0F / top) + 0.0F,
+                                       floor + 0.0F};
   alignas(64) std::uint16_t parameters[kLanes];
   V::store_half(parameters, V::load(numbers));
   V::store(numbers, V::half(parameters));

@@ -100,7 +100,8 @@ class Uniform:
         rows = hadamard(rows, self.order)
         least, most = rows.amin(dim=-1, keepdim=True), rows.amax(dim=-1, keepdim=True)
         top = float((1 << self.bits) - 1)
-        step, least = ((most - least) * (1.0 / top)).half(), least.half()
+        # Zero is added because it has two signs: equal numbers, but not equal bytes.
+        step, least = ((most - least) * (1.0 / top) + 0.0).half(), (least + 0.0).half()
         inverse = torch.where(step > 0, 1.0 / step.float(), 0.0)
         codes = ((rows - least.float()) * inverse).round().clamp(0.0, top).to(torch.uint8)
         if self.bits == 4:
@@ -140,7 +141,7 @@ class BlockFloat:
         most = (1 << (self.bits - 1)) - 1
         _, exponents = torch.frexp(blocks.abs().amax(dim=-1, keepdim=True))
         exponents = exponents.clamp(-100, 127)
-        step = torch.ldexp(torch.ones(()), exponents - self.bits + 1)
+        step = _power_of_two(exponents - self.bits + 1)
         codes = (blocks / step).round().clamp(-most, most).to(torch.int8).flatten(-2)
         found = codes.view(torch.uint8)
         if self.bits == 4:
@@ -154,8 +155,12 @@ class BlockFloat:
         if self.bits == 4:
             codes = torch.stack([codes << 4, codes & 0xF0], dim=-1).flatten(-2)
         numbers = codes.contiguous().view(torch.int8).float() / (16 if self.bits == 4 else 1)
-        step = torch.ldexp(torch.ones(()), shared.int() - 128 - self.bits + 1)
+        step = _power_of_two(shared.int() - 128 - self.bits + 1)
         return (numbers.unflatten(-1, (-1, self.block)) * step[..., None]).flatten(-2)
+
+
+def _power_of_two(exponents: torch.Tensor) -> torch.Tensor:
+    return torch.ldexp(torch.ones(exponents.shape), exponents)
 
 
 @dataclass(frozen=True, slots=True)
