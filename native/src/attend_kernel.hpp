@@ -48,18 +48,18 @@ inline void hadamard(float* x, int width, int order) {
 
 // The numbers of one head as they stay; every level rounds alike.
 template <class V>
-void put_record(const Attend& a, const float* from, std::uint8_t* to) {
-  if (a.bits == 16) {
+void put_head(const float* from, int width, int bits, std::uint8_t* to) {
+  if (bits == 16) {
     auto* halves = reinterpret_cast<std::uint16_t*>(to);
-    for (int i = 0; i < a.width; i += kLanes) V::store_half(halves + i, V::load(from + i));
+    for (int i = 0; i < width; i += kLanes) V::store_half(halves + i, V::load(from + i));
     return;
   }
   auto low = V::load(from), high = low;
-  for (int i = kLanes; i < a.width; i += kLanes) {
+  for (int i = kLanes; i < width; i += kLanes) {
     low = V::min(low, V::load(from + i));
     high = V::max(high, V::load(from + i));
   }
-  const float top = a.bits == 8 ? 255.0F : 15.0F, floor = least<V>(low);
+  const float top = bits == 8 ? 255.0F : 15.0F, floor = least<V>(low);
   // Zero is added because it has two signs: equal numbers, but not equal bytes.
   alignas(64) float numbers[kLanes] = {(largest<V>(high) - floor) * (1.0F / top) + 0.0F,
                                        floor + 0.0F};
@@ -68,13 +68,13 @@ void put_record(const Attend& a, const float* from, std::uint8_t* to) {
   V::store(numbers, V::half(parameters));
   const auto start = V::set(numbers[1]);
   const auto inverse = V::set(numbers[0] > 0 ? 1.0F / numbers[0] : 0.0F);
-  for (int i = 0; i < a.width; i += kLanes) {
+  for (int i = 0; i < width; i += kLanes) {
     const auto codes = V::round(V::mul(V::sub(V::load(from + i), start), inverse));
     const auto inside = V::min(V::max(codes, V::zero()), V::set(top));
     alignas(16) std::int8_t bytes[kLanes];
     V::store_bytes(bytes, V::sub(inside, V::set(128.0F)));
-    std::uint8_t* at = to + i * a.bits / 8;
-    if (a.bits == 8) {
+    std::uint8_t* at = to + i * bits / 8;
+    if (bits == 8) {
       for (int lane = 0; lane < kLanes; ++lane)
         at[lane] = static_cast<std::uint8_t>(bytes[lane]) ^ 0x80;
     } else {  // below 16 the top bit alone differs, and falls out
@@ -82,7 +82,7 @@ void put_record(const Attend& a, const float* from, std::uint8_t* to) {
         at[lane] = static_cast<std::uint8_t>((bytes[2 * lane] & 15) | (bytes[2 * lane + 1] << 4));
     }
   }
-  std::memcpy(to + a.width * a.bits / 8, parameters, 4);
+  std::memcpy(to + width * bits / 8, parameters, 4);
 }
 
 // One row: its queries, scaled, to `queries`; its keys and values where they stay.
@@ -100,9 +100,9 @@ void prepare_row(const Attend& a, const Span& span, int token, float* queries) {
   for (int head = 0; head < a.kv_heads; ++head) {
     prepare_head(a, keys + head * a.width, a.key_norm, row, 1.0F, rotated.data());
     if (a.order > 1) hadamard(rotated.data(), a.width, a.order);
-    const std::int64_t at = a.at(span.slot, head, span.start + token);
-    put_record<V>(a, rotated.data(), a.keys + at);
-    put_record<V>(a, values + head * a.width, a.values + at);
+    std::uint8_t* to = a.memory + a.at(span.slot, head, span.start + token);
+    put_head<V>(rotated.data(), a.width, a.key_bits, to);
+    put_head<V>(values + head * a.width, a.width, a.value_bits, to + a.size(a.key_bits));
   }
 }
 
@@ -124,22 +124,22 @@ struct Mixer {
     }
   };
 
-  // 16 numbers of a record from number `d` on; of codes the step and the least are not yet in.
+  // 16 numbers of a head from number `d` on; of codes the step and the least are not yet in.
   template <int Bits>
-  static Float numbers(const std::uint8_t* record, int d) {
-    if constexpr (Bits == 16) return V::half(record + 2 * d);
-    else if constexpr (Bits == 8) return V::unsigned8(record + d);
-    else return V::nibbles(record + d / 2);
+  static Float numbers(const std::uint8_t* head, int d) {
+    if constexpr (Bits == 16) return V::half(head + 2 * d);
+    else if constexpr (Bits == 8) return V::unsigned8(head + d);
+    else return V::nibbles(head + d / 2);
   }
 
-  // What the codes of a tile's records are multiplied by, and what is added to them.
+  // What the codes of a tile's heads are multiplied by, and what is added to them; both stand at
+  // `at`, a record apart.
   struct Steps {
     alignas(64) float step[kTile], least[kTile];
 
-    Steps(const std::uint8_t* records, int record, int count, float scale) {
+    Steps(const std::uint8_t* at, int record, int count, float scale) {
       alignas(64) std::uint16_t found[2][kTile] = {};
-      for (int j = 0; j < count; ++j) {
-        const std::uint8_t* at = records + (j + 1) * record - 4;
+      for (int j = 0; j < count; ++j, at += record) {
         std::memcpy(&found[0][j], at, 2);
         std::memcpy(&found[1][j], at + 2, 2);
       }
@@ -150,36 +150,52 @@ struct Mixer {
     }
   };
 
-  // `count` keys and values from position `at` on; values beyond are zeros, keys any number.
+  // The first `count` keys of a tile, turned; those beyond are any numbers.
   template <int Bits>
-  static void fill(const Attend& a, const Piece& piece, std::int64_t at, int count, Tile& tile) {
-    const std::int64_t start = a.at(a.spans[piece.span].slot, piece.head, at);
+  static void fill_keys(const Attend& a, const std::uint8_t* heads, int count, float* to) {
     const int record = a.record();
-    const std::uint8_t *keys = a.keys + start, *values = a.values + start;
     const float scale = 1.0F / std::sqrt(static_cast<float>(a.order));
-    const Steps of_keys(keys, record, Bits == 16 ? 0 : count, scale);
-    const Steps of_values(values, record, Bits == 16 ? 0 : count, 1.0F);
+    const Steps steps(heads + a.size(Bits) - 4, record, Bits == 16 ? 0 : count, scale);
     for (int j = 0; j < kTile; j += kLanes) {
-      const Float step = V::load(of_keys.step + j), least = V::load(of_keys.least + j);
+      const Float step = V::load(steps.step + j), least = V::load(steps.least + j);
       for (int d = 0; d < a.width; d += kLanes) {
         Float rows[kLanes];
         for (int i = 0; i < kLanes; ++i)
-          rows[i] = j + i < count ? numbers<Bits>(keys + (j + i) * record, d) : V::zero();
+          rows[i] = j + i < count ? numbers<Bits>(heads + (j + i) * record, d) : V::zero();
         V::turn(rows);
         for (int i = 0; i < kLanes; ++i) {
           if constexpr (Bits < 16) rows[i] = V::fma(rows[i], step, least);
-          V::store(tile.keys + (d + i) * kTile + j, rows[i]);
+          V::store(to + (d + i) * kTile + j, rows[i]);
         }
       }
     }
+  }
+
+  // The first `count` values of a tile; those beyond are zeros.
+  template <int Bits>
+  static void fill_values(const Attend& a, const std::uint8_t* heads, int count, Tile& tile) {
+    const int record = a.record();
+    const Steps steps(heads + a.size(Bits) - 4, record, Bits == 16 ? 0 : count, 1.0F);
     for (int j = 0; j < kTile; ++j) {
-      const Float step = V::set(of_values.step[j]), least = V::set(of_values.least[j]);
+      const Float step = V::set(steps.step[j]), least = V::set(steps.least[j]);
       for (int d = 0; d < a.width; d += kLanes) {
-        Float row = j < count ? numbers<Bits>(values + j * record, d) : V::zero();
+        Float row = j < count ? numbers<Bits>(heads + j * record, d) : V::zero();
         if constexpr (Bits < 16) row = V::fma(row, step, least);
         V::store(tile.values + j * tile.width + d, row);
       }
     }
+  }
+
+  // `count` keys and values from position `at` on, as the model made them.
+  static void fill(const Attend& a, const Piece& piece, std::int64_t at, int count, Tile& tile) {
+    const std::uint8_t* keys = a.memory + a.at(a.spans[piece.span].slot, piece.head, at);
+    const std::uint8_t* values = keys + a.size(a.key_bits);
+    if (a.key_bits == 16) fill_keys<16>(a, keys, count, tile.keys);
+    else if (a.key_bits == 8) fill_keys<8>(a, keys, count, tile.keys);
+    else fill_keys<4>(a, keys, count, tile.keys);
+    if (a.value_bits == 16) fill_values<16>(a, values, count, tile);
+    else if (a.value_bits == 8) fill_values<8>(a, values, count, tile);
+    else fill_values<4>(a, values, count, tile);
     if (a.order > 1) turn_back(tile.keys, a.width, a.order);
     if (a.key_bias != nullptr) add_bias(a, piece.head, at / kTile, tile.keys);
   }
@@ -316,9 +332,7 @@ struct Mixer {
     }
     for (std::int64_t at = piece.begin; at < piece.end; at += kTile) {
       const int count = static_cast<int>(std::min<std::int64_t>(kTile, piece.end - at));
-      if (a.bits == 16) fill<16>(a, piece, at, count, tile);
-      else if (a.bits == 8) fill<8>(a, piece, at, count, tile);
-      else fill<4>(a, piece, at, count, tile);
+      fill(a, piece, at, count, tile);
       for (int row = 0; row < rows; ++row) {
         const std::int64_t visible = span.start + piece.first + row / group + 1 - at;
         seen[row] = static_cast<int>(std::clamp<std::int64_t>(visible, 0, count));

@@ -165,17 +165,17 @@ void multiply(const Rows& rows, const std::vector<const Matrix*>& matrices, cons
   run(rows, parts);
 }
 
-// [slots][blocks][heads][32 tokens][bytes of a head], the last two without gaps
+// [slots][blocks][heads][32 tokens][bytes of keys and values], the last two without gaps
 using Records = nb::ndarray<std::uint8_t, nb::ndim<5>, nb::device::cpu>;
 using Table = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using SpanTable = nb::ndarray<const std::int32_t, nb::shape<-1, 4>, nb::c_contig, nb::device::cpu>;
 
 // Every span lies inside the memory and the rows of the step.
-void check_spans(const SpanTable& spans, std::size_t rows, const Records& keys) {
+void check_spans(const SpanTable& spans, std::size_t rows, const Records& memory) {
   for (std::size_t i = 0; i < spans.shape(0); ++i) {
     const std::int64_t slot = spans(i, 0), start = spans(i, 1), count = spans(i, 2);
-    const std::int64_t row = spans(i, 3), most = static_cast<std::int64_t>(keys.shape(1)) * kTile;
-    need(0 <= slot && slot < static_cast<std::int64_t>(keys.shape(0)), "a span has no such slot");
+    const std::int64_t row = spans(i, 3), most = static_cast<std::int64_t>(memory.shape(1)) * kTile;
+    need(0 <= slot && slot < static_cast<std::int64_t>(memory.shape(0)), "a span has no such slot");
     need(0 <= start && 0 < count && start + count <= most, "a span passes the end of its slot");
     need(0 <= row && row + count <= static_cast<std::int64_t>(rows), "a span has no such rows");
   }
@@ -183,38 +183,37 @@ void check_spans(const SpanTable& spans, std::size_t rows, const Records& keys) 
 
 // How keys and values are stored (attend.hpp), for every step of one memory.
 struct Stored {
-  int bits, order, width;
+  int key_bits, value_bits, order, width;
   std::optional<Table> block_turns, token_turns;
 };
 
-Stored stored(int bits, int order, int width, const std::optional<Table>& block_turns,
+Stored stored(int key_bits, int value_bits, int order, int width,
+              const std::optional<Table>& block_turns,
               const std::optional<Table>& token_turns) {
-  need(bits == 16 || bits == 8 || bits == 4, "numbers are not stored in so many bits");
+  for (const int bits : {key_bits, value_bits})
+    need(bits == 16 || bits == 8 || bits == 4, "numbers are not stored in so many bits");
   need(0 < width && width < kMost && width % kLanes == 0,
        "the width of a head is no multiple of 16");
   need(0 < order && (order & (order - 1)) == 0 && width % order == 0,
        "the order is no power of two that divides a head");
-  need(order == 1 || bits < 16, "float16 is stored as it is");
+  need(order == 1 || key_bits < 16, "float16 is stored as it is");
   need(block_turns.has_value() == token_turns.has_value(), "both turns belong to a bias");
   need(!block_turns || block_turns->shape(1) == static_cast<std::size_t>(width),
        "the turns of blocks have another width");
   need(!token_turns || (token_turns->shape(0) == static_cast<std::size_t>(width) &&
                         token_turns->shape(1) == kTile),
        "the turns of tokens have another shape");
-  return {bits, order, width, block_turns, token_turns};
+  return {key_bits, value_bits, order, width, block_turns, token_turns};
 }
 
 void attend_step(const Floats& qkv, const Floats& cosine, const Floats& sine,
                  const std::optional<Vector>& query_norm, const std::optional<Vector>& key_norm,
-                 float epsilon, const Records& keys, const Records& values, const SpanTable& spans,
-                 int split, int heads, const Target& out, const Stored& kept,
+                 float epsilon, const Records& memory, const SpanTable& spans, int split,
+                 int heads, const Target& out, const Stored& kept,
                  const std::optional<Vector>& key_bias) {
-  const std::size_t rows = qkv.shape(0), kv_heads = keys.shape(2), width = kept.width;
+  const std::size_t rows = qkv.shape(0), kv_heads = memory.shape(2), width = kept.width;
   need(0 < heads && heads < kMost && heads % static_cast<int>(kv_heads) == 0,
        "the heads do not share the keys' heads evenly");
-  for (int i = 0; i < 5; ++i)
-    need(values.shape(i) == keys.shape(i) && values.stride(i) == keys.stride(i),
-         "keys and values differ");
   need(qkv.stride(1) == 1 && qkv.shape(1) == (heads + 2 * kv_heads) * width, "rows of other width");
   for (const Floats* one : {&cosine, &sine})
     need(one->shape(0) == rows && one->shape(1) == width / 2 && one->stride(1) == 1 &&
@@ -225,20 +224,21 @@ void attend_step(const Floats& qkv, const Floats& cosine, const Floats& sine,
   need(out.shape(0) == rows && out.shape(1) == heads * width && out.stride(1) == 1,
        "the target has another shape");
   need(!key_bias || key_bias->shape(0) == kv_heads * width, "the bias has another width");
-  need(!key_bias || (kept.block_turns && kept.block_turns->shape(0) >= keys.shape(1)),
+  need(!key_bias || (kept.block_turns && kept.block_turns->shape(0) >= memory.shape(1)),
        "the bias has no turn for every block");
-  check_spans(spans, rows, keys);
+  check_spans(spans, rows, memory);
   const Attend a{heads, static_cast<int>(kv_heads), static_cast<int>(width), qkv.data(),
                  qkv.stride(0), cosine.data(), sine.data(),
                  query_norm ? query_norm->data() : nullptr, key_norm ? key_norm->data() : nullptr,
-                 epsilon, keys.data(), values.data(), keys.stride(0), keys.stride(1),
-                 keys.stride(2), kept.bits, kept.order, key_bias ? key_bias->data() : nullptr,
+                 epsilon, memory.data(), memory.stride(0), memory.stride(1), memory.stride(2),
+                 kept.key_bits, kept.value_bits, kept.order,
+                 key_bias ? key_bias->data() : nullptr,
                  key_bias ? kept.block_turns->data() : nullptr,
                  key_bias ? kept.token_turns->data() : nullptr,
                  reinterpret_cast<const Span*>(spans.data()),
                  static_cast<int>(spans.shape(0)), split, out.data(), out.stride(0)};
-  need(keys.shape(3) == kTile && keys.stride(3) == a.record() && keys.stride(4) == 1 &&
-           keys.shape(4) == static_cast<std::size_t>(a.record()),
+  need(memory.shape(3) == kTile && memory.stride(3) == a.record() && memory.stride(4) == 1 &&
+           memory.shape(4) == static_cast<std::size_t>(a.record()),
        "tokens of a block do not lie one after the other");
   const Level& use = chosen();
   nb::gil_scoped_release unlocked;
@@ -269,12 +269,12 @@ NB_MODULE(_kernels, m) {
         nb::arg("gated"));
   m.def("encode", &encode, nb::arg("values"), nb::arg("norm").none(), nb::arg("epsilon"),
         nb::arg("gated"), nb::arg("codes"), nb::arg("scales"));
-  nb::class_<Stored>(m, "Stored").def_ro("bits", &Stored::bits).def_ro("order", &Stored::order);
-  m.def("stored", &stored, nb::arg("bits"), nb::arg("order"), nb::arg("width"),
+  nb::class_<Stored>(m, "Stored");
+  m.def("stored", &stored, nb::arg("key_bits"), nb::arg("value_bits"), nb::arg("order"), nb::arg("width"),
         nb::arg("block_turns").none(), nb::arg("token_turns").none());
   m.def("attend", &attend_step, nb::arg("qkv"), nb::arg("cosine"), nb::arg("sine"),
         nb::arg("query_norm").none(), nb::arg("key_norm").none(), nb::arg("epsilon"),
-        nb::arg("keys"), nb::arg("values"), nb::arg("spans"), nb::arg("split"), nb::arg("heads"),
+        nb::arg("memory"), nb::arg("spans"), nb::arg("split"), nb::arg("heads"),
         nb::arg("out"), nb::arg("stored"), nb::arg("key_bias").none());
   m.def("multiply", &multiply, nb::arg("rows"), nb::arg("matrices"), nb::arg("out"),
         nb::arg("bias").none());

@@ -111,7 +111,7 @@ def test_a_sorted_head_keeps_its_pairs_and_its_numbers() -> None:
 def test_types_have_names_and_sizes() -> None:
     config = ModelConfig("qwen2", 28, 1536, 64, 12, 2, 128, 100, 4096, 1e4, 1e-6)
     sizes = {name: token_bytes(config, kv_type_named(name, 128)) for name in KV_TYPES}
-    assert sizes == {"f16": 28_672, "int8": 14_784, "int4": 7_616}
+    assert sizes == {"f16": 28_672, "int8": 14_784, "k8v4": 11_200, "int4": 7_616}
     for name in KV_TYPES:
         kv = kv_type_named(name, 128)
         assert kv.name == name
@@ -142,7 +142,9 @@ class Step:
     """A step of some sequences, computed by the kernels and by the plain codecs."""
 
     def __init__(self, heads: int, width: int, kv: KVType, *, biased: bool) -> None:
-        self.config = ModelConfig("qwen2", 1, heads * width, 64, heads, 2, width, 9, 4096, 1e4, 1e-6)
+        self.config = ModelConfig(
+            "qwen2", 1, heads * width, 64, heads, 2, width, 9, 4096, 1e4, 1e-6
+        )
         self.kv, self.width = kv, width
         self.rates = 1e4 ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
         self.key_bias = noise(3, 2 * width, scale=40.0) if biased else None
@@ -152,10 +154,9 @@ class Step:
         arena = PagedArena(self.config, 4, 2304, 300, self.kv)
         for slot in range(4):
             arena.touch(slot, 2304)
-            keys, values = arena.raw(0)
             rows = noise(slot, 2, 72, 2, BLOCK, self.width)
-            keys[slot] = self.kv.keys.encode(rows[0])
-            values[slot] = self.kv.values.encode(rows[1])
+            coded = (self.kv.keys.encode(rows[0]), self.kv.values.encode(rows[1]))
+            arena.raw(0)[slot] = torch.cat(coded, dim=-1)
         return arena
 
     def plan(self, arena: PagedArena, spans: list[Span], answering: int) -> KernelPlan:
@@ -167,8 +168,10 @@ class Step:
 
     def row(self, arena: PagedArena, which: int, slot: int) -> torch.Tensor:
         """The bytes of a row's keys (0) or values (1), (tokens, heads, bytes)."""
-        found = arena.raw(0)[which][slot].transpose(1, 2)
-        return found.reshape(-1, 2, found.shape[-1])
+        found = arena.raw(0)[slot].transpose(1, 2)
+        keys = self.kv.keys.row_bytes(self.width)
+        part = found[..., keys:] if which else found[..., :keys]
+        return part.reshape(-1, 2, part.shape[-1])
 
     def turns(self, positions: torch.Tensor) -> Rotation:
         return rotation(positions, self.rates)
@@ -234,7 +237,7 @@ def test_kernels_store_and_read_what_the_codecs_say(heads: int, width: int, bias
 @given(
     st.sampled_from(LEVELS),
     st.sampled_from([16, 48, 64]),
-    st.integers(0, 8),
+    st.integers(0, 9),
     st.integers(0, 1 << 30),
     st.floats(1e-7, 1e4),
     st.floats(-1e3, 1e3),
@@ -286,14 +289,17 @@ def test_a_row_does_not_depend_on_its_neighbours(kv: KVType) -> None:
 @with_kernels
 def test_what_does_not_fit_is_refused() -> None:
     assert native is not None
-    for wrong in ((5, 1, 64), (8, 3, 64), (8, 128, 64), (8, 0, 64), (16, 2, 64), (8, 1, 40)):
+    for wrong in (
+        *((5, 8, 1, 64), (8, 5, 1, 64), (8, 8, 3, 64), (8, 8, 128, 64), (8, 8, 0, 64)),
+        *((16, 16, 2, 64), (8, 8, 1, 40)),
+    ):
         with pytest.raises(ValueError, match=r"\w"):
             native.stored(*wrong, None, None)
     turns, small = torch.zeros(3, 64), torch.zeros(64, 31)
     with pytest.raises(ValueError, match="turns of tokens"):
-        native.stored(8, 1, 64, turns, small)
+        native.stored(8, 8, 1, 64, turns, small)
     with pytest.raises(ValueError, match="both"):
-        native.stored(8, 1, 64, turns, None)
+        native.stored(8, 8, 1, 64, turns, None)
     kv = kv_type_named("int8", 64)
     step = Step(6, 64, kv, biased=True)
     arena = PagedArena(step.config, 1, 64, 3, kv)

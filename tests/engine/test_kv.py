@@ -63,10 +63,10 @@ class Memory:
 
     def check(self, slot: int, tokens: list[int]) -> None:
         for layer in range(CONFIG.layers):
-            for words in self.arena.raw(layer):
-                row = words[slot].transpose(0, 1).reshape(-1, 32)[: len(tokens)]
-                wanted = [mark(tokens[: at + 1]) for at in range(len(tokens))]
-                assert row.view(torch.float16)[:, 3].tolist() == wanted
+            row = self.arena.raw(layer)[slot].transpose(0, 1).reshape(-1, 64)[: len(tokens)]
+            wanted = [mark(tokens[: at + 1]) for at in range(len(tokens))]
+            for part in (3, 16 + 3):  # of the keys, of the values
+                assert row.view(torch.float16)[:, part].tolist() == wanted
 
     def begin(self, slot: int, reader: str, tokens: list[int], source: int = -1) -> int:
         """As the engine begins a row; how many tokens need not be computed."""
@@ -147,7 +147,7 @@ class Sequences(RuleBasedStateMachine):
     def put(self, parts: list[int], reader: str) -> None:
         """A prefix that was kept on disk."""
         tokens = self.tokens(parts, 3)
-        contents = torch.zeros(2, 2, 1, len(tokens), 16, dtype=torch.float16)
+        contents = torch.zeros(2, 1, 1, len(tokens), 32, dtype=torch.float16)
         for at in range(len(tokens)):
             contents[:, :, :, at] = mark(tokens[: at + 1])
         self.memory.tree.put(reader, tokens, contents)
@@ -238,7 +238,7 @@ def test_what_is_being_kept_does_not_make_room_for_itself() -> None:
     for slot, count in ((0, 160), (1, 160), (2, 128)):
         memory.begin(slot, "a", [slot, *TOKENS, *TOKENS][:count])
     assert memory.arena.pool.free == 2
-    memory.tree.put("b", TOKENS[:96], torch.zeros(2, 2, 1, 96, 16, dtype=torch.float16))
+    memory.tree.put("b", TOKENS[:96], torch.zeros(2, 1, 1, 96, 32, dtype=torch.float16))
     assert memory.tree.match("b", TOKENS) == 64
     assert memory.tree.resident == 2
 

@@ -285,8 +285,9 @@ def filled(config: ModelConfig) -> PagedArena:
 
 def in_row(arena: PagedArena, which: int, slot: int) -> torch.Tensor:
     """A row's keys (0) or values (1), (heads, tokens, width)."""
-    found = arena.raw(0)[which][slot].transpose(0, 1)
-    return found.reshape(found.shape[0], -1, found.shape[-1]).view(torch.float16)
+    found = arena.raw(0)[slot].transpose(0, 1)
+    both = found.reshape(found.shape[0], -1, found.shape[-1]).view(torch.float16)
+    return both.chunk(2, dim=-1)[which]
 
 
 def rotation_of(rotation: Rotation, row: int) -> Rotation:

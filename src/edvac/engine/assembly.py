@@ -72,7 +72,7 @@ def assemble(
     reference = wanted.setting == "reference"
     digest = file_digest(wanted.model)
     device = CPU if reference else fastest_device()
-    lossy = kv_type_named(wanted.kv_type, 1) is not F16
+    lossy = not kv_type_named(wanted.kv_type, 1).exact
     options = LoadOptions(
         *(wanted.model, digest, wanted.cache, reference, on_progress),
         device=device,
@@ -96,9 +96,7 @@ def assemble(
     limits = _limits(wanted, source.config, rows_bytes, token)
     if device != CPU:
         limits = held_from_the_start(limits)
-    layout = "rows" if native is None else "blocks"
-    if lossy:
-        layout = f"blocks {kv}"
+    layout = "rows" if native is None else f"blocks {kv}"
     engine = Engine(
         decoder,
         source.codec,

@@ -226,7 +226,7 @@ class Attending:
         self.native, self.arena, self.heads = native, arena, heads
         self._biases = None if bias is None else bias.layers
         turns = (None, None) if bias is None else (bias.blocks, bias.tokens)
-        self.stored = native.stored(arena.kv.bits, arena.kv.order, arena.width, *turns)
+        self.stored = native.stored(*arena.kv.stored, arena.width, *turns)
 
     def bias(self, layer: int) -> torch.Tensor | None:
         return None if self._biases is None else self._biases[layer]
@@ -255,13 +255,12 @@ class KernelPlan:
 
     def mix(self, layer: int, qkv: torch.Tensor, rotation: Rotation, norms: Norms) -> torch.Tensor:
         by = self._attending
-        keys, values = by.arena.raw(layer)
         found = torch.empty(len(qkv), by.heads * by.arena.width)
         query, key = (None, None) if norms is None else (norms[0].weight, norms[1].weight)
         epsilon = 0.0 if norms is None else norms[0].epsilon
         by.native.attend(
             *(qkv, *rotation, query, key, epsilon),
-            *(keys, values, self._table, self._split, by.heads, found),
+            *(by.arena.raw(layer), self._table, self._split, by.heads, found),
             *(by.stored, by.bias(layer)),
         )
         return found

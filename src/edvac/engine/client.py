@@ -62,7 +62,7 @@ class EngineSpec:
         model: the weight file.
         setting: ``fast``, or ``reference`` for float32 and reproducible text.
         threads, context, kv_mb: 0 leaves the choice to the engine.
-        kv_type: how keys and values are stored: ``f16``, ``int8`` or ``int4``.
+        kv_type: how keys and values are stored: ``f16``, ``int8``, ``k8v4`` or ``int4``.
         idle_seconds: how long it stays after its last client.
         runtime: directory of sockets and logs (mode 0700); by default the user's runtime directory.
         cache: directory of repacked weights; by default the user's cache directory.

@@ -71,8 +71,13 @@ class CacheNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How to load: `digest` names the source file's content; with `split_key_bias` layers carry the
-    bias of their keys beside the product that would add it."""
+    """How to load.
+
+    Attributes:
+        digest: of the source file's content.
+        split_key_bias: layers carry the bias of their keys beside the product that would add it.
+        plain: hold weights in this type, instead of whatever is fastest.
+    """
 
     path: Path
     digest: str
@@ -82,6 +87,7 @@ class LoadOptions:
     int8: Callable[[], bool] = int8_works
     device: torch.device = CPU
     split_key_bias: bool = False
+    plain: torch.dtype | None = None
 
 
 def load(options: LoadOptions) -> tuple[Decoder, WeightSource]:
@@ -90,6 +96,8 @@ def load(options: LoadOptions) -> tuple[Decoder, WeightSource]:
     _check_shapes(source, options.path)
     if options.reference:
         products = _float_products(source, options)
+    elif options.plain is not None:
+        products = _plain_products(source, options, options.plain)
     elif options.device != CPU:
         products = _plain_products(source, options, torch.bfloat16)
     elif options.int8():

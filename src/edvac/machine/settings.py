@@ -49,8 +49,9 @@ class Settings:
         threads: of the engine; 0 takes the free cores.
         context: tokens of context that the engine plans for.
         kv_mb: memory for keys and values, MiB.
-        kv_type: how the engine stores them: ``f16``, ``int8`` (half the memory) or ``int4`` (about
-            a quarter); the latter two change answers slightly and need the compiled kernels.
+        kv_type: how the engine stores them: ``f16``, or in about 1.9 (``int8``), 2.5 (``k8v4``) or
+            3.6 times less memory (``int4``), which changes answers, the more the smaller they
+            are, and needs the compiled kernels.
         idle_s: seconds after its last client until the engine ends.
         budget: of a run, as ``--budget`` takes it; empty is no limit.
         at_once: model steps in flight; 0 lets the processor decide.

@@ -220,11 +220,10 @@ def hadamard(rows: torch.Tensor, order: int) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True)
 class KVType:
-    """What an engine stores, in its kernels' words.
+    """What an engine stores.
 
-    Attributes:
-        split_bias: keys are stored without the model's bias, which is added where they are read
-            (its size would take all the codes: see docs/explanation/kv-codecs.md).
+    One that is not exact stores keys without the model's bias, which is added where they are read:
+    its size would take all the codes (docs/explanation/kv-codecs.md).
     """
 
     name: str
@@ -232,29 +231,32 @@ class KVType:
     values: Cast | Uniform
 
     @property
-    def bits(self) -> int:
-        return self.values.bits if isinstance(self.values, Uniform) else 16
+    def exact(self) -> bool:
+        return self.keys.traits.exact and self.values.traits.exact
 
     @property
-    def order(self) -> int:
-        return self.keys.order if isinstance(self.keys, Uniform) else 1
+    def stored(self) -> tuple[int, int, int]:
+        """Bits of keys and of values, and the order of the keys' Hadamard matrices."""
+        order = self.keys.order if isinstance(self.keys, Uniform) else 1
+        return _bits(self.keys), _bits(self.values), order
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the memory."""
-        return torch.float16 if self.bits == 16 else torch.uint8
-
-    @property
-    def split_bias(self) -> bool:
-        return self.bits < 16
+        return torch.float16 if self.exact else torch.uint8
 
     def row_items(self, width: int) -> int:
-        """Items of memory that a head of one token takes."""
-        return self.values.row_bytes(width) // int(self.dtype.itemsize)
+        """Items of memory that keys and values of a head of one token take."""
+        size = self.keys.row_bytes(width) + self.values.row_bytes(width)
+        return size // int(self.dtype.itemsize)
+
+
+def _bits(codec: Cast | Uniform) -> int:
+    return codec.bits if isinstance(codec, Uniform) else 16
 
 
 F16: Final = KVType("f16", Cast(torch.float16), Cast(torch.float16))
-KV_TYPES: Final = ("f16", "int8", "int4")
+KV_TYPES: Final = ("f16", "int8", "k8v4", "int4")
 
 
 def kv_type_named(name: str, head_dim: int) -> KVType:
@@ -267,6 +269,8 @@ def kv_type_named(name: str, head_dim: int) -> KVType:
         return F16
     if name == "int8":
         return KVType(name, Uniform(8), Uniform(8))
+    if name == "k8v4":
+        return KVType(name, Uniform(8), Uniform(4))
     if name == "int4":
         return KVType(name, Uniform(4, full_order(head_dim)), Uniform(4))
     near = difflib.get_close_matches(name, KV_TYPES, 1)

@@ -76,8 +76,8 @@ def can_map() -> bool:
 
 
 def block_shape(config: ModelConfig, kv: KVType = F16) -> tuple[int, ...]:
-    """Layers, keys and values, heads, tokens, items of a head of one token."""
-    return (config.layers, 2, config.kv_heads, BLOCK, kv.row_items(config.head_dim))
+    """Layers, one, heads, tokens, items of keys and then values of a head of one token."""
+    return (config.layers, 1, config.kv_heads, BLOCK, kv.row_items(config.head_dim))
 
 
 def token_bytes(config: ModelConfig, kv: KVType = F16) -> int:
@@ -177,22 +177,20 @@ class PagedArena:
         self._raw = torch.frombuffer(raw, dtype=torch.uint8)
         pooled = (ctypes.c_uint8 * (blocks * self.block_bytes)).from_address(self.pool.base)
         self._pooled = torch.frombuffer(pooled, dtype=self.dtype)
-        self._layers = [self._views(layer) for layer in range(config.layers)]
+        self._layers = [self._view(layer) for layer in range(config.layers)]
         # Gives a block back to the pool; whoever keeps blocks says how.
         self.make_room: Callable[[], bool] = lambda: False
 
-    def _views(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _view(self, layer: int) -> torch.Tensor:
         heads, size = self._shape[2], self._shape[4] * self.dtype.itemsize
-        step, part = self.block_bytes, heads * BLOCK * size
         shape = (self.slots, self._per_row, heads, BLOCK, size)
+        step = self.block_bytes
         strides = (self._per_row * step, step, BLOCK * size, size, 1)
-        keys, values = (
-            self._raw.as_strided(shape, strides, (2 * layer + which) * part) for which in (0, 1)
-        )
-        return keys, values
+        return self._raw.as_strided(shape, strides, layer * heads * BLOCK * size)
 
-    def raw(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A layer's keys and values as bytes, (slots, blocks, heads, 32 tokens, bytes)."""
+    def raw(self, layer: int) -> torch.Tensor:
+        """A layer's keys and values as bytes, (slots, blocks, heads, 32 tokens, bytes): of each
+        head of a token keys, then values."""
         return self._layers[layer]
 
     @property
@@ -251,7 +249,7 @@ class PagedArena:
         return self.pool.holders(block) > 1
 
     def contents(self, block: int) -> torch.Tensor:
-        """A block's memory, (layers, 2, heads, 32 tokens, items): a view, not a copy."""
+        """A block's memory, (layers, 1, heads, 32 tokens, items): a view, not a copy."""
         start = block * (self.block_bytes // self.dtype.itemsize)
         return self._pooled[start : start + self._items].view(self._shape)
 
@@ -265,7 +263,7 @@ class PagedArena:
         return block
 
     def export(self, slot: int, start: int, end: int) -> torch.Tensor:
-        """A copy of some positions of one row: (layers, 2, heads, tokens, items)."""
+        """A copy of some positions of one row: (layers, 1, heads, tokens, items)."""
         blocks = self._rows[slot][start // BLOCK : -(-end // BLOCK)]
         whole = torch.cat([self.contents(block) for block in blocks], dim=3)
         first = start // BLOCK * BLOCK
