@@ -93,6 +93,9 @@ void prepare_row(const Attend& a, const Span& span, int token, float* queries) {
   const float scale = 1.0F / std::sqrt(static_cast<float>(a.width));
   for (int head = 0; head < a.heads; ++head)
     prepare_head(a, from + head * a.width, a.query_norm, row, scale, queries + head * a.width);
+  if (a.order > 1 && a.key_bias == nullptr)  // else keys are rotated back where they are read
+    for (int head = 0; head < a.heads; ++head)
+      hadamard(queries + head * a.width, a.width, a.order);
   const float* keys = from + a.heads * a.width;
   const float* values = keys + a.kv_heads * a.width;
   thread_local std::vector<float> rotated;
@@ -150,23 +153,89 @@ struct Mixer {
     }
   };
 
-  // The first `count` keys of a tile, turned; those beyond are any numbers.
+  // What is done to keys on their way into a tile.
+  struct Finish {
+    int order;              // of the Hadamard matrices that they are taken out of; 1: none
+    const float *own, *other;  // bias at the block's first position, as cosines and sines meet it
+    const float* turns;     // Attend::token_turns; null: there is no bias
+  };
+
+  template <int Step>
+  static void butterflies(Float (&x)[kLanes]) {
+    for (int i = 0; i < kLanes; ++i) {
+      if (i & Step) continue;
+      const Float first = x[i], second = x[i + Step];
+      x[i] = V::add(first, second);
+      x[i + Step] = V::sub(first, second);
+    }
+  }
+
+  // 16 keys' numbers `d` to `d` + 15 into the tile: a vector for each number, a lane for each key.
+  static void finish(const Finish& how, Float (&x)[kLanes], int d, int half, float* to) {
+    if (how.order >= 2) butterflies<1>(x);
+    if (how.order >= 4) butterflies<2>(x);
+    if (how.order >= 8) butterflies<4>(x);
+    if (how.order >= 16) butterflies<8>(x);
+    if (how.turns != nullptr) {
+      for (int i = 0; i < kLanes; ++i) {
+        const int angle = (d + i) % half;
+        const Float cosine = V::load(how.turns + angle * kTile);
+        const Float sine = V::load(how.turns + (angle + half) * kTile);
+        x[i] = V::fma(V::set(how.own[d + i]), cosine, x[i]);
+        x[i] = V::fma(V::set(how.other[d + i]), sine, x[i]);
+      }
+    }
+    for (int i = 0; i < kLanes; ++i) V::store(to + (d + i) * kTile, x[i]);
+  }
+
+  // All codes of one word of each of 16 keys, the first of them into x[0].
+  template <int Bits, int Code = 0>
+  static void spread(Float words, Float step, Float least, Float* x) {
+    if constexpr (Code * Bits < 32) {
+      x[Code] = V::fma(V::template code<Code * Bits, (1 << Bits) - 1>(words), step, least);
+      spread<Bits, Code + 1>(words, step, least, x);
+    }
+  }
+
+  // The first `count` keys of a tile, turned; those beyond are any numbers. Codes are turned as
+  // words of several.
   template <int Bits>
-  static void fill_keys(const Attend& a, const std::uint8_t* heads, int count, float* to) {
-    const int record = a.record();
-    const float scale = 1.0F / std::sqrt(static_cast<float>(a.order));
-    const Steps steps(heads + a.size(Bits) - 4, record, Bits == 16 ? 0 : count, scale);
+  static void fill_keys(const Attend& a, const std::uint8_t* heads, int count, const Finish& how,
+                        float* to) {
+    constexpr int kWords = kLanes * Bits / 32;  // of 16 codes
+    const int record = a.record(), words = a.width * Bits / 32;
+    const float scale = 1.0F / std::sqrt(static_cast<float>(how.order));
+    const Steps steps(heads + a.size(Bits) - 4, record, count, scale);
     for (int j = 0; j < kTile; j += kLanes) {
       const Float step = V::load(steps.step + j), least = V::load(steps.least + j);
+      Finish here = how;
+      if (how.turns != nullptr) here.turns += j;
+      for (int word = 0; word < words; word += kLanes) {
+        Float rows[kLanes], x[kLanes];
+        const int there = std::min(kLanes, words - word);
+        for (int i = 0; i < kLanes; ++i)
+          rows[i] = j + i < count ? V::words(heads + (j + i) * record + 4 * word, there) : V::zero();
+        V::turn(rows);
+        for (int first = 0; first < there; first += kWords) {
+          for (int i = 0; i < kWords; ++i)
+            spread<Bits>(rows[first + i], step, least, x + i * (32 / Bits));
+          finish(here, x, (word + first) * (32 / Bits), a.width / 2, to + j);
+        }
+      }
+    }
+  }
+
+  static void fill_half_keys(const Attend& a, const std::uint8_t* heads, int count,
+                             const Finish& how, float* to) {
+    for (int j = 0; j < kTile; j += kLanes) {
+      Finish here = how;
+      if (how.turns != nullptr) here.turns += j;
       for (int d = 0; d < a.width; d += kLanes) {
         Float rows[kLanes];
         for (int i = 0; i < kLanes; ++i)
-          rows[i] = j + i < count ? numbers<Bits>(heads + (j + i) * record, d) : V::zero();
+          rows[i] = j + i < count ? V::half(heads + (j + i) * a.record() + 2 * d) : V::zero();
         V::turn(rows);
-        for (int i = 0; i < kLanes; ++i) {
-          if constexpr (Bits < 16) rows[i] = V::fma(rows[i], step, least);
-          V::store(to + (d + i) * kTile + j, rows[i]);
-        }
+        finish(here, rows, d, a.width / 2, to + j);
       }
     }
   }
@@ -186,66 +255,37 @@ struct Mixer {
     }
   }
 
-  // `count` keys and values from position `at` on, as the model made them.
+  // `count` keys and values from position `at` on. Where a bias is added keys are the model's own,
+  // else they stay as they are stored, and queries are made like them.
   static void fill(const Attend& a, const Piece& piece, std::int64_t at, int count, Tile& tile) {
     const std::uint8_t* keys = a.memory + a.at(a.spans[piece.span].slot, piece.head, at);
     const std::uint8_t* values = keys + a.size(a.key_bits);
-    if (a.key_bits == 16) fill_keys<16>(a, keys, count, tile.keys);
-    else if (a.key_bits == 8) fill_keys<8>(a, keys, count, tile.keys);
-    else fill_keys<4>(a, keys, count, tile.keys);
+    thread_local std::vector<float> bias;
+    Finish how{1, nullptr, nullptr, nullptr};
+    if (a.key_bias != nullptr) {
+      bias.resize(2 * a.width);
+      turn_bias(a, piece.head, at / kTile, bias.data());
+      how = {a.order, bias.data(), bias.data() + a.width, a.token_turns};
+    }
+    if (a.key_bits == 16) fill_half_keys(a, keys, count, how, tile.keys);
+    else if (a.key_bits == 8) fill_keys<8>(a, keys, count, how, tile.keys);
+    else fill_keys<4>(a, keys, count, how, tile.keys);
     if (a.value_bits == 16) fill_values<16>(a, values, count, tile);
     else if (a.value_bits == 8) fill_values<8>(a, values, count, tile);
     else fill_values<4>(a, values, count, tile);
-    if (a.order > 1) turn_back(tile.keys, a.width, a.order);
-    if (a.key_bias != nullptr) add_bias(a, piece.head, at / kTile, tile.keys);
   }
 
-  // Butterflies of R numbers of every key, `step` apart.
-  template <int R>
-  static void butterflies(float* keys, int width, int step) {
-    for (int base = 0; base < width; base += R * step) {
-      for (int i = base; i < base + step; ++i) {
-        for (int j = 0; j < kTile; j += kLanes) {
-          Float x[R];
-          for (int r = 0; r < R; ++r) x[r] = V::load(keys + (i + r * step) * kTile + j);
-          for (int apart = 1; apart < R; apart *= 2) {
-            for (int r = 0; r < R; ++r) {
-              if (r & apart) continue;
-              const Float first = x[r], second = x[r + apart];
-              x[r] = V::add(first, second);
-              x[r + apart] = V::sub(first, second);
-            }
-          }
-          for (int r = 0; r < R; ++r) V::store(keys + (i + r * step) * kTile + j, x[r]);
-        }
-      }
-    }
-  }
-
-  // Out of the Hadamard matrices, each of which is its own inverse.
-  static void turn_back(float* keys, int width, int order) {
-    int step = 1;
-    for (; step * 8 <= order; step *= 8) butterflies<8>(keys, width, step);
-    if (step * 4 == order) butterflies<4>(keys, width, step);
-    if (step * 2 == order) butterflies<2>(keys, width, step);
-  }
-
-  // The bias of one head, rotated to the place of each key of a block: to the block's first place,
-  // and from there on (angles add up), so that one small table serves all blocks.
-  static void add_bias(const Attend& a, int head, std::int64_t block, float* keys) {
+  // The bias of one head, rotated to the first position of a block; from there on angles add up, so
+  // that one small table serves all blocks. What cosines are multiplied by, then what sines are.
+  static void turn_bias(const Attend& a, int head, std::int64_t block, float* to) {
     const int half = a.width / 2;
     const float *bias = a.key_bias + head * a.width, *cosine = a.block_turns + block * a.width;
     const float* sine = cosine + half;
+    float* other = to + a.width;
     for (int d = 0; d < half; ++d) {
-      const Float first = V::set(bias[d] * cosine[d] - bias[d + half] * sine[d]);
-      const Float second = V::set(bias[d + half] * cosine[d] + bias[d] * sine[d]);
-      for (int j = 0; j < kTile; j += kLanes) {
-        const Float c = V::load(a.token_turns + d * kTile + j);
-        const Float s = V::load(a.token_turns + (d + half) * kTile + j);
-        float *low = keys + d * kTile + j, *high = keys + (d + half) * kTile + j;
-        V::store(low, V::fnma(second, s, V::fma(first, c, V::load(low))));
-        V::store(high, V::fma(first, s, V::fma(second, c, V::load(high))));
-      }
+      to[d] = other[d + half] = bias[d] * cosine[d] - bias[d + half] * sine[d];
+      to[d + half] = bias[d + half] * cosine[d] + bias[d] * sine[d];
+      other[d] = -to[d + half];
     }
   }
 

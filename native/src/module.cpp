@@ -197,6 +197,7 @@ Stored stored(int key_bits, int value_bits, int order, int width,
   need(0 < order && (order & (order - 1)) == 0 && width % order == 0,
        "the order is no power of two that divides a head");
   need(order == 1 || key_bits < 16, "float16 is stored as it is");
+  need(order <= kLanes || !block_turns, "keys with a bias are stored behind matrices of 16 at most");
   need(block_turns.has_value() == token_turns.has_value(), "both turns belong to a bias");
   need(!block_turns || block_turns->shape(1) == static_cast<std::size_t>(width),
        "the turns of blocks have another width");

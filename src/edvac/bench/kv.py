@@ -223,7 +223,7 @@ def arms(source: WeightSource, native: bool) -> list[Arm]:
     ]
     if native:
         for name in ("int8", "k8v4", "int4"):
-            kv = kv_type_named(name, config.head_dim)
+            kv = kv_type_named(name, config.head_dim, biased=biased)
             found.append(Arm(f"{name} as engines run it", _all(kv.keys), kv.values, biased, kv))
     return found
 

@@ -80,7 +80,8 @@ def assemble(
     )
     decoder, source = load(options)
     native = None if reference else attending_kernels(device, source.config)
-    kv = kv_type_named(wanted.kv_type, source.config.head_dim)
+    biased = decoder.layers[0].key_bias is not None
+    kv = kv_type_named(wanted.kv_type, source.config.head_dim, biased=biased)
     if native is None and lossy:
         raise _without_kernels(wanted)
     dtype = torch.float32 if reference else kv_dtype(device, native is not None)

@@ -259,8 +259,9 @@ F16: Final = KVType("f16", Cast(torch.float16), Cast(torch.float16))
 KV_TYPES: Final = ("f16", "int8", "k8v4", "int4")
 
 
-def kv_type_named(name: str, head_dim: int) -> KVType:
-    """The type of this name for heads of this width.
+def kv_type_named(name: str, head_dim: int, *, biased: bool = False) -> KVType:
+    """The type of this name for heads of this width, of a model that adds a bias to its keys or
+    does not.
 
     Raises:
         ConfigError: there is none.
@@ -272,7 +273,10 @@ def kv_type_named(name: str, head_dim: int) -> KVType:
     if name == "k8v4":
         return KVType(name, Uniform(8), Uniform(4))
     if name == "int4":
-        return KVType(name, Uniform(4, full_order(head_dim)), Uniform(4))
+        # Under a bias the kernels take keys out of the matrix again, in registers: 16 numbers. Of
+        # its own size little is lost to a larger one there (docs/benchmarks/kv.md).
+        order = full_order(head_dim)
+        return KVType(name, Uniform(4, min(order, 16) if biased else order), Uniform(4))
     near = difflib.get_close_matches(name, KV_TYPES, 1)
     raise ConfigError(
         "kv_type_unknown",
