@@ -117,6 +117,15 @@ class ServerArm:
             "".join(pieces),
         )
 
+    async def likely(self, tokens: list[int], count: int) -> dict[int, float]:
+        """Log-probabilities of the tokens that most likely follow."""
+        body = {"prompt": tokens, "n_predict": 1, "n_probs": count, "temperature": 0.0,
+                "cache_prompt": True, "post_sampling_probs": False}  # fmt: skip
+        reply = await self._client.post(f"{self._address}/completion", json=body)
+        reply.raise_for_status()
+        found = reply.json()["completion_probabilities"][0]["top_logprobs"]
+        return {one["id"]: one["logprob"] for one in found}
+
 
 @asynccontextmanager
 async def engine_arm(
@@ -135,11 +144,13 @@ async def engine_arm(
 
 @asynccontextmanager
 async def llamacpp_arm(
-    name: str, python: str, model: Path, threads: int, slots: int
-) -> AsyncIterator[Arm]:
-    """llama.cpp's server from the peers' environment, fresh."""
+    name: str, python: str, model: Path, threads: int, slots: int, *, kv: str = ""
+) -> AsyncIterator[ServerArm]:
+    """llama.cpp's server from the peers' environment, fresh; `kv` is its type of keys and
+    values."""
     process = await asyncio.create_subprocess_exec(
         *(python, str(PEERS / "llamacpp_server.py"), str(model), str(threads), str(slots)),
+        *([kv] if kv else []),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -151,10 +151,17 @@ class Emulated:
 class Reader:
     """A model that reads windows, through any arm."""
 
-    def __init__(self, path: Path, cache: Path, plain: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        cache: Path,
+        *,
+        plain: torch.dtype | None = None,
+        split_key_bias: bool = True,
+    ) -> None:
         options = LoadOptions(
             *(path, file_digest(path), cache, False, lambda done, total: None),
-            split_key_bias=True,
+            split_key_bias=split_key_bias,
             plain=plain,
         )
         self.decoder, self.source = load(options)

@@ -1,8 +1,8 @@
 """llama.cpp's server (xllamacpp) until standard input ends.
 
-Usage: python llamacpp_server.py MODEL THREADS SLOTS [KV]; prints its address on the last line. KV is
-the type of keys and values, f16, q8_0 or q4_0; where it is given attention is the flash kernel's,
-which quantised values need.
+Usage: python llamacpp_server.py MODEL THREADS SLOTS [KV]; prints its address on the last line. KV
+is the type of keys and values, f16, q8_0 or q4_0; where it is given attention is the flash
+kernel's, which quantised values need.
 """
 
 from __future__ import annotations
