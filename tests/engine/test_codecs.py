@@ -25,6 +25,7 @@ from edvac.engine.kv.codecs import (
 )
 from edvac.engine.kv.pages import BLOCK, PagedArena, block_bytes, token_bytes
 from edvac.engine.weights import ModelConfig
+from edvac.machine import settings as machine
 
 native = _native.kernels()
 KNOWN = ("avx2", "avxvnni", "avx512")
@@ -120,6 +121,7 @@ def test_types_have_names_and_sizes() -> None:
         assert kv.keys.traits.exact == (name == "f16")
         assert kv.keys.traits.page_compatible
         assert kv.keys.traits.prefix_shareable
+    assert KV_TYPES == machine.KV_TYPES, "settings name them without importing torch"
     with pytest.raises(ConfigError, match="Did you mean int8") as caught:
         kv_type_named("int5", 128)
     assert caught.value.code == "kv_type_unknown"

@@ -9,13 +9,16 @@ import signal
 import socket
 import stat
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from edvac.core.errors import ConfigError, ModelFileError, OperandError, ProcessorError
+from edvac.engine._native import kernels
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
+from edvac.engine.kv.codecs import KV_TYPES
 from edvac.engine.protocol import (
     FromEngine,
     Generate,
@@ -117,6 +120,33 @@ def test_life_of_an_engine(spec: EngineSpec) -> None:
         await client.close()
         await gone(client.ready.pid)
         assert not spec.socket().exists()
+
+    asyncio.run(scene())
+
+
+def test_each_type_of_keys_and_values_has_its_process(spec: EngineSpec) -> None:
+    fast = [replace(spec, setting="fast", kv_type=name) for name in KV_TYPES]
+    assert len({one.socket() for one in fast}) == len(KV_TYPES)
+    wrong = (
+        (replace(spec, kv_type="int4"), "kv_type_unsupported"),  # the reference stores float32
+        (replace(spec, kv_type="int3"), "kv_type_unknown"),
+        (replace(fast[1], extra=("--kernels", "none")), "kv_type_unsupported"),
+    )
+
+    async def scene() -> None:
+        for one, code in wrong:
+            with pytest.raises(ConfigError) as caught:
+                await connect_or_start(one)
+            assert caught.value.code == code
+            assert caught.value.fix
+        if kernels() is None:
+            return
+        async with engine(fast[3]) as small, engine(fast[0]) as large:
+            assert small.ready.pid != large.ready.pid
+            for client in (small, large):
+                assert (await client.generate(ask("a"))).completion_tokens == 10
+            held = [(await client.stats()).kv_capacity_bytes for client in (small, large)]
+            assert abs(held[0] - held[1]) < held[1] // 50, "the same memory"
 
     asyncio.run(scene())
 

@@ -25,6 +25,7 @@ from edvac.processor import Price
 
 ENVIRONMENT = "environment"  # the origin of what EDVAC_* variables say
 LEVELS = ("avx512", "avxvnni", "avx2")  # of the engine's compiled kernels
+KV_TYPES = ("f16", "int8", "k8v4", "int4")  # of the engine
 DEFAULT_MODEL = "qwen2.5-coder:1.5b"
 INTERNAL = {"EDVAC_KILL_AT", "EDVAC_DATA", "EDVAC_MODELS", "EDVAC_CRASH_IMAGES", "EDVAC_KILLS"}
 INTERNAL |= {"EDVAC_RUN", "EDVAC_QUESTIONS", "EDVAC_HANDSHAKE"}  # told to other processes
@@ -155,6 +156,9 @@ def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
     if name == "kernels" and value not in ("", "none", *LEVELS):
         fix = f"{', '.join(LEVELS)}, none, or empty for what there is."
         raise ConfigError("setting_range", f"{shown} names no kernels", "", fix)
+    if name == "kv_type" and value not in KV_TYPES:
+        fix = f"{', '.join(KV_TYPES[:-1])} or {KV_TYPES[-1]}."
+        raise ConfigError("setting_range", f"{shown} stores nothing", "", fix)
     if name == "precision" and value not in ("fast", "reference"):
         raise ConfigError("setting_range", f"{shown} is no precision", "", "fast or reference.")
     return value
