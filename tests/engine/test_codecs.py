@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from edvac.core.errors import ConfigError
 from edvac.engine import _native
 from edvac.engine.attention import Attending, KernelPlan, KeyBias, Rotation, Span, rotate, rotation
+from edvac.engine.digest import file_digest
 from edvac.engine.kv.codecs import (
     ARMS,
     F16,
@@ -24,6 +27,7 @@ from edvac.engine.kv.codecs import (
     kv_type_named,
 )
 from edvac.engine.kv.pages import BLOCK, PagedArena, block_bytes, token_bytes
+from edvac.engine.loader import LoadOptions, load
 from edvac.engine.weights import ModelConfig
 from edvac.machine import settings as machine
 
@@ -287,6 +291,40 @@ def test_a_row_does_not_depend_on_its_neighbours(name: str, biased: bool) -> Non
     cut = step.arena()
     assert torch.equal(mixed([Span(2, 0, 40)], 6, 0, cut), together[6:46]), "a prompt in two parts"
     assert torch.equal(mixed([Span(2, 40, 30)], 46, 0, cut), together[46:])
+
+
+@with_kernels
+def test_a_bias_apart_is_the_same_bias(tiny: Path, tmp_path: Path) -> None:
+    """A whole model: logits hardly change when the bias is added elsewhere, and little in int8."""
+    assert native is not None
+    prompt = [(7 * at + at * at) % 250 for at in range(90)]
+    whole = logits(tiny, tmp_path, "f16", prompt, apart=False)
+    apart = logits(tiny, tmp_path, "f16", prompt, apart=True)
+    torch.testing.assert_close(apart, whole, atol=0.1, rtol=0)
+    for name, most in (("int8", 0.05), ("k8v4", 0.4), ("int4", 0.8)):
+        lossy = logits(tiny, tmp_path, name, prompt, apart=True)
+        assert 0 < float((lossy - whole).abs().mean()) < most
+    assert float(whole.std()) > 2
+
+
+def logits(path: Path, cache: Path, name: str, prompt: list[int], *, apart: bool) -> torch.Tensor:
+    """Of the whole prompt, read in two parts and then token by token."""
+    options = LoadOptions(
+        *(path, file_digest(path), cache, False, lambda done, total: None),
+        split_key_bias=apart,
+        plain=torch.float32,
+    )
+    decoder, source = load(options)
+    assert apart == (decoder.layers[1].key_bias is not None)
+    kv = kv_type_named(name, source.config.head_dim, biased=apart)
+    arena = PagedArena(source.config, 1, 128, 4, kv)
+    arena.touch(0, 128)
+    by = Attending(native, arena, source.config.heads, decoder.key_bias(128))  # type: ignore[arg-type]
+    found = []
+    for start, end in ((0, 40), (40, 80), *((at, at + 1) for at in range(80, 90))):
+        plan = KernelPlan(by, [Span(0, start, end - start)], int(end - start == 1))
+        found.append(decoder.forward(prompt[start:end], plan, list(range(end - start))))
+    return torch.cat(found)
 
 
 @with_kernels

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from edvac.core.errors import InternalError, ProcessorError
 from edvac.core.seams import SystemClock
 from edvac.engine import _native
+from edvac.engine.catalogue import resolve
 from edvac.engine.digest import file_digest
 from edvac.engine.engine import Engine, EngineOptions
 from edvac.engine.kv import pages
@@ -400,8 +401,19 @@ def test_the_fast_setting_gives_the_same_text_however_work_is_cut(
 ) -> None:
     """With the kernels a row's numbers depend on its own tokens alone, however they are stored."""
     path = write_tiny(tmp_path / "tiny.gguf", architecture, kinds=("Q8_0", "Q5_0", "Q4_1"))
-    make = engines(path, tmp_path, name)
-    prompts = [text * 2 for text in PROMPTS]
+    same_however_cut(engines(path, tmp_path, name), tmp_path / "kept", [p * 2 for p in PROMPTS])
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("name", KV_TYPES)
+def test_a_real_model_gives_the_same_text_however_work_is_cut(tmp_path: Path, name: str) -> None:
+    path = resolve("smollm2:135m")
+    if path is None:
+        pytest.skip("smollm2:135m is not installed: edvac model pull smollm2:135m")
+    same_however_cut(engines(path, tmp_path, name), tmp_path / "kept", PROMPTS[:3])
+
+
+def same_however_cut(make: Callable[..., Engine], kept: Path, prompts: list[str]) -> None:
     wanted = texts(make(), prompts)
     assert len(set(wanted)) > 1
     for changes in ({"step_tokens": 5}, {"slots": 1}, {"slots": 8, "step_tokens": 300}):
@@ -425,7 +437,7 @@ def test_the_fast_setting_gives_the_same_text_however_work_is_cut(
     assert texts(narrow, prompts) == wanted
     known = []
     for _ in range(2):  # the first engine keeps what the second begins with
-        engine = make(kept=KeptPrefixes(tmp_path / "kept", name))
+        engine = make(kept=KeptPrefixes(kept, "a model"))
         assert texts(engine, prompts, keep=True) == wanted
         known.append(engine.counters.cached_tokens)
     assert known[0] < known[1]

@@ -101,8 +101,9 @@ class Score:
         return math.exp(min(sum(self.surprise) / len(self.surprise), 700.0))
 
     @property
-    def mean(self) -> float:
-        return sum(self.divergence) / len(self.divergence)
+    def mean(self) -> float | None:
+        """None where only the truncated one can be known."""
+        return sum(self.divergence) / len(self.divergence) if self.divergence else None
 
     @property
     def mean_truncated(self) -> float:

@@ -120,8 +120,9 @@ def _figures(document: Document, about: str, one: Score, size: int) -> None:
         "memory": float(size),
     }
     for metric, unit, better in _METRICS:
-        if metric != "divergence" or one.divergence:
-            document.figures.append(Figure(f"{about} | {metric}", values[metric], unit, better))
+        value = values[metric]
+        if value is not None:
+            document.figures.append(Figure(f"{about} | {metric}", value, unit, better))
 
 
 def _beside(
