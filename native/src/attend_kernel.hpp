@@ -61,8 +61,10 @@ void put_head(const float* from, int width, int bits, std::uint8_t* to) {
   }
   const float top = bits == 8 ? 255.0F : 15.0F, floor = least<V>(low);
   // Zero is added because it has two signs: equal numbers, but not equal bytes.
-  alignas(64) float numbers[kLanes] = {(largest<V>(high) - floor) * (1.0F / top) + 0.0F,
-                                       floor + 0.0F};
+  const float step = (largest<V>(high) - floor) * (1.0F / top) + 0.0F;
+  constexpr float kMost = 65504.0F;  // of float16
+  alignas(64) float numbers[kLanes] = {std::min(step, kMost),
+                                       std::clamp(floor + 0.0F, -kMost, kMost)};
   alignas(64) std::uint16_t parameters[kLanes];
   V::store_half(parameters, V::load(numbers));
   V::store(numbers, V::half(parameters));
@@ -155,9 +157,9 @@ struct Mixer {
 
   // What is done to keys on their way into a tile.
   struct Finish {
-    int order;              // of the Hadamard matrices that they are taken out of; 1: none
+    int order;                 // of the Hadamard matrices that they are taken out of; 1: none
     const float *own, *other;  // bias at the block's first position, as cosines and sines meet it
-    const float* turns;     // Attend::token_turns; null: there is no bias
+    const float* turns;        // Attend::token_turns; null: there is no bias
   };
 
   template <int Step>
@@ -213,8 +215,10 @@ struct Mixer {
       for (int word = 0; word < words; word += kLanes) {
         Float rows[kLanes], x[kLanes];
         const int there = std::min(kLanes, words - word);
-        for (int i = 0; i < kLanes; ++i)
-          rows[i] = j + i < count ? V::words(heads + (j + i) * record + 4 * word, there) : V::zero();
+        for (int i = 0; i < kLanes; ++i) {
+          const std::uint8_t* at = heads + (j + i) * record + 4 * word;
+          rows[i] = j + i < count ? V::words(at, there) : V::zero();
+        }
         V::turn(rows);
         for (int first = 0; first < there; first += kWords) {
           for (int i = 0; i < kWords; ++i)

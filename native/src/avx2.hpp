@@ -172,7 +172,9 @@ struct V {
   }
   // Of the codes that each word holds, the one from bit `Shift` on.
   template <int Shift, int Mask>
-  static Float code(Float words) { return {code8<Shift, Mask>(words.a), code8<Shift, Mask>(words.b)}; }
+  static Float code(Float words) {
+    return {code8<Shift, Mask>(words.a), code8<Shift, Mask>(words.b)};
+  }
   template <int Shift, int Mask>
   static __m256 code8(__m256 words) {
     const auto moved = _mm256_srli_epi32(_mm256_castps_si256(words), Shift);

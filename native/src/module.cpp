@@ -197,7 +197,7 @@ Stored stored(int key_bits, int value_bits, int order, int width,
   need(0 < order && (order & (order - 1)) == 0 && width % order == 0,
        "the order is no power of two that divides a head");
   need(order == 1 || key_bits < 16, "float16 is stored as it is");
-  need(order <= kLanes || !block_turns, "keys with a bias are stored behind matrices of 16 at most");
+  need(order <= kLanes || !block_turns, "behind a bias matrices are of 16 at most");
   need(block_turns.has_value() == token_turns.has_value(), "both turns belong to a bias");
   need(!block_turns || block_turns->shape(1) == static_cast<std::size_t>(width),
        "the turns of blocks have another width");
@@ -271,8 +271,8 @@ NB_MODULE(_kernels, m) {
   m.def("encode", &encode, nb::arg("values"), nb::arg("norm").none(), nb::arg("epsilon"),
         nb::arg("gated"), nb::arg("codes"), nb::arg("scales"));
   nb::class_<Stored>(m, "Stored");
-  m.def("stored", &stored, nb::arg("key_bits"), nb::arg("value_bits"), nb::arg("order"), nb::arg("width"),
-        nb::arg("block_turns").none(), nb::arg("token_turns").none());
+  m.def("stored", &stored, nb::arg("key_bits"), nb::arg("value_bits"), nb::arg("order"),
+        nb::arg("width"), nb::arg("block_turns").none(), nb::arg("token_turns").none());
   m.def("attend", &attend_step, nb::arg("qkv"), nb::arg("cosine"), nb::arg("sine"),
         nb::arg("query_norm").none(), nb::arg("key_norm").none(), nb::arg("epsilon"),
         nb::arg("memory"), nb::arg("spans"), nb::arg("split"), nb::arg("heads"),

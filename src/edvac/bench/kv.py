@@ -219,8 +219,8 @@ def arms(source: WeightSource, native: bool) -> list[Arm]:
         make("k8v4", Uniform(8), Uniform(4)),
         make("int4 values alone", Cast(torch.float16), Uniform(4)),
         make(f"int4, Hadamard {full} on keys and values", Uniform(4, full), Uniform(4, full)),
-        make("bfp8", BlockFloat(8)),
-        make("bfp4 in 32", BlockFloat(4)),
+        make("bfp8", BlockFloat(8, min(full, 32))),
+        make("bfp4 in 32", BlockFloat(4, min(full, 32))),
         make("bfp4 in 16", BlockFloat(4, 16)),
         Arm(
             "bfp4 in 16, K-sort" + ", bias apart" * biased,

@@ -122,9 +122,7 @@ def _engine() -> Finding:
 
     native = kernels()
     if native is None:
-        fix = (
-            "They are built from native/ (`make setup` with a C++ compiler). A kv_type needs them."
-        )
+        fix = "They are built from native/ (`make setup` with a C++ compiler)."
         return Finding("engine", "note", "torch is installed, the compiled kernels are not", fix)
     return Finding("engine", "ok", f"torch is installed; compiled kernels for {native.level()}")
 

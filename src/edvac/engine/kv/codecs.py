@@ -18,6 +18,7 @@ import torch
 
 from edvac.core.errors import ConfigError
 
+_LARGEST: Final = 65504.0  # of float16
 PARAMETERS: Final = 4  # bytes behind the codes of a row: step and least value, float16
 
 
@@ -101,7 +102,8 @@ class Uniform:
         least, most = rows.amin(dim=-1, keepdim=True), rows.amax(dim=-1, keepdim=True)
         top = float((1 << self.bits) - 1)
         # Zero is added because it has two signs: equal numbers, but not equal bytes.
-        step, least = ((most - least) * (1.0 / top) + 0.0).half(), (least + 0.0).half()
+        step = ((most - least) * (1.0 / top) + 0.0).clamp_max(_LARGEST).half()
+        least = (least + 0.0).clamp(-_LARGEST, _LARGEST).half()
         inverse = torch.where(step > 0, 1.0 / step.float(), 0.0)
         codes = ((rows - least.float()) * inverse).round().clamp(0.0, top).to(torch.uint8)
         if self.bits == 4:
