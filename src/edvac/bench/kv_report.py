@@ -83,6 +83,7 @@ def _quality(document: Document, wanted: Wanted, say: Callable[[str], None]) -> 
     config = reader.decoder.config
     numbers = 2 * config.layers * config.kv_heads * config.head_dim
     del reader
+    _rounding(document, wanted, tried[:2], read)
     if wanted.python is not None:
         peer = kv_peer.Peer(wanted.python, wanted.model, wanted.threads)
         for text in read:
@@ -97,6 +98,16 @@ def _quality(document: Document, wanted: Wanted, say: Callable[[str], None]) -> 
         for kind, one in ours.items():
             size = int(numbers * kv_peer.BITS[kind] / 8)
             _figures(document, f"{about} | llama.cpp {kind}", one, size)
+
+
+def _rounding(document: Document, wanted: Wanted, tried: list[Arm], read: list[Text]) -> None:
+    """What an engine's 8-bit products make of the difference between float16 and float32: they
+    round activations, so the smallest one moves some to another code."""
+    reader = Reader(wanted.model, wanted.cache)
+    for text in read:
+        other = score(reader, tried, text, lambda _: None)[tried[1].name]
+        about = f"{wanted.name} | {text.name} | {tried[1].name}, 8-bit products"
+        _figures(document, about, other, tried[1].token_bytes(reader.decoder.config))
 
 
 async def _asked(peer: kv_peer.Peer, text: Text, say: Callable[[str], None]) -> dict[str, Score]:
@@ -145,7 +156,7 @@ def _beside(
 
 def lines(document: Document) -> list[str]:
     """The document as Markdown: a table for each model and text, and one of times."""
-    found = report.table(document)[:5]
+    found = [*report.table(document)[:5], "", *_METHOD]
     rows: dict[tuple[str, ...], dict[str, float]] = {}
     for figure in document.figures:
         *at, metric = figure.id.split(" | ")
@@ -164,6 +175,18 @@ def lines(document: Document) -> list[str]:
     return [*found, "", *(f"* {note}" for note in document.notes)]
 
 
+_METHOD = (
+    "Every arm of a model reads the same windows with the same weights, and is compared with",
+    "float16 keys and values: KL(f16 || arm) in nats a token, the share of tokens whose most likely",
+    "successor is the same, and perplexity. Weights and activations of edvac's arms are float32, so",
+    "that nothing but what is stored makes a difference. As engines compute, with 8-bit products,",
+    "any difference moves some activations to another code: what float32 keys and values differ by",
+    "from float16 ones then is in the row *8-bit products*. llama.cpp computes as its server does,",
+    "with 8-bit activations too, and is compared with its own float16; it names its 1,000 most",
+    f"likely tokens, so KL over {TOP} of them, with the rest as one, is given for all.",
+    "*Bias apart*: keys are stored without the model's bias. *Hadamard n*: keys in 4 bits behind",
+    "matrices of this order, values in 4 bits as they are.",
+)
 _HEADS = ("bytes a token", "KL", f"KL of {TOP} and rest", "same token", "perplexity")
 _FORMS = (
     ("memory", "{:,.0f}"),
