@@ -177,13 +177,13 @@ def lines(document: Document) -> list[str]:
 
 _METHOD = (
     "Every arm of a model reads the same windows with the same weights, and is compared with",
-    "float16 keys and values: KL(f16 || arm) in nats a token, the share of tokens whose most likely",
-    "successor is the same, and perplexity. Weights and activations of edvac's arms are float32, so",
-    "that nothing but what is stored makes a difference. As engines compute, with 8-bit products,",
-    "any difference moves some activations to another code: what float32 keys and values differ by",
-    "from float16 ones then is in the row *8-bit products*. llama.cpp computes as its server does,",
-    "with 8-bit activations too, and is compared with its own float16; it names its 1,000 most",
-    f"likely tokens, so KL over {TOP} of them, with the rest as one, is given for all.",
+    "float16 keys and values: KL(f16 || arm) in nats a token, the share of tokens whose most",
+    "likely successor is the same, and perplexity. Weights and activations of edvac's arms are",
+    "float32, so that nothing but what is stored makes a difference. As engines compute, with",
+    "8-bit products, any difference moves some activations to another code: what float32 keys and",
+    "values differ by from float16 ones then is in the row *8-bit products*. llama.cpp computes as",
+    "its server does, with 8-bit activations too, and is compared with its own float16; it names",
+    f"its 1,000 most likely tokens, so KL over {TOP} of them, with the rest as one, is given for all.",
     "*Bias apart*: keys are stored without the model's bias. *Hadamard n*: keys in 4 bits behind",
     "matrices of this order, values in 4 bits as they are.",
 )
