@@ -183,7 +183,7 @@ _METHOD = (
     "8-bit products, any difference moves some activations to another code: what float32 keys and",
     "values differ by from float16 ones then is in the row *8-bit products*. llama.cpp computes as",
     "its server does, with 8-bit activations too, and is compared with its own float16; it names",
-    f"its 1,000 most likely tokens, so KL over {TOP} of them, with the rest as one, is given for all.",
+    f"its 1,000 most likely tokens, so KL over {TOP} of them, the rest as one, is given for all.",
     "*Bias apart*: keys are stored without the model's bias. *Hadamard n*: keys in 4 bits behind",
     "matrices of this order, values in 4 bits as they are.",
 )
