@@ -14,7 +14,7 @@ from edvac.engine import _native
 from edvac.engine.attention import Attending, KernelPlan, KeyBias, Rotation, Span, rotate, rotation
 from edvac.engine.digest import file_digest
 from edvac.engine.kv.codecs import (
-    ARMS,
+    CODECS,
     F16,
     KV_TYPES,
     BlockFloat,
@@ -35,7 +35,7 @@ native = _native.kernels()
 KNOWN = ("avx2", "avxvnni", "avx512")
 LEVELS = KNOWN[: KNOWN.index(native.level()) + 1] if native is not None else ()
 with_kernels = pytest.mark.skipif(native is None, reason="no compiled kernels (`make setup`)")
-ALL: dict[str, Codec] = ARMS | {
+ALL: dict[str, Codec] = CODECS | {
     "int4 behind 16": Uniform(4, 16),
     "int8 behind 32": Uniform(8, 32),
     "bfp4 in 16": BlockFloat(4, 16),
@@ -59,7 +59,7 @@ def bound(codec: Codec, rows: torch.Tensor) -> torch.Tensor:
         blocks = rows.unflatten(-1, (-1, codec.block))
         most = blocks.abs().amax(-1, keepdim=True) * 2.0 ** (2 - codec.bits) + 2.0**-95
         return most.expand(blocks.shape).flatten(-2)
-    return rows.abs() * (2**-11 if codec is ARMS["f16"] else 2**-8) + 2**-24
+    return rows.abs() * (2**-11 if codec is CODECS["f16"] else 2**-8) + 2**-24
 
 
 @settings(max_examples=80, deadline=None)

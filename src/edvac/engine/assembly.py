@@ -80,7 +80,7 @@ def assemble(
     )
     decoder, source = load(options)
     native = None if reference else attending_kernels(device, source.config)
-    biased = decoder.layers[0].key_bias is not None
+    biased = any(layer.key_bias is not None for layer in decoder.layers)
     kv = kv_type_named(wanted.kv_type, source.config.head_dim, biased=biased)
     if native is None and lossy:
         raise _without_kernels(wanted)

@@ -189,22 +189,20 @@ class KeyBias:
     position alone.
 
     Attributes:
-        layers: (kv heads x width) each.
+        layers: (kv heads x width) each, or None where a layer has none.
         blocks: (blocks, width): the rotation of each block's first position, cosines before sines.
         tokens: (width, 32): the same, turned, of the positions in a block.
     """
 
-    layers: list[torch.Tensor]
+    layers: list[torch.Tensor | None]
     blocks: torch.Tensor
     tokens: torch.Tensor
 
     @classmethod
-    def up_to(cls, positions: int, layers: list[torch.Tensor], rates: torch.Tensor) -> KeyBias:
-        """Args:
-        positions: that there may be.
-        layers: the biases.
-        rates: rotary frequencies, (width / 2), float64.
-        """
+    def up_to(
+        cls, positions: int, layers: list[torch.Tensor | None], rates: torch.Tensor
+    ) -> KeyBias:
+        """What so many positions need; `rates` are the rotary frequencies, (width / 2), float64."""
 
         def turns(first: int, end: int, step: int) -> torch.Tensor:
             return torch.cat(rotation(torch.arange(first, end, step), rates), dim=1).contiguous()

@@ -70,8 +70,10 @@ class Decoder:
 
     def key_bias(self, positions: int) -> KeyBias | None:
         """What has to be added to keys of so many positions; None where products add it."""
-        found = [layer.key_bias for layer in self.layers if layer.key_bias is not None]
-        return KeyBias.up_to(positions, found, self.frequencies) if found else None
+        found = [layer.key_bias for layer in self.layers]
+        if all(one is None for one in found):
+            return None
+        return KeyBias.up_to(positions, found, self.frequencies)
 
 
 def frequencies(config: ModelConfig, factors: torch.Tensor | None) -> torch.Tensor:

@@ -293,7 +293,7 @@ def full_order(head_dim: int) -> int:
     return head_dim & -head_dim
 
 
-ARMS: Final[dict[str, Codec]] = {
+CODECS: Final[dict[str, Codec]] = {
     "f16": Cast(torch.float16),
     "bf16": Cast(torch.bfloat16),
     "int8": Uniform(8),
