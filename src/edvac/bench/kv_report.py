@@ -161,16 +161,15 @@ def lines(document: Document) -> list[str]:
     for figure in document.figures:
         *at, metric = figure.id.split(" | ")
         rows.setdefault(tuple(at), {})[metric] = figure.value
-    head = ""
+    tables: dict[str, list[str]] = {}
     for (model, *more), values in rows.items():
-        if "agreement" not in values:
-            continue
-        text, arm = more
-        if head != f"{model}, {text}":
-            head = f"{model}, {text}"
-            found += ["", f"## {head}", "", _row("keys and values", *_HEADS), "|---|" + "---:|" * 5]
-        shown = (_shown(values.get(metric), form) for metric, form in _FORMS)
-        found.append(_row(arm, *shown))
+        if "agreement" in values:
+            text, arm = more
+            shown = (_shown(values.get(metric), form) for metric, form in _FORMS)
+            tables.setdefault(f"{model}, {text}", []).append(_row(arm, *shown))
+    for head, table in tables.items():
+        found += ["", f"## {head}", "", _row("keys and values", *_HEADS), "|---|" + "---:|" * 5]
+        found += table
     found += _times(rows)
     return [*found, "", *(f"* {note}" for note in document.notes)]
 
@@ -183,7 +182,8 @@ _METHOD = (
     "8-bit products, any difference moves some activations to another code: what float32 keys and",
     "values differ by from float16 ones then is in the row *8-bit products*. llama.cpp computes as",
     "its server does, with 8-bit activations too, and is compared with its own float16; it names",
-    f"its 1,000 most likely tokens, so KL over {TOP} of them, the rest as one, is given for all.",
+    f"its 1,000 most likely tokens, so KL over {TOP} of them, the rest as one, is given for all, and",
+    "a token beyond the thousand counts as likely as the last, which lowers its perplexity.",
     "*Bias apart*: keys are stored without the model's bias. *Hadamard n*: keys in 4 bits behind",
     "matrices of this order, values in 4 bits as they are.",
 )
