@@ -182,7 +182,7 @@ _METHOD = (
     "8-bit products, any difference moves some activations to another code: what float32 keys and",
     "values differ by from float16 ones then is in the row *8-bit products*. llama.cpp computes as",
     "its server does, with 8-bit activations too, and is compared with its own float16; it names",
-    f"its 1,000 most likely tokens, so KL over {TOP} of them, the rest as one, is given for all, and",
+    f"its 1,000 most likely tokens, so KL over {TOP} and the rest as one is given for all, and",
     "a token beyond the thousand counts as likely as the last, which lowers its perplexity.",
     "*Bias apart*: keys are stored without the model's bias. *Hadamard n*: keys in 4 bits behind",
     "matrices of this order, values in 4 bits as they are.",
