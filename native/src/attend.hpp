@@ -1,5 +1,5 @@
-// Attention over contiguous rows of float16 keys and values, with what comes before it: norms of
-// single heads, rotation, and storing the new keys and values.
+// Attention over contiguous rows of keys and values, with what comes before it: norms of single
+// heads, rotation, and storing the new keys and values, as float16 or as codes of fewer bits.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -22,8 +22,13 @@ struct Attend {
   const float *cosine, *sine;      // rows of width / 2
   const float *query_norm, *key_norm;  // of one head, or null
   float epsilon;
-  std::uint16_t *keys, *values;    // of this layer, float16: see `at`
-  std::int64_t slot_stride, block_stride, head_stride;
+  std::uint8_t* memory;            // of this layer: see `at`
+  std::int64_t slot_stride, block_stride, head_stride;  // bytes
+  int key_bits, value_bits;        // 16: float16; 8, 4: codes, then step and least, float16
+  int order;                       // of the Hadamard matrices that keys are stored behind; 1: none
+  const float* key_bias;           // of each key head, added to keys where they are read; or null
+  const float* block_turns;        // each block's first position: a row, cosines before sines
+  const float* token_turns;        // the same turned, for the positions in a block: [width][kTile]
   const Span* spans;
   int span_count;
   int split;                       // the first spans are shared out by segments of keys
@@ -31,10 +36,14 @@ struct Attend {
   std::int64_t out_stride;
 
   int group() const { return heads / kv_heads; }
-  // Tokens lie in blocks of a tile; those of one head in one block lie one after the other.
+  // Bytes of a head that is stored in so many bits.
+  int size(int bits) const { return bits == 16 ? 2 * width : width * bits / 8 + 4; }
+  int record() const { return size(key_bits) + size(value_bits); }
+  // Tokens lie in blocks of a tile; those of one head in one block lie one after the other, the
+  // values of each behind its keys.
   std::int64_t at(int slot, int head, std::int64_t position) const {
     return slot * slot_stride + position / kTile * block_stride + head * head_stride +
-           position % kTile * width;
+           position % kTile * record();
   }
 };
 

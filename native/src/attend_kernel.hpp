@@ -31,6 +31,62 @@ inline void prepare_head(const Attend& a, const float* from, const float* norm, 
   }
 }
 
+// Every `order` neighbours times the Hadamard matrix of that order, by butterflies.
+inline void hadamard(float* x, int width, int order) {
+  for (int step = 1; step < order; step *= 2) {
+    for (int base = 0; base < width; base += 2 * step) {
+      for (int i = base; i < base + step; ++i) {
+        const float first = x[i], second = x[i + step];
+        x[i] = first + second;
+        x[i + step] = first - second;
+      }
+    }
+  }
+  const float scale = 1.0F / std::sqrt(static_cast<float>(order));
+  for (int i = 0; i < width; ++i) x[i] *= scale;
+}
+
+// The numbers of one head as they stay; every level rounds alike.
+template <class V>
+void put_head(const float* from, int width, int bits, std::uint8_t* to) {
+  if (bits == 16) {
+    auto* halves = reinterpret_cast<std::uint16_t*>(to);
+    for (int i = 0; i < width; i += kLanes) V::store_half(halves + i, V::load(from + i));
+    return;
+  }
+  auto low = V::load(from), high = low;
+  for (int i = kLanes; i < width; i += kLanes) {
+    low = V::min(low, V::load(from + i));
+    high = V::max(high, V::load(from + i));
+  }
+  const float top = bits == 8 ? 255.0F : 15.0F, floor = least<V>(low);
+  // Zero is added because it has two signs: equal numbers, but not equal bytes.
+  const float step = (largest<V>(high) - floor) * (1.0F / top) + 0.0F;
+  constexpr float kMost = 65504.0F;  // of float16
+  alignas(64) float numbers[kLanes] = {std::min(step, kMost),
+                                       std::clamp(floor + 0.0F, -kMost, kMost)};
+  alignas(64) std::uint16_t parameters[kLanes];
+  V::store_half(parameters, V::load(numbers));
+  V::store(numbers, V::half(parameters));
+  const auto start = V::set(numbers[1]);
+  const auto inverse = V::set(numbers[0] > 0 ? 1.0F / numbers[0] : 0.0F);
+  for (int i = 0; i < width; i += kLanes) {
+    const auto codes = V::round(V::mul(V::sub(V::load(from + i), start), inverse));
+    const auto inside = V::min(V::max(codes, V::zero()), V::set(top));
+    alignas(16) std::int8_t bytes[kLanes];
+    V::store_bytes(bytes, V::sub(inside, V::set(128.0F)));
+    std::uint8_t* at = to + i * bits / 8;
+    if (bits == 8) {
+      for (int lane = 0; lane < kLanes; ++lane)
+        at[lane] = static_cast<std::uint8_t>(bytes[lane]) ^ 0x80;
+    } else {  // below 16 the top bit alone differs, and falls out
+      for (int lane = 0; lane < kLanes / 2; ++lane)
+        at[lane] = static_cast<std::uint8_t>((bytes[2 * lane] & 15) | (bytes[2 * lane + 1] << 4));
+    }
+  }
+  std::memcpy(to + width * bits / 8, parameters, 4);
+}
+
 // One row: its queries, scaled, to `queries`; its keys and values where they stay.
 template <class V>
 void prepare_row(const Attend& a, const Span& span, int token, float* queries) {
@@ -39,17 +95,19 @@ void prepare_row(const Attend& a, const Span& span, int token, float* queries) {
   const float scale = 1.0F / std::sqrt(static_cast<float>(a.width));
   for (int head = 0; head < a.heads; ++head)
     prepare_head(a, from + head * a.width, a.query_norm, row, scale, queries + head * a.width);
+  if (a.order > 1 && a.key_bias == nullptr)  // else keys are rotated back where they are read
+    for (int head = 0; head < a.heads; ++head)
+      hadamard(queries + head * a.width, a.width, a.order);
   const float* keys = from + a.heads * a.width;
   const float* values = keys + a.kv_heads * a.width;
   thread_local std::vector<float> rotated;
   rotated.resize(a.width);
   for (int head = 0; head < a.kv_heads; ++head) {
     prepare_head(a, keys + head * a.width, a.key_norm, row, 1.0F, rotated.data());
-    const std::int64_t at = a.at(span.slot, head, span.start + token);
-    for (int i = 0; i < a.width; i += kLanes) {
-      V::store_half(a.keys + at + i, V::load(rotated.data() + i));
-      V::store_half(a.values + at + i, V::load(values + head * a.width + i));
-    }
+    if (a.order > 1) hadamard(rotated.data(), a.width, a.order);
+    std::uint8_t* to = a.memory + a.at(span.slot, head, span.start + token);
+    put_head<V>(rotated.data(), a.width, a.key_bits, to);
+    put_head<V>(values + head * a.width, a.width, a.value_bits, to + a.size(a.key_bits));
   }
 }
 
@@ -71,23 +129,168 @@ struct Mixer {
     }
   };
 
-  // `count` keys and values from position `at` on; the places beyond hold zeros.
-  static void fill(const Attend& a, const Piece& piece, std::int64_t at, int count, Tile& tile) {
-    const std::int64_t start = a.at(a.spans[piece.span].slot, piece.head, at);
-    const std::uint16_t *keys = a.keys + start, *values = a.values + start;
+  // 16 numbers of a head from number `d` on; of codes the step and the least are not yet in.
+  template <int Bits>
+  static Float numbers(const std::uint8_t* head, int d) {
+    if constexpr (Bits == 16) return V::half(head + 2 * d);
+    else if constexpr (Bits == 8) return V::unsigned8(head + d);
+    else return V::nibbles(head + d / 2);
+  }
+
+  // What the codes of a tile's heads are multiplied by, and what is added to them; both stand at
+  // `at`, a record apart.
+  struct Steps {
+    alignas(64) float step[kTile], least[kTile];
+
+    Steps(const std::uint8_t* at, int record, int count, float scale) {
+      alignas(64) std::uint16_t found[2][kTile] = {};
+      for (int j = 0; j < count; ++j, at += record) {
+        std::memcpy(&found[0][j], at, 2);
+        std::memcpy(&found[1][j], at + 2, 2);
+      }
+      for (int j = 0; j < kTile; j += kLanes) {
+        V::store(step + j, V::mul(V::half(found[0] + j), V::set(scale)));
+        V::store(least + j, V::mul(V::half(found[1] + j), V::set(scale)));
+      }
+    }
+  };
+
+  // What is done to keys on their way into a tile.
+  struct Finish {
+    int order;                 // of the Hadamard matrices that they are taken out of; 1: none
+    const float *own, *other;  // bias at the block's first position, as cosines and sines meet it
+    const float* turns;        // Attend::token_turns; null: there is no bias
+  };
+
+  template <int Step>
+  static void butterflies(Float (&x)[kLanes]) {
+    for (int i = 0; i < kLanes; ++i) {
+      if (i & Step) continue;
+      const Float first = x[i], second = x[i + Step];
+      x[i] = V::add(first, second);
+      x[i + Step] = V::sub(first, second);
+    }
+  }
+
+  // 16 keys' numbers `d` to `d` + 15 into the tile: a vector for each number, a lane for each key.
+  static void finish(const Finish& how, Float (&x)[kLanes], int d, int half, float* to) {
+    if (how.order >= 2) butterflies<1>(x);
+    if (how.order >= 4) butterflies<2>(x);
+    if (how.order >= 8) butterflies<4>(x);
+    if (how.order >= 16) butterflies<8>(x);
+    if (how.turns != nullptr) {
+      for (int i = 0; i < kLanes; ++i) {
+        const int angle = (d + i) % half;
+        const Float cosine = V::load(how.turns + angle * kTile);
+        const Float sine = V::load(how.turns + (angle + half) * kTile);
+        x[i] = V::fma(V::set(how.own[d + i]), cosine, x[i]);
+        x[i] = V::fma(V::set(how.other[d + i]), sine, x[i]);
+      }
+    }
+    for (int i = 0; i < kLanes; ++i) V::store(to + (d + i) * kTile, x[i]);
+  }
+
+  // All codes of one word of each of 16 keys, the first of them into x[0].
+  template <int Bits, int Code = 0>
+  static void spread(Float words, Float step, Float least, Float* x) {
+    if constexpr (Code * Bits < 32) {
+      x[Code] = V::fma(V::template code<Code * Bits, (1 << Bits) - 1>(words), step, least);
+      spread<Bits, Code + 1>(words, step, least, x);
+    }
+  }
+
+  // The first `count` keys of a tile, turned; those beyond are any numbers. Codes are turned as
+  // words of several.
+  template <int Bits>
+  static void fill_keys(const Attend& a, const std::uint8_t* heads, int count, const Finish& how,
+                        float* to) {
+    constexpr int kWords = kLanes * Bits / 32;  // of 16 codes
+    const int record = a.record(), words = a.width * Bits / 32;
+    const float scale = 1.0F / std::sqrt(static_cast<float>(how.order));
+    const Steps steps(heads + a.size(Bits) - 4, record, count, scale);
     for (int j = 0; j < kTile; j += kLanes) {
+      const Float step = V::load(steps.step + j), least = V::load(steps.least + j);
+      Finish here = how;
+      if (how.turns != nullptr) here.turns += j;
+      for (int word = 0; word < words; word += kLanes) {
+        Float rows[kLanes], x[kLanes];
+        const int there = std::min(kLanes, words - word);
+        for (int i = 0; i < kLanes; ++i) {
+          const std::uint8_t* at = heads + (j + i) * record + 4 * word;
+          rows[i] = j + i < count ? V::words(at, there) : V::zero();
+        }
+        V::turn(rows);
+        for (int first = 0; first < there; first += kWords) {
+          for (int i = 0; i < kWords; ++i)
+            spread<Bits>(rows[first + i], step, least, x + i * (32 / Bits));
+          finish(here, x, (word + first) * (32 / Bits), a.width / 2, to + j);
+        }
+      }
+    }
+  }
+
+  static void fill_half_keys(const Attend& a, const std::uint8_t* heads, int count,
+                             const Finish& how, float* to) {
+    for (int j = 0; j < kTile; j += kLanes) {
+      Finish here = how;
+      if (how.turns != nullptr) here.turns += j;
       for (int d = 0; d < a.width; d += kLanes) {
         Float rows[kLanes];
         for (int i = 0; i < kLanes; ++i)
-          rows[i] = j + i < count ? V::half(keys + (j + i) * a.width + d) : V::zero();
+          rows[i] = j + i < count ? V::half(heads + (j + i) * a.record() + 2 * d) : V::zero();
         V::turn(rows);
-        for (int i = 0; i < kLanes; ++i) V::store(tile.keys + (d + i) * kTile + j, rows[i]);
+        finish(here, rows, d, a.width / 2, to + j);
       }
     }
-    for (int j = 0; j < kTile; ++j)
-      for (int d = 0; d < a.width; d += kLanes)
-        V::store(tile.values + j * tile.width + d,
-                 j < count ? V::half(values + j * a.width + d) : V::zero());
+  }
+
+  // The first `count` values of a tile; those beyond are zeros.
+  template <int Bits>
+  static void fill_values(const Attend& a, const std::uint8_t* heads, int count, Tile& tile) {
+    const int record = a.record();
+    const Steps steps(heads + a.size(Bits) - 4, record, Bits == 16 ? 0 : count, 1.0F);
+    for (int j = 0; j < kTile; ++j) {
+      const Float step = V::set(steps.step[j]), least = V::set(steps.least[j]);
+      for (int d = 0; d < a.width; d += kLanes) {
+        Float row = j < count ? numbers<Bits>(heads + j * record, d) : V::zero();
+        if constexpr (Bits < 16) row = V::fma(row, step, least);
+        V::store(tile.values + j * tile.width + d, row);
+      }
+    }
+  }
+
+  // `count` keys and values from position `at` on. Where a bias is added keys are the model's own,
+  // else they stay as they are stored, and queries are made like them.
+  static void fill(const Attend& a, const Piece& piece, std::int64_t at, int count, Tile& tile) {
+    const std::uint8_t* keys = a.memory + a.at(a.spans[piece.span].slot, piece.head, at);
+    const std::uint8_t* values = keys + a.size(a.key_bits);
+    thread_local std::vector<float> bias;
+    Finish how{1, nullptr, nullptr, nullptr};
+    if (a.key_bias != nullptr) {
+      bias.resize(2 * a.width);
+      turn_bias(a, piece.head, at / kTile, bias.data());
+      how = {a.order, bias.data(), bias.data() + a.width, a.token_turns};
+    }
+    if (a.key_bits == 16) fill_half_keys(a, keys, count, how, tile.keys);
+    else if (a.key_bits == 8) fill_keys<8>(a, keys, count, how, tile.keys);
+    else fill_keys<4>(a, keys, count, how, tile.keys);
+    if (a.value_bits == 16) fill_values<16>(a, values, count, tile);
+    else if (a.value_bits == 8) fill_values<8>(a, values, count, tile);
+    else fill_values<4>(a, values, count, tile);
+  }
+
+  // The bias of one head, rotated to the first position of a block; from there on angles add up, so
+  // that one small table serves all blocks. What cosines are multiplied by, then what sines are.
+  static void turn_bias(const Attend& a, int head, std::int64_t block, float* to) {
+    const int half = a.width / 2;
+    const float *bias = a.key_bias + head * a.width, *cosine = a.block_turns + block * a.width;
+    const float* sine = cosine + half;
+    float* other = to + a.width;
+    for (int d = 0; d < half; ++d) {
+      to[d] = other[d + half] = bias[d] * cosine[d] - bias[d + half] * sine[d];
+      to[d + half] = bias[d + half] * cosine[d] + bias[d] * sine[d];
+      other[d] = -to[d + half];
+    }
   }
 
   // R rows of sums, 32 wide: sums[r] += sum over i of left[r][i] * right[i].

@@ -161,6 +161,34 @@ struct V {
     return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)),
             _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(x, 8)))};
   }
+  // `count` words, zeros beyond; they are no numbers yet.
+  static Float words(const std::uint8_t* at, int count) {
+    return {words8(at, count), words8(at + 32, count - 8)};
+  }
+  static __m256 words8(const std::uint8_t* at, int count) {
+    const auto lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const auto kept = _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lanes);
+    return _mm256_castsi256_ps(_mm256_maskload_epi32(reinterpret_cast<const int*>(at), kept));
+  }
+  // Of the codes that each word holds, the one from bit `Shift` on.
+  template <int Shift, int Mask>
+  static Float code(Float words) {
+    return {code8<Shift, Mask>(words.a), code8<Shift, Mask>(words.b)};
+  }
+  template <int Shift, int Mask>
+  static __m256 code8(__m256 words) {
+    const auto moved = _mm256_srli_epi32(_mm256_castps_si256(words), Shift);
+    return _mm256_cvtepi32_ps(_mm256_and_si256(moved, _mm256_set1_epi32(Mask)));
+  }
+  // 16 codes of 4 bits, the low half of each byte first.
+  static Float nibbles(const std::uint8_t* at) {
+    const auto x = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(at));
+    const auto low = _mm_set1_epi8(15);
+    const auto codes = _mm_unpacklo_epi8(_mm_and_si128(x, low),
+                                         _mm_and_si128(_mm_srli_epi16(x, 4), low));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(codes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(codes, 8)))};
+  }
   static void store_bytes(std::int8_t* at, Float x) {
     alignas(32) std::int32_t whole[kLanes];
     _mm256_store_si256(reinterpret_cast<__m256i*>(whole), _mm256_cvtps_epi32(x.a));

@@ -100,6 +100,25 @@ struct V {
     return _mm512_cvtepi32_ps(
         _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))));
   }
+  // `count` words, zeros beyond; they are no numbers yet.
+  static Float words(const std::uint8_t* at, int count) {
+    const unsigned kept = count >= kLanes ? 0xffffU : (1U << count) - 1;
+    return _mm512_castsi512_ps(_mm512_maskz_loadu_epi32(static_cast<__mmask16>(kept), at));
+  }
+  // Of the codes that each word holds, the one from bit `Shift` on.
+  template <int Shift, int Mask>
+  static Float code(Float words) {
+    const auto moved = _mm512_srli_epi32(_mm512_castps_si512(words), Shift);
+    return _mm512_cvtepi32_ps(_mm512_and_si512(moved, _mm512_set1_epi32(Mask)));
+  }
+  // 16 codes of 4 bits, the low half of each byte first.
+  static Float nibbles(const std::uint8_t* at) {
+    const auto x = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(at));
+    const auto low = _mm_set1_epi8(15);
+    const auto codes = _mm_unpacklo_epi8(_mm_and_si128(x, low),
+                                         _mm_and_si128(_mm_srli_epi16(x, 4), low));
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(codes));
+  }
   static void store_bytes(std::int8_t* at, Float x) {
     _mm_store_si128(reinterpret_cast<__m128i*>(at),
                     _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x)));

@@ -227,6 +227,13 @@ float largest(typename V::Float lanes) {
   return *std::max_element(at, at + kLanes);
 }
 
+template <class V>
+float least(typename V::Float lanes) {
+  alignas(64) float at[kLanes];
+  V::store(at, lanes);
+  return *std::min_element(at, at + kLanes);
+}
+
 // e^x by splitting off a power of two and a polynomial; relative error below 2e-7.
 template <class V>
 typename V::Float exponential(typename V::Float x) {

@@ -165,35 +165,56 @@ void multiply(const Rows& rows, const std::vector<const Matrix*>& matrices, cons
   run(rows, parts);
 }
 
-// [slots][blocks][heads][32 tokens][width], the last two without gaps
-using Halves = nb::ndarray<std::int16_t, nb::ndim<5>, nb::device::cpu>;
+// [slots][blocks][heads][32 tokens][bytes of keys and values], the last two without gaps
+using Records = nb::ndarray<std::uint8_t, nb::ndim<5>, nb::device::cpu>;
+using Table = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using SpanTable = nb::ndarray<const std::int32_t, nb::shape<-1, 4>, nb::c_contig, nb::device::cpu>;
 
 // Every span lies inside the memory and the rows of the step.
-void check_spans(const SpanTable& spans, std::size_t rows, const Halves& keys) {
+void check_spans(const SpanTable& spans, std::size_t rows, const Records& memory) {
   for (std::size_t i = 0; i < spans.shape(0); ++i) {
     const std::int64_t slot = spans(i, 0), start = spans(i, 1), count = spans(i, 2);
-    const std::int64_t row = spans(i, 3), most = static_cast<std::int64_t>(keys.shape(1)) * kTile;
-    need(0 <= slot && slot < static_cast<std::int64_t>(keys.shape(0)), "a span has no such slot");
+    const std::int64_t row = spans(i, 3), most = static_cast<std::int64_t>(memory.shape(1)) * kTile;
+    need(0 <= slot && slot < static_cast<std::int64_t>(memory.shape(0)), "a span has no such slot");
     need(0 <= start && 0 < count && start + count <= most, "a span passes the end of its slot");
     need(0 <= row && row + count <= static_cast<std::int64_t>(rows), "a span has no such rows");
   }
 }
 
+// How keys and values are stored (attend.hpp), for every step of one memory.
+struct Stored {
+  int key_bits, value_bits, order, width;
+  std::optional<Table> block_turns, token_turns;
+};
+
+Stored stored(int key_bits, int value_bits, int order, int width,
+              const std::optional<Table>& block_turns,
+              const std::optional<Table>& token_turns) {
+  for (const int bits : {key_bits, value_bits})
+    need(bits == 16 || bits == 8 || bits == 4, "numbers are not stored in so many bits");
+  need(0 < width && width < kMost && width % kLanes == 0,
+       "the width of a head is no multiple of 16");
+  need(0 < order && (order & (order - 1)) == 0 && width % order == 0,
+       "the order is no power of two that divides a head");
+  need(order == 1 || key_bits < 16, "float16 is stored as it is");
+  need(order <= kLanes || !block_turns, "behind a bias matrices are of 16 at most");
+  need(block_turns.has_value() == token_turns.has_value(), "both turns belong to a bias");
+  need(!block_turns || block_turns->shape(1) == static_cast<std::size_t>(width),
+       "the turns of blocks have another width");
+  need(!token_turns || (token_turns->shape(0) == static_cast<std::size_t>(width) &&
+                        token_turns->shape(1) == kTile),
+       "the turns of tokens have another shape");
+  return {key_bits, value_bits, order, width, block_turns, token_turns};
+}
+
 void attend_step(const Floats& qkv, const Floats& cosine, const Floats& sine,
                  const std::optional<Vector>& query_norm, const std::optional<Vector>& key_norm,
-                 float epsilon, const Halves& keys, const Halves& values, const SpanTable& spans,
-                 int split, int heads, const Target& out) {
-  const std::size_t rows = qkv.shape(0), kv_heads = keys.shape(2), width = keys.shape(4);
+                 float epsilon, const Records& memory, const SpanTable& spans, int split,
+                 int heads, const Target& out, const Stored& kept,
+                 const std::optional<Vector>& key_bias) {
+  const std::size_t rows = qkv.shape(0), kv_heads = memory.shape(2), width = kept.width;
   need(0 < heads && heads < kMost && heads % static_cast<int>(kv_heads) == 0,
        "the heads do not share the keys' heads evenly");
-  need(width % kLanes == 0, "the width of a head is no multiple of 16");
-  for (int i = 0; i < 5; ++i)
-    need(values.shape(i) == keys.shape(i) && values.stride(i) == keys.stride(i),
-         "keys and values differ");
-  need(keys.shape(3) == kTile && keys.stride(3) == static_cast<std::int64_t>(width) &&
-           keys.stride(4) == 1,
-       "tokens of a block do not lie one after the other");
   need(qkv.stride(1) == 1 && qkv.shape(1) == (heads + 2 * kv_heads) * width, "rows of other width");
   for (const Floats* one : {&cosine, &sine})
     need(one->shape(0) == rows && one->shape(1) == width / 2 && one->stride(1) == 1 &&
@@ -203,14 +224,23 @@ void attend_step(const Floats& qkv, const Floats& cosine, const Floats& sine,
     need(!*norm || (*norm)->shape(0) == width, "a norm has another width");
   need(out.shape(0) == rows && out.shape(1) == heads * width && out.stride(1) == 1,
        "the target has another shape");
-  check_spans(spans, rows, keys);
+  need(!key_bias || key_bias->shape(0) == kv_heads * width, "the bias has another width");
+  need(!key_bias || (kept.block_turns && kept.block_turns->shape(0) >= memory.shape(1)),
+       "the bias has no turn for every block");
+  check_spans(spans, rows, memory);
   const Attend a{heads, static_cast<int>(kv_heads), static_cast<int>(width), qkv.data(),
                  qkv.stride(0), cosine.data(), sine.data(),
                  query_norm ? query_norm->data() : nullptr, key_norm ? key_norm->data() : nullptr,
-                 epsilon, reinterpret_cast<std::uint16_t*>(keys.data()),
-                 reinterpret_cast<std::uint16_t*>(values.data()), keys.stride(0), keys.stride(1),
-                 keys.stride(2), reinterpret_cast<const Span*>(spans.data()),
+                 epsilon, memory.data(), memory.stride(0), memory.stride(1), memory.stride(2),
+                 kept.key_bits, kept.value_bits, kept.order,
+                 key_bias ? key_bias->data() : nullptr,
+                 key_bias ? kept.block_turns->data() : nullptr,
+                 key_bias ? kept.token_turns->data() : nullptr,
+                 reinterpret_cast<const Span*>(spans.data()),
                  static_cast<int>(spans.shape(0)), split, out.data(), out.stride(0)};
+  need(memory.shape(3) == kTile && memory.stride(3) == a.record() && memory.stride(4) == 1 &&
+           memory.shape(4) == static_cast<std::size_t>(a.record()),
+       "tokens of a block do not lie one after the other");
   const Level& use = chosen();
   nb::gil_scoped_release unlocked;
   edvac::attend(use, a, rows);
@@ -240,10 +270,13 @@ NB_MODULE(_kernels, m) {
         nb::arg("gated"));
   m.def("encode", &encode, nb::arg("values"), nb::arg("norm").none(), nb::arg("epsilon"),
         nb::arg("gated"), nb::arg("codes"), nb::arg("scales"));
+  nb::class_<Stored>(m, "Stored");
+  m.def("stored", &stored, nb::arg("key_bits"), nb::arg("value_bits"), nb::arg("order"),
+        nb::arg("width"), nb::arg("block_turns").none(), nb::arg("token_turns").none());
   m.def("attend", &attend_step, nb::arg("qkv"), nb::arg("cosine"), nb::arg("sine"),
         nb::arg("query_norm").none(), nb::arg("key_norm").none(), nb::arg("epsilon"),
-        nb::arg("keys"), nb::arg("values"), nb::arg("spans"), nb::arg("split"), nb::arg("heads"),
-        nb::arg("out"));
+        nb::arg("memory"), nb::arg("spans"), nb::arg("split"), nb::arg("heads"),
+        nb::arg("out"), nb::arg("stored"), nb::arg("key_bias").none());
   m.def("multiply", &multiply, nb::arg("rows"), nb::arg("matrices"), nb::arg("out"),
         nb::arg("bias").none());
 }

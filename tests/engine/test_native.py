@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edvac.core.errors import ConfigError
 from edvac.engine import _native
-from edvac.engine.attention import KernelPlan, Norms, Rotation, Span, _rotate
+from edvac.engine.attention import Attending, KernelPlan, Norms, Rotation, Span, rotate
 from edvac.engine.digest import file_digest
 from edvac.engine.gguf import BLOCK_TYPES
 from edvac.engine.kv.pages import PagedArena
@@ -248,7 +248,7 @@ def attended(
     qkv = torch.randn(count, (heads + 4) * width, generator=generator)
     angles = torch.randn(count, width // 2, generator=generator)
     rotation = (angles.cos(), angles.sin())
-    plan = KernelPlan(native, arena, config.heads, spans, answering)
+    plan = KernelPlan(Attending(native, arena, config.heads), spans, answering)
     found = plan.mix(0, qkv, rotation, norms)
     query, key, value = qkv.view(count, -1, width).split([heads, 2, 2], dim=1)
     if norms is not None:
@@ -259,13 +259,13 @@ def attended(
         rows = slice(row, row + span.count)
         all_keys, all_values = in_row(arena, 0, span.slot), in_row(arena, 1, span.slot)
         new = all_keys[:, span.start : span.end].transpose(0, 1)
-        torch.testing.assert_close(new.float(), _rotate(key, rotation)[rows], atol=5e-3, rtol=2e-3)
+        torch.testing.assert_close(new.float(), rotate(key, rotation)[rows], atol=5e-3, rtol=2e-3)
         new = all_values[:, span.start : span.end].transpose(0, 1)
         assert torch.equal(new, value[rows].half())
         for position in range(span.start, span.end):
             keys = all_keys[:, : position + 1].float()
             values = all_values[:, : position + 1].float()
-            one = _rotate(query[row : row + 1], rotation_of(rotation, row))
+            one = rotate(query[row : row + 1], rotation_of(rotation, row))
             grouped = one.view(2, heads // 2, width)
             scores = torch.softmax(grouped @ keys.transpose(1, 2) * width**-0.5, dim=-1)
             wanted[row] = (scores @ values).view(heads, width)
@@ -285,8 +285,9 @@ def filled(config: ModelConfig) -> PagedArena:
 
 def in_row(arena: PagedArena, which: int, slot: int) -> torch.Tensor:
     """A row's keys (0) or values (1), (heads, tokens, width)."""
-    found = arena.bits(0)[which][slot].transpose(0, 1)
-    return found.reshape(found.shape[0], -1, found.shape[-1]).view(torch.float16)
+    found = arena.raw(0)[slot].transpose(0, 1)
+    both = found.reshape(found.shape[0], -1, found.shape[-1]).view(torch.float16)
+    return both.chunk(2, dim=-1)[which]
 
 
 def rotation_of(rotation: Rotation, row: int) -> Rotation:
@@ -317,7 +318,7 @@ def test_attention_of_a_row_does_not_depend_on_its_neighbours() -> None:
     def mixed(spans: list[Span], first: int, answering: int) -> torch.Tensor:
         rows = slice(first, first + sum(span.count for span in spans))
         part = (rotation[0][rows], rotation[1][rows])
-        plan = KernelPlan(native, arena, config.heads, spans, answering)
+        plan = KernelPlan(Attending(native, arena, config.heads), spans, answering)
         return plan.mix(0, qkv[rows].contiguous(), part, None)
 
     together = mixed(SPANS[:4], 0, 6)
@@ -333,12 +334,14 @@ def test_spans_are_checked() -> None:
     arena, turn = PagedArena(config, 2, 64, 8), (torch.ones(2, 8), torch.zeros(2, 8))
     qkv = torch.randn(2, 128)
     for span in (Span(2, 0, 2), Span(-1, 0, 2), Span(0, 63, 2), Span(0, -1, 2), Span(0, 0, 3)):
-        plan = KernelPlan(native, arena, config.heads, [Span(0, 0, 2)], 0)
+        plan = KernelPlan(Attending(native, arena, config.heads), [Span(0, 0, 2)], 0)
         plan._table = torch.tensor([[span.slot, span.start, span.count, 0]], dtype=torch.int32)
         with pytest.raises(ValueError, match="a span"):
             plan.mix(0, qkv, turn, None)
     with pytest.raises(ValueError, match="width"):
-        KernelPlan(native, arena, config.heads, [Span(0, 0, 2)], 0).mix(0, qkv[:, :-1], turn, None)
+        KernelPlan(Attending(native, arena, config.heads), [Span(0, 0, 2)], 0).mix(
+            0, qkv[:, :-1], turn, None
+        )
 
 
 def test_kernels_of_another_version_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

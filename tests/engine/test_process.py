@@ -16,9 +16,11 @@ import msgspec
 import pytest
 
 from edvac.core.errors import ConfigError, ModelFileError, OperandError, ProcessorError
-from edvac.engine import _native
+from edvac.engine._native import kernels
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
 from edvac.engine.forget import forget
+from edvac.engine.kv.codecs import KV_TYPES, kv_type_named
+from edvac.engine.kv.pages import token_bytes
 from edvac.engine.protocol import (
     FromEngine,
     Generate,
@@ -30,6 +32,7 @@ from edvac.engine.protocol import (
     encode,
 )
 from edvac.engine.server import Server, private_socket
+from edvac.engine.weights import open_weights
 
 BASE = Generate(id="a", segments=[Segment("tell me ")], max_tokens=10)
 
@@ -120,6 +123,41 @@ def test_life_of_an_engine(spec: EngineSpec) -> None:
         await client.close()
         await gone(client.ready.pid)
         assert not spec.socket().exists()
+
+    asyncio.run(scene())
+
+
+def test_each_type_of_keys_and_values_has_its_process(spec: EngineSpec) -> None:
+    fast = [replace(spec, setting="fast", kv_type=name) for name in KV_TYPES]
+    assert len({one.socket() for one in fast}) == len(KV_TYPES)
+    wrong = (
+        (replace(spec, kv_type="int3"), "kv_type_unknown"),
+        (replace(fast[1], extra=("--kernels", "none")), "kv_type_unsupported"),
+    )
+
+    config = open_weights(spec.model).config
+
+    async def scene() -> None:
+        for one, code in wrong:
+            with pytest.raises(ConfigError) as caught:
+                await connect_or_start(one)
+            assert caught.value.code == code
+            assert caught.value.fix
+        if kernels() is None:
+            return
+        async with engine(fast[3]) as small, engine(fast[0]) as large:
+            assert small.ready.pid != large.ready.pid
+            for client in (small, large):
+                done = await client.generate(
+                    ask("a", segments=[Segment("tell me " * 9, keep=True)])
+                )
+                assert (done.completion_tokens, done.cached_tokens) == (10, 0)
+            few, many = [(await client.stats()).kv_capacity_bytes for client in (large, small)]
+            sizes = [token_bytes(config, kv_type_named(name, 16)) for name in ("f16", "int4")]
+            assert many // sizes[1] > 2.6 * (few // sizes[0]), "tokens, in the same memory"
+            assert abs(many - few) < few // 50
+        assert spec.cache is not None
+        assert len(list(spec.cache.glob("*.prefix.safetensors"))) == 2, "each keeps its own"
 
     asyncio.run(scene())
 
@@ -278,7 +316,7 @@ def test_a_fault_of_any_kind_ends_the_process(tmp_path: Path) -> None:
 def test_what_was_read_outlives_the_engine_unless_it_is_forgotten(
     spec: EngineSpec, kv_disk: str
 ) -> None:
-    if _native.kernels() is None:
+    if kernels() is None:
         pytest.skip("the compiled kernels are not installed (`make setup`)")
     fast = replace(spec, setting="fast", extra=("--kv-disk", kv_disk))
     assert spec.cache is not None and spec.runtime is not None

@@ -91,6 +91,7 @@ def test_a_program_keeps_its_place_while_it_uses_a_tool() -> None:
     world.ask("a", [1])
     world.say("tool_started", "a", detail="shell")
     world.clock.advance(5)
+    world.programs.tend()
     later, again = world.begin("b", [2]), world.begin("a", [1, 1, 3])
     order = world.programs.order
     assert order(again) < order(later)
@@ -233,6 +234,8 @@ def test_continuum_takes_the_time_that_is_worth_most() -> None:
     kept = rule.keep(gap, 0.0, 700.0, history)
     assert kept is not None and kept.until == 60.0
     assert rule.keep(gap, 0.0, 1.0, history) is None, "0.9 x 1 - 1 is a loss"
+    rare = rule.keep(Gap("other", 100, started=0.0), 0.0, 20.0, history)
+    assert rare is not None and rare.until == 1.0, "as all tools, of which enough is known"
     history.waits.append(30.0)
     kept = rule.keep(gap, 0.0, 1.0, history)
     assert kept is not None and kept.until == 1.0, "who comes back without it has to queue"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from edvac.engine.kv.pages import BLOCK, block_shape
-from edvac.engine.kv.spill import SpillFile
+from edvac.engine.kv.spill import Keeping, SpillFile
 from edvac.engine.kv.tree import PrefixTree
 from edvac.engine.retention import Keep
 
@@ -24,7 +24,8 @@ TOO_LONG = [*TOKENS, *range(5)]
 def named(
     directory: Path, identity: str = "one", budget: int = BUDGET, days: float = 0.0
 ) -> SpillFile:
-    return SpillFile(directory, block_shape(CONFIG), budget, identity, time.time() + days * 86_400)
+    keeping = Keeping(identity, time.time() + days * 86_400)
+    return SpillFile(directory, block_shape(CONFIG), budget, keeping=keeping)
 
 
 def leave(directory: Path, tokens: list[int] = TOKENS, most: int = 100) -> None:

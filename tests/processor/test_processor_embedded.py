@@ -48,6 +48,12 @@ def test_the_right_file_and_one_named_by_its_path(sha256: str | None) -> None:
     assert Engine.closed == 1
 
 
+def test_answers_of_fewer_bits_are_not_those_of_float16() -> None:
+    processor = embedded.EmbeddedProcessor(EngineSpec(Path("m.gguf"), kv_type="int4"))
+    asyncio.run(processor.open())
+    assert processor.identity == f"m@{'ab' * 8}/fast/int4"
+
+
 def test_the_model_has_its_name_while_the_engine_is_replaced_and_when_that_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

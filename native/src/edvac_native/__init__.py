@@ -6,17 +6,20 @@ edvac reaches it through `edvac.engine._native` and does without where it is not
 from edvac_native._kernels import (
     Matrix,
     Rows,
+    Stored,
     attend,
     encode,
     level,
     multiply,
     pack,
     rows,
+    stored,
     use_level,
 )
 
-API = 1  # raised whenever a call changes; edvac does without kernels of another number
+API = 2  # raised whenever a call changes; edvac does without kernels of another number
 
 __all__ = [
-    "API", "Matrix", "Rows", "attend", "encode", "level", "multiply", "pack", "rows", "use_level",
+    "API", "Matrix", "Rows", "Stored", "attend", "encode", "level", "multiply", "pack", "rows",
+    "stored", "use_level",
 ]  # fmt: skip

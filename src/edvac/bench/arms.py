@@ -135,6 +135,15 @@ class ServerArm:
     def tell(self, kind: HintKind, program: str, tool: str = "", seconds: float = 0.0) -> None:
         """It has no ear for it."""
 
+    async def likely(self, tokens: list[int], count: int) -> dict[int, float]:
+        """Log-probabilities of the tokens that most likely follow."""
+        body = {"prompt": tokens, "n_predict": 1, "n_probs": count, "temperature": 0.0,
+                "cache_prompt": True, "post_sampling_probs": False}  # fmt: skip
+        reply = await self._client.post(f"{self._address}/completion", json=body)
+        reply.raise_for_status()
+        found = reply.json()["completion_probabilities"][0]["top_logprobs"]
+        return {one["id"]: one["logprob"] for one in found}
+
 
 class LineArm:
     """A program that is asked over its standard input, a JSON object a line."""
@@ -230,14 +239,16 @@ async def engine_arm(
 
 @asynccontextmanager
 async def llamacpp_arm(
-    name: str, python: str, model: Path, threads: int, slots: int
-) -> AsyncIterator[Arm]:
-    """llama.cpp's server, fresh: from the environment of an interpreter, or a `llama-server`."""
+    name: str, python: str, model: Path, threads: int, slots: int, *, kv: str = ""
+) -> AsyncIterator[ServerArm]:
+    """llama.cpp's server, fresh: from the environment of an interpreter, or a `llama-server`; `kv`
+    is its type of keys and values."""
     command = [python, str(PEERS / "llamacpp_server.py"), str(model), str(threads), str(slots)]
     if Path(python).name == "llama-server":
         command = [str(PEERS / "llamacpp_server.sh"), python, *command[2:]]
     process = await asyncio.create_subprocess_exec(
         *command,
+        *([kv] if kv else []),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -195,6 +196,7 @@ async def measure(document: Document, wanted: Wanted, say: Callable[[str], None]
 
 async def _other(wanted: Wanted, name: str, slots: int) -> Went:
     """A peer beside llama.cpp's wheel."""
+    opened: AbstractAsyncContextManager[Arm]
     if "llama-server" in name:
         label = f"llama.cpp built here, {slots} slot{'s' * (slots > 1)}"
         opened = llamacpp_arm(label, name, wanted.model, wanted.threads, slots)

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,14 +112,16 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def write(document: Document, directory: Path) -> list[Path]:
-    """Write NAME.json, NAME.md and NAME.svg."""
+def write(
+    document: Document, directory: Path, lines: Callable[[Document], list[str]] = table
+) -> list[Path]:
+    """Write NAME.json, NAME.md (by default the table of figures) and NAME.svg."""
     directory.mkdir(parents=True, exist_ok=True)
     stem = directory / document.name
     stem.with_suffix(".json").write_text(
         json.dumps(document.as_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    stem.with_suffix(".md").write_text("\n".join(table(document)) + "\n", encoding="utf-8")
+    stem.with_suffix(".md").write_text("\n".join(lines(document)) + "\n", encoding="utf-8")
     stem.with_suffix(".svg").write_text(chart(document), encoding="utf-8")
     return [stem.with_suffix(suffix) for suffix in (".json", ".md", ".svg")]
 

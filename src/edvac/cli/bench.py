@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,16 +25,23 @@ PEERS = (
 )
 
 
-def _publish(document: Document, output: Path | None, *, as_json: bool) -> None:
+def _publish(
+    document: Document,
+    output: Path | None,
+    *,
+    as_json: bool,
+    lines: Callable[[Document], list[str]] | None = None,
+) -> None:
     from edvac.bench import report
 
+    lines = lines or report.table
     if as_json:
         ui.out_json(document.as_dict())
     else:
-        for line in report.table(document):
+        for line in lines(document):
             ui.out(line)
     if output is not None:
-        for path in report.write(document, output):
+        for path in report.write(document, output, lines):
             ui.err(f"wrote {path}")
 
 
@@ -209,6 +216,56 @@ def bench_replay(**flags: Any) -> None:
     else:
         asyncio.run(replay.measure(document, wanted, ui.err))
     _publish(document, flags["output"], as_json=flags["as_json"])
+
+
+@bench.command("kv")
+@click.option("--peers", metavar="PYTHON", help=PEERS)
+@click.option("--model", "models", multiple=True, help="A model's name or .gguf file.")
+@click.option("--threads", default=0, show_default=True, help="0 takes all cores.")
+@click.option("--window", default=512, show_default=True, type=click.IntRange(64, 8192))
+@click.option(
+    "--windows",
+    default=2,
+    show_default=True,
+    type=click.IntRange(0, 100),
+    help="How many of each text are read; 0 leaves quality out.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    envvar="EDVAC_DATA",
+    help="Holds wikitext-2/test.txt; without it only edvac's own source is read.",
+)
+@click.option("--timing", is_flag=True, help="Time too, at 1k, 4k and 16k tokens of context.")
+@click.option("--quick", is_flag=True, help="Under a minute: one small window, without peers.")
+@click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
+@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+def bench_kv(**flags: Any) -> None:
+    """What storing keys and values in fewer bits costs in answers, and saves in memory."""
+    import os
+
+    import platformdirs
+
+    from edvac.bench import kv_report, kv_speed, report
+    from edvac.machine import Settings
+    from edvac.machine.processors import model_path
+
+    quick, models = flags["quick"], flags["models"] or (Settings().model,)
+    threads = flags["threads"] or len(os.sched_getaffinity(0))
+    window, windows = (64, 1) if quick else (flags["window"], flags["windows"])
+    peers = None if quick else flags["peers"]
+    said = "".join(f" --model {name}" for name in flags["models"]) + f" --threads {threads}"
+    said += f" --window {window} --windows {windows}" + " --timing" * flags["timing"]
+    said += " --data DIR" * bool(flags["data"]) + " --peers PYTHON" * bool(peers)
+    document = report.start("kv", f"edvac bench kv{said}{' --quick' * quick}")
+    lengths = kv_speed.LENGTHS if flags["timing"] else ()
+    cache = Path(platformdirs.user_cache_dir("edvac")) / "engine"
+    for name in models:
+        wanted = kv_report.Wanted(
+            model_path(name), cache, flags["data"], threads, window, windows, peers, lengths
+        )
+        kv_report.measure(document, wanted, ui.err)
+    _publish(document, flags["output"], as_json=flags["as_json"], lines=kv_report.lines)
 
 
 @bench.command("jobs")

@@ -75,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--context", type=int, default=0, help="tokens per sequence")
     parser.add_argument("--idle-seconds", type=float, default=600.0)
     parser.add_argument("--kv-mb", type=int, default=0, help="memory for keys and values")
+    parser.add_argument(
+        "--kv-type", default="f16", help="how they are stored: f16, int8, k8v4 or int4"
+    )
     parser.add_argument("--slots", type=int, default=_SLOTS, help="sequences at a time")
     parser.add_argument("--step-tokens", type=int, default=_STEP_TOKENS)
     parser.add_argument("--kernels", default="", help="avx512, avxvnni, avx2 or none")
@@ -108,6 +111,7 @@ def _builder(
                 handover=options.handover,
                 draft=options.draft,
                 retention=options.retention,
+                kv_type=options.kv_type,
             ),
             on_progress,
             _in_background,

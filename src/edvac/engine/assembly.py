@@ -26,9 +26,10 @@ from edvac.engine.attention import CPU
 from edvac.engine.digest import file_digest
 from edvac.engine.draft import same_vocabulary
 from edvac.engine.engine import Engine, EngineOptions
+from edvac.engine.kv.codecs import F16, KVType, kv_type_named
 from edvac.engine.kv.kept import KeptPrefixes
-from edvac.engine.kv.pages import block_bytes, block_shape, can_map
-from edvac.engine.kv.spill import SpillFile
+from edvac.engine.kv.pages import block_bytes, block_shape, can_map, token_bytes
+from edvac.engine.kv.spill import Keeping, SpillFile
 from edvac.engine.loader import LoadOptions, load
 from edvac.engine.model import Decoder
 from edvac.engine.protocol import VERSION, Ready, Setting
@@ -68,6 +69,7 @@ class Assembly:
     handover: Path | None = None
     draft: Path | None = None
     retention: str = "told"
+    kv_type: str = F16.name
 
 
 def assemble(
@@ -82,22 +84,34 @@ def assemble(
     reference = wanted.setting == "reference"
     digest = file_digest(wanted.model)
     device = CPU if reference else fastest_device()
-    options = LoadOptions(wanted.model, digest, wanted.cache, reference, on_progress, device=device)
+    lossy = not kv_type_named(wanted.kv_type, 1).exact
+    options = LoadOptions(
+        *(wanted.model, digest, wanted.cache, reference, on_progress),
+        device=device,
+        split_key_bias=lossy,
+    )
     decoder, source = load(options)
     native = None if reference else attending_kernels(device, source.config)
-    dtype = torch.float32 if reference else kv_type(device, native is not None)
+    biased = any(layer.key_bias is not None for layer in decoder.layers)
+    kv = kv_type_named(wanted.kv_type, source.config.head_dim, biased=biased)
+    if native is None and lossy:
+        raise _without_kernels(wanted)
+    dtype = torch.float32 if reference else kv_dtype(device, native is not None)
     kv_bytes = wanted.kv_bytes or min(_KV_MOST, machine_bytes() // _KV_SHARE)
     rows_bytes = kv_bytes - kv_bytes // _PARKED_SHARE
     if native is not None:  # running and finished sequences share one pool
-        rows_bytes = max(kv_bytes // 2, kv_bytes - wanted.slots * block_bytes(source.config))
+        rows_bytes = max(kv_bytes // 2, kv_bytes - wanted.slots * block_bytes(source.config, kv))
     if device != CPU:
         rows_bytes = max(rows_bytes, torch.cuda.mem_get_info(device)[0] // 2)
-    limits = _limits(wanted, source.config, rows_bytes, dtype)
+    token = token_bytes(source.config, kv)
+    if native is None:  # rows of one type
+        token = token // kv.dtype.itemsize * dtype.itemsize
+    limits = _limits(wanted, source.config, rows_bytes, token)
     if device != CPU:
         limits = held_from_the_start(limits)
-    layout = "rows" if native is None else "blocks"
+    layout = "rows" if native is None else f"blocks {kv}"
     identity = f"{digest} {wanted.setting} {dtype} {device.type} {layout}"
-    spill = None if native is None else open_spill(wanted, source.config, identity)
+    spill = None if native is None else open_spill(wanted, source.config, identity, kv)
     engine = Engine(
         decoder,
         source.codec,
@@ -108,6 +122,7 @@ def assemble(
             kv_bytes // _PARKED_SHARE,
             device,
             native,
+            kv,
             spill,
             speculate=wanted.speculate,
             retention=wanted.retention,
@@ -155,7 +170,9 @@ def _kept(wanted: Assembly, identity: str) -> KeptPrefixes | None:
     return KeptPrefixes(wanted.cache, identity) if wanted.kv_disk == "keep" else None
 
 
-def open_spill(wanted: Assembly, config: ModelConfig, identity: str) -> SpillFile | None:
+def open_spill(
+    wanted: Assembly, config: ModelConfig, identity: str, kv: KVType = F16
+) -> SpillFile | None:
     """Where keys and values go when memory for them is full; None where that is not wanted, the
     disk has no room for them, or its file system no files without a name."""
     if wanted.kv_disk == "none":
@@ -164,16 +181,24 @@ def open_spill(wanted: Assembly, config: ModelConfig, identity: str) -> SpillFil
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         budget = min(_SPILL_MOST, shutil.disk_usage(directory).free // _SPILL_SHARE)
-        kept = identity if wanted.kv_disk == "keep" else ""
-        wall = SystemClock().wall()
-        return SpillFile(directory, block_shape(config), budget, kept, wall)
+        kept = Keeping(identity, SystemClock().wall()) if wanted.kv_disk == "keep" else None
+        return SpillFile(directory, block_shape(config, kv), budget, kv.dtype, kept)
     except OSError as error:
         _log.warning("no room for keys and values in %s (%s)", directory, error.strerror)
         return None
 
 
-def _limits(wanted: Assembly, config: ModelConfig, kv_bytes: int, dtype: torch.dtype) -> Limits:
-    token = 2 * config.layers * config.kv_heads * config.head_dim * dtype.itemsize
+def _without_kernels(wanted: Assembly) -> ConfigError:
+    why = "The reference setting stores float32." if wanted.setting == "reference" else ""
+    return ConfigError(
+        "kv_type_unsupported",
+        f"keys and values cannot be stored as {wanted.kv_type} here",
+        why or "It needs the compiled kernels (edvac-native), for a model whose heads they take.",
+        'Say kv_type = "f16", or install the kernels (`make native`).',
+    )
+
+
+def _limits(wanted: Assembly, config: ModelConfig, kv_bytes: int, token: int) -> Limits:
     tokens = kv_bytes // token
     if tokens < 64:
         raise ConfigError(
@@ -241,7 +266,7 @@ def attending_kernels(device: torch.device, config: ModelConfig) -> ModuleType |
     return kernels() if can else None
 
 
-def kv_type(device: torch.device = CPU, kernels: bool = False) -> torch.dtype:
+def kv_dtype(device: torch.device = CPU, kernels: bool = False) -> torch.dtype:
     """Half precision where the device or the kernels take it, else float32.
 
     Not bfloat16: Qwen2's keys carry biases of several hundred, and eight bits of mantissa lose

@@ -191,18 +191,65 @@ class AttentionPlan(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class KeyBias:
+    """What a model adds to its keys, where the memory does not hold it: rotated, it depends on the
+    position alone.
+
+    Attributes:
+        layers: (kv heads x width) each, or None where a layer has none.
+        blocks: (blocks, width): the rotation of each block's first position, cosines before sines.
+        tokens: (width, 32): the same, turned, of the positions in a block.
+    """
+
+    layers: list[torch.Tensor | None]
+    blocks: torch.Tensor
+    tokens: torch.Tensor
+
+    @classmethod
+    def up_to(
+        cls, positions: int, layers: list[torch.Tensor | None], rates: torch.Tensor
+    ) -> KeyBias:
+        """What so many positions need; `rates` are the rotary frequencies, (width / 2), float64."""
+
+        def turns(first: int, end: int, step: int) -> torch.Tensor:
+            return torch.cat(rotation(torch.arange(first, end, step), rates), dim=1).contiguous()
+
+        return cls(layers, turns(0, positions, BLOCK), turns(0, BLOCK, 1).t().contiguous())
+
+
+class Attending:
+    """The compiled kernels over one memory.
+
+    Args:
+        heads: of queries.
+        bias: of the keys, that the memory does not hold.
+    """
+
+    def __init__(
+        self, native: ModuleType, arena: PagedArena, heads: int, bias: KeyBias | None = None
+    ) -> None:
+        self.native, self.arena, self.heads = native, arena, heads
+        self._biases = None if bias is None else bias.layers
+        turns = (None, None) if bias is None else (bias.blocks, bias.tokens)
+        self.stored = native.stored(*arena.kv.stored, arena.width, *turns)
+
+    def bias(self, layer: int) -> torch.Tensor | None:
+        return None if self._biases is None else self._biases[layer]
+
+
 class KernelPlan:
-    """Attention by the compiled kernels: half precision is kept, single precision computed with.
+    """Attention by the compiled kernels: few bits are kept, single precision computed with.
+
+    Whatever computes it, a row attends to what is stored, the keys of its own step included.
 
     A row's result depends on its sequence and its role alone. Answers share out long sequences by
     segments of keys, so that several threads read one; prompts have tokens enough to share out.
     """
 
-    def __init__(
-        self, native: ModuleType, arena: PagedArena, heads: int, spans: list[Span], answering: int
-    ) -> None:
-        self._native, self._arena, self._heads = native, arena, heads
-        self.answering, self.device = answering, arena.device
+    def __init__(self, attending: Attending, spans: list[Span], answering: int) -> None:
+        self._attending = attending
+        self.answering, self.device = answering, attending.arena.device
         self.positions = torch.cat([torch.arange(span.start, span.end) for span in spans])
         table: list[tuple[int, int, int, int]] = []
         row = 0
@@ -213,13 +260,14 @@ class KernelPlan:
         self._table = torch.tensor(table, dtype=torch.int32)
 
     def mix(self, layer: int, qkv: torch.Tensor, rotation: Rotation, norms: Norms) -> torch.Tensor:
-        keys, values = self._arena.bits(layer)
-        found = torch.empty(len(qkv), self._heads * keys.shape[-1])
+        by = self._attending
+        found = torch.empty(len(qkv), by.heads * by.arena.width)
         query, key = (None, None) if norms is None else (norms[0].weight, norms[1].weight)
         epsilon = 0.0 if norms is None else norms[0].epsilon
-        self._native.attend(
+        by.native.attend(
             *(qkv, *rotation, query, key, epsilon),
-            *(keys, values, self._table, self._split, self._heads, found),
+            *(by.arena.raw(layer), self._table, self._split, by.heads, found),
+            *(by.stored, by.bias(layer)),
         )
         return found
 
@@ -258,7 +306,7 @@ class TensorPlan:
         query, key, value = all_heads.split([heads, kv_heads, kv_heads], dim=1)
         if norms is not None:
             query, key = norms[0](query), norms[1](key)
-        query, key = _rotate(query, rotation), _rotate(key, rotation)
+        query, key = rotate(query, rotation), rotate(key, rotation)
         self._arena.write(layer, self, key, value)
         return self.attend(layer, query)
 
@@ -301,7 +349,14 @@ class TensorPlan:
                 found[row + index] = mixed.view(config.heads, config.head_dim)
 
 
-def _rotate(x: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+def rotation(positions: torch.Tensor, rates: torch.Tensor) -> Rotation:
+    """Of each position: cosines and sines of its angles."""
+    angles = positions.double()[:, None] * rates
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(x: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+    """Heads (rows, heads, width), turned by their positions."""
     cosine, sine = (part[:, None, :] for part in rotation)
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)

@@ -62,6 +62,7 @@ class EngineSpec:
         model: the weight file.
         setting: ``fast``, or ``reference`` for float32 and reproducible text.
         threads, context, kv_mb: 0 leaves the choice to the engine.
+        kv_type: how keys and values are stored: ``f16``, ``int8``, ``k8v4`` or ``int4``.
         idle_seconds: how long it stays after its last client.
         runtime: directory of sockets and logs (mode 0700); by default the user's runtime directory.
         cache: directory of repacked weights; by default the user's cache directory.
@@ -72,6 +73,7 @@ class EngineSpec:
     threads: int = 0
     context: int = 0
     kv_mb: int = 0
+    kv_type: str = "f16"
     idle_seconds: float = 600.0
     start_seconds: float = 600.0
     runtime: Path | None = None
@@ -79,10 +81,9 @@ class EngineSpec:
     extra: tuple[str, ...] = ()
 
     def socket(self) -> Path:
-        key = (
-            f"{self.model.resolve()}\0{self.setting}\0{self.threads}\0{self.context}\0{self.kv_mb}"
-        )
-        name = hashlib.sha256((key + "\0".join(self.extra)).encode()).hexdigest()[:16]
+        parts = (self.model.resolve(), self.setting, self.threads, self.context, self.kv_mb)
+        key = "\0".join(map(str, (*parts, self.kv_type, *self.extra)))
+        name = hashlib.sha256(key.encode()).hexdigest()[:16]
         return (self.runtime or default_runtime()) / f"{name}.sock"
 
     def command(self) -> list[str]:
@@ -96,6 +97,7 @@ class EngineSpec:
             *("--threads", str(self.threads)),
             *("--context", str(self.context)),
             *("--kv-mb", str(self.kv_mb)),
+            *("--kv-type", self.kv_type),
             *("--idle-seconds", str(self.idle_seconds)),
             *self.extra,
         ]

@@ -22,6 +22,7 @@ from edvac.engine.answer import Answer
 from edvac.engine.attention import (
     CPU,
     Arena,
+    Attending,
     AttentionPlan,
     KernelPlan,
     Span,
@@ -30,6 +31,7 @@ from edvac.engine.attention import (
 from edvac.engine.draft import DraftModel
 from edvac.engine.drafting import Drafting
 from edvac.engine.grammar import Grammars, Matcher
+from edvac.engine.kv.codecs import F16, KVType
 from edvac.engine.kv.kept import KeptPrefixes
 from edvac.engine.kv.pages import BLOCK, PagedArena
 from edvac.engine.kv.spill import SpillFile
@@ -51,7 +53,7 @@ from edvac.engine.scheduler import Chunk, Job, Limits, Scheduler, StepPlan
 from edvac.engine.sequences import common_prefix
 from edvac.engine.speculation import KERNELS, TENSORS
 from edvac.engine.tokenizer import TextCodec
-from edvac.engine.weights import ModelConfig, in_background
+from edvac.engine.weights import in_background
 
 _MAX_STOPS: Final = 16
 _LEFT: Final = 512 << 20  # bytes that are left on disk for a later engine, at most
@@ -75,8 +77,9 @@ class Counters:
 
 @dataclass(slots=True)
 class EngineOptions:
-    """How the engine runs; `exact` is the reference setting, `native` the kernels that attend,
-    `draft` a smaller model of the same vocabulary that guesses."""
+    """How the engine runs; `exact` is the reference setting, `native` the kernels that attend and
+    `kv` how these store keys and values, `draft` a smaller model of the same vocabulary that
+    guesses."""
 
     limits: Limits
     exact: bool = False
@@ -84,6 +87,7 @@ class EngineOptions:
     parked_bytes: int = 512 << 20
     device: torch.device = CPU
     native: ModuleType | None = None
+    kv: KVType = F16
     spill: SpillFile | None = None
     jump_ahead: bool = True
     speculate: bool = True
@@ -109,7 +113,7 @@ class Engine:
         limits = self.options.limits
         config = self.decoder.config
         options = self.options
-        self._arena, self._plan = _memory(config, options)
+        self._arena, self._plan = _memory(self.decoder, options)
         claimed = limits.kv_tokens // BLOCK // _CLAIMED
         self._prefixes = PrefixTree(self._arena, BLOCK, options.spill, claimed)
         self._prefixes.worth_loading = self._worth_loading
@@ -442,15 +446,16 @@ class Engine:
 
 
 def _memory(
-    config: ModelConfig, options: EngineOptions
+    decoder: Decoder, options: EngineOptions
 ) -> tuple[Arena | PagedArena, Callable[[list[Span], int], AttentionPlan]]:
     """Memory for keys and values, and how a step attends in it."""
-    limits = options.limits
+    config, limits = decoder.config, options.limits
     if options.native is not None:
         # A row's last block is not full, and a shared one may have to be copied.
         blocks = -(-limits.kv_tokens // BLOCK) + limits.slots
-        paged = PagedArena(config, limits.slots, limits.context, blocks)
-        return paged, partial(KernelPlan, options.native, paged, config.heads)
+        paged = PagedArena(config, limits.slots, limits.context, blocks, options.kv)
+        bias = decoder.key_bias(limits.context)
+        return paged, partial(KernelPlan, Attending(options.native, paged, config.heads, bias))
     arena = Arena(config, limits.slots, limits.context, options.kv_dtype, options.device)
     arena.most_blocks = options.parked_bytes // (arena.token_bytes * BLOCK)
     return arena, lambda spans, answering: TensorPlan(
@@ -459,7 +464,7 @@ def _memory(
 
 
 def _draft_model(decoder: Decoder, options: EngineOptions) -> DraftModel:
-    arena, plan = _memory(decoder.config, options)
+    arena, plan = _memory(decoder, options)
     assert isinstance(arena, PagedArena), "the fast setting's kernels are there"
     return DraftModel(decoder, arena, plan)
 

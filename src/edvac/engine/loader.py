@@ -71,7 +71,13 @@ class CacheNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How to load: `digest` names the source file's content."""
+    """How to load.
+
+    Attributes:
+        digest: of the source file's content.
+        split_key_bias: layers carry the bias of their keys beside the product that would add it.
+        plain: hold weights in this type, instead of whatever is fastest.
+    """
 
     path: Path
     digest: str
@@ -80,6 +86,8 @@ class LoadOptions:
     on_progress: Progress
     int8: Callable[[], bool] = int8_works
     device: torch.device = CPU
+    split_key_bias: bool = False
+    plain: torch.dtype | None = None
 
 
 def load(options: LoadOptions) -> tuple[Decoder, WeightSource]:
@@ -87,14 +95,16 @@ def load(options: LoadOptions) -> tuple[Decoder, WeightSource]:
     source = open_weights(options.path)
     _check_shapes(source, options.path)
     if options.reference:
-        products = _float_products(source)
+        products = _float_products(source, options)
+    elif options.plain is not None:
+        products = _plain_products(source, options, options.plain)
     elif options.device != CPU:
-        products = _plain_products(source, torch.bfloat16, options.device)
+        products = _plain_products(source, options, torch.bfloat16)
     elif options.int8():
         products = _int8_products(source, options)
     else:
         _log.warning("this processor has no 8-bit product; running in %s", plain_type())
-        products = _plain_products(source, plain_type())
+        products = _plain_products(source, options, plain_type())
     decoder = _assemble(source, products, options)
     source.let_go()
     return decoder, source
@@ -126,6 +136,7 @@ def _assemble(source: WeightSource, products: _Products, options: LoadOptions) -
                 attention_norm=norm(f"blk.{number}.attn_norm.weight"),
                 feed_norm=norm(f"blk.{number}.ffn_norm.weight"),
                 head_norms=head_norms(f"blk.{number}"),
+                key_bias=_split_bias(source, number, options),
                 **{part: products.layer(number, part) for part in _PARTS},
             )
         )
@@ -148,35 +159,49 @@ def _fused(source: WeightSource, number: int, part: str) -> torch.Tensor:
     return torch.cat(members) if len(members) > 1 else members[0]
 
 
-def _fused_bias(source: WeightSource, number: int, part: str) -> torch.Tensor | None:
+def _fused_bias(
+    source: WeightSource, number: int, part: str, options: LoadOptions
+) -> torch.Tensor | None:
     names = [f"blk.{number}.{name}.bias" for name in _MEMBERS[part]]
     if not all(source.has(name) for name in names):
         return None
-    return torch.cat([source.tensor(name) for name in names])
+    biases = [source.tensor(name) for name in names]
+    if part == "qkv" and _split_bias(source, number, options) is not None:
+        biases[1] = torch.zeros_like(biases[1])
+    return torch.cat(biases)
+
+
+def _split_bias(source: WeightSource, number: int, options: LoadOptions) -> torch.Tensor | None:
+    """The bias of a layer's keys, if it is wanted apart. Under a norm of the heads it cannot be:
+    what the norm does to it depends on the key."""
+    name, norm = f"blk.{number}.attn_k.bias", f"blk.{number}.attn_k_norm.weight"
+    if not options.split_key_bias or not source.has(name) or source.has(norm):
+        return None
+    return source.tensor(name)
 
 
 def _head_name(source: WeightSource) -> str:
     return "output.weight" if source.has("output.weight") else "token_embd.weight"  # tied
 
 
-def _float_products(source: WeightSource) -> _Products:
+def _float_products(source: WeightSource, options: LoadOptions) -> _Products:
     return _Products(
         lambda number, part: FloatProduct(
-            _fused(source, number, part), _fused_bias(source, number, part)
+            _fused(source, number, part), _fused_bias(source, number, part, options)
         ),
         lambda: FloatProduct(source.tensor(_head_name(source))),
     )
 
 
-def _plain_products(
-    source: WeightSource, kind: torch.dtype, device: torch.device = CPU
-) -> _Products:
-    return _Products(
-        lambda number, part: PlainProduct(
-            _fused(source, number, part), _fused_bias(source, number, part), kind, device
-        ),
-        lambda: PlainProduct(source.tensor(_head_name(source)), None, kind, device),
-    )
+def _plain_products(source: WeightSource, options: LoadOptions, kind: torch.dtype) -> _Products:
+    def layer(number: int, part: str) -> Product:
+        bias = _fused_bias(source, number, part, options)
+        return PlainProduct(_fused(source, number, part), bias, kind, options.device)
+
+    def head() -> Product:
+        return PlainProduct(source.tensor(_head_name(source)), None, kind, options.device)
+
+    return _Products(layer, head)
 
 
 def _int8_products(source: WeightSource, options: LoadOptions) -> _Products:
@@ -201,7 +226,8 @@ def _int8_products(source: WeightSource, options: LoadOptions) -> _Products:
         return Int8Product(matrices.packed(key, shape), matrices.scales(key), bias, native)
 
     def layer(number: int, part: str) -> Product:
-        shape, bias = _part_shape(source.config, part), _fused_bias(source, number, part)
+        shape = _part_shape(source.config, part)
+        bias = _fused_bias(source, number, part, options)
         prompts = product(f"{number}.{part}", shape, bias)
         names = [f"blk.{number}.{name}.weight" for name in _MEMBERS[part]]
         answers = _block_product(source, names, bias, native)

@@ -12,14 +12,14 @@ from typing import Protocol
 
 import torch
 
-from edvac.engine.attention import CPU, AttentionPlan, Norms, Rotation
+from edvac.engine.attention import CPU, AttentionPlan, KeyBias, Norms, rotation
 from edvac.engine.linear import Norm, Product, Rows
 from edvac.engine.weights import ModelConfig
 
 
 @dataclass(slots=True)
 class Layer:
-    """One block's weights."""
+    """One block's weights; `key_bias` is what the plan adds to keys, since `qkv` does not."""
 
     attention_norm: Norm
     feed_norm: Norm
@@ -28,6 +28,7 @@ class Layer:
     gate_up: Product
     down: Product
     head_norms: Norms
+    key_bias: torch.Tensor | None = None
 
 
 class Embedding(Protocol):
@@ -50,10 +51,10 @@ class Decoder:
         values of all rows."""
         config, answering = self.config, plan.answering
         x = self.embedding(tokens).to(plan.device)
-        rotation = _rotation(plan.positions, self.frequencies)
+        turns = rotation(plan.positions, self.frequencies)
         for number, layer in enumerate(self.layers):
             qkv = layer.qkv(Rows(x, answering, layer.attention_norm))
-            mixed = plan.mix(number, qkv, rotation, layer.head_norms)
+            mixed = plan.mix(number, qkv, turns, layer.head_norms)
             if number == len(self.layers) - 1:
                 # Beyond the last keys and values only sampling rows matter.
                 if not sampled:
@@ -67,14 +68,16 @@ class Decoder:
         # What follows a prompt is the first of an answer's rows.
         return self.head(Rows(x, len(x), self.final_norm)).to(CPU)
 
+    def key_bias(self, positions: int) -> KeyBias | None:
+        """What has to be added to keys of so many positions; None where products add it."""
+        found = [layer.key_bias for layer in self.layers]
+        if all(one is None for one in found):
+            return None
+        return KeyBias.up_to(positions, found, self.frequencies)
+
 
 def frequencies(config: ModelConfig, factors: torch.Tensor | None) -> torch.Tensor:
     """Rotary frequencies; `factors` stretch them as Llama 3.1 does."""
     steps = torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim
     found = 1.0 / config.rope_base**steps
     return found if factors is None else found / factors.double()
-
-
-def _rotation(positions: torch.Tensor, rates: torch.Tensor) -> Rotation:
-    angles = positions.double()[:, None] * rates
-    return angles.cos().float(), angles.sin().float()

@@ -97,6 +97,7 @@ def _choose(settings: Settings, emit: Callable[[event.Event], None]) -> Processo
         threads=settings.threads,
         context=settings.context,
         kv_mb=settings.kv_mb,
+        kv_type=settings.kv_type,
         idle_seconds=settings.idle_s,
         extra=_engine_options(settings),
     )

@@ -50,8 +50,9 @@ class EmbeddedProcessor:
 
     @property
     def identity(self) -> str:
-        ready = self._ready()
-        return f"{ready.model}@{ready.sha256[:16]}/{ready.setting}"
+        ready, kv = self._ready(), self._spec.kv_type
+        lossy = "" if kv == "f16" else f"/{kv}"  # answers may be others
+        return f"{ready.model}@{ready.sha256[:16]}/{ready.setting}{lossy}"
 
     @property
     def context_tokens(self) -> int:

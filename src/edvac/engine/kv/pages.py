@@ -20,6 +20,7 @@ from typing import Final
 import torch
 
 from edvac.core.errors import InternalError, ProcessorError
+from edvac.engine.kv.codecs import F16, KVType
 from edvac.engine.weights import ModelConfig
 
 BLOCK: Final = 32  # tokens
@@ -74,14 +75,19 @@ def can_map() -> bool:
     return hasattr(os, "memfd_create")
 
 
-def block_shape(config: ModelConfig) -> tuple[int, ...]:
-    """Layers, keys and values, heads, tokens, width."""
-    return (config.layers, 2, config.kv_heads, BLOCK, config.head_dim)
+def block_shape(config: ModelConfig, kv: KVType = F16) -> tuple[int, ...]:
+    """Layers, one, heads, tokens, items of keys and then values of a head of one token."""
+    return (config.layers, 1, config.kv_heads, BLOCK, kv.row_items(config.head_dim))
 
 
-def block_bytes(config: ModelConfig) -> int:
+def token_bytes(config: ModelConfig, kv: KVType = F16) -> int:
+    """Of one token's keys and values in all layers."""
+    return math.prod(block_shape(config, kv)) * int(kv.dtype.itemsize) // BLOCK
+
+
+def block_bytes(config: ModelConfig, kv: KVType = F16) -> int:
     """Of a block in the pool: whole pages, since pages are what can be mapped."""
-    size = math.prod(block_shape(config)) * torch.float16.itemsize
+    size = token_bytes(config, kv) * BLOCK
     return int(-(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
 
 
@@ -146,18 +152,23 @@ class PagedArena:
 
     Attributes:
         pooled: blocks of the tree and of rows take each other's room.
+        kv: how they are stored.
+        width: of a head.
         block_bytes: of a block in the pool.
         token_bytes: of one token's keys and values in all layers.
     """
 
     pooled = True
 
-    def __init__(self, config: ModelConfig, slots: int, capacity: int, blocks: int) -> None:
-        self.slots, self.dtype, self.device = slots, torch.float16, torch.device("cpu")
-        self._shape = block_shape(config)
+    def __init__(
+        self, config: ModelConfig, slots: int, capacity: int, blocks: int, kv: KVType = F16
+    ) -> None:
+        self.slots, self.kv, self.dtype, self.device = slots, kv, kv.dtype, torch.device("cpu")
+        self.width = config.head_dim
+        self._shape = block_shape(config, kv)
         self._items = math.prod(self._shape)
-        self.token_bytes = self._items * self.dtype.itemsize // BLOCK
-        self.block_bytes = block_bytes(config)
+        self.token_bytes = token_bytes(config, kv)
+        self.block_bytes = block_bytes(config, kv)
         self._per_row = -(-capacity // BLOCK)
         self.pool = Pool(blocks, self.block_bytes)
         self._system = _System()
@@ -166,26 +177,23 @@ class PagedArena:
         self._rows: list[list[int]] = [[] for _ in range(slots)]
         self._shown: dict[tuple[int, int], int] = {}  # by place of a row: what is mapped there
         raw = (ctypes.c_uint8 * self._size).from_address(self._base)
-        self._words = torch.frombuffer(raw, dtype=torch.int16)
+        self._raw = torch.frombuffer(raw, dtype=torch.uint8)
         pooled = (ctypes.c_uint8 * (blocks * self.block_bytes)).from_address(self.pool.base)
         self._pooled = torch.frombuffer(pooled, dtype=self.dtype)
-        self._layers = [self._views(layer) for layer in range(config.layers)]
+        self._layers = [self._view(layer) for layer in range(config.layers)]
         # Gives a block back to the pool; whoever keeps blocks says how.
         self.make_room: Callable[[], bool] = lambda: False
 
-    def _views(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        _, _, heads, _, width = self._shape
-        step = self.block_bytes // self.dtype.itemsize
-        part = heads * BLOCK * width
-        shape = (self.slots, self._per_row, heads, BLOCK, width)
-        strides = (self._per_row * step, step, BLOCK * width, width, 1)
-        keys, values = (
-            self._words.as_strided(shape, strides, (2 * layer + which) * part) for which in (0, 1)
-        )
-        return keys, values
+    def _view(self, layer: int) -> torch.Tensor:
+        heads, size = self._shape[2], self._shape[4] * self.dtype.itemsize
+        shape = (self.slots, self._per_row, heads, BLOCK, size)
+        step = self.block_bytes
+        strides = (self._per_row * step, step, BLOCK * size, size, 1)
+        return self._raw.as_strided(shape, strides, layer * heads * BLOCK * size)
 
-    def bits(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A layer's keys and values, (slots, blocks, heads, 32 tokens, width), as 16-bit words."""
+    def raw(self, layer: int) -> torch.Tensor:
+        """A layer's keys and values as bytes, (slots, blocks, heads, 32 tokens, bytes): of each
+        head of a token keys, then values."""
         return self._layers[layer]
 
     @property
@@ -244,7 +252,7 @@ class PagedArena:
         return self.pool.holders(block) > 1
 
     def contents(self, block: int) -> torch.Tensor:
-        """A block's memory, (layers, 2, heads, 32 tokens, width): a view, not a copy."""
+        """A block's memory, (layers, 1, heads, 32 tokens, items): a view, not a copy."""
         start = block * (self.block_bytes // self.dtype.itemsize)
         return self._pooled[start : start + self._items].view(self._shape)
 
@@ -263,7 +271,7 @@ class PagedArena:
         return block
 
     def export(self, slot: int, start: int, end: int) -> torch.Tensor:
-        """A copy of some positions of one row: (layers, 2, heads, tokens, width)."""
+        """A copy of some positions of one row: (layers, 1, heads, tokens, items)."""
         blocks = self._rows[slot][start // BLOCK : -(-end // BLOCK)]
         whole = torch.cat([self.contents(block) for block in blocks], dim=3)
         first = start // BLOCK * BLOCK

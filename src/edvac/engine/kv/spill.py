@@ -18,6 +18,7 @@ import secrets
 import time
 from array import array
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -43,15 +44,27 @@ class _Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _decoder: Final = msgspec.msgpack.Decoder(_Index)
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """
+    Attributes:
+        identity: what the numbers depend on (weights, precision, layout). Blocks come back only to
+            engines of the same.
+        wall: seconds since 1970; what is too old then is not brought back.
+    """
+
+    identity: str
+    wall: float
+
+
 class SpillFile:
     """Places of one size in a file.
 
     Args:
         directory: on the disk that is to be used.
+        shape, dtype: of a block.
         budget: bytes at most.
-        identity: what the numbers depend on (weights, precision, layout). Blocks come back only to
-            engines of the same; empty for a file without a name.
-        wall: seconds since 1970; what is too old then is not brought back.
+        keeping: for later engines; None for a file without a name.
     """
 
     def __init__(
@@ -59,21 +72,21 @@ class SpillFile:
         directory: Path,
         shape: tuple[int, ...],
         budget: int,
-        identity: str = "",
-        wall: float = 0.0,
+        dtype: torch.dtype = torch.float16,
+        keeping: Keeping | None = None,
     ) -> None:
-        self._shape, self._identity = shape, identity
-        self._size = math.prod(shape) * torch.float16.itemsize
+        self._identity = "" if keeping is None else keeping.identity
+        self._size = math.prod(shape) * dtype.itemsize
         self._most = budget // self._size
         self._salt = secrets.token_bytes(16)
         self._sums: dict[int, bytes] = {}
         self._left: dict[bytes, int] = {}  # an earlier engine's, not asked for yet; oldest first
         self.seconds = 0.0  # to read one place, as measured
-        name = hashlib.sha256(identity.encode()).hexdigest()[:24]
+        name = hashlib.sha256(self._identity.encode()).hexdigest()[:24]
         self._index = directory / f"{name}.spill.index"
-        self._file, self.named = _open(directory, f"{name}.spill" if identity else "")
-        if self.named:
-            self._restore(wall)
+        self._file, self.named = _open(directory, "" if keeping is None else f"{name}.spill")
+        if keeping is not None and self.named:
+            self._restore(keeping.wall)
         taken = set(self._sums)
         self._count = max(taken, default=-1) + 1
         self._free = [place for place in range(self._count) if place not in taken]
