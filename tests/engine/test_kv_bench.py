@@ -93,7 +93,8 @@ def test_a_page_has_a_table_for_each_text() -> None:
     for what, value in (("prompt", 1.25), ("answer", 9.0)):
         at = f"m | int4 | 64 tokens | {what}"
         document.figures.append(report.Figure(at, value, "ms/token", "lower"))
+    document.figures.append(report.Figure("m | int4 | held", 4321, "tokens/GiB", "higher"))
     lines = kv_report.lines(document)
     assert lines.count("## m, code") == lines.count("## m, prose") == 1
     assert lines.count("| int4 | 1,234 | 0.25000 | 0.12500 | 100.0% | 1 |") == 2
-    assert "| m | int4 | 64 tokens | 1.25 | 9.0 |" in lines
+    assert "| m | int4 | 4,321 | 64 tokens | 1.25 | 9.0 |" in lines

@@ -199,14 +199,15 @@ _FORMS = (
 
 def _times(rows: dict[tuple[str, ...], dict[str, float]]) -> list[str]:
     found: list[str] = []
-    for (model, *more), values in rows.items():
+    for (model, name, *more), values in rows.items():
         if "answer" in values:
-            if not found:
-                found = ["", "## Time", "", _row("model", "type", "context", "prompt ms/token",
-                         "answer ms/token"), "|---|---|---|---:|---:|"]  # fmt: skip
+            held = rows.get((model, name), {}).get("held")
             times = (f"{values['prompt']:.2f}", f"{values['answer']:.1f}")
-            found.append(_row(model, *more, *times))
-    return found
+            found.append(_row(model, name, _shown(held, "{:,.0f}"), *more, *times))
+    heads = ("model", "type", "tokens a GiB", "context", "prompt ms/token", "answer ms/token")
+    return (
+        ["", "## Time", "", _row(*heads), "|---|---|---:|---|---:|---:|", *found] if found else []
+    )
 
 
 def _shown(value: float | None, form: str) -> str:

@@ -275,8 +275,8 @@ def kv_type_named(name: str, head_dim: int, *, biased: bool = False) -> KVType:
     if name == "k8v4":
         return KVType(name, Uniform(8), Uniform(4))
     if name == "int4":
-        # Under a bias the kernels take keys out of the matrix again, in registers: 16 numbers. Of
-        # its own size little is lost to a larger one there (docs/benchmarks/kv.md).
+        # Under a bias the kernels take keys out of the matrix again, in registers: 16 numbers.
+        # Larger matrices gain little there (docs/benchmarks/kv.md).
         order = full_order(head_dim)
         return KVType(name, Uniform(4, min(order, 16) if biased else order), Uniform(4))
     near = difflib.get_close_matches(name, KV_TYPES, 1)
