@@ -277,7 +277,7 @@ def test_a_served_socket_is_not_taken_over(spec: EngineSpec) -> None:
 class Faulty:
     """An engine with a fault of a kind that no part of it raises on purpose."""
 
-    busy = False
+    busy = paused = False
 
     def submit(self, request: Generate) -> None:
         self.busy = True

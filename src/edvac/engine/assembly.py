@@ -98,17 +98,11 @@ def assemble(
         raise _without_kernels(wanted)
     dtype = torch.float32 if reference else kv_dtype(device, native is not None)
     kv_bytes = wanted.kv_bytes or min(_KV_MOST, machine_bytes() // _KV_SHARE)
-    rows_bytes = kv_bytes - kv_bytes // _PARKED_SHARE
-    if native is not None:  # running and finished sequences share one pool
-        rows_bytes = max(kv_bytes // 2, kv_bytes - wanted.slots * block_bytes(source.config, kv))
-    if device != CPU:
-        rows_bytes = max(rows_bytes, torch.cuda.mem_get_info(device)[0] // 2)
-    token = token_bytes(source.config, kv)
-    if native is None:  # rows of one type
-        token = token // kv.dtype.itemsize * dtype.itemsize
-    limits = _limits(wanted, source.config, rows_bytes, token)
-    if device != CPU:
-        limits = held_from_the_start(limits)
+    if native is None:
+        limits = _limits_of_rows(wanted, source.config, kv_bytes, dtype, device)
+    else:  # running and finished sequences share one pool
+        rows = max(kv_bytes // 2, kv_bytes - wanted.slots * block_bytes(source.config, kv))
+        limits = _limits(wanted, source.config, rows, token_bytes(source.config, kv))
     layout = "rows" if native is None else f"blocks {kv}"
     identity = f"{digest} {wanted.setting} {dtype} {device.type} {layout}"
     spill = None if native is None else open_spill(wanted, source.config, identity, kv)
@@ -133,6 +127,18 @@ def assemble(
         save=save,
     )
     return engine, _ready(source, wanted, digest, limits.context)
+
+
+def _limits_of_rows(
+    wanted: Assembly, config: ModelConfig, kv_bytes: int, dtype: torch.dtype, device: torch.device
+) -> Limits:
+    """Where rows and what is left of finished ones have memory of their own."""
+    rows = kv_bytes - kv_bytes // _PARKED_SHARE
+    if device != CPU:
+        rows = max(rows, torch.cuda.mem_get_info(device)[0] // 2)
+    token = token_bytes(config, F16) // F16.dtype.itemsize * dtype.itemsize
+    limits = _limits(wanted, config, rows, token)
+    return limits if device == CPU else held_from_the_start(limits)
 
 
 def _draft(wanted: Assembly, source: WeightSource, native: ModuleType | None) -> Decoder | None:
