@@ -1,9 +1,10 @@
 """Calls of tools: how a model is told of its functions, held to their form, and read.
 
 A call is written as Qwen's and Hermes' templates have it: a JSON object with ``name`` and
-``arguments`` between ``<tool_call>`` and ``</tool_call>``. The grammar leaves a model free until it
-begins a call and forces that call to the function's JSON schema, so what is read afterwards is
-well-formed by construction. Knows nothing of HTTP.
+``arguments`` between ``<tool_call>`` and ``</tool_call>``; or, by models of code, as that object
+alone. The grammar leaves a model free until it begins a call and forces that call to
+the function's JSON schema, so what is read afterwards is well-formed by construction. Knows nothing
+of HTTP.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final, TypeAlias
 
@@ -21,6 +22,8 @@ BEGIN: Final = "<tool_call>"
 END: Final = "</tool_call>"
 NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 MOST_CALLS: Final = 16  # of one answer
+_FENCE: Final = "```json\n"
+_BARE: Final = re.compile(r'(?:```json\n)?\{\s*"name":\s*"([^"]+)",\s*"arguments": ')
 _HEAD: Final = re.compile(r'\n\{"name": "([^"]+)", "arguments": ')
 _TAIL: Final = "}\n" + END
 _OPENING: Final = re.compile(r"\n*" + BEGIN)
@@ -111,18 +114,23 @@ def grammar(tools: Tools, control: Collection[str], schema: dict[str, Any] | Non
     calls = ["body"]
     if tools.parallel and tools.choice in ("auto", "required"):
         calls.append(f'("\\n" begin body){{0,{MOST_CALLS - 1}}}')
-    free = tools.choice == "auto"
+    called = " ".join(calls)
     rules = [
-        f"start: said | begun {' '.join(calls)}" if free else f"start: begin {' '.join(calls)}",
+        f"start: begin {called}",
         f"begin: {begin}",
         'body: "\\n{\\"name\\": \\"" call "}\\n" end',
         f"end: {end}",
         "call: " + "\n   | ".join(_arguments(one) for one in named),
     ]
-    if free:
+    if tools.choice == "auto" and schema is not None:
+        rules[0] = f"start: said | begin {called}"
+        rules.append(f"said: %json {_json(schema)}")
+    elif tools.choice == "auto":
         special = f" | TEXT {BEGIN}" if BEGIN in control else ""
+        rules[0] = f"start: TEXT | bare | begun {called}"
         rules += [
-            "said: TEXT" if schema is None else f"said: %json {_json(schema)}",
+            "bare: " + " | ".join(f'bare{at} "}}"' for at in range(len(named))),
+            *(rule for at, one in enumerate(named) for rule in _bare(at, one)),
             f"begun: spelled{special}",
             f'spelled[lazy]: TEXT "{BEGIN}"',
             r"TEXT: /(.|\n)*/",
@@ -137,8 +145,21 @@ def _mark(name: str, control: Collection[str]) -> str:
 
 
 def _arguments(function: dict[str, Any]) -> str:
+    return f'"{function["name"]}\\", \\"arguments\\": " {_schema(function)}'
+
+
+def _bare(at: int, function: dict[str, Any]) -> tuple[str, str]:
+    name = re.escape(function["name"])
+    head = rf'(```json\n)?\{{\s*"name":\s*"{name}",\s*"arguments":'
+    return f'bare{at}: open{at} " " {_schema(function)}', f"open{at}[lazy]: /{head}/"
+
+
+def _schema(function: dict[str, Any]) -> str:
     schema = function.get("parameters") or _NOTHING
-    return f'"{function["name"]}\\", \\"arguments\\": " %json {_json(schema)}'
+    if schema.get("type") == "object" and "properties" in schema:
+        # What is not described no function takes, though JSON schema lets it pass.
+        schema = {"additionalProperties": False} | schema
+    return f"%json {_json(schema)}"
 
 
 def _json(schema: dict[str, Any]) -> str:
@@ -176,16 +197,22 @@ Event: TypeAlias = Said | Called | Argued
 
 @dataclass(slots=True)
 class CallReader:
-    """Tells calls from text in an answer as it comes, in pieces of any size."""
+    """Tells calls from text in an answer as it comes, in pieces of any size.
 
+    Args:
+        names: of the functions that may be called.
+    """
+
+    names: Collection[str]
     calls: int = 0
     _rest: str = ""
-    _inside: bool = field(default=False)  # a call's arguments have begun
+    _inside: bool = False  # a call's arguments have begun
+    _bare: bool | None = None  # is the answer one object? None while it may be
+    _arguments: str = ""  # of a bare call
 
     def feed(self, text: str) -> Iterator[Event]:
         """What is certain now."""
         self._rest += text
-        found: Event | None = None
         while (found := self._next()) is not None:
             yield found
 
@@ -193,20 +220,30 @@ class CallReader:
         """What is left of an answer that has ended; of a call that was cut off before its
         arguments nothing is."""
         rest, self._rest = self._rest, ""
+        if self._inside and self._bare and _is_json(self._arguments):
+            return
         if self._inside and rest:
             yield Argued(self.calls - 1, rest)
         elif not _OPENING.match(rest) and (rest.strip() or (rest and not self.calls)):
             yield Said(rest)
 
     def _next(self) -> Event | None:
+        if self._bare is None:
+            self._bare = may_be_bare(self._rest, self.names)
+            if self._bare is None:
+                return None
+            if self._bare:
+                return self._called(_BARE.match(self._rest))
         if self._inside:
-            return self._argued()
+            return self._argued_bare() if self._bare else self._argued()
         opening = _OPENING.search(self._rest)
         if opening is None:
             return self._said(len(self._rest) - _held(self._rest, BEGIN, "\n"))
         if opening.start() > 0:
             return self._said(opening.start())
-        head = _HEAD.match(self._rest, opening.end())
+        return self._called(_HEAD.match(self._rest, opening.end()))
+
+    def _called(self, head: re.Match[str] | None) -> Event | None:
         if head is None:
             return None
         self._rest, self._inside = self._rest[head.end() :], True
@@ -229,11 +266,38 @@ class CallReader:
             return Argued(self.calls - 1, text)
         return None if self._inside else self._next()
 
+    def _argued_bare(self) -> Event | None:
+        """All but the last brace, which may be the object's that the arguments are in."""
+        end = len(self._rest) - self._rest.endswith("}")
+        text, self._rest = self._rest[:end], self._rest[end:]
+        self._arguments += text
+        return Argued(self.calls - 1, text) if text else None
+
+
+def may_be_bare(text: str, names: Collection[str]) -> bool | None:
+    """Is an answer that begins so nothing but a call? None if that cannot be known yet."""
+    head = _BARE.match(text)
+    if head is not None:
+        return head.group(1) in names
+    text = text.removeprefix(_FENCE)
+    if _FENCE.startswith(text):
+        return None
+    begun = "".join(text.split())
+    heads = (f'{{"name":"{name}","arguments":' for name in names)
+    return None if any(head.startswith(begun) for head in heads) else False
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
 
 def _held(text: str, mark: str, before: str = "") -> int:
     """Length of the tail that may become `mark`, with what may stand `before` it."""
-    size = next(
-        (n for n in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:n])), 0
-    )
+    sizes = range(min(len(mark) - 1, len(text)), 0, -1)
+    size = next((one for one in sizes if text.endswith(mark[:one])), 0)
     head = text[: len(text) - size]
     return size + len(head) - len(head.rstrip(before))

@@ -107,7 +107,8 @@ def read_chat(data: bytes, model: Model, number: int, envelope: Envelope) -> Ask
         request = replace(request, reader_class=f"{request.reader_class}/{number}")
     request = replace(request, messages=messages, prefill=prefill, schema=schema, lark=lark)
     usage = body.stream_options is not None and body.stream_options.include_usage
-    form = ChatForm(envelope, count, usage, request.tools is not None, request.report)
+    names = tuple(one["name"] for one in request.tools.functions) if request.tools else ()
+    form = ChatForm(envelope, count, usage, names, request.report)
     many = tuple(replace(request, seed=request.seed + at & 0x7FFFFFFF) for at in range(count))
     return Asked(many, form, bool(body.stream), body.user or "")
 
@@ -254,13 +255,13 @@ class ChatForm:
     Args:
         count: answers to the one prompt.
         usage: is the cost sent behind a stream?
-        calls: may there be calls of tools in the text?
+        names: of the functions that may be called in the text.
     """
 
     envelope: Envelope
     count: int
     usage: bool
-    calls: bool
+    names: tuple[str, ...]
     report: bool
     last: bytes = DONE
     _readers: dict[int, CallReader] = field(default_factory=dict)
@@ -276,8 +277,8 @@ class ChatForm:
     def _choice(self, index: int, answer: Answer) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": answer.text}
         finish = finish_of(answer)
-        if self.calls:
-            reader = CallReader()
+        if self.names:
+            reader = CallReader(self.names)
             events = [*reader.feed(answer.text), *reader.finish()]
             said = "".join(one.text for one in events if isinstance(one, Said))
             calls = [one for one in events if isinstance(one, Called)]
@@ -299,16 +300,16 @@ class ChatForm:
             yield self._part(index, {"role": "assistant", "content": None})
 
     def piece(self, index: int, text: str, tokens: tuple[Token, ...]) -> Iterator[dict[str, Any]]:
-        if self.calls:
-            reader = self._readers.setdefault(index, CallReader())
+        if self.names:
+            reader = self._readers.setdefault(index, CallReader(self.names))
             yield from self._read(index, reader.feed(text))
         elif text or tokens:
             yield self._part(index, {"content": text}, tokens=tokens)
 
     def ended(self, index: int, answer: Answer) -> Iterator[dict[str, Any]]:
         finish = finish_of(answer)
-        if self.calls:
-            reader = self._readers.setdefault(index, CallReader())
+        if self.names:
+            reader = self._readers.setdefault(index, CallReader(self.names))
             yield from self._read(index, reader.finish())
             finish = "tool_calls" if reader.calls and finish == "stop" else finish
         document = self._part(index, {}, finish)
