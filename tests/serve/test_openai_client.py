@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
+from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
 
-openai = pytest.importorskip("openai", reason="the package openai is not installed")
-from openai import AsyncOpenAI, OpenAI  # noqa: E402
-from pydantic import BaseModel  # noqa: E402
-
-from .conftest import CONTEXT, Running, start  # noqa: E402
+from .conftest import CONTEXT, Running, start
 
 pytestmark = pytest.mark.xdist_group("service")
 USER: Any = [{"role": "user", "content": "tell me about the hell " * 3}]

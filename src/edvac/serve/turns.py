@@ -66,19 +66,22 @@ class Turns:
             raise
 
     def _leave(self) -> None:
-        if not self._queues:
-            self.running -= 1
-            return
-        client, queue = self._queues.popitem(last=False)
-        granted = queue.popleft()
-        if queue:
-            self._queues[client] = queue
-        self.waiting -= 1
-        granted.set_result(None)
+        while self._queues:
+            client, queue = self._queues.popitem(last=False)
+            granted = queue.popleft()
+            self.waiting -= 1
+            if queue:
+                self._queues[client] = queue
+            if not granted.cancelled():  # else who waited has gone, and does not know it yet
+                granted.set_result(None)
+                return
+        self.running -= 1
 
     def _forget(self, client: str, granted: asyncio.Future[None]) -> None:
-        queue = self._queues[client]
+        queue = self._queues.get(client)
+        if queue is None or granted not in queue:
+            return
         queue.remove(granted)
+        self.waiting -= 1
         if not queue:
             del self._queues[client]
-        self.waiting -= 1
