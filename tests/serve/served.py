@@ -87,9 +87,14 @@ def service_at(processor: Any, listener: Any, **more: Any) -> Service:
 
 
 @asynccontextmanager
-async def served(processor: Any, **more: Any) -> AsyncIterator[tuple[str, httpx2.AsyncClient]]:
+async def served(
+    processor: Any, seen: list[Service] | None = None, **more: Any
+) -> AsyncIterator[tuple[str, httpx2.AsyncClient]]:
+    """Its address and a client; the service itself goes into `seen`."""
     listener = listen("127.0.0.1", 0)
     service = service_at(processor, listener, **more)
+    if seen is not None:
+        seen.append(service)
     config = uvicorn.Config(service.application(), log_level="critical", lifespan="off", ws="none")
     server = uvicorn.Server(config)
     running = asyncio.ensure_future(server.serve(sockets=[listener]))

@@ -163,8 +163,10 @@ def _prompt(given: Any) -> Prompt:
         if given.get("multimodal_data"):
             raise unserved("a prompt with pictures or sound")
         given = given.get("prompt_string")
+    if not isinstance(given, list | str):
+        raise malformed("a prompt is a text, or token ids, or a list of such")
     parts: list[str | tuple[int, ...]] = []
-    for one in given if isinstance(given, list) else [given]:
+    for one in [given] if isinstance(given, str) else given:
         if isinstance(one, str):
             parts.append(one)
         elif not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < 1 << 31:
