@@ -35,6 +35,7 @@ class Pieces(ScriptedProcessor):
     """Answers word by word; remembers what it was asked and which calls were cancelled."""
 
     card = CARD
+    file = "m.gguf"
 
     def __init__(
         self, script: Callable[[Request], str], pause_s: float = 0.0, concurrency: int = 32

@@ -59,7 +59,7 @@ def test_a_body_that_is_too_long_is_refused_and_not_held() -> None:
 
 
 def test_bodies_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "MOST_RECEIVING", 300_000)
+    monkeypatch.setattr(app, "MOST_HELD", 300_000)
     begun = asyncio.Event()
 
     async def work(url: str, http: httpx2.AsyncClient) -> list[int]:
@@ -77,6 +77,43 @@ def test_bodies_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         return [(await first).status_code, second.status_code, third.status_code]
 
     assert talk(Pieces(lambda request: "x"), work) == [200, 429, 200]
+
+
+def test_calls_that_wait_count_among_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "MOST_HELD", 300_000)
+    processor = slow(concurrency=1)
+    seen: list[app.Service] = []
+    large = HELLO | {"metadata": {"x": "x" * 200_000}}
+
+    async def work(url: str, http: httpx2.AsyncClient) -> int:
+        calls = [asyncio.ensure_future(http.post(url + CHAT, json=HELLO))]
+        await until(lambda: len(processor.asked) == 1)
+        calls.append(asyncio.ensure_future(http.post(url + CHAT, json=large)))
+        await until(lambda: seen[0]._turns.waiting == 1)
+        status = (await http.post(url + CHAT, json=large)).status_code
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await until(lambda: seen[0]._held == 0)
+        return status
+
+    assert talk(processor, work, seen=seen) == 429
+
+
+def test_who_leaves_in_the_middle_of_a_body_is_no_fault() -> None:
+    seen: list[app.Service] = []
+
+    async def work(url: str, http: httpx2.AsyncClient) -> None:
+        host, port = url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, port)
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {KEY}\r\n"
+        writer.write(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        await until(lambda: seen[0]._held == 1)
+        writer.transport.abort()
+        await until(lambda: seen[0].metrics.statuses[499] == 1)
+        assert seen[0]._held == 0 and seen[0].metrics.statuses[500] == 0
+
+    talk(Pieces(lambda request: "x"), work, seen=seen)
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,6 +304,26 @@ def test_who_leaves_while_the_prompt_is_read_is_not_worked_for() -> None:
         await until(lambda: processor.cancelled == 3)
 
     talk(processor, work)
+
+
+def test_who_leaves_before_anything_is_sent_is_not_worked_for() -> None:
+    """A generator that was never begun does not run what stands in its `finally`."""
+    closed = []
+
+    async def source() -> Any:
+        yield b"never"
+
+    async def gone() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        await asyncio.sleep(5)
+
+    async def close() -> None:
+        closed.append(True)
+
+    asyncio.run(events.Events(source(), close)({"type": "http"}, gone, send))
+    assert closed == [True]
 
 
 class Flood(Pieces):

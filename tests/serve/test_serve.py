@@ -85,7 +85,7 @@ def test_schemas_grammars_and_begun_answers_reach_the_model() -> None:
     assert [request.schema for request in processor.asked[:2]] == [schema, {"type": "object"}]
     assert processor.asked[2].lark == 'start: "a"'
     assert processor.asked[3].prefill == "He" and len(processor.asked[3].messages) == 1
-    assert processor.asked[4].messages[0] == Message("system", (Segment("ab"),))
+    assert processor.asked[4].messages[0] == Message("system", (Segment("a\nb"),))
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,11 @@ class EmbeddedProcessor:
         return await self._client.stats()
 
     @property
+    def file(self) -> str:
+        """Name of the model's file."""
+        return self._spec.model.name
+
+    @property
     def card(self) -> Ready:
         """What the engine says of its model."""
         return self._ready()

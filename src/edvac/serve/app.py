@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as Received
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -40,7 +41,8 @@ from edvac.serve.turns import Turns
 OWNER: Final = "edvac"
 MOST_WAITING: Final = 256  # calls; more are refused with 429
 BODY_S: Final = 60.0  # for which the body of a request may take to come
-MOST_RECEIVING: Final = 64 << 20  # bytes of bodies that are held at a time
+MOST_HELD: Final = 64 << 20  # bytes of requests that are received or wait
+HELD: Final = "edvac.held"  # where in a request's scope its bytes among them stand
 
 Read: TypeAlias = Callable[[bytes, Model, int, Envelope], Asked]
 Endpoint: TypeAlias = Callable[[Received], Awaitable[Response]]
@@ -51,6 +53,9 @@ class Served(Processor, Protocol):
 
     @property
     def card(self) -> Ready: ...
+
+    @property
+    def file(self) -> str: ...
 
     async def complete(
         self, request: Request, on_text: OnText | None = None, on_tokens: OnTokens | None = None
@@ -82,7 +87,7 @@ class Service:
     _numbers: Any = field(init=False)
     _turns: Turns = field(init=False)
     _running: set[Calls] = field(default_factory=set)
-    _receiving: int = 0
+    _held: int = 0
     _stopping: bool = False
 
     def __post_init__(self) -> None:
@@ -142,6 +147,8 @@ class Service:
                 response = await answer(received)
             except EdvacError as error:
                 response = refused(error)
+            finally:
+                self._held -= received.scope.pop(HELD, 0)
             self.metrics.statuses[response.status_code] += 1
             return response
 
@@ -157,7 +164,8 @@ class Service:
             try:
                 if asked.stream:
                     first = await unless_gone(received.receive, calls.next())
-                    return Events(self._events(calls, asked.form, first))
+                    # Who has gone away is not worked for.
+                    return Events(_events(calls, asked.form, first), lambda: self._close(calls))
                 answers = await unless_gone(received.receive, calls.answers())
             except BaseException:
                 await self._close(calls)
@@ -204,33 +212,6 @@ class Service:
         self._running.discard(calls)
         await calls.close()
 
-    async def _events(
-        self, calls: Calls, form: Form, item: Piece | Ended | None
-    ) -> AsyncGenerator[bytes, None]:
-        """The answers as they come, and an error as the last event where there is one."""
-        answers: dict[int, Answer] = {}
-        try:
-            for document in form.begun():
-                yield event(document)
-            try:
-                while item is not None:
-                    if isinstance(item, Piece):
-                        found = form.piece(item.index, item.text, item.tokens)
-                    else:
-                        answers[item.index] = item.answer
-                        found = form.ended(item.index, item.answer)
-                    for document in found:
-                        yield event(document)
-                    item = await calls.next()
-                for document in form.over([answers[at] for at in sorted(answers)]):
-                    yield event(document)
-            except EdvacError as error:
-                yield event(body_of(error))
-            if form.last:
-                yield form.last
-        finally:
-            await self._close(calls)  # who has gone away is not worked for
-
     async def _body(self, received: Received) -> bytes:
         """
         Raises:
@@ -243,20 +224,25 @@ class Service:
                 async for part in received.stream():
                     size += len(part)
                     if size > LONGEST_BODY:  # the rest is read and dropped: the client listens then
-                        self._receiving -= len(data)
+                        self._hold(received, -len(data))
                         data.clear()
                         continue
-                    self._receiving += len(part)
+                    self._hold(received, len(part))
                     data += part
-                    if self._receiving > MOST_RECEIVING:
-                        raise ProcessorError("service_busy", "too much is being received")
+                    if self._held > MOST_HELD:
+                        raise ProcessorError("service_busy", "too much is asked at once")
         except TimeoutError as problem:
             raise UsageError("request_slow", "the request did not come in time") from problem
-        finally:
-            self._receiving -= len(data)
+        except ClientDisconnect as problem:
+            raise UsageError("client_gone", "the client has gone away") from problem
         if size > LONGEST_BODY:
             raise UsageError("request_too_long", f"a request has at most {LONGEST_BODY} bytes")
         return bytes(data)
+
+    def _hold(self, received: Received, size: int) -> None:
+        """Count bytes of a request that stay in memory until it is answered."""
+        self._held += size
+        received.scope[HELD] = received.scope.get(HELD, 0) + size
 
     # --- tokens and templates --------------------------------------------------------------
 
@@ -318,7 +304,7 @@ class Service:
             "default_generation_settings": settings,
             "total_slots": (await self.processor.stats()).slots,
             "model_alias": self.names[0],
-            "model_path": card.model,
+            "model_path": self.processor.file,
             "model_sha256": card.sha256,
             "architecture": card.architecture,
             "chat_template": card.chat_template or "",
@@ -345,6 +331,31 @@ class Service:
         del received
         stats = await self.processor.stats()
         return Response(self.metrics.text(stats, self._turns.waiting), media_type=TYPE)
+
+
+async def _events(
+    calls: Calls, form: Form, item: Piece | Ended | None
+) -> AsyncGenerator[bytes, None]:
+    """The answers as they come, and an error as the last event where there is one."""
+    answers: dict[int, Answer] = {}
+    for document in form.begun():
+        yield event(document)
+    try:
+        while item is not None:
+            if isinstance(item, Piece):
+                found = form.piece(item.index, item.text, item.tokens)
+            else:
+                answers[item.index] = item.answer
+                found = form.ended(item.index, item.answer)
+            for document in found:
+                yield event(document)
+            item = await calls.next()
+        for document in form.over([answers[at] for at in sorted(answers)]):
+            yield event(document)
+    except EdvacError as error:
+        yield event(body_of(error))
+    if form.last:
+        yield form.last
 
 
 async def _no_such_place(received: Received, problem: Exception) -> Response:

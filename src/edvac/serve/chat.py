@@ -182,7 +182,7 @@ def _text(content: str | list[dict[str, Any]] | None) -> str:
         if part.get("type") != "text" or not isinstance(part.get("text"), str):
             raise unserved("content other than text")
         parts.append(part["text"])
-    return "".join(parts)
+    return "\n".join(parts)  # as llama.cpp and vLLM have it
 
 
 def _tools(body: _Body) -> Tools | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -49,14 +49,20 @@ async def _left(receive: Receive) -> None:
 
 
 class Events(Response):
-    """Sends what comes from `source`, which is closed in the end, however that comes about."""
+    """Sends what comes from `source`.
+
+    Args:
+        close: called in the end, however that comes about, also before anything is sent.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, source: AsyncGenerator[bytes, None]) -> None:
+    def __init__(
+        self, source: AsyncGenerator[bytes, None], close: Callable[[], Awaitable[None]]
+    ) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._source = source
+        self._source, self._close = source, close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -65,6 +71,7 @@ class Events(Response):
             _log.info("a client left, or stopped reading, before the end of its answer")
         finally:
             await self._source.aclose()
+            await self._close()  # a source that was never begun does not clear up
 
     async def _send(self, send: Send) -> None:
         """

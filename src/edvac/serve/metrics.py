@@ -54,6 +54,16 @@ class Metrics:
                 "Time to write answers.",
                 self.answer_ms / 1000,
             ),
+            (
+                "llamacpp:prompt_tokens_seconds",
+                "Prompt tokens computed a second.",
+                1000 * self.prompt_tokens / max(self.prompt_ms, 1e-9),
+            ),
+            (
+                "llamacpp:predicted_tokens_seconds",
+                "Tokens of answers a second.",
+                1000 * self.answer_tokens / max(self.answer_ms, 1e-9),
+            ),
             ("llamacpp:n_decode_total", "Steps of the engine.", engine.steps),
             ("llamacpp:spec_decode_num_draft_tokens_total", "Tokens drafted.", self.drafted),
             ("llamacpp:spec_decode_num_accepted_tokens_total", "Drafts that held.", self.accepted),
