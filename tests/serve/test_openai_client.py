@@ -183,6 +183,7 @@ def test_errors_are_the_clients_own(client: OpenAI, service: Running) -> None:
     with pytest.raises(openai.BadRequestError) as wrong:
         create(model="tiny", messages=[{"role": "user", "content": "x" * 2000}])
     assert wrong.value.code == "context_length_exceeded"
+    assert "Send less" in wrong.value.message and "text.chunks" not in wrong.value.message
     with pytest.raises(openai.BadRequestError, match="presence_penalty"):
         create(model="tiny", messages=USER, presence_penalty=1)
     with pytest.raises(openai.BadRequestError, match="schema or grammar"):

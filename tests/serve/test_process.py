@@ -67,13 +67,14 @@ def test_a_stream_is_ended_properly_when_the_service_is_stopped(tiny: Path, tmp_
     running = start(tiny, tmp_path)
     with (
         client(running) as http,
-        http.stream("POST", "/chat/completions", json=LONG | {"stream": True}) as reply,
+        http.stream("POST", "/chat/completions", json=LONG | {"stream": True, "n": 16}) as reply,
     ):
         lines = lines_of(reply)
         next(lines)
         running.process.send_signal(signal.SIGTERM)
         running.process.send_signal(signal.SIGTERM)  # who says it twice does not want to wait
         rest = list(lines)
+        assert json.loads(rest[-2][6:])["error"]["code"] == "service_stopping"
         assert rest[-1] == "data: [DONE]"
     assert running.stop() == 0
     assert "Traceback" not in running.log.read_text()

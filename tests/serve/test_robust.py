@@ -39,10 +39,15 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 def test_a_body_that_is_too_long_is_refused_and_not_held() -> None:
+    seen: list[app.Service] = []
+    held = 0
+
     async def work(url: str, http: httpx2.AsyncClient) -> list[tuple[int, str]]:
         async def endless() -> Any:
-            for _ in range(LONGEST_BODY // 65536 + 50):
+            nonlocal held
+            for _ in range(2 * LONGEST_BODY // 65536):
                 yield b" " * 65536
+                held = max(held, seen[0]._held)
 
         found = []
         for content in (b" " * (LONGEST_BODY + 1), endless()):
@@ -51,11 +56,12 @@ def test_a_body_that_is_too_long_is_refused_and_not_held() -> None:
         fits = await http.post(url + CHAT, content=json.dumps(HELLO).ljust(LONGEST_BODY).encode())
         return [*found, (fits.status_code, "")]
 
-    assert talk(Pieces(lambda request: "x"), work) == [
+    assert talk(Pieces(lambda request: "x"), work, seen=seen) == [
         (413, "request_too_long"),
         (413, "request_too_long"),
         (200, ""),
     ]
+    assert 65536 <= held <= LONGEST_BODY
 
 
 def test_bodies_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,7 @@ OWNER: Final = "edvac"
 MOST_WAITING: Final = 256  # calls; more are refused with 429
 BODY_S: Final = 60.0  # for which the body of a request may take to come
 MOST_HELD: Final = 64 << 20  # bytes of requests that are received or wait
+STARTED: Final = "Process-Start-Time-Unix"  # a header of llama.cpp's
 HELD: Final = "edvac.held"  # where in a request's scope its bytes among them stand
 
 Read: TypeAlias = Callable[[bytes, Model, int, Envelope], Asked]
@@ -86,6 +87,7 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
     _numbers: Any = field(init=False)
     _turns: Turns = field(init=False)
+    _started: int = field(init=False)
     _running: set[Calls] = field(default_factory=set)
     _held: int = 0
     _stopping: bool = False
@@ -94,6 +96,7 @@ class Service:
         # Seeds of calls that name none: other ones after each start.
         self._numbers = itertools.count(int(self.entropy.token(3), 16))
         self._turns = Turns(self.processor.concurrency, MOST_WAITING)
+        self._started = int(self.clock.wall())
 
     def application(self) -> ASGIApp:
         chat, text, native = read_chat, read_completion, read_native
@@ -330,7 +333,8 @@ class Service:
     async def counters(self, received: Received) -> Response:
         del received
         stats = await self.processor.stats()
-        return Response(self.metrics.text(stats, self._turns.waiting), media_type=TYPE)
+        text = self.metrics.text(stats, self._turns.waiting)
+        return Response(text, media_type=TYPE, headers={STARTED: str(self._started)})
 
 
 async def _events(

@@ -56,7 +56,10 @@ def body_of(error: EdvacError) -> dict[str, Any]:
     status = status_of(error)
     kind = _KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
     code = _CODES.get(error.code, error.code)
-    return {"error": {"message": str(error), "type": kind, "param": None, "code": code}}
+    message = str(error)
+    if error.code == "operand_too_large":  # what to do about it in a program helps nobody here
+        message = f"{error.what}\n{error.why}\nSend less, or ask for fewer tokens."
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
 def refused(error: EdvacError) -> JSONResponse:
