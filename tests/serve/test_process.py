@@ -173,6 +173,25 @@ def test_tokens_templates_and_counters_of_a_real_engine(service: Running) -> Non
     assert after["llamacpp:n_decode_total"] > before["llamacpp:n_decode_total"]
 
 
+def test_sampling_reaches_the_engine(service: Running) -> None:
+    root = service.url.removesuffix("/v1")
+    head = {"Authorization": f"Bearer {service.key}"}
+    with httpx2.Client(base_url=root, headers=head, timeout=60, trust_env=False) as http:
+
+        def text(**more: Any) -> str:
+            asked = {"prompt": "tell me", "n_predict": 20, "top_k": 0, "top_p": 1, "min_p": 0}
+            return str(http.post("/completion", json=asked | more).json()["content"])
+
+        greedy = text(temperature=0)
+        assert text(temperature=5, seed=1) != text(temperature=5, seed=2) != greedy
+        assert text(temperature=5, seed=1) == text(temperature=5, seed=1)
+        # Each of these leaves the likeliest token alone.
+        for one in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1}):
+            assert text(temperature=5, seed=1, **one) == greedy, one
+        assert text(temperature=0, repeat_penalty=10) != greedy
+        assert text(temperature=0, cache_prompt=False) == greedy
+
+
 def counters(http: httpx2.Client) -> dict[str, float]:
     lines = http.get("/metrics").text.splitlines()
     rows = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
