@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import torch
 
 from edvac.core.errors import ConfigError, OperandError
 from edvac.engine.engine import Engine
@@ -133,6 +132,7 @@ def test_what_cannot_be_meant_is_refused(make: Make) -> None:
         ask("a", logprobs=101),
         ask("a", bias={65: math.nan}),
         ask("a", bias={65: math.inf}),
+        ask("a", bias={engine.codec.size: 1.0}),
     ):
         with pytest.raises(ConfigError):
             engine.submit(request)
@@ -154,17 +154,3 @@ def test_texts_are_cut_into_tokens_and_put_together_again(tiny: Path) -> None:
     assert again.pieces == template.pieces
     with pytest.raises(ConfigError):
         tokenize(codec, Tokenize(id="t", segments=[Segment(tokens=[codec.size])]))
-
-
-def test_a_bias_on_a_token_that_is_not_there_fails_its_request_alone(make: Make) -> None:
-    engine = make()
-    engine.submit(ask("a", bias={10**6: 1.0}))
-    engine.submit(ask("b"))
-    messages: list[FromEngine] = []
-    with torch.inference_mode():
-        while engine.busy:
-            messages += engine.step()
-    assert [type(one).__name__ for one in messages if not isinstance(one, Text)] == [
-        "Failed",
-        "Done",
-    ]

@@ -16,6 +16,8 @@ from edvac.processor.openai import OpenAIProcessor
 
 from .served import HELLO, KEY, Pieces, ask, talk
 
+BEGUN = {"role": "assistant", "content": "He"}
+
 
 def test_an_answer_comes_whole_with_its_cost() -> None:
     processor = Pieces(lambda request: "hello you")
@@ -79,11 +81,13 @@ def test_schemas_grammars_and_begun_answers_reach_the_model() -> None:
     ask(processor, response_format=form)
     ask(processor, response_format={"type": "json_object"})
     ask(processor, grammar='%llguidance {}\nstart: "a"')
+    ask(processor, grammar='root ::= "a" [b-d]+')
     ask(processor, messages=begun)
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     ask(processor, messages=[{"role": "developer", "content": parts}, *HELLO["messages"]])
     assert [request.schema for request in processor.asked[:2]] == [schema, {"type": "object"}]
     assert processor.asked[2].lark == 'start: "a"'
+    assert processor.asked.pop(3).lark == '\nstart: "a" /[b-d]/+\n'
     assert processor.asked[3].prefill == "He" and len(processor.asked[3].messages) == 1
     assert processor.asked[4].messages[0] == Message("system", (Segment("a\nb"),))
 
@@ -97,7 +101,11 @@ def test_schemas_grammars_and_begun_answers_reach_the_model() -> None:
         ({"messages": "hello"}, 400, "request_malformed"),
         ({"temperature": 9}, 400, "request_malformed"),
         ({"max_tokens": 0}, 400, "request_malformed"),
-        ({"grammar": "root ::= x"}, 400, "request_unserved"),
+        ({"grammar": "root ::= x"}, 400, "grammar_invalid"),
+        ({"grammar": "root ::= (not valid"}, 400, "grammar_invalid"),
+        ({"grammar": "(" * 5000}, 400, "grammar_invalid"),
+        ({"grammar": "#" * 70_000}, 400, "request_malformed"),
+        ({"messages": [*HELLO["messages"], BEGUN, BEGUN]}, 400, "request_malformed"),
         ({"response_format": {"type": "xml"}}, 400, "request_malformed"),
         ({"response_format": {"type": "json_schema"}}, 400, "request_malformed"),
         (

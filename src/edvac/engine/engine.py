@@ -34,7 +34,7 @@ from edvac.engine.kv.pages import BLOCK, PagedArena
 from edvac.engine.kv.spill import SpillFile
 from edvac.engine.kv.tree import PrefixTree
 from edvac.engine.model import Decoder
-from edvac.engine.prompt import check_prompt, encode_segment
+from edvac.engine.prompt import check_prompt, check_tokens, encode_segment
 from edvac.engine.protocol import (
     FinishReason,
     FromEngine,
@@ -124,6 +124,7 @@ class Engine:
         if request.id in self._answers:
             raise ConfigError("request_duplicate", f"a request named {request.id!r} is running")
         _check(request)
+        check_tokens(self.codec, request.bias)
         check_prompt(self.codec, request.segments, self.options.limits.context)
         tokens, keeps = self._encode(request)
         request = self._fitted(request, len(tokens))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from edvac.core.errors import ConfigError, OperandError
 from edvac.engine.protocol import Segment, Tokenize, Tokens
 from edvac.engine.tokenizer import TextCodec
@@ -11,6 +13,15 @@ def encode_segment(codec: TextCodec, segment: Segment) -> list[int]:
     return segment.tokens or codec.encode(segment.text, segment.control)
 
 
+def check_tokens(codec: TextCodec, tokens: Iterable[int]) -> None:
+    """
+    Raises:
+        ConfigError: there is no such token.
+    """
+    if any(not 0 <= token < codec.size for token in tokens):
+        raise ConfigError("token_unknown", "the request names a token that the model does not have")
+
+
 def check_prompt(codec: TextCodec, segments: list[Segment], context: int) -> None:
     """Bounds that hold before anything is cut into tokens, which takes a second a megabyte.
 
@@ -18,8 +29,8 @@ def check_prompt(codec: TextCodec, segments: list[Segment], context: int) -> Non
         ConfigError: there is no such token.
         OperandError: the text cannot fit, however few tokens it makes.
     """
-    if any(not 0 <= token < codec.size for segment in segments for token in segment.tokens):
-        raise ConfigError("token_unknown", "the request names a token that the model does not have")
+    for segment in segments:
+        check_tokens(codec, segment.tokens)
     size = sum(len(segment.text) for segment in segments)
     if size > context * codec.longest:
         raise OperandError(
@@ -36,7 +47,8 @@ def tokenize(codec: TextCodec, request: Tokenize) -> Tokens:
     Raises:
         ConfigError: there is no such token.
     """
-    check_prompt(codec, request.segments, sum(len(one.text) + 1 for one in request.segments))
+    for segment in request.segments:
+        check_tokens(codec, segment.tokens)
     first = codec.specials.bos if request.bos and codec.specials.add_bos else None
     tokens = [] if first is None else [first]
     for segment in request.segments:

@@ -14,7 +14,6 @@ from typing import Final
 
 import torch
 
-from edvac.core.errors import ConfigError
 from edvac.engine.protocol import Token
 
 MOST_ALTERNATIVES: Final = 100  # that are reported of one token
@@ -55,13 +54,7 @@ def choose(logits: torch.Tensor, sampling: Sampling, position: int, seen: list[i
 
 
 def add_bias(logits: torch.Tensor, bias: dict[int, float]) -> torch.Tensor:
-    """Logits with something added to some of them; minus infinity forbids a token.
-
-    Raises:
-        ConfigError: there is no such token.
-    """
-    if not all(0 <= token < len(logits) for token in bias):
-        raise ConfigError("token_unknown", "the request names a token that the model does not have")
+    """Logits with something added to some of them; minus infinity forbids a token."""
     found = logits.clone()
     found[torch.tensor(list(bias))] += torch.tensor(list(bias.values()), dtype=logits.dtype)
     return found

@@ -363,10 +363,10 @@ async def _events(
 
 
 async def _no_such_place(received: Received, problem: Exception) -> Response:
-    wrong = isinstance(problem, HTTPException) and problem.status_code == 405
-    code = "method_wrong" if wrong else "address_unknown"
     what = f"{received.method} {received.url.path} is not served"
-    return refused(UsageError(code, what))
+    if isinstance(problem, HTTPException) and problem.status_code == 405:
+        return refused(UsageError("method_wrong", what))
+    return refused(UsageError("address_unknown", what))
 
 
 async def _fault(received: Received, problem: Exception) -> Response:

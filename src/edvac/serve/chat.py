@@ -145,7 +145,7 @@ def _messages(said: list[_Said]) -> tuple[tuple[Message, ...], str]:
     if last.calls:
         raise malformed("the result of the last call is missing")
     prefill = made.pop().text if last.role == "assistant" else ""
-    if not made:
+    if not made or (last.role == made[-1].role == "assistant"):
         raise malformed("there is nothing to answer")
     return tuple(made), prefill
 

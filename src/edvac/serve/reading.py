@@ -21,6 +21,7 @@ MOST_STOPS, LONGEST_STOP = 16, 1000  # strings, characters
 MOST_ANSWERS: Final = 16  # to one prompt
 MOST_PROMPTS: Final = 64  # of one request
 MOST_LOGPROBS: Final = 20  # alternatives of one token
+LONGEST_GBNF: Final = 1 << 16  # characters
 LARK: Final = "%llguidance {}\n"  # how llama.cpp's server tells a Lark grammar from its own
 ANY_OBJECT: Final[dict[str, Any]] = {"type": "object"}
 # What is not served, with the values that ask for nothing.
@@ -155,14 +156,24 @@ def _parts(value: Any) -> list[Any]:
 
 
 def lark_of(grammar: str) -> str:
-    """
+    """A grammar in Lark's notation, from that or llama.cpp's own.
+
     Raises:
-        UsageError: it is in another notation.
+        UsageError: it is in neither.
     """
-    if not grammar.startswith(LARK):
-        fix = f"Begin it with {LARK.strip()!r} and a new line."
-        raise UsageError("request_unserved", "grammars are in Lark's notation", "", fix)
-    return grammar.removeprefix(LARK)
+    if grammar.startswith(LARK):
+        return grammar.removeprefix(LARK)
+    from llguidance.gbnf_to_lark import any_to_lark
+
+    if len(grammar) > LONGEST_GBNF:
+        raise malformed(f"a grammar in GBNF has at most {LONGEST_GBNF} characters")
+    try:
+        found: str = any_to_lark(grammar)
+    except Exception as problem:  # the library raises that very class for what it cannot read
+        fix = f"In Lark's notation, begin it with {LARK.strip()!r} and a new line."
+        why = str(problem).strip().split("\n")[0][:200]
+        raise UsageError("grammar_invalid", "the grammar is not in GBNF", why, fix) from problem
+    return found.removeprefix(LARK)
 
 
 def in_range(name: str, value: float | None, low: float, high: float, default: float) -> float:

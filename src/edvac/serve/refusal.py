@@ -28,14 +28,12 @@ _STATUS: Final = {
     "request_slow": 408,
     "request_too_long": 413,
     "service_busy": 429,
-    "service_lacks": 501,
 }
 _KINDS: Final = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
     429: "rate_limit_error",
-    501: "not_supported_error",
 }
 # As OpenAI's clients know them.
 _CODES: Final = {"operand_too_large": "context_length_exceeded"}
