@@ -144,6 +144,8 @@ def test_llamas_form_of_many_of_some_fields_and_streamed() -> None:
     _, body = post(Pieces(lambda _: "x"), NATIVE, {"prompt": ["a", "b"], "n_cmpl": 2})
     assert [one["index"] for one in body] == [0, 1, 2, 3]
     only = ["content", "generation_settings/n_predict", "nothing/there"]
+    many = {"prompt": ["a"] * 5, "n_cmpl": 13}
+    assert post(Pieces(lambda _: "x"), NATIVE, many)[0] == 400
     asked = {"prompt": "a", "n_predict": 5, "response_fields": only}
     _, body = post(Pieces(lambda _: "x"), NATIVE, asked)
     assert body == {"content": "x", "generation_settings/n_predict": 5}

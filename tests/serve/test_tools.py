@@ -101,6 +101,9 @@ def test_calls_and_results_reach_the_model_in_the_order_of_the_calls() -> None:
         [USER, called("p"), result("p", "one"), result("p", "again")],
         [USER, called("p")],
         [USER, called("p"), USER, result("p", "late")],
+        [USER, called("p", "q"), result("q", "two"), USER],
+        [USER, called("p", "p"), result("p", "one"), result("p", "two")],
+        [called("p") | {"role": "user"}, result("p", "one")],
         [{"role": "tool", "content": "x"}],
     ],
 )

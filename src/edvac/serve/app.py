@@ -124,11 +124,8 @@ class Service:
         routes = [Route(path, self._whole(one), methods=["POST"]) for path, one in posts.items()]
         routes += [Route(path, self._whole(one), methods=["GET"]) for path, one in gets.items()]
         handlers = {HTTPException: _no_such_place, Exception: _fault}
-        return Guard(
-            Starlette(routes=routes, exception_handlers=handlers),
-            self.hosts,
-            self.keys,
-        )
+        inner = Starlette(routes=routes, exception_handlers=handlers)
+        return Guard(inner, self.hosts, self.keys)
 
     def stop(self) -> None:
         """Take no new calls; those that run go on."""
@@ -136,9 +133,8 @@ class Service:
 
     def end(self) -> None:
         """End the calls that still run, with an error that says why."""
-        what = "the service is stopping"
         for calls in list(self._running):
-            calls.fail(ProcessorError("service_stopping", what, "", "Ask again when it is back."))
+            calls.fail(_stopping())
 
     # --- answers ---------------------------------------------------------------------------
 
@@ -160,8 +156,7 @@ class Service:
     def _answering(self, read: Read) -> Endpoint:
         async def answer(received: Received) -> Response:
             if self._stopping:
-                what = "the service is stopping"
-                raise ProcessorError("service_stopping", what, "", "Ask again when it is back.")
+                raise _stopping()
             asked = read(await self._body(received), *self._facts())
             calls = self._start(asked, received.scope[CLIENT])
             try:
@@ -335,6 +330,11 @@ class Service:
         stats = await self.processor.stats()
         text = self.metrics.text(stats, self._turns.waiting)
         return Response(text, media_type=TYPE, headers={STARTED: str(self._started)})
+
+
+def _stopping() -> ProcessorError:
+    what = "the service is stopping"
+    return ProcessorError("service_stopping", what, "", "Ask again when it is back.")
 
 
 async def _events(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,9 +32,11 @@ from edvac.serve.reading import (
     in_range,
     lark_of,
     malformed,
+    reader_of,
     sampling_of,
     stops_of,
     unserved,
+    usage_wanted,
     whole,
 )
 
@@ -81,34 +84,32 @@ def read_chat(data: bytes, model: Model, number: int, envelope: Envelope) -> Ask
     """
     body = decode(data, _Body)
     check_model(body.model, model)
-    count = answers_of(body)
-    most = body.max_completion_tokens or body.max_tokens
+    count, tools = answers_of(body), _tools(body)
+    messages, prefill = _messages(body.messages)
+    schema, lark = _shape(body)
+    if tools is not None and (lark is not None or body.logprobs):
+        raise unserved("grammar or logprobs together with tools")
+    most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     request = Request(
         run=f"serve-{number}",
         slot="",
-        messages=(),
-        max_tokens=whole("max_tokens", most, 1, float("inf"), model.context),
+        messages=messages,
+        prefill=prefill,
+        schema=schema,
+        lark=lark,
+        max_tokens=min(whole("max_tokens", most, 1, math.inf, model.context), model.context),
         temperature=in_range("temperature", body.temperature, 0, 2, 1.0),
         seed=number if body.seed is None else body.seed & 0x7FFFFFFF,
         stop=stops_of(body),
-        tools=_tools(body),
+        reader_class=reader_of(body, number),
+        tools=tools,
         sampling=sampling_of(body, model, PLAIN),
         fit=True,
         report=bool(body.logprobs),
         logprobs=_logprobs(body),
     )
-    messages, prefill = _messages(body.messages)
-    schema, lark = _shape(body)
-    if request.tools is not None and (lark is not None or body.logprobs):
-        raise unserved("grammar or logprobs together with tools")
-    if request.max_tokens > model.context:
-        request = replace(request, max_tokens=model.context)
-    if body.cache_prompt is False:
-        request = replace(request, reader_class=f"{request.reader_class}/{number}")
-    request = replace(request, messages=messages, prefill=prefill, schema=schema, lark=lark)
-    usage = body.stream_options is not None and body.stream_options.include_usage
-    names = tuple(one["name"] for one in request.tools.functions) if request.tools else ()
-    form = ChatForm(envelope, count, usage, names, request.report)
+    names = tuple(one["name"] for one in tools.functions) if tools else ()
+    form = ChatForm(envelope, count, usage_wanted(body), names, request.report)
     many = tuple(replace(request, seed=request.seed + at & 0x7FFFFFFF) for at in range(count))
     return Asked(many, form, bool(body.stream), body.user or "")
 
@@ -124,7 +125,7 @@ def _logprobs(body: _Body) -> int:
 def _messages(said: list[_Said]) -> tuple[tuple[Message, ...], str]:
     """Messages, and the beginning of the answer where the last one is the assistant's."""
     made: list[Message] = []
-    called: list[str] = []  # names of the calls that may still be answered
+    called: list[str] = []  # names of the calls of the message before
     results: dict[str, Message] = {}
     for one in said:
         if one.role not in ROLES:
@@ -132,27 +133,31 @@ def _messages(said: list[_Said]) -> tuple[tuple[Message, ...], str]:
         if one.role == "tool":
             _take_result(one, called, results)
             continue
-        made += [results[name] for name in called if name in results]
-        called, results = [], {}
-        role = "system" if one.role == "developer" else one.role
+        made += _in_order(called, results)
         calls = tuple(_call(call) for call in one.tool_calls or ())
-        called = [call.id or str(at) for at, call in enumerate(calls)]
+        called, results = [call.id or str(at) for at, call in enumerate(calls)], {}
+        if len(set(called)) < len(called) or (calls and one.role != "assistant"):
+            raise malformed("calls are the assistant's, each with an id of its own")
+        role = "system" if one.role == "developer" else one.role
         made.append(Message(role, (Segment(_text(one.content)),), calls))
-    made += [results[name] for name in called if name in results]
+    made += _in_order(called, results)
     if not made:
         raise malformed("messages is empty")
-    last = made[-1]
-    if last.calls:
-        raise malformed("the result of the last call is missing")
-    prefill = made.pop().text if last.role == "assistant" else ""
-    if not made or (last.role == made[-1].role == "assistant"):
+    prefill = made.pop().text if made[-1].role == "assistant" else ""
+    if not made or made[-1].role == "assistant":
         raise malformed("there is nothing to answer")
     return tuple(made), prefill
 
 
+def _in_order(called: list[str], results: dict[str, Message]) -> list[Message]:
+    """The results of calls. Templates tell them apart by their order alone, and clients may give
+    them in another."""
+    if len(results) < len(called):
+        raise malformed("the result of a call is missing")
+    return [results[name] for name in called]
+
+
 def _take_result(one: _Said, called: list[str], results: dict[str, Message]) -> None:
-    """Remember a result with its call. Templates tell them apart by their order alone, and clients
-    may give them in another."""
     free = [name for name in called if name not in results]
     name = one.tool_call_id or next(iter(free), "")
     if name not in free:

@@ -19,7 +19,7 @@ LONGEST_BODY: Final = 8 << 20  # bytes
 DEEPEST: Final = 64  # levels of a schema
 MOST_STOPS, LONGEST_STOP = 16, 1000  # strings, characters
 MOST_ANSWERS: Final = 16  # to one prompt
-MOST_PROMPTS: Final = 64  # of one request
+MOST_CALLS: Final = 64  # of one request: prompts times answers
 MOST_LOGPROBS: Final = 20  # alternatives of one token
 LONGEST_GBNF: Final = 1 << 16  # characters
 LARK: Final = "%llguidance {}\n"  # how llama.cpp's server tells a Lark grammar from its own
@@ -214,6 +214,16 @@ def answers_of(body: Common) -> int:
     if body.best_of not in (None, found):
         raise unserved("best_of other than n")
     return found
+
+
+def reader_of(body: Common, number: int) -> str:
+    """Whose keys and values a call may use; its own alone, where it wants nothing cached."""
+    return f"user/{number}" if body.cache_prompt is False else "user"
+
+
+def usage_wanted(body: Common) -> bool:
+    """Is the cost to come behind a stream?"""
+    return body.stream_options is not None and body.stream_options.include_usage
 
 
 def sampling_of(body: Common, model: Model, default: Sampling) -> Sampling:

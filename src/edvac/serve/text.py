@@ -25,8 +25,8 @@ from edvac.serve.forms import (
     usage_of,
 )
 from edvac.serve.reading import (
+    MOST_CALLS,
     MOST_LOGPROBS,
-    MOST_PROMPTS,
     Common,
     Model,
     answers_of,
@@ -36,9 +36,11 @@ from edvac.serve.reading import (
     in_range,
     lark_of,
     malformed,
+    reader_of,
     sampling_of,
     stops_of,
     unserved,
+    usage_wanted,
     whole,
 )
 
@@ -78,8 +80,7 @@ def read_completion(data: bytes, model: Model, number: int, envelope: Envelope) 
         report=body.logprobs is not None,
     )
     count = answers_of(body)
-    usage = body.stream_options is not None and body.stream_options.include_usage
-    form = TextForm(envelope, count, usage, first.report)
+    form = TextForm(envelope, count, usage_wanted(body), first.report)
     return Asked(_many(body, first, count), form, bool(body.stream), body.user or "")
 
 
@@ -113,7 +114,6 @@ def _request(body: _Body, model: Model, number: int, default: Sampling) -> Reque
     lark = None if body.grammar is None else lark_of(body.grammar)
     if lark is not None and body.json_schema is not None:
         raise malformed("it has a grammar and a schema")
-    fresh = body.cache_prompt is False
     return Request(
         run=f"serve-{number}",
         slot="",
@@ -123,7 +123,7 @@ def _request(body: _Body, model: Model, number: int, default: Sampling) -> Reque
         # llama.cpp's clients say -1 for any seed.
         seed=number if body.seed is None or body.seed < 0 else body.seed & 0x7FFFFFFF,
         stop=stops_of(body),
-        reader_class=f"user/{number}" if fresh else "user",
+        reader_class=reader_of(body, number),
         sampling=sampling_of(body, model, default),
         fit=True,
     )
@@ -136,9 +136,12 @@ def _most(asked: int | None, default: int, model: Model) -> int:
 
 
 def _many(body: _Body, first: Request, count: int) -> tuple[Request, ...]:
+    prompts = prompts_of(body.prompt)
+    if len(prompts) * count > MOST_CALLS:
+        raise malformed(f"one request has at most {MOST_CALLS} answers")
     return tuple(
         replace(first, prompt=prompt, seed=first.seed + at & 0x7FFFFFFF)
-        for prompt in prompts_of(body.prompt)
+        for prompt in prompts
         for at in range(count)
     )
 
@@ -147,15 +150,11 @@ def prompts_of(given: Any) -> list[Prompt]:
     """The prompts that a request means: a text, token ids, both mixed, or a list of such.
 
     Raises:
-        UsageError: it means none, or too many.
+        UsageError: it means none.
     """
     if isinstance(given, list) and given and not any(isinstance(one, int) for one in given):
-        found = [_prompt(one) for one in given]
-    else:
-        found = [_prompt(given)]
-    if len(found) > MOST_PROMPTS:
-        raise malformed(f"one request has at most {MOST_PROMPTS} prompts")
-    return found
+        return [_prompt(one) for one in given]
+    return [_prompt(given)]
 
 
 def _prompt(given: Any) -> Prompt:
