@@ -15,7 +15,7 @@ from edvac.engine.protocol import Segment, StatsReply, Tokens
 from edvac.processor import Answer, OnText, OnTokens, Request, Timings, Token
 from edvac.processor.scripted import ScriptedProcessor
 from edvac.serve.app import Service
-from edvac.serve.run import hosts_of, listen
+from edvac.serve.run import config_of, hosts_of, listen
 
 KEY = "a-key-of-some-length"
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "Say hello."}]}
@@ -96,7 +96,9 @@ async def served(
     service = service_at(processor, listener, **more)
     if seen is not None:
         seen.append(service)
-    config = uvicorn.Config(service.application(), log_level="critical", lifespan="off", ws="none")
+    config = config_of(service.application())
+    config.log_level = "critical"
+    config.configure_logging()
     server = uvicorn.Server(config)
     running = asyncio.ensure_future(server.serve(sockets=[listener]))
     key = next(iter(service.keys), "")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edvac.core.errors import ProcessorError, UsageError
 from edvac.processor import Answer, OnText, OnTokens, Request
-from edvac.serve import app, calls, events
+from edvac.serve import app, calls, events, run
 from edvac.serve.calls import MOST_UNSENT, Calls, Ended, Piece
 from edvac.serve.reading import LONGEST_BODY
 
@@ -136,6 +136,32 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
         return line
 
     assert b" 408 " in talk(Pieces(lambda request: "x"), work)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_head_that_does_not_come_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    """Also behind a request that was answered on the same connection."""
+    monkeypatch.setattr(run, "HEAD_S", 0.3)
+
+    async def work(url: str, http: httpx2.AsyncClient) -> None:
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, port)
+        whole = (
+            f"GET /health HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {KEY}\r\n\r\n"
+        )
+        for _ in range(before):
+            writer.write(whole.encode())
+            assert b"200" in await reader.readuntil(b"}")
+        writer.write(b"GET /health HT")
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+        # Who takes long to be answered is not meant.
+        assert (await http.post(url + CHAT, json=HELLO)).status_code == 200
+
+    talk(Pieces(lambda request: "a b c", pause_s=0.2), work)
 
 
 DEEP: Any = {}

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import h11
 import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edvac.core.errors import ConfigError, UsageError
 from edvac.machine import Settings
@@ -23,6 +26,7 @@ GRACE_S = 5.0  # seconds that calls have to end in when the service is stopped
 LAST_S = 2  # and then to tell their clients that they were ended
 MOST_CONNECTIONS = 1024
 LONGEST_HEAD = 32 << 10  # bytes of a request before its body
+HEAD_S = 30.0  # for which they may take to come
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +140,7 @@ async def serve(offer: Offer, listener: socket.socket, on_open: Callable[[], Non
 
 async def run(service: Service, listener: socket.socket) -> None:
     """Answer until a signal asks to stop: calls that run have some seconds to end, and are told."""
-    config = uvicorn.Config(
-        service.application(),
-        http="h11",
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        limit_concurrency=MOST_CONNECTIONS,
-        h11_max_incomplete_event_size=LONGEST_HEAD,
-        timeout_graceful_shutdown=int(GRACE_S) + LAST_S,
-    )
-    server = _Server(config)
+    server = _Server(config_of(service.application()))
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -163,6 +155,50 @@ async def run(service: Service, listener: socket.socket) -> None:
     finally:
         for name in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(name)
+
+
+def config_of(application: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,
+        http=_Protocol,
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        h11_max_incomplete_event_size=LONGEST_HEAD,
+        timeout_graceful_shutdown=int(GRACE_S) + LAST_S,
+    )
+
+
+class _Protocol(H11Protocol):
+    """Closes connections whose clients take too long to say what they want; uvicorn would not."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._forget()
+
+    def _watch(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            self._forget()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_S, self.transport.close)
+
+    def _forget(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class _Server(uvicorn.Server):
