@@ -82,6 +82,22 @@ def test_a_stream_is_ended_properly_when_the_service_is_stopped(tiny: Path, tmp_
         socket.create_connection(("127.0.0.1", int(running.url.split(":")[2][:-3])), 1)
 
 
+def test_a_random_key_ctrl_c_and_a_key_of_ones_own(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "a-key-of-some-length")
+    for flags in ((), ("--key-env", "MY_KEY")):
+        running = start(tiny, tmp_path, *flags)
+        assert running.url.startswith("http://127.0.0.1:") and running.model == "tiny"
+        if flags:
+            assert running.key == "", "a key that was given is not shown"
+            running.key = "a-key-of-some-length"
+        assert len(running.key) >= 20
+        with client(running) as http:
+            assert http.get("/models").status_code == 200
+        assert running.stop(signal.SIGINT) == 0
+
+
 def test_keys_from_a_file_and_names_that_are_allowed(tiny: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("laptop:first-key-1\n\nsecond-key-2\n")
