@@ -24,7 +24,7 @@ from fake_endpoint import Body, Fake, Handler, llamacpp, running
 
 from edvac.core.errors import EdvacError
 from edvac.machine.history import read_history
-from edvac.processor import Processor, Request
+from edvac.processor import Answer, OnText, Request
 from edvac.processor.scripted import ScriptedProcessor
 from edvac.serve.app import Service
 from edvac.serve.run import listen
@@ -129,7 +129,7 @@ def test_a_run_through_a_server_of_our_own_ends_as_if_undisturbed(
 ) -> None:
     wanted, length, _ = undisturbed
     kills, number = 0, 0
-    with serving(ScriptedProcessor(_under_its_schema)) as url:
+    with serving(Served(_under_its_schema)) as url:
         while kills < KILLS:
             chance = random.Random(7000 + number)
             plan = random_kills(chance, 4 * length, chance.randint(1, 5))
@@ -146,12 +146,23 @@ def _under_its_schema(request: Request) -> str:
     return json.dumps({"answer": options[0]}) if options else crash_child.answer(request)
 
 
+class Served(ScriptedProcessor):
+    """With what a service wants beside answers."""
+
+    card = SimpleNamespace(special_tokens={})
+
+    async def complete(
+        self, request: Request, on_text: OnText | None = None, on_tokens: Any = None
+    ) -> Answer:
+        return await super().complete(request, on_text)
+
+
 @contextmanager
-def serving(processor: Processor) -> Iterator[str]:
+def serving(processor: Served) -> Iterator[str]:
     """`edvac serve` with this processor, in a thread."""
     listener = listen("127.0.0.1", 0)
     host = f"127.0.0.1:{listener.getsockname()[1]}"
-    application = Service(processor, "model", frozenset({host}), "").application()
+    application = Service(processor, ("model",), frozenset({host}), {}).application()
     service = uvicorn.Server(uvicorn.Config(application, log_level="error", lifespan="off"))
     thread = threading.Thread(target=service.run, kwargs={"sockets": [listener]})
     thread.start()

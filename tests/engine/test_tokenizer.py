@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edvac.engine.gguf import open_gguf
-from edvac.engine.tokenizer import TextCodec, from_gguf
+from edvac.engine.gguf import Meta, open_gguf
+from edvac.engine.tokenizer import TextCodec, byte_alphabet, from_gguf, from_json
 
 from .tiny import SPECIALS, write_tiny
 
@@ -46,3 +49,37 @@ def test_stream_never_shows_half_a_character(codec: TextCodec) -> None:
 
 def test_merges_are_applied(codec: TextCodec) -> None:
     assert len(codec.encode("hell the", control=False)) == 2
+
+
+def test_what_models_write_as_one_token_is_shown_and_control_tokens_are_not(
+    tmp_path: Path,
+) -> None:
+    """GGUF calls the first kind user defined: ``<tool_call>`` is a text that answers hold."""
+    marks = {"<tool_call>": 4, "<|end|>": 3}
+    metadata: dict[str, Meta] = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.tokens": [*byte_alphabet(), *marks],
+        "tokenizer.ggml.merges": [],
+        "tokenizer.ggml.token_type": [*([1] * 256), *marks.values()],
+    }
+    document = {
+        "model": {"type": "BPE", "vocab": byte_alphabet(), "merges": []},
+        "pre_tokenizer": {
+            "type": "ByteLevel",
+            "add_prefix_space": False,
+            "trim_offsets": True,
+            "use_regex": False,
+        },
+        "added_tokens": [
+            {"content": name, "id": 256 + at, "special": name == "<|end|>"}
+            for at, name in enumerate(marks)
+        ],
+    }
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(document))
+    for codec in (from_gguf(metadata, Path("marks.gguf")), from_json(path, [257], None, 258)):
+        for name, shown in (("<tool_call>", "<tool_call>"), ("<|end|>", "")):
+            assert codec.encode(name, control=True) == [codec.control[name]]
+            assert codec.control[name] not in codec.encode(name, control=False)
+            assert codec.decode([codec.control[name]]) == shown
+            assert codec.spelled(codec.control[name]) == name.encode()

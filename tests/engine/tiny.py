@@ -31,7 +31,7 @@ def key(name: str, kind: int, body: bytes) -> bytes:
     return text(name) + struct.pack("<I", kind) + body
 
 
-def metadata(architecture: str) -> list[bytes]:
+def metadata(architecture: str, template: str, context: int) -> list[bytes]:
     def number(name: str, value: int) -> bytes:
         return key(f"{architecture}.{name}", 4, struct.pack("<I", value))
 
@@ -48,7 +48,7 @@ def metadata(architecture: str) -> list[bytes]:
         key("general.architecture", 8, text(architecture)),
         key("general.name", 8, text("tiny")),
         number("block_count", LAYERS),
-        number("context_length", 512),
+        number("context_length", context),
         number("embedding_length", WIDTH),
         number("feed_forward_length", FEED),
         number("attention.head_count", HEADS),
@@ -64,7 +64,7 @@ def metadata(architecture: str) -> list[bytes]:
             "tokenizer.ggml.token_type", 9, struct.pack(f"<IQ{len(kinds)}i", 5, len(kinds), *kinds)
         ),
         key("tokenizer.ggml.eos_token_id", 4, struct.pack("<I", tokens.index("<|end|>"))),
-        key("tokenizer.chat_template", 8, text("{{ messages }}")),
+        key("tokenizer.chat_template", 8, text(template)),
     ]
 
 
@@ -122,10 +122,15 @@ def random_blocks(kind: str, outputs: int, width: int, seed: int = 0) -> np.ndar
 
 
 def write_tiny(
-    path: Path, architecture: str = "qwen2", seed: int = 1, kinds: tuple[str, ...] = ()
+    path: Path,
+    architecture: str = "qwen2",
+    seed: int = 1,
+    kinds: tuple[str, ...] = (),
+    template: str = "{{ messages }}",
+    context: int = 512,
 ) -> Path:
     """With `kinds`, matrices hold random blocks of these, one kind after the other."""
-    keys = metadata(architecture)
+    keys = metadata(architecture, template, context)
     heads, body = b"", b""
     found = tensors(architecture, seed)
     numbers = {one.name: number for number, one in BLOCK_TYPES.items()}

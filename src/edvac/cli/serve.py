@@ -7,6 +7,8 @@ import importlib.util
 import ipaddress
 import os
 import secrets
+import stat
+from pathlib import Path
 
 import click
 
@@ -15,23 +17,39 @@ from edvac.cli.names import complete_model
 from edvac.core.errors import ConfigError, UsageError
 
 PORT = 11435
+SHORTEST_KEY = 8  # characters
 EXAMPLES = """\b
 Examples:
   edvac serve
   edvac serve --port 0 --key-env MY_KEY
+  edvac serve --host 0.0.0.0 --allow-host box.example --key-file ~/.config/edvac/keys
   curl -H "Authorization: Bearer KEY" http://127.0.0.1:11435/v1/models
 """
 
 
 @click.command(epilog=EXAMPLES)
 @click.option("--model", help="The model: a name or a .gguf file.", shell_complete=complete_model)
+@click.option("--alias", "names", multiple=True, metavar="NAME", help="Another name of the model.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", default=PORT, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A name or address that clients reach this machine by, beside --host.",
+)
 @click.option("--key-env", metavar="NAME", help="Variable with the key; otherwise it is random.")
+@click.option(
+    "--key-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="File with keys, each a line, as KEY or CLIENT:KEY.",
+)
 @click.option("--no-key", is_flag=True, help="Answer everybody who reaches it.")
 @click.option("--json", "as_json", is_flag=True, help="The address and key as JSON.")
 def serve(**flags: object) -> None:
-    """Serve a model over HTTP: /v1/models and /v1/chat/completions, as OpenAI clients ask.
+    """Serve a model over HTTP, as OpenAI clients ask: chats, completions, tools, structure.
 
     Answers come whole or as they are written, under a JSON schema where one is given. Only this
     machine is answered, and only with the key that is printed here, unless told otherwise.
@@ -41,15 +59,13 @@ def serve(**flags: object) -> None:
             raise ConfigError(
                 "serve_missing", "the service is not installed", "", "pip install 'edvac[serve]'."
             )
-    from pathlib import Path
-
     from edvac.machine import settings
-    from edvac.serve.run import listen, name_of
+    from edvac.serve.run import Offer, hosts_of, listen, name_of, url_of
     from edvac.serve.run import serve as start
 
     host, port = str(flags["host"]), int(str(flags["port"]))
-    key = "" if flags["no_key"] else _key(str(flags["key_env"] or ""))
-    if not key and not _is_here(host):
+    keys, shown = _keys(flags)
+    if not keys and not _is_here(host):
         raise UsageError(
             "serve_open",
             "without a key only this machine is served",
@@ -60,27 +76,80 @@ def serve(**flags: object) -> None:
     found, _ = settings.load(Path.cwd(), chosen)
     name = name_of(found)
     listener = listen(host, port)
-    url = f"http://{host}:{listener.getsockname()[1]}/v1"
+    url = url_of(listener)
+    offer = Offer(found, _texts(flags["names"]), _texts(flags["hosts"]), keys)
 
     def opened() -> None:
         if flags["as_json"]:
-            ui.out_json({"url": url, "key": key, "model": name})
+            ui.out_json({"url": url, "key": shown, "model": name})
             return
         ui.out(f"Serving {name} at {url}")
-        ui.out(f"Key: {key}" if key else "No key is needed.")
+        if shown:
+            ui.out(f"Key: {shown}")
+        else:
+            ui.out("The keys are those that you gave." if keys else "No key is needed.")
         ui.err("Ctrl-C ends it.")
 
     with listener:
-        asyncio.run(start(found, listener, key, opened))
+        hosts_of(listener, offer.hosts)  # before a model is loaded
+        asyncio.run(start(offer, listener, opened))
 
 
-def _key(variable: str) -> str:
-    if not variable:
-        return secrets.token_urlsafe(24)
-    key = os.environ.get(variable, "")
-    if len(key) < 8:
+def _texts(value: object) -> tuple[str, ...]:
+    assert isinstance(value, tuple)
+    return tuple(str(one) for one in value)
+
+
+def _keys(flags: dict[str, object]) -> tuple[dict[str, str], str]:
+    """Keys with the names of their clients, and the one to show: only a key that was made here."""
+    ways = [name for name in ("key_env", "key_file", "no_key") if flags[name]]
+    if len(ways) > 1:
         raise UsageError(
-            "serve_key", f"${variable} holds no key", "", "Set it to 8 characters or more."
+            "serve_keys",
+            "the key is given in two ways",
+            "",
+            "Choose one of --key-env, --key-file and --no-key.",
+        )
+    if flags["no_key"]:
+        return {}, ""
+    if flags["key_file"]:
+        return _from_file(Path(str(flags["key_file"])).expanduser()), ""
+    if flags["key_env"]:
+        variable = str(flags["key_env"])
+        return {_checked(os.environ.get(variable, ""), f"${variable}"): ""}, ""
+    made = secrets.token_urlsafe(24)
+    return {made: ""}, made
+
+
+def _from_file(path: Path) -> dict[str, str]:
+    try:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise UsageError(
+                "serve_key_open",
+                f"others can read the keys in {path}",
+                "",
+                f"chmod 600 {path}",
+            )
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UsageError(
+            "serve_key", f"{path} holds no key", str(problem), "Name a file with a key in it."
+        ) from problem
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        client, _, key = line.strip().rpartition(":")
+        if key:
+            found[_checked(key, f"line {number} of {path}")] = client or str(number)
+    return found or {_checked("", str(path)): ""}
+
+
+def _checked(key: str, place: str) -> str:
+    if len(key) < SHORTEST_KEY or not key.isascii() or not key.isprintable() or " " in key:
+        raise UsageError(
+            "serve_key",
+            f"{place} holds no key",
+            "",
+            f"A key has {SHORTEST_KEY} characters of ASCII or more, and no spaces.",
         )
     return key
 

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from edvac.engine.grammar import Matcher
-from edvac.engine.protocol import Done, FinishReason, FromEngine, Generate, Text
+from edvac.engine.protocol import Done, FinishReason, FromEngine, Generate, Text, Token
 from edvac.engine.scheduler import Job
 from edvac.engine.speculation import Experience, Guess, Memory
 from edvac.engine.tokenizer import TextStream
@@ -33,6 +33,8 @@ class Answer:
     agreed: int = 0  # tokens before the draft that agreed with its source
     teaches: Experience | None = None  # who learns from the draft
     text: str = ""
+    stop: str = ""
+    _chosen: deque[tuple[int, Token]] = field(default_factory=deque)
     _shown: int = 0
     _since_shown: int = 0
     _first: float = 0.0
@@ -46,17 +48,23 @@ class Answer:
         if not self._first:
             self._first = now
 
-    def add(self, tokens: list[int]) -> bool:
-        """Append tokens to the text; true where a stop string was met, which is cut off."""
+    def add(self, tokens: list[int], report: list[Token] | None = None) -> bool:
+        """Append tokens to the text; true where a stop string was met, which is cut off.
+
+        With a `report`, one entry a token, each is reported with the text that it begins.
+        """
         before = len(self.text)
         self.produced += len(tokens)
         self.forced += max(0, len(tokens) - 1)
         self._since_shown += len(tokens)
-        self.text += "".join(self.stream.feed(token) for token in tokens)
+        for place, token in enumerate(tokens):
+            if report is not None:
+                self._chosen.append((len(self.text), report[place]))
+            self.text += self.stream.feed(token)
         for stop in self.request.stop:
             at = self.text.find(stop, max(0, before - len(stop) + 1))
             if at >= 0:
-                self.text = self.text[:at]
+                self.text, self.stop = self.text[:at], stop
                 return True
         return False
 
@@ -101,7 +109,14 @@ class Answer:
             return []
         piece, self._shown = self.text[self._shown : safe], safe
         count, self._since_shown = self._since_shown, 0
-        return [Text(self.request.id, piece, count)]
+        return [Text(self.request.id, piece, count, self._reported(safe))]
+
+    def _reported(self, end: int) -> list[Token]:
+        """Tokens that are not reported yet and whose text begins before `end`."""
+        found = []
+        while self._chosen and self._chosen[0][0] < end:
+            found.append(self._chosen.popleft()[1])
+        return found
 
     def _held(self) -> int:
         """Length of the longest tail that begins some stop string."""
@@ -121,6 +136,7 @@ class Answer:
             id=self.request.id,
             text=self.text,
             finish_reason=reason,
+            stop=self.stop,
             prompt_tokens=job.prompt,
             cached_tokens=job.cached,
             completion_tokens=self.produced,
@@ -130,6 +146,7 @@ class Answer:
             queue_ms=(admitted - job.arrived) * 1000,
             prefill_ms=max(0.0, first - admitted) * 1000,
             decode_ms=max(0.0, now - first) * 1000,
+            chosen=self._reported(len(self.text)),
         )
 
 

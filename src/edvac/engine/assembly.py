@@ -233,6 +233,7 @@ def _ready(source: WeightSource, wanted: Assembly, digest: str, context: int) ->
         context_length=context,
         chat_template=source.template,
         special_tokens=special_names(source.codec),
+        control_tokens=sorted(source.codec.control),
         setting=wanted.setting,
         pid=os.getpid(),
         threads=wanted.threads,

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -34,12 +34,16 @@ from edvac.engine.protocol import (
     Hint,
     Progress,
     Ready,
+    Segment,
     Setting,
     Shutdown,
     Stats,
     StatsReply,
     Text,
     ToEngine,
+    Token,
+    Tokenize,
+    Tokens,
     decode_from_engine,
     encode,
     frame_length,
@@ -48,6 +52,7 @@ from edvac.engine.protocol import (
 
 OnProgress = Callable[[Progress], None]
 OnText = Callable[[str, int], None]  # text, and how many tokens it took
+OnTokens = Callable[[list[Token]], None]
 
 _POLL: Final = 0.05
 _LOG_TAIL: Final = 2000
@@ -252,6 +257,7 @@ class _Pending:
     answer: asyncio.Future[Done]
     on_text: OnText | None
     on_progress: OnProgress | None
+    on_tokens: OnTokens | None
 
 
 @dataclass(slots=True)
@@ -264,6 +270,7 @@ class EngineClient:
     _ready: Ready | None = None
     _pending: dict[str, _Pending] = field(default_factory=dict)
     _stats: list[asyncio.Future[StatsReply]] = field(default_factory=list)
+    _cut: dict[str, asyncio.Future[Tokens]] = field(default_factory=dict)
     _task: asyncio.Task[None] | None = None
     _gone: EdvacError | None = None
     _process: _Process | None = None
@@ -311,15 +318,21 @@ class EngineClient:
         request: Generate,
         on_text: OnText | None = None,
         on_progress: OnProgress | None = None,
+        on_tokens: OnTokens | None = None,
     ) -> Done:
-        """The finished answer. Cancelling the task cancels the request in the engine."""
+        """The finished answer. Cancelling the task cancels the request in the engine.
+
+        `on_tokens` is called before `on_text`, where the request asks for a report.
+        """
         if self._gone is not None:
             raise self._gone
         if request.id in self._pending:
             raise ValueError(f"the request {request.id!r} is running already")
-        if (on_text is not None or on_progress is not None) and not request.stream:
+        wants = (on_text, on_progress, on_tokens)
+        if any(one is not None for one in wants) and not request.stream:
             request = msgspec.structs.replace(request, stream=True)
-        pending = _Pending(asyncio.get_running_loop().create_future(), on_text, on_progress)
+        answer: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+        pending = _Pending(answer, on_text, on_progress, on_tokens)
         self._pending[request.id] = pending
         try:
             await self._send(request)
@@ -342,6 +355,22 @@ class EngineClient:
         self._stats.append(waiter)
         await self._send(Stats())
         return await waiter
+
+    async def tokenize(self, name: str, segments: list[Segment], *, bos: bool) -> Tokens:
+        """The tokens of a prompt; `name` is this call's alone.
+
+        Raises:
+            ConfigError: there is no such token.
+        """
+        if self._gone is not None:
+            raise self._gone
+        found: asyncio.Future[Tokens] = asyncio.get_running_loop().create_future()
+        self._cut[name] = found
+        try:
+            await self._send(Tokenize(id=name, segments=segments, bos=bos))
+            return await found
+        finally:
+            del self._cut[name]
 
     async def shutdown(self) -> None:
         """Ask the engine to end when nothing is running."""
@@ -392,10 +421,9 @@ class EngineClient:
             error = ProcessorError("engine_garbled", "the engine sent nonsense", str(broken))
         self._gone = error
         self._writer.close()
-        for pending in self._pending.values():
-            if not pending.answer.done():
-                pending.answer.set_exception(error)
-        for waiter in self._stats:
+        answers = [pending.answer for pending in self._pending.values()]
+        waiting: list[asyncio.Future[Any]] = [*answers, *self._cut.values(), *self._stats]
+        for waiter in waiting:
             if not waiter.done():
                 waiter.set_exception(error)
 
@@ -406,11 +434,21 @@ class EngineClient:
                 if not waiter.done():
                     waiter.set_result(message)
             return
-        pending = self._pending.get(getattr(message, "id", None) or "")
+        identity = getattr(message, "id", None) or ""
+        cut = self._cut.get(identity)
+        if cut is not None and not cut.done():
+            if isinstance(message, Tokens):
+                cut.set_result(message)
+            elif isinstance(message, Failed):
+                cut.set_exception(raised(message))
+        pending = self._pending.get(identity)
         if pending is None:
             return
-        if isinstance(message, Text) and pending.on_text is not None:
-            pending.on_text(message.text, message.tokens)
+        if isinstance(message, Text):
+            if pending.on_tokens is not None and message.chosen:
+                pending.on_tokens(message.chosen)
+            if pending.on_text is not None:
+                pending.on_text(message.text, message.tokens)
         elif isinstance(message, Progress) and pending.on_progress is not None:
             pending.on_progress(message)
         elif isinstance(message, Done) and not pending.answer.done():

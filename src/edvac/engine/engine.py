@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 from types import ModuleType
 from typing import Final
 
+import msgspec
 import torch
 
 from edvac.core.errors import ConfigError, EdvacError, InternalError
@@ -39,6 +41,7 @@ from edvac.engine.kv.tree import PrefixTree
 from edvac.engine.model import Decoder
 from edvac.engine.pace import Pace
 from edvac.engine.programs import Programs
+from edvac.engine.prompt import check_prompt, check_tokens, encode_segment
 from edvac.engine.protocol import (
     FinishReason,
     FromEngine,
@@ -48,7 +51,7 @@ from edvac.engine.protocol import (
     StatsReply,
     failure,
 )
-from edvac.engine.sampler import Sampling, choose
+from edvac.engine.sampler import MOST_ALTERNATIVES, Sampling, add_bias, choose, report
 from edvac.engine.scheduler import Chunk, Job, Limits, Scheduler, StepPlan
 from edvac.engine.sequences import common_prefix
 from edvac.engine.speculation import KERNELS, TENSORS
@@ -58,6 +61,7 @@ from edvac.engine.weights import in_background
 _MAX_STOPS: Final = 16
 _LEFT: Final = 512 << 20  # bytes that are left on disk for a later engine, at most
 _CLAIMED: Final = 2  # claims of programs keep this fraction (1/n) of the memory at most
+_BIAS: Final = "a bias is a number, or minus infinity"
 _ROOM: Final = 8  # blocks that are evicted at a time: looking for them takes as long as for one
 
 
@@ -145,7 +149,10 @@ class Engine:
         if request.id in self._answers:
             raise ConfigError("request_duplicate", f"a request named {request.id!r} is running")
         _check(request)
+        check_tokens(self.codec, request.bias)
+        check_prompt(self.codec, request.segments, self.options.limits.context)
         tokens, keeps = self._encode(request)
+        request = self._fitted(request, len(tokens))
         job = Job(
             id=request.id,
             program=request.program,
@@ -227,6 +234,7 @@ class Engine:
         return StatsReply(
             running=len(running),
             waiting=len(self._scheduler.waiting),
+            slots=self.options.limits.slots,
             kv_tokens=tokens,
             kv_bytes=(tokens + self._prefixes.resident * BLOCK) * self._arena.token_bytes,
             kv_capacity_bytes=self.options.limits.kv_tokens * self._arena.token_bytes,
@@ -248,13 +256,21 @@ class Engine:
         """Prompt tokens, and the lengths of the prefixes that are to be kept on disk."""
         tokens: list[int] = []
         keeps: list[int] = []
-        if self.codec.specials.add_bos and self.codec.specials.bos is not None:
+        given = bool(request.segments[0].tokens)  # who gives token ids gives the first one too
+        if self.codec.specials.add_bos and self.codec.specials.bos is not None and not given:
             tokens.append(self.codec.specials.bos)
         for segment in request.segments:
-            tokens += self.codec.encode(segment.text, segment.control)
+            tokens += encode_segment(self.codec, segment)
             if segment.keep:
                 keeps.append(len(tokens))
         return tokens, keeps
+
+    def _fitted(self, request: Generate, prompt: int) -> Generate:
+        if not request.fit:
+            return request
+        room = min(self.options.limits.context, self.options.limits.kv_tokens) - prompt
+        most = min(request.max_tokens, max(room, 1))
+        return msgspec.structs.replace(request, max_tokens=most)
 
     def _matcher(self, request: Generate) -> Matcher | None:
         if request.schema is not None:
@@ -366,10 +382,12 @@ class Engine:
         if queued is not None:  # forced tokens, fed one per step
             answer.job.tokens.append(queued)
             return None
-        return self._take(answer, self._choose(answer, logits))
+        return self._take(answer, self._choose(answer, logits), logits)
 
     def _choose(self, answer: Answer, logits: torch.Tensor) -> int:
         request = answer.request
+        if request.bias:
+            logits = add_bias(logits, request.bias)
         if answer.matcher is not None:
             logits = logits.masked_fill(~answer.matcher.allowed(), -torch.inf)
         sampling = Sampling(
@@ -382,21 +400,23 @@ class Engine:
         )
         return choose(logits, sampling, len(answer.job.tokens), answer.job.tokens)
 
-    def _take(self, answer: Answer, token: int) -> list[FromEngine] | None:
+    def _take(self, answer: Answer, token: int, logits: torch.Tensor) -> list[FromEngine] | None:
         if token in self.codec.specials.ends:
             return self._end(answer, "stop")
-        new = [token]
+        new, request = [token], answer.request
         if answer.matcher is not None:
             answer.matcher.take(token)
-            for forced in answer.matcher.forced():
+            for forced in answer.matcher.forced() if request.logprobs < 0 else ():
                 answer.matcher.take(forced)
                 new.append(forced)
-        room = answer.request.max_tokens - answer.produced
-        stopped = answer.add(new[:room])
+        room = request.max_tokens - answer.produced
+        pieces = self.codec.spelled
+        told = report(new[:room], logits, pieces, request.logprobs) if request.report else None
+        stopped = answer.add(new[:room], told)
         self.counters.forced_tokens += len(new[:room]) - 1
         if stopped or (answer.complete and len(new) <= room):
             return self._end(answer, "stop")
-        if answer.produced >= answer.request.max_tokens:
+        if answer.produced >= request.max_tokens:
             return self._end(answer, "length")
         answer.feed(new, self.options.jump_ahead)
         return None
@@ -464,7 +484,7 @@ def _memory(
 
 
 def _draft_model(decoder: Decoder, options: EngineOptions) -> DraftModel:
-    arena, plan = _memory(decoder, options)
+    arena, plan = _memory(decoder, replace(options, kv=F16))
     assert isinstance(arena, PagedArena), "the fast setting's kernels are there"
     return DraftModel(decoder, arena, plan)
 
@@ -494,7 +514,9 @@ def _check(request: Generate) -> None:
         (0.1 <= request.repetition_penalty <= 10.0, "repetition_penalty must lie in 0.1..10"),
         (len(request.stop) <= _MAX_STOPS and all(request.stop), "at most 16 stops, none empty"),
         (request.schema is None or request.lark is None, "give a schema or a grammar, not both"),
-        (any(segment.text for segment in request.segments), "the prompt must not be empty"),
+        (any(one.text or one.tokens for one in request.segments), "the prompt must not be empty"),
+        (request.logprobs <= MOST_ALTERNATIVES, f"logprobs goes to {MOST_ALTERNATIVES}"),
+        (all(-1e9 < one < 1e9 or one == -inf for one in request.bias.values()), _BIAS),
     )
     for good, why in rules:
         if not good:

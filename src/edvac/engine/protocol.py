@@ -23,7 +23,7 @@ from edvac.core.errors import (
     ProcessorError,
 )
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_FRAME: Final = 32 << 20
 _LENGTH: Final = struct.Struct(">I")
 
@@ -43,12 +43,24 @@ class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """A piece of a prompt. Special tokens are recognised only where `control` is true.
 
     `keep` asks that the prompt up to the end of this segment be kept on disk for later engines;
-    of several such prefixes the longest that is found is used.
+    of several such prefixes the longest that is found is used. Where there are `tokens`, they stand
+    in the prompt as they are, instead of `text`.
     """
 
-    text: str
+    text: str = ""
     control: bool = False
     keep: bool = False
+    tokens: list[int] = []
+
+
+class Token(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A token of an answer; `logprob` is natural, and `top` holds (id, piece, logprob) of the
+    likeliest, both before grammar, bias and temperature."""
+
+    id: int
+    piece: bytes
+    logprob: float = 0.0
+    top: list[tuple[int, bytes, float]] = []
 
 
 class Hello(_Message, frozen=True):
@@ -59,7 +71,10 @@ class Generate(_Message, frozen=True, kw_only=True):
     """One completion, for step `slot` of `program`; `reader_class` bounds KV sharing.
 
     With `max_tokens` 0 the prompt is read and no answer written; what is to be kept of it lies on
-    disk when that is done.
+    disk when that is done. With `fit`, `max_tokens` is cut to what the prompt leaves of the
+    context. `bias` is added to tokens' logits. `report` asks for the tokens of the answer,
+    `logprobs` from 0 for their log-probabilities and so many alternatives; nothing is forced by a
+    grammar then, since a forced token has none.
     """
 
     id: str
@@ -79,6 +94,18 @@ class Generate(_Message, frozen=True, kw_only=True):
     schema: str | None = None
     lark: str | None = None
     stream: bool = False
+    fit: bool = False
+    bias: dict[int, float] = {}
+    report: bool = False
+    logprobs: int = -1
+
+
+class Tokenize(_Message, frozen=True, kw_only=True):
+    """The tokens of a prompt, with `bos` before them where the model wants it there."""
+
+    id: str
+    segments: list[Segment]
+    bos: bool = False
 
 
 class Cancel(_Message, frozen=True):
@@ -117,6 +144,7 @@ class Ready(_Message, frozen=True, kw_only=True):
     context_length: int
     chat_template: str | None
     special_tokens: dict[str, str]
+    control_tokens: list[str] = []
     setting: Setting
     pid: int
     threads: int
@@ -135,12 +163,22 @@ class Text(_Message, frozen=True):
     id: str
     text: str
     tokens: int
+    chosen: list[Token] = []
+
+
+class Tokens(_Message, frozen=True):
+    """`pieces` are the tokens' bytes; a control token's are its name."""
+
+    id: str
+    tokens: list[int]
+    pieces: list[bytes]
 
 
 class Done(_Message, frozen=True, kw_only=True):
     id: str
     text: str
     finish_reason: FinishReason
+    stop: str = ""
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
@@ -150,6 +188,7 @@ class Done(_Message, frozen=True, kw_only=True):
     queue_ms: float = 0.0
     prefill_ms: float = 0.0
     decode_ms: float = 0.0
+    chosen: list[Token] = []
 
 
 class Failed(_Message, frozen=True, kw_only=True):
@@ -168,6 +207,7 @@ class StatsReply(_Message, frozen=True, kw_only=True):
 
     running: int
     waiting: int
+    slots: int = 0
     kv_tokens: int
     kv_bytes: int
     kv_capacity_bytes: int
@@ -185,8 +225,8 @@ class StatsReply(_Message, frozen=True, kw_only=True):
     accepted_tokens: int = 0
 
 
-ToEngine: TypeAlias = Hello | Generate | Cancel | Hint | Stats | Shutdown | Forget
-FromEngine: TypeAlias = Ready | Progress | Text | Done | Failed | StatsReply
+ToEngine: TypeAlias = Hello | Generate | Tokenize | Cancel | Hint | Stats | Shutdown | Forget
+FromEngine: TypeAlias = Ready | Progress | Text | Tokens | Done | Failed | StatsReply
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)

@@ -8,9 +8,15 @@ infinity.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import torch
+
+from edvac.engine.protocol import Token
+
+MOST_ALTERNATIVES: Final = 100  # that are reported of one token
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,32 @@ def choose(logits: torch.Tensor, sampling: Sampling, position: int, seen: list[i
         found = _pick(torch.softmax(best.double() / sampling.temperature, 0), share, sampling)
         assert found is not None
     return int(tokens[found])
+
+
+def add_bias(logits: torch.Tensor, bias: dict[int, float]) -> torch.Tensor:
+    """Logits with something added to some of them; minus infinity forbids a token."""
+    found = logits.clone()
+    found[torch.tensor(list(bias))] += torch.tensor(list(bias.values()), dtype=logits.dtype)
+    return found
+
+
+def report(
+    tokens: list[int], logits: torch.Tensor, spelled: Callable[[int], bytes], most: int
+) -> list[Token]:
+    """What is told of tokens that were chosen.
+
+    Args:
+        logits: the row that the first one was chosen from.
+        spelled: the bytes of a token.
+        most: alternatives to name; below 0, no probabilities are told either.
+    """
+    if most < 0:
+        return [Token(token, spelled(token)) for token in tokens]
+    chances = torch.log_softmax(logits.float(), 0)
+    best, ids = torch.topk(chances, min(most, len(chances)))
+    likely = zip(ids.tolist(), best.tolist(), strict=True)
+    top = [(token, spelled(token), chance) for token, chance in likely]
+    return [Token(token, spelled(token), float(chances[token]), top) for token in tokens]
 
 
 _LIKELY = 256  # the next token is nearly always among these; sorting a vocabulary costs far more

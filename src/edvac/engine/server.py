@@ -19,6 +19,7 @@ import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,7 @@ import msgspec
 from edvac.core.errors import ConfigError, EdvacError, ProcessorError
 from edvac.engine.cores import Cores
 from edvac.engine.engine import Engine
+from edvac.engine.prompt import tokenize
 from edvac.engine.protocol import (
     VERSION,
     Cancel,
@@ -43,6 +45,7 @@ from edvac.engine.protocol import (
     Shutdown,
     Stats,
     ToEngine,
+    Tokenize,
     decode_to_engine,
     encode,
     failure,
@@ -112,6 +115,7 @@ class Server:
         self._work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._clients: dict[int, _Client] = {}
         self._ready: Ready | None = None
+        self._cutting = ThreadPoolExecutor(1, thread_name_prefix="tokens")
         self._failed: Failed | None = None
         self._count = 0
         self._draining = False
@@ -134,6 +138,7 @@ class Server:
             for client in list(self._clients.values()):
                 client.writer.close()
             self._work.put(None)
+            self._cutting.shutdown(wait=False, cancel_futures=True)
             await asyncio.to_thread(thread.join, 30.0)
 
     # --- the step thread -------------------------------------------------------------------
@@ -272,6 +277,9 @@ class Server:
             raise FrameError("the first message must be Hello")
         elif isinstance(message, Generate):
             self._generate(client, message)
+        elif isinstance(message, Tokenize):
+            inner = msgspec.structs.replace(message, id=f"{client.number}:{message.id}")
+            self._work.put(lambda engine: self._tokenize(engine, inner))
         elif isinstance(message, Cancel):
             name = f"{client.number}:{message.id}"
             self._work.put(lambda engine: engine.cancel(name))
@@ -312,6 +320,18 @@ class Server:
             return []
 
         self._work.put(start)
+
+    def _tokenize(self, engine: Engine, message: Tokenize) -> list[FromEngine]:
+        """In a thread of its own: a long text must not stop the steps of others."""
+
+        def cut() -> None:
+            try:
+                self._post([tokenize(engine.codec, message)])
+            except EdvacError as error:
+                self._post([failure(message.id, error)])
+
+        self._cutting.submit(cut)
+        return []
 
     def _stats(self, engine: Engine, client: _Client) -> list[FromEngine]:
         reply = engine.stats(resident_bytes())

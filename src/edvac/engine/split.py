@@ -23,10 +23,11 @@ from edvac.engine.client import (
     EngineSpec,
     OnProgress,
     OnText,
+    OnTokens,
     connect_or_start,
     default_runtime,
 )
-from edvac.engine.protocol import Done, Generate, Hint, Ready, StatsReply
+from edvac.engine.protocol import Done, Generate, Hint, Ready, Segment, StatsReply, Tokens
 
 LONG: Final = 2000  # characters of a prompt from which it is read apart
 _PROGRAMS: Final = 256
@@ -73,6 +74,7 @@ class SplitClient:
         request: Generate,
         on_text: OnText | None = None,
         on_progress: OnProgress | None = None,
+        on_tokens: OnTokens | None = None,
     ) -> Done:
         """The finished answer; a long prompt is read by the other engine first.
 
@@ -80,7 +82,7 @@ class SplitClient:
             ProcessorError, OperandError, ConfigError: as the writing engine says.
         """
         if self.reads.gone or not self._is_long(request):
-            return await self.writes.generate(request, on_text, on_progress)
+            return await self.writes.generate(request, on_text, on_progress, on_tokens)
         *rest, last = request.segments
         segments = [*rest, msgspec.structs.replace(last, keep=True)]
         kept = msgspec.structs.replace(request, segments=segments)
@@ -88,7 +90,7 @@ class SplitClient:
         # What is wrong with the request is said by the engine that answers it.
         with contextlib.suppress(ProcessorError, OperandError, ConfigError):
             await self.reads.generate(alone, None, on_progress)
-        return await self.writes.generate(kept, on_text, on_progress)
+        return await self.writes.generate(kept, on_text, on_progress, on_tokens)
 
     def _is_long(self, request: Generate) -> bool:
         """Whether much of the prompt is new to the engine that writes."""
@@ -103,6 +105,9 @@ class SplitClient:
     def hint(self, hint: Hint) -> None:
         for one in (self.reads, self.writes):
             one.hint(hint)
+
+    async def tokenize(self, name: str, segments: list[Segment], *, bos: bool) -> Tokens:
+        return await self.writes.tokenize(name, segments, bos=bos)
 
     async def stats(self) -> StatsReply:
         return await self.writes.stats()

@@ -34,7 +34,8 @@ _PATTERNS: Final[dict[str, tuple[str, ...]]] = {
     "qwen2": (_MODERN % "",),
     "llama-bpe": (_MODERN % "{1,3}",),
 }
-_CONTROL_TYPES: Final = (3, 4)  # GGUF's "control" and "user defined"
+_USER_TYPE: Final = 4  # GGUF's "user defined"
+_CONTROL_TYPES: Final = (3, _USER_TYPE)
 _UNUSED_TYPE: Final = 5
 MAX_VOCABULARY: Final = 1_000_000
 MAX_JSON_BYTES: Final = 64 << 20
@@ -69,8 +70,10 @@ class TextCodec:
         self.pieces = pieces
         self.control = control
         self.control_ids = frozenset(control.values())
+        self._names = {index: name.encode() for name, index in control.items()}
         self.specials = specials
         self.size = len(pieces)
+        self.longest = max(map(len, pieces), default=1)  # bytes of one token
         longest_first = sorted(control, key=len, reverse=True)
         self._split = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
 
@@ -95,6 +98,10 @@ class TextCodec:
 
     def decode(self, tokens: list[int]) -> str:
         return b"".join(self.pieces[token] for token in tokens).decode("utf-8", "replace")
+
+    def spelled(self, token: int) -> bytes:
+        """The bytes of a token, control tokens by their names."""
+        return self._names.get(token) or self.pieces[token]
 
     def stream(self) -> TextStream:
         return TextStream(self.pieces)
@@ -139,7 +146,8 @@ def from_gguf(metadata: dict[str, Meta], path: Path) -> TextCodec:
         _token_id(metadata, "eos", len(tokens)),
         metadata.get("tokenizer.ggml.add_bos_token") is True,
     )
-    return TextCodec(core, _pieces(tokens, control), control, specials)
+    shown = {i for i, kind in enumerate(kinds) if kind == _USER_TYPE}
+    return TextCodec(core, _pieces(tokens, control, shown), control, specials)
 
 
 def _core(
@@ -184,17 +192,18 @@ def from_json(path: Path, eos: list[int], bos: int | None, size: int) -> TextCod
     for word, index in (*words.items(), *control.items()):
         tokens[index] = word
     specials = _specials(control, bos, eos[0] if eos else None, False, eos)
-    return TextCodec(core, _pieces(tokens, control), control, specials)
+    shown = {int(one["id"]) for one in added if not one.get("special", True)}
+    return TextCodec(core, _pieces(tokens, control, shown), control, specials)
 
 
-def _pieces(tokens: list[str], control: dict[str, int]) -> list[bytes]:
-    """The bytes of each token. A special token has none: answers must not show it."""
+def _pieces(tokens: list[str], control: dict[str, int], shown: set[int]) -> list[bytes]:
+    """The bytes of each token. A control token has none: answers must not show it. A `shown` one is
+    text that the model writes as one token, such as ``<tool_call>``."""
     alphabet = byte_alphabet()
-    hidden = set(control.values())
-    return [
-        b"" if index in hidden else bytes(alphabet.get(char, 0x3F) for char in token)
-        for index, token in enumerate(tokens)
-    ]
+    found = [bytes(alphabet.get(char, 0x3F) for char in token) for token in tokens]
+    for name, index in control.items():
+        found[index] = name.encode() if index in shown else b""
+    return found
 
 
 def _specials(

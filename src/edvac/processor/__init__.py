@@ -10,10 +10,16 @@ from edvac.processor.port import (
     Message,
     OnStage,
     OnText,
+    OnTokens,
     Price,
     Processor,
     Request,
+    Sampling,
     Segment,
+    Timings,
+    Token,
+    ToolCall,
+    Tools,
 )
 
 __all__ = [
@@ -22,8 +28,14 @@ __all__ = [
     "Message",
     "OnStage",
     "OnText",
+    "OnTokens",
     "Price",
     "Processor",
     "Request",
+    "Sampling",
     "Segment",
+    "Timings",
+    "Token",
+    "ToolCall",
+    "Tools",
 ]

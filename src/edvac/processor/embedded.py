@@ -8,11 +8,32 @@ import json
 
 from edvac.core.errors import InternalError, ModelFileError
 from edvac.core.seams import Contacts
+from edvac.engine import protocol
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
-from edvac.engine.protocol import Generate, Hint, HintKind, Progress, Ready
+from edvac.engine.protocol import (
+    Done,
+    Generate,
+    Hint,
+    HintKind,
+    Progress,
+    Ready,
+    StatsReply,
+    Tokens,
+)
 from edvac.engine.split import SplitClient, connect_split
 from edvac.processor.clean import without_thinking
-from edvac.processor.port import FREE, Answer, Doing, OnStage, OnText, Request
+from edvac.processor.port import (
+    FREE,
+    Answer,
+    Doing,
+    OnStage,
+    OnText,
+    OnTokens,
+    Request,
+    Timings,
+    Token,
+)
+from edvac.processor.tools import grammar
 
 STEPS = "steps"  # how an engine is told that no request of a program goes on from another
 _LEASE_S = 600.0  # for which the engine remembers a run that it hears nothing of
@@ -86,49 +107,87 @@ class EmbeddedProcessor:
             )
         return client
 
-    async def complete(self, request: Request, on_text: OnText | None = None) -> Answer:
-        from edvac.processor.chat import render
+    async def complete(
+        self, request: Request, on_text: OnText | None = None, on_tokens: OnTokens | None = None
+    ) -> Answer:
+        """One call; `on_tokens` is told the tokens of each text before it comes, where the request
+        asks for a report.
 
+        Raises:
+            ProcessorError, OperandError: see `Processor`.
+            ConfigError: the request cannot be meant.
+        """
         await self.open()
         assert self._client is not None
-        ready = self._ready()
-        segments = render(
-            ready.chat_template, ready.special_tokens, request.messages, request.prefill
-        )
-        if not request.goes_on and request.run not in self._runs:
+        segments = self.segments(request)
+        if request.run and not request.goes_on and request.run not in self._runs:
             self._runs.add(request.run)
             self._hint("open", request.run, STEPS)
-        generate = Generate(
-            id=f"{request.run}.{next(self._names)}",
-            segments=segments,
-            program=request.run,
-            slot=request.slot,
-            cls=request.cls,
-            reader_class=request.reader_class,
-            max_tokens=request.max_tokens,
-            temperature=request.temperature,
-            seed=request.seed,
-            stop=list(request.stop),
-            schema=json.dumps(request.schema) if request.schema is not None else None,
-            lark=request.lark,
-            stream=on_text is not None,
+        name = f"{request.run}.{next(self._names)}"
+        generate = _generate(request, name, segments, self._ready().control_tokens)
+
+        def tokens(chosen: list[protocol.Token]) -> None:
+            if on_tokens is not None:
+                on_tokens(_told(chosen))
+
+        done = await self._client.generate(
+            generate, on_text, on_tokens=None if on_tokens is None else tokens
+        )
+        plain = request.lark is None and request.tools is None and not request.prompt
+        return _answer(done, without_thinking(done.text) if plain else done.text, segments)
+
+    def segments(self, request: Request) -> list[protocol.Segment]:
+        """The prompt as the model sees it.
+
+        Raises:
+            ModelFileError: the model's template cannot be rendered.
+        """
+        from edvac.processor.chat import render
+
+        if request.prompt:
+            return [
+                protocol.Segment(part, control=True)
+                if isinstance(part, str)
+                else protocol.Segment(tokens=list(part))
+                for part in request.prompt
+            ]
+        ready = self._ready()
+        return render(
+            ready.chat_template,
+            ready.special_tokens,
+            request.messages,
+            request.prefill,
+            request.tools,
         )
 
-        def text(piece: str, tokens: int) -> None:
-            if on_text is not None:
-                on_text(piece, tokens)
+    async def tokenize(self, segments: list[protocol.Segment], *, bos: bool) -> Tokens:
+        """The tokens of a prompt.
 
-        done = await self._client.generate(generate, text if on_text is not None else None)
-        answer = without_thinking(done.text) if request.lark is None else done.text
-        return Answer(
-            answer,
-            done.finish_reason,
-            done.prompt_tokens,
-            done.cached_tokens,
-            done.completion_tokens,
-            tuple(segment.text for segment in segments),
-            done.text if done.text != answer else "",
-        )
+        Args:
+            bos: begin with the token that the model's prompts begin with, where there is one.
+
+        Raises:
+            ConfigError: there is no such token.
+        """
+        await self.open()
+        assert self._client is not None
+        return await self._client.tokenize(f"tokens.{next(self._names)}", segments, bos=bos)
+
+    async def stats(self) -> StatsReply:
+        """The engine's counters, and its state right now."""
+        await self.open()
+        assert self._client is not None
+        return await self._client.stats()
+
+    @property
+    def file(self) -> str:
+        """Name of the model's file."""
+        return self._spec.model.name
+
+    @property
+    def card(self) -> Ready:
+        """What the engine says of its model."""
+        return self._ready()
 
     def tell(self, run: str, doing: Doing, tool: str) -> None:
         if run in self._runs:
@@ -159,3 +218,60 @@ class EmbeddedProcessor:
 
 
 _STAGES = {"load": "loading the model", "queue": "waiting for the engine", "prefill": "reading"}
+
+
+def _generate(
+    request: Request, name: str, segments: list[protocol.Segment], control: list[str]
+) -> Generate:
+    schema = json.dumps(request.schema) if request.schema is not None else None
+    lark = request.lark
+    if request.tools is not None:
+        schema, lark = None, grammar(request.tools, control, request.schema)
+    sampling = request.sampling
+    return Generate(
+        id=name,
+        segments=segments,
+        program="" if request.goes_on else request.run,
+        slot=request.slot,
+        cls=request.cls,
+        reader_class=request.reader_class,
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        bias=dict(sampling.bias),
+        seed=request.seed,
+        stop=list(request.stop),
+        schema=schema,
+        lark=lark,
+        fit=request.fit,
+        report=request.report,
+        logprobs=request.logprobs,
+    )
+
+
+def _answer(done: Done, text: str, segments: list[protocol.Segment]) -> Answer:
+    return Answer(
+        text,
+        done.finish_reason,
+        done.prompt_tokens,
+        done.cached_tokens,
+        done.completion_tokens,
+        tuple(segment.text for segment in segments),
+        done.text if done.text != text else "",
+        stop=done.stop,
+        tokens=_told(done.chosen),
+        timings=Timings(
+            done.queue_ms,
+            done.prefill_ms,
+            done.decode_ms,
+            done.drafted_tokens,
+            done.accepted_tokens,
+        ),
+    )
+
+
+def _told(chosen: list[protocol.Token]) -> tuple[Token, ...]:
+    return tuple(Token(one.id, one.piece, one.logprob, tuple(one.top)) for one in chosen)

@@ -23,13 +23,60 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that a model wants called; `arguments` is the text of a JSON object."""
+
+    name: str
+    arguments: str
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    role: str  # system, user or assistant
+    """One turn; `calls` are what the assistant has called, in a turn of role ``tool`` one result
+    is given back."""
+
+    role: str  # system, user, assistant or tool
     segments: tuple[Segment, ...]
+    calls: tuple[ToolCall, ...] = ()
 
     @property
     def text(self) -> str:
         return "".join(segment.text for segment in self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Functions that an answer may call.
+
+    Attributes:
+        functions: each with ``name`` and, where known, ``description`` and ``parameters``, the JSON
+            schema of its arguments.
+        choice: ``auto``, ``required``, or the name of the only one that may be called.
+        parallel: may one answer call several times?
+    """
+
+    functions: tuple[dict[str, Any], ...]
+    choice: str = "auto"
+    parallel: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen beside the temperature; the defaults change nothing.
+
+    Attributes:
+        bias: what is added to a token's logit, by token id.
+    """
+
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    bias: tuple[tuple[int, float], ...] = ()
+
+
+PLAIN = Sampling()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +91,15 @@ class Request:
         cls: whether somebody waits for the answer (``online``) or nobody does (``offline``).
         goes_on: a later request may begin with this one and its answer, as in a talk; the steps
             of a run do not.
+
+    What follows is understood by the embedded engine alone.
+
+    Attributes:
+        prompt: all that the model sees, as texts and token ids, instead of messages. Special tokens
+            count in it: it is written by who knows the model's template.
+        fit: cut `max_tokens` to what the prompt leaves of the context, instead of failing.
+        report: tell the tokens of the answer; from 0, `logprobs` asks for their log-probabilities
+            and so many alternatives.
     """
 
     run: str
@@ -59,6 +115,33 @@ class Request:
     reader_class: str = "user"
     cls: Literal["online", "offline"] = "online"
     goes_on: bool = False
+    prompt: tuple[str | tuple[int, ...], ...] = ()
+    tools: Tools | None = None
+    sampling: Sampling = PLAIN
+    fit: bool = False
+    report: bool = False
+    logprobs: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token of an answer; `top` holds (id, bytes, log-probability) of the likeliest."""
+
+    id: int
+    piece: bytes
+    logprob: float = 0.0
+    top: tuple[tuple[int, bytes, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of an answer went, in milliseconds, and how its drafts did, in tokens."""
+
+    queue_ms: float = 0.0
+    prompt_ms: float = 0.0
+    answer_ms: float = 0.0
+    drafted: int = 0
+    accepted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +153,7 @@ class Answer:
         sent: the exact text the model saw, in segments; `received` all that came back, where that
             is more than `text`.
         model: identity of the model that answered, where it is another than the processor's.
+        stop: the stop string that ended it; `tokens` those that were asked for and not told yet.
     """
 
     text: str
@@ -80,6 +164,9 @@ class Answer:
     sent: tuple[str, ...]
     received: str = ""
     model: str = ""
+    stop: str = ""
+    tokens: tuple[Token, ...] = ()
+    timings: Timings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +188,7 @@ FREE = Price()
 
 Doing: TypeAlias = Literal["tool_started", "tool_ended"]
 OnText: TypeAlias = Callable[[str, int], None]
+OnTokens: TypeAlias = Callable[[tuple[Token, ...]], None]
 OnStage: TypeAlias = Callable[[str, float, float], None]  # name, done, total
 
 

@@ -1,0 +1,56 @@
+"""A prompt's segments as tokens, and bounds on what a client may put into them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edvac.core.errors import ConfigError, OperandError
+from edvac.engine.protocol import Segment, Tokenize, Tokens
+from edvac.engine.tokenizer import TextCodec
+
+
+def encode_segment(codec: TextCodec, segment: Segment) -> list[int]:
+    return segment.tokens or codec.encode(segment.text, segment.control)
+
+
+def check_tokens(codec: TextCodec, tokens: Iterable[int]) -> None:
+    """
+    Raises:
+        ConfigError: there is no such token.
+    """
+    if any(not 0 <= token < codec.size for token in tokens):
+        raise ConfigError("token_unknown", "the request names a token that the model does not have")
+
+
+def check_prompt(codec: TextCodec, segments: list[Segment], context: int) -> None:
+    """Bounds that hold before anything is cut into tokens, which takes a second a megabyte.
+
+    Raises:
+        ConfigError: there is no such token.
+        OperandError: the text cannot fit, however few tokens it makes.
+    """
+    for segment in segments:
+        check_tokens(codec, segment.tokens)
+    size = sum(len(segment.text) for segment in segments)
+    if size > context * codec.longest:
+        raise OperandError(
+            "operand_too_large",
+            f"the prompt ({size} characters) does not fit the model's context",
+            f"{context} tokens are there.",
+            "Give the step less data, such as one of text.chunks(text, size).",
+        )
+
+
+def tokenize(codec: TextCodec, request: Tokenize) -> Tokens:
+    """The tokens of a prompt; nothing is computed for them.
+
+    Raises:
+        ConfigError: there is no such token.
+    """
+    for segment in request.segments:
+        check_tokens(codec, segment.tokens)
+    first = codec.specials.bos if request.bos and codec.specials.add_bos else None
+    tokens = [] if first is None else [first]
+    for segment in request.segments:
+        tokens += encode_segment(codec, segment)
+    return Tokens(request.id, tokens, [codec.spelled(token) for token in tokens])
