@@ -23,11 +23,11 @@ def noise(seed: int, *shape: int) -> torch.Tensor:
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1 << 30), st.integers(33, 90))
 def test_scores_are_the_textbook_s(seed: int, vocabulary: int) -> None:
-    true, other = noise(seed, 70, vocabulary), noise(seed + 1, 70, vocabulary)
+    true, other = noise(seed, 70, vocabulary).double(), noise(seed + 1, 70, vocabulary).double()
     window = [(seed + 7 * at) % vocabulary for at in range(70)]
     score = Score()
     compare(true, other, window, score)
-    first, second = true.double().log_softmax(-1), other.double().log_softmax(-1)
+    first, second = true.log_softmax(-1), other.log_softmax(-1)
     wanted = (first.exp() * (first - second)).sum(-1)
     assert score.divergence == pytest.approx(wanted.tolist(), rel=1e-4, abs=1e-5)
     assert all(
