@@ -17,10 +17,23 @@ from edvac.engine.engine import Engine, EngineOptions
 from edvac.engine.linear import Int8Product, Packed, PlainProduct, Rows, int8_works
 from edvac.engine.loader import LoadOptions, cache_path, load
 from edvac.engine.model import Decoder
+from edvac.engine.pretokenizer import cutting
+from edvac.engine.tokenizer import _core
 from edvac.engine.weights import WeightSource, _hf_name, open_weights
 
 from .test_engine import LIMITS, PROMPTS, ask, drain
-from .tiny import FEED, HEAD_DIM, HEADS, KV_HEADS, LAYERS, SPECIALS, WIDTH, tensors, vocabulary
+from .tiny import (
+    FEED,
+    HEAD_DIM,
+    HEADS,
+    KV_HEADS,
+    LAYERS,
+    MERGES,
+    SPECIALS,
+    WIDTH,
+    tensors,
+    vocabulary,
+)
 
 
 def options(path: Path, cache: Path, reference: bool, **more: object) -> LoadOptions:
@@ -62,7 +75,10 @@ def write_safetensors(folder: Path, tiny: Path) -> Path:
         "eos_token_id": words.index(SPECIALS[0]),
     }
     (folder / "config.json").write_text(json.dumps(config))
-    document = json.loads(open_weights(tiny).codec._core.to_str())
+    how = cutting("qwen2")
+    assert how is not None
+    plain = {word: index for index, word in enumerate(words) if word not in SPECIALS}
+    document = json.loads(_core(plain, MERGES, how, tiny).to_str())
     document["added_tokens"] = [
         {"id": words.index(word), "content": word, "special": True} for word in SPECIALS
     ]

@@ -67,7 +67,7 @@ def test_what_is_worth_keeping_stays_marked() -> None:
 
 
 def test_special_tokens_of_the_model_are_at_hand() -> None:
-    found = render("{{ bos_token }}{{ messages[0].content }}", {"bos": "<s>"}, (USER,))
+    found = render("{{ bos_token }}{{ messages[0].content }}", {"bos_token": "<s>"}, (USER,))
     assert (found[0].text, found[0].control) == ("<s>", True)
 
 

@@ -124,7 +124,8 @@ class Engine:
         )
         memory = Memory(self._experience.child())
         matcher = self._matcher(request)
-        answer = Answer(request, job, matcher, self.codec.stream(), memory, keeps)
+        stream = self.codec.stream(verbatim=matcher is not None)
+        answer = Answer(request, job, matcher, stream, memory, keeps)
         self._restore(request.reader_class, tokens, keeps)
         self._scheduler.add(job)
         self._answers[request.id] = answer
@@ -191,10 +192,13 @@ class Engine:
         """Prompt tokens, and the lengths of the prefixes that are to be kept on disk."""
         tokens: list[int] = []
         keeps: list[int] = []
-        if self.codec.specials.add_bos and self.codec.specials.bos is not None:
-            tokens.append(self.codec.specials.bos)
+        first = self.codec.specials.bos if self.codec.specials.add_bos else None
         for segment in request.segments:
-            tokens += self.codec.encode(segment.text, segment.control)
+            last = tokens[-1] if tokens else first
+            new = self.codec.encode(segment.text, segment.control, last)
+            if new and not tokens and first not in (None, new[0]):
+                tokens.append(first)  # many templates write it themselves
+            tokens += new
             if segment.keep:
                 keeps.append(len(tokens))
         return tokens, keeps

@@ -88,14 +88,13 @@ def _outline(template: str, special: tuple[tuple[str, str], ...], roles: tuple[s
         raise _broken(f"it has {len(template)} characters")
     environment = _Environment(trim_blocks=True, lstrip_blocks=True)
     environment.globals["raise_exception"] = _refuse
-    names = {f"{name}_token": token for name, token in special}
     messages = [
         {"role": role, "content": f"\ue000{number}\ue001"} for number, role in enumerate(roles)
     ]
     try:
         with _step_limit():
             text = environment.from_string(template).render(
-                messages=messages, add_generation_prompt=True, tools=None, **names
+                messages=messages, add_generation_prompt=True, tools=None, **dict(special)
             )
     except _WRONG as problem:
         raise _broken(f"{type(problem).__name__}: {problem}") from problem
