@@ -56,7 +56,8 @@ def answers(
 def write_safetensors(folder: Path, tiny: Path) -> Path:
     """The tiny model as its makers would publish it."""
     weights = {
-        _hf_name(name): torch.from_numpy(value) for name, value in tensors("qwen2", 1).items()
+        _hf_name(name, "qwen2"): torch.from_numpy(value)
+        for name, value in tensors("qwen2", 1).items()
     }
     safetensors.torch.save_file(weights, str(folder / "model.safetensors"))
     words = vocabulary()

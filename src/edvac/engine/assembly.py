@@ -23,6 +23,7 @@ from edvac.core.errors import ConfigError
 from edvac.core.seams import SystemClock
 from edvac.engine._native import HEAD_STEP, kernels
 from edvac.engine.attention import CPU
+from edvac.engine.config import ModelConfig
 from edvac.engine.digest import file_digest
 from edvac.engine.engine import Engine, EngineOptions
 from edvac.engine.kv.kept import KeptPrefixes
@@ -32,7 +33,7 @@ from edvac.engine.loader import LoadOptions, load
 from edvac.engine.protocol import VERSION, Ready, Setting
 from edvac.engine.scheduler import Limits
 from edvac.engine.tokenizer import TextCodec
-from edvac.engine.weights import ModelConfig, WeightSource
+from edvac.engine.weights import WeightSource
 
 _log = logging.getLogger("edvac.engine")
 _KV_SHARE: Final = 4  # KV memory is at most this fraction (1/n) of what the machine has
@@ -72,7 +73,7 @@ def assemble(
     device = CPU if reference else fastest_device()
     options = LoadOptions(wanted.model, digest, wanted.cache, reference, on_progress, device=device)
     decoder, source = load(options)
-    native = None if reference else attending_kernels(device, source.config)
+    native = None if reference else attending_kernels(device, source.config, wanted.context)
     dtype = torch.float32 if reference else kv_type(device, native is not None)
     kv_bytes = wanted.kv_bytes or min(_KV_MOST, machine_bytes() // _KV_SHARE)
     rows_bytes = kv_bytes - kv_bytes // _PARKED_SHARE
@@ -179,9 +180,14 @@ def fastest_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else CPU
 
 
-def attending_kernels(device: torch.device, config: ModelConfig) -> ModuleType | None:
-    """The compiled kernels, where they can attend in this model."""
-    can = device == CPU and config.head_dim % HEAD_STEP == 0 and can_map()
+def attending_kernels(
+    device: torch.device, config: ModelConfig, context: int
+) -> ModuleType | None:
+    """The compiled kernels, where they can attend in this model and sequences of this length."""
+    plainly = config.attends_plainly(min(context, config.context))
+    can = device == CPU and config.head_dim % HEAD_STEP == 0 and plainly and can_map()
+    if not plainly:
+        _log.warning("%s attends in ways of its own; torch computes them", config.architecture)
     return kernels() if can else None
 
 

@@ -18,9 +18,9 @@ from typing import Final, Protocol, TypeAlias
 import torch
 import torch.nn.functional as F
 
+from edvac.engine.config import ModelConfig
 from edvac.engine.kv.pages import BLOCK, PagedArena
 from edvac.engine.linear import Norm
-from edvac.engine.weights import ModelConfig
 
 _NARROW: Final = 16  # up to this many tokens of a sequence in one step are batched with others'
 CPU: Final = torch.device("cpu")
@@ -229,6 +229,10 @@ class TensorPlan:
         self.slots = torch.cat([torch.full((s.count,), s.slot) for s in spans]).to(device)
         self._rows = len(self.positions)
         self._exact = exact
+        # torch's own attention knows neither caps nor windows.
+        plainly = config.attends_plainly(arena.capacity)
+        self._scale = config.query_scale or config.head_dim**-0.5
+        self._one_span_each = not exact and not plainly
         self._spans: list[tuple[int, Span]] = []
         self._wide: list[tuple[int, Span, torch.Tensor | None]] = []
         narrow: list[tuple[int, Span]] = []
@@ -237,10 +241,10 @@ class TensorPlan:
             self._spans.append((row, span))
             if span.count <= _NARROW and span.start > 0:
                 narrow.append((row, span))
-            elif not exact:
+            elif plainly and not exact:
                 self._wide.append((row, span, _causal(span, device)))
             row += span.count
-        parts = [] if exact else _partition(narrow)
+        parts = [] if exact or not plainly else _partition(narrow)
         self._groups = [_Group(part, arena.dtype, device) for part in parts]
 
     def mix(self, layer: int, qkv: torch.Tensor, rotation: Rotation, norms: Norms) -> torch.Tensor:
@@ -261,7 +265,11 @@ class TensorPlan:
         heads, width = self._config.heads, self._config.head_dim
         found = torch.empty(self._rows, heads, width, device=arena.device)
         if self._exact:
-            self._one_by_one(keys, values, query, found)
+            self._one_by_one(layer, query, found)
+        if self._one_span_each:
+            for row, span in self._spans:
+                part = slice(row, row + span.count)
+                found[part] = self._capped(layer, span, query[part])
         for row, span, mask in self._wide:
             part = query[row : row + span.count].transpose(0, 1)[None]
             mixed = F.scaled_dot_product_attention(
@@ -277,20 +285,47 @@ class TensorPlan:
             group.attend(keys, values, query, found)
         return found.reshape(self._rows, -1)
 
-    def _one_by_one(
-        self, keys: torch.Tensor, values: torch.Tensor, query: torch.Tensor, found: torch.Tensor
-    ) -> None:
+    def _one_by_one(self, layer: int, query: torch.Tensor, found: torch.Tensor) -> None:
         """The reference: one query at a time, so its arithmetic never depends on its neighbours."""
-        config = self._config
-        grouped = (config.kv_heads, config.heads // config.kv_heads, config.head_dim)
-        scale = config.head_dim**-0.5
         for row, span in self._spans:
             for index in range(span.count):
-                end = span.start + index + 1
-                one = query[row + index].view(grouped)
-                scores = one @ keys[span.slot, :, :end].transpose(1, 2)
-                mixed = torch.softmax(scores * scale, dim=-1) @ values[span.slot, :, :end]
-                found[row + index] = mixed.view(config.heads, config.head_dim)
+                one = Span(span.slot, span.start + index, 1)
+                at = row + index
+                found[at : at + 1] = self._capped(layer, one, query[at : at + 1])
+
+    def _capped(self, layer: int, span: Span, query: torch.Tensor) -> torch.Tensor:
+        """One sequence's values mixed, (rows, heads, width), with whatever a family does to scores:
+        a scale and a cap of its own, and windows."""
+        config = self._config
+        window = config.window_of(layer)
+        first = max(0, span.start + 1 - window) if window else 0
+        group = config.heads // config.kv_heads
+        # The query heads that share a KV head become rows of one product.
+        shape = (span.count, config.kv_heads, group, config.head_dim)
+        folded = query.view(shape).permute(1, 2, 0, 3).flatten(1, 2)
+        keys = self._arena.keys[layer][span.slot, :, first : span.end].float()
+        scores = folded @ keys.transpose(1, 2)
+        scores = capped(scores * self._scale, config.attention_cap)
+        if span.count > 1:
+            hidden = _hidden(span, first, window, query.device).repeat(group, 1)
+            scores = scores.masked_fill(hidden, -torch.inf)
+        values = self._arena.values[layer][span.slot, :, first : span.end].float()
+        mixed = torch.softmax(scores, dim=-1) @ values
+        return mixed.unflatten(1, (group, -1)).permute(2, 0, 1, 3).reshape(query.shape)
+
+
+def capped(scores: torch.Tensor, cap: float) -> torch.Tensor:
+    """Kept softly between -cap and cap; 0 leaves them (Gemma 2, 2024, §2)."""
+    return torch.tanh(scores / cap).mul_(cap) if cap else scores
+
+
+def _hidden(span: Span, first: int, window: int, device: torch.device) -> torch.Tensor:
+    """What each row does not see of the positions from `first` on: later ones, and those that its
+    window has left behind."""
+    rows = torch.arange(span.start, span.end, device=device)[:, None]
+    seen = torch.arange(first, span.end, device=device)[None]
+    found = seen > rows
+    return found | (seen <= rows - window) if window else found
 
 
 def _rotate(x: torch.Tensor, rotation: Rotation) -> torch.Tensor:

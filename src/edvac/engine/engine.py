@@ -26,6 +26,7 @@ from edvac.engine.attention import (
     Span,
     TensorPlan,
 )
+from edvac.engine.config import ModelConfig
 from edvac.engine.grammar import Grammars, Matcher
 from edvac.engine.kv.kept import KeptPrefixes
 from edvac.engine.kv.pages import BLOCK, PagedArena
@@ -37,7 +38,7 @@ from edvac.engine.sampler import Sampling, choose
 from edvac.engine.scheduler import Chunk, Job, Limits, Scheduler, StepPlan, common_prefix
 from edvac.engine.speculation import KERNELS, MOST, TENSORS, Experience, Memory, worthwhile
 from edvac.engine.tokenizer import TextCodec
-from edvac.engine.weights import ModelConfig, in_background
+from edvac.engine.weights import in_background
 
 _MAX_STOPS: Final = 16
 _ROOM: Final = 8  # blocks that are evicted at a time: looking for them takes as long as for one

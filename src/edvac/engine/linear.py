@@ -51,6 +51,8 @@ class Rows:
         answering: so many rows, the first ones, belong to answers; the others to prompts.
         norm: is applied to the source.
         gated: the rows are silu(gate) x up.
+        gelu: the gate is tanh-approximated GELU instead (Hendrycks and Gimpel, 2016); the compiled
+            kernels know SiLU alone, so it is applied here.
     """
 
     def __init__(
@@ -59,7 +61,11 @@ class Rows:
         answering: int = 0,
         norm: Norm | None = None,
         gated: bool = False,
+        gelu: bool = False,
     ) -> None:
+        if gated and gelu:
+            gate, up = source.chunk(2, dim=1)
+            source, gated = F.gelu(gate, approximate="tanh").mul_(up), False
         self._source, self.answering, self._norm, self._gated = source, answering, norm, gated
         self._codes: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._blocks: Any = None

@@ -27,6 +27,7 @@ import torch
 from edvac.core.errors import ModelFileError
 from edvac.engine._native import KINDS, ROW_STEP, kernels
 from edvac.engine.attention import CPU, Norms
+from edvac.engine.config import ModelConfig
 from edvac.engine.linear import (
     BlockProduct,
     ByRole,
@@ -42,8 +43,8 @@ from edvac.engine.linear import (
     quantise_weight,
 )
 from edvac.engine.mapped import ALIGNMENT, Mapping
-from edvac.engine.model import Decoder, Layer, frequencies
-from edvac.engine.weights import ModelConfig, WeightSource, open_weights
+from edvac.engine.model import Decoder, Layer, frequencies, window_frequencies
+from edvac.engine.weights import WeightSource, open_weights
 
 _log = logging.getLogger("edvac.engine")
 FORMAT: Final = 2  # of the cache; raise it when layout or rounding changes
@@ -54,6 +55,12 @@ _MEMBERS: Final = {
     "out": ("attn_output",),
     "gate_up": ("ffn_gate", "ffn_up"),
     "down": ("ffn_down",),
+}
+_NORMS: Final = ("attn_norm", "ffn_norm")
+_MORE_NORMS: Final = {
+    "qwen3": ("attn_q_norm", "attn_k_norm"),
+    "gemma2": ("post_attention_norm", "post_ffw_norm"),
+    "gemma3": ("post_attention_norm", "post_ffw_norm", "attn_q_norm", "attn_k_norm"),
 }
 
 Progress = Callable[[int, int], None]
@@ -119,6 +126,9 @@ def _assemble(source: WeightSource, products: _Products, options: LoadOptions) -
         names = (f"{at}.attn_q_norm.weight", f"{at}.attn_k_norm.weight")
         return (norm(names[0]), norm(names[1])) if all(map(source.has, names)) else None
 
+    def maybe(name: str) -> Norm | None:
+        return norm(name) if source.has(name) else None
+
     for number in range(config.layers):
         options.on_progress(number, config.layers + 1)
         layers.append(
@@ -126,6 +136,8 @@ def _assemble(source: WeightSource, products: _Products, options: LoadOptions) -
                 attention_norm=norm(f"blk.{number}.attn_norm.weight"),
                 feed_norm=norm(f"blk.{number}.ffn_norm.weight"),
                 head_norms=head_norms(f"blk.{number}"),
+                attention_after=maybe(f"blk.{number}.post_attention_norm.weight"),
+                feed_after=maybe(f"blk.{number}.post_ffw_norm.weight"),
                 **{part: products.layer(number, part) for part in _PARTS},
             )
         )
@@ -133,6 +145,7 @@ def _assemble(source: WeightSource, products: _Products, options: LoadOptions) -
     head = products.head()
     options.on_progress(config.layers + 1, config.layers + 1)
     factors = source.tensor("rope_freqs.weight") if source.has("rope_freqs.weight") else None
+    windowed = window_frequencies(config)
     return Decoder(
         config=config,
         embedding=source.embedding,
@@ -140,6 +153,7 @@ def _assemble(source: WeightSource, products: _Products, options: LoadOptions) -
         final_norm=norm("output_norm.weight"),
         head=head,
         frequencies=frequencies(config, factors).to(device),
+        window_frequencies=None if windowed is None else windowed.to(device),
     )
 
 
@@ -424,10 +438,11 @@ def _check_shapes(source: WeightSource, path: Path) -> None:
     """Names that must be there; products check their own widths when they are built."""
     config: ModelConfig = source.config
     wanted = ["token_embd.weight", "output_norm.weight"]
+    norms = _NORMS + _MORE_NORMS.get(config.architecture, ())
     for number in range(config.layers):
         for part in _PARTS:
             wanted += [f"blk.{number}.{name}.weight" for name in _MEMBERS[part]]
-        wanted += [f"blk.{number}.attn_norm.weight", f"blk.{number}.ffn_norm.weight"]
+        wanted += [f"blk.{number}.{name}.weight" for name in norms]
     for name in wanted:
         if not source.has(name):
             raise ModelFileError(

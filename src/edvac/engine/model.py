@@ -1,4 +1,4 @@
-"""The decoder itself: Qwen2, Qwen3, Llama and SmolLM2 are one network with three switches.
+"""The decoder itself: all families are one network with a few switches (`edvac.engine.config`).
 
 It maps a flat batch of token rows, each with its place in a sequence, to logits for the rows that
 sample. Attention and KV memory are `edvac.engine.attention`'s; where weights come from, and which
@@ -12,14 +12,15 @@ from typing import Protocol
 
 import torch
 
-from edvac.engine.attention import CPU, AttentionPlan, Norms, Rotation
+from edvac.engine.attention import CPU, AttentionPlan, Norms, Rotation, capped
+from edvac.engine.config import ModelConfig
 from edvac.engine.linear import Norm, Product, Rows
-from edvac.engine.weights import ModelConfig
+from edvac.engine.weights import rates
 
 
 @dataclass(slots=True)
 class Layer:
-    """One block's weights."""
+    """One block's weights; the last two normalise what it adds, where a family does that."""
 
     attention_norm: Norm
     feed_norm: Norm
@@ -28,6 +29,8 @@ class Layer:
     gate_up: Product
     down: Product
     head_norms: Norms
+    attention_after: Norm | None = None
+    feed_after: Norm | None = None
 
 
 class Embedding(Protocol):
@@ -36,7 +39,8 @@ class Embedding(Protocol):
 
 @dataclass(slots=True)
 class Decoder:
-    """A whole model, ready to run."""
+    """A whole model, ready to run; `window_frequencies` are those of windowed layers, where these
+    have their own."""
 
     config: ModelConfig
     embedding: Embedding
@@ -44,15 +48,19 @@ class Decoder:
     final_norm: Norm
     head: Product
     frequencies: torch.Tensor
+    window_frequencies: torch.Tensor | None
 
     def forward(self, tokens: list[int], plan: AttentionPlan, sampled: list[int]) -> torch.Tensor:
         """Logits of the rows listed in `sampled`, in main memory; the plan keeps keys and
         values of all rows."""
         config, answering = self.config, plan.answering
-        x = self.embedding(tokens).to(plan.device)
-        rotation = _rotation(plan.positions, self.frequencies)
+        x = self.embedding(tokens).to(plan.device) * config.embedding_scale
+        everywhere = windowed = _rotation(plan.positions, self.frequencies)
+        if self.window_frequencies is not None:
+            windowed = _rotation(plan.positions, self.window_frequencies)
         for number, layer in enumerate(self.layers):
             qkv = layer.qkv(Rows(x, answering, layer.attention_norm))
+            rotation = windowed if config.window_of(number) else everywhere
             mixed = plan.mix(number, qkv, rotation, layer.head_norms)
             if number == len(self.layers) - 1:
                 # Beyond the last keys and values only sampling rows matter.
@@ -61,18 +69,30 @@ class Decoder:
                 picked = torch.tensor(sampled, dtype=torch.long, device=plan.device)
                 mixed, x = mixed[picked], x[picked]
                 answering = sum(row < answering for row in sampled)
-            x = x + layer.out(Rows(mixed, answering))
+            x = x + _normed(layer.out(Rows(mixed, answering)), layer.attention_after)
             gate_up = layer.gate_up(Rows(x, answering, layer.feed_norm))
-            x = x + layer.down(Rows(gate_up, answering, gated=True))
+            fed = layer.down(Rows(gate_up, answering, gated=True, gelu=config.gelu))
+            x = x + _normed(fed, layer.feed_after)
         # What follows a prompt is the first of an answer's rows.
-        return self.head(Rows(x, len(x), self.final_norm)).to(CPU)
+        logits = self.head(Rows(x, len(x), self.final_norm)).to(CPU)
+        return capped(logits, config.logit_cap)
+
+
+def _normed(values: torch.Tensor, norm: Norm | None) -> torch.Tensor:
+    return values if norm is None else norm(values)
 
 
 def frequencies(config: ModelConfig, factors: torch.Tensor | None) -> torch.Tensor:
-    """Rotary frequencies; `factors` stretch them as Llama 3.1 does."""
-    steps = torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim
-    found = 1.0 / config.rope_base**steps
+    """Rotary frequencies of layers that see everything, (head_dim / 2), float64; `factors` stretch
+    them as Llama 3.1 does."""
+    found = rates(config.rope_base, config.head_dim) / config.rope_divisor
     return found if factors is None else found / factors.double()
+
+
+def window_frequencies(config: ModelConfig) -> torch.Tensor | None:
+    """Those of windowed layers; None where they are the others'."""
+    base = config.window_rope_base
+    return rates(base, config.head_dim) if base and any(config.windowed) else None
 
 
 def _rotation(positions: torch.Tensor, rates: torch.Tensor) -> Rotation:

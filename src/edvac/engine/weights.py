@@ -2,25 +2,23 @@
 
 A `WeightSource` answers with float32 tensors under GGUF's names (``blk.0.attn_q.weight``), rotary
 halves laid out one after the other, and with single embedding rows. It knows the two containers
-(GGUF, safetensors) and the names of the four architectures; it does not know how the numbers are
+(GGUF, safetensors) and the names of their tensors; it does not know how the numbers are
 used.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import safetensors
 import torch
 
-from edvac.engine.catalogue import ARCHITECTURES
-from edvac.engine.gguf import GGUFFile, Meta, bad, open_gguf
+from edvac.engine.config import ModelConfig, from_document, from_metadata
+from edvac.engine.gguf import GGUFFile, bad, open_gguf
 from edvac.engine.quants import dequantise, rows
 from edvac.engine.tokenizer import TextCodec, from_gguf, from_json
 
@@ -38,30 +36,20 @@ _HF_NAMES: Final = {
     "attn_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
 }
+_FOUR_NORMS: Final = ("gemma2", "gemma3")  # that normalise what a block adds, too
+_HF_GEMMA_NORMS: Final = {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
 _HF_TOP: Final = {
     "token_embd.weight": "model.embed_tokens.weight",
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
+_ROPE: Final = "rope_freqs.weight"
 _MAX_HEADER: Final = 32 << 20
 _MAX_CONFIG: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """The shape of one decoder."""
-
-    architecture: str
-    layers: int
-    hidden: int
-    feed_forward: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    context: int
-    rope_base: float
-    norm_epsilon: float
 
 
 class Blocks(NamedTuple):
@@ -106,13 +94,19 @@ def open_weights(path: Path) -> WeightSource:
     return GGUFSource(path)
 
 
+def rates(base: float, head_dim: int) -> torch.Tensor:
+    """Rotary frequencies, (head_dim / 2), float64 (Su et al., RoFormer, 2021, §3.2)."""
+    steps = torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
+    return 1.0 / base**steps
+
+
 class GGUFSource:
     """Weights in a GGUF file."""
 
     def __init__(self, path: Path) -> None:
         self._file: GGUFFile = open_gguf(path)
         meta = self._file.metadata
-        self.config = _gguf_config(self._file)
+        self.config = from_metadata(self._file)
         self._codec = in_background(lambda: self._read_codec(path))
         template = meta.get("tokenizer.chat_template")
         self.template = template if isinstance(template, str) else None
@@ -125,8 +119,8 @@ class GGUFSource:
 
     def _read_codec(self, path: Path) -> TextCodec:
         found = from_gguf(self._file.metadata, path)
-        if found.size < self.config.vocabulary:
-            raise bad("malformed", path, "it has more embeddings than tokens")
+        if found.size != self.config.vocabulary:
+            raise bad("malformed", path, "it has not as many embeddings as tokens")
         return found
 
     def has(self, name: str) -> bool:
@@ -168,64 +162,13 @@ def _unpermute(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
     return split.transpose(1, 2).reshape(weight.shape).contiguous()
 
 
-def _gguf_config(file: GGUFFile) -> ModelConfig:
-    meta = file.metadata
-    kind = meta.get("general.architecture")
-    if kind not in ARCHITECTURES:
-        raise bad("unsupported", file.path, f"its architecture is {kind!r}")
-
-    def whole(key: str, default: int | None = None) -> int:
-        return _whole(meta.get(f"{kind}.{key}", default), f"{kind}.{key}", file.path)
-
-    heads, hidden = whole("attention.head_count"), whole("embedding_length")
-    embedding = file.tensors.get("token_embd.weight")
-    if embedding is None or len(embedding.shape) != 2 or embedding.shape[1] != hidden:
-        raise bad("malformed", file.path, "it has no embedding of the width it states")
-    base = meta.get(f"{kind}.rope.freq_base", 10000.0)
-    epsilon = meta.get(f"{kind}.attention.layer_norm_rms_epsilon", 1e-5)
-    return _checked(
-        ModelConfig(
-            architecture=str(kind),
-            layers=whole("block_count"),
-            hidden=hidden,
-            feed_forward=whole("feed_forward_length"),
-            heads=heads,
-            kv_heads=whole("attention.head_count_kv", heads),
-            head_dim=whole("attention.key_length", hidden // heads),
-            vocabulary=embedding.shape[0],
-            context=whole("context_length"),
-            rope_base=_real(base, file.path),
-            norm_epsilon=_real(epsilon, file.path),
-        ),
-        file.path,
-    )
-
-
-def _whole(found: Meta | None, key: str, path: Path) -> int:
-    if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= 1 << 24:
-        raise bad("malformed", path, f"{key} is {found!r}")
-    return found
-
-
-def _real(found: object, path: Path) -> float:
-    if not isinstance(found, int | float) or not math.isfinite(found) or found <= 0:
-        raise bad("malformed", path, f"a setting is {found!r}, not a positive number")
-    return float(found)
-
-
-def _checked(config: ModelConfig, path: Path) -> ModelConfig:
-    if config.layers > 512 or config.heads % config.kv_heads or config.head_dim % 2:
-        raise bad("malformed", path, "its heads or layers make no sense")
-    return config
-
-
 class SafetensorsSource:
     """Weights in a safetensors file, with config.json and tokenizer.json beside it."""
 
     def __init__(self, path: Path) -> None:
         check_safetensors(path)
         document = _config_document(path)
-        self.config = _hf_config(document, path)
+        self.config = from_document(document, path)
         stop = document.get("eos_token_id")
         eos = stop if isinstance(stop, list) else [stop] if isinstance(stop, int) else []
         bos = document.get("bos_token_id")
@@ -246,11 +189,24 @@ class SafetensorsSource:
         return self._codec
 
     def has(self, name: str) -> bool:
-        return _hf_name(name) in self._names
+        if name == _ROPE:
+            return self.config.rope_stretch is not None
+        return _hf_name(name, self.config.architecture) in self._names
 
     def tensor(self, name: str) -> torch.Tensor:
-        found: torch.Tensor = self._file.get_tensor(_hf_name(name))
-        return found.float()
+        if name == _ROPE:
+            return self._stretch()
+        whole = _hf_name(name, self.config.architecture)
+        found: torch.Tensor = self._file.get_tensor(whole)
+        return found.float() + self.config.norm_offset if "norm" in name else found.float()
+
+    def _stretch(self) -> torch.Tensor:
+        """What a GGUF file would hold of a stretched rotation."""
+        stretch = self.config.rope_stretch
+        assert stretch is not None
+        return torch.tensor(
+            stretch.divisors(rates(self.config.rope_base, self.config.head_dim).tolist())
+        )
 
     def blocks(self, name: str) -> Blocks | None:
         return None  # it holds floats
@@ -314,38 +270,12 @@ def _template(path: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _hf_config(document: dict[str, Any], path: Path) -> ModelConfig:
-    kind = document.get("model_type")
-    if kind not in ARCHITECTURES:
-        raise bad("unsupported", path, f"its architecture is {kind!r}")
-
-    def whole(key: str, default: int | None = None) -> int:
-        found = document.get(key)
-        return _whole(default if found is None else found, key, path)
-
-    heads, hidden = whole("num_attention_heads"), whole("hidden_size")
-    return _checked(
-        ModelConfig(
-            architecture=str(kind),
-            layers=whole("num_hidden_layers"),
-            hidden=hidden,
-            feed_forward=whole("intermediate_size"),
-            heads=heads,
-            kv_heads=whole("num_key_value_heads", heads),
-            head_dim=whole("head_dim", hidden // heads),
-            vocabulary=whole("vocab_size"),
-            context=whole("max_position_embeddings"),
-            rope_base=_real(document.get("rope_theta", 10000.0), path),
-            norm_epsilon=_real(document.get("rms_norm_eps", 1e-5), path),
-        ),
-        path,
-    )
-
-
-def _hf_name(name: str) -> str:
+def _hf_name(name: str, architecture: str) -> str:
+    """What a tensor of GGUF's name is called there."""
     if name in _HF_TOP:
         return _HF_TOP[name]
     parts = name.split(".")
-    if len(parts) == 4 and parts[0] == "blk" and parts[2] in _HF_NAMES:
-        return f"model.layers.{parts[1]}.{_HF_NAMES[parts[2]]}.{parts[3]}"
+    known = _HF_NAMES | (_HF_GEMMA_NORMS if architecture in _FOUR_NORMS else {})
+    if len(parts) == 4 and parts[0] == "blk" and parts[2] in known:
+        return f"model.layers.{parts[1]}.{known[parts[2]]}.{parts[3]}"
     return name

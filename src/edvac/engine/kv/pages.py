@@ -20,7 +20,7 @@ from typing import Final
 import torch
 
 from edvac.core.errors import InternalError, ProcessorError
-from edvac.engine.weights import ModelConfig
+from edvac.engine.config import ModelConfig
 
 BLOCK: Final = 32  # tokens
 _AHEAD: Final = 4  # blocks that are committed before anybody asks for them
