@@ -17,7 +17,7 @@ from edvac.engine.config import ModelConfig, from_document
 from edvac.engine.engine import Engine, EngineOptions
 from edvac.engine.loader import LoadOptions, load
 from edvac.engine.model import Decoder
-from edvac.engine.protocol import Segment
+from edvac.engine.protocol import Failed, Segment
 from edvac.engine.weights import open_weights
 
 from .families import FAMILIES, TOKENS, array, naive_logits
@@ -251,3 +251,19 @@ def test_what_is_not_computed_is_refused(name: str, tmp_path: Path) -> None:
     write_model(path, metadata(architecture) + keys, tensors(architecture, 1))
     with pytest.raises(ModelFileError):
         open_weights(path)
+
+
+def test_weights_that_are_no_numbers_end_requests_with_a_typed_error(tmp_path: Path) -> None:
+    """Eight-bit weights are never made of them; as floats or blocks they show in the answer."""
+    weights = tensors("llama", 1)
+    weights["blk.1.ffn_down.weight"][3, 5] = np.nan
+    path = write_model(tmp_path / "tiny.gguf", metadata("llama"), weights)
+    with pytest.raises(ModelFileError, match="no number"):
+        decoder(path, reference=False)
+    options = LoadOptions(path, "a" * 64, tmp_path, True, lambda done, total: None)
+    found, source = load(options)
+    engine = Engine(found, source.codec, EngineOptions(LIMITS, True, torch.float32), SystemClock())
+    engine.submit(ask("a"))
+    messages = [message for _ in range(9) for message in engine.step()]
+    assert [one.code for one in messages if isinstance(one, Failed)] == ["model_numbers"]
+    assert not engine.busy

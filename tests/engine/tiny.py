@@ -122,6 +122,9 @@ def random_blocks(kind: str, outputs: int, width: int, seed: int = 0) -> np.ndar
     raw = random.integers(0, 256, (count, block.size), dtype=np.uint8)
     largest = {"Q8_0": 128, "Q4_K": 15 * 63, "Q5_K": 31 * 63, "Q6_K": 32 * 128}.get(kind, 31)
     places = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+    places |= {"Q2_K": (80, 82), "Q3_K": (108,), "MXFP4": ()}
+    if kind == "MXFP4":
+        raw[:, 0] = random.integers(118, 124, count)
     for at in places.get(kind, (0,)):
         scales = (random.uniform(0.1, 1.0, count) / largest).astype("<f2")
         raw[:, at : at + 2] = scales.view(np.uint8).reshape(count, 2)

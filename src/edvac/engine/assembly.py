@@ -180,9 +180,7 @@ def fastest_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else CPU
 
 
-def attending_kernels(
-    device: torch.device, config: ModelConfig, context: int
-) -> ModuleType | None:
+def attending_kernels(device: torch.device, config: ModelConfig, context: int) -> ModuleType | None:
     """The compiled kernels, where they can attend in this model and sequences of this length."""
     plainly = config.attends_plainly(min(context, config.context))
     can = device == CPU and config.head_dim % HEAD_STEP == 0 and plainly and can_map()

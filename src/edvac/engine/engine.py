@@ -15,7 +15,7 @@ from typing import Final
 
 import torch
 
-from edvac.core.errors import ConfigError, EdvacError, InternalError
+from edvac.core.errors import ConfigError, EdvacError, InternalError, ModelFileError
 from edvac.core.seams import Clock
 from edvac.engine.answer import Answer
 from edvac.engine.attention import (
@@ -325,6 +325,8 @@ class Engine:
 
     def _choose(self, answer: Answer, logits: torch.Tensor) -> int:
         request = answer.request
+        if not bool(torch.isfinite(logits).all()):
+            raise _no_numbers()
         if answer.matcher is not None:
             logits = logits.masked_fill(~answer.matcher.allowed(), -torch.inf)
         sampling = Sampling(
@@ -415,6 +417,15 @@ def _save(kept: KeptPrefixes, job: Job, block: torch.Tensor) -> None:
 
 def _prefill_rows(chunk: Chunk) -> int:
     return max(0, min(chunk.start + chunk.count, chunk.job.prompt) - chunk.start)
+
+
+def _no_numbers() -> ModelFileError:
+    return ModelFileError(
+        "model_numbers",
+        "the model computes what is no number",
+        "A weight of its file is infinite or no number, or the sums of its weights are.",
+        "Fetch the model again with `edvac model pull`, or choose another file.",
+    )
 
 
 def _check(request: Generate) -> None:

@@ -28,6 +28,7 @@ from edvac.core.errors import ModelFileError
 from edvac.engine._native import KINDS, ROW_STEP, kernels
 from edvac.engine.attention import CPU, Norms
 from edvac.engine.config import ModelConfig
+from edvac.engine.gguf import bad
 from edvac.engine.linear import (
     BlockProduct,
     ByRole,
@@ -351,15 +352,21 @@ def _quantised(source: WeightSource, options: LoadOptions) -> Iterator[tuple[str
     for number in range(source.config.layers):
         options.on_progress(number, total)
         for part in _PARTS:
-            codes, scales = quantise_weight(_fused(source, number, part))
+            codes, scales = _eight_bits(_fused(source, number, part), options.path)
             yield f"{number}.{part}.packed", Packed(codes).bytes()
             yield f"{number}.{part}.scales", scales
     options.on_progress(source.config.layers, total)
     weight = source.tensor(_head_name(source))
     for index, (start, end) in enumerate(_head_cuts(source.config)):
-        codes, scales = quantise_weight(weight[start:end])
+        codes, scales = _eight_bits(weight[start:end], options.path)
         yield f"head{index}.packed", Packed(codes).bytes()
         yield f"head{index}.scales", scales
+
+
+def _eight_bits(weight: torch.Tensor, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    if not bool(torch.isfinite(weight.abs().amax())):
+        raise bad("malformed", path, "a weight is infinite or no number")
+    return quantise_weight(weight)
 
 
 def _write_cache(

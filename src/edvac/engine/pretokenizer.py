@@ -102,3 +102,8 @@ _CUTTINGS: Final[dict[str, Cutting]] = {
 def cutting(name: str) -> Cutting | None:
     """The cutting of this name, or None where it is not known."""
     return _CUTTINGS.get(name)
+
+
+def names() -> list[str]:
+    """All that are known."""
+    return sorted(_CUTTINGS)
