@@ -78,8 +78,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--slots", type=int, default=_SLOTS, help="sequences at a time")
     parser.add_argument("--step-tokens", type=int, default=_STEP_TOKENS)
     parser.add_argument("--kernels", default="", help="avx512, avxvnni, avx2 or none")
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        type=_named_file,
+        metavar="NAME=FILE",
+        help="a LoRA adapter that requests may name; may be said again",
+    )
     parser.add_argument("--no-speculation", action="store_true", help="draft no tokens")
     return parser
+
+
+def _named_file(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not name or not equals or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE")
+    return name, Path(path)
 
 
 def _builder(
@@ -99,6 +114,7 @@ def _builder(
                 slots=options.slots,
                 step_tokens=max(options.step_tokens, options.slots),
                 speculate=not options.no_speculation,
+                adapters=tuple(options.adapter),
             ),
             on_progress,
             _in_background,

@@ -57,6 +57,7 @@ class Assembly:
     slots: int
     step_tokens: int
     speculate: bool = True
+    adapters: tuple[tuple[str, Path], ...] = ()
 
 
 def assemble(
@@ -102,6 +103,8 @@ def assemble(
         KeptPrefixes(wanted.cache, f"{digest} {wanted.setting} {dtype} {device.type} {layout}"),
         save=save,
     )
+    for name, path in wanted.adapters:
+        engine.adapters.load(name, path)
     return engine, _ready(source, wanted, digest, limits.context)
 
 

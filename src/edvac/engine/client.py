@@ -24,6 +24,7 @@ import msgspec
 from edvac.core.errors import EdvacError, ProcessorError
 from edvac.engine.protocol import (
     VERSION,
+    AdapterHeld,
     Cancel,
     Done,
     Failed,
@@ -32,6 +33,7 @@ from edvac.engine.protocol import (
     Generate,
     Hello,
     Hint,
+    LoadAdapter,
     Progress,
     Ready,
     Setting,
@@ -40,6 +42,7 @@ from edvac.engine.protocol import (
     StatsReply,
     Text,
     ToEngine,
+    UnloadAdapter,
     decode_from_engine,
     encode,
     frame_length,
@@ -262,6 +265,8 @@ class EngineClient:
     _ready: Ready | None = None
     _pending: dict[str, _Pending] = field(default_factory=dict)
     _stats: list[asyncio.Future[StatsReply]] = field(default_factory=list)
+    _orders: dict[str, asyncio.Future[AdapterHeld]] = field(default_factory=dict)
+    _ordered: int = 0
     _task: asyncio.Task[None] | None = None
     _gone: EdvacError | None = None
     _process: _Process | None = None
@@ -327,6 +332,40 @@ class EngineClient:
             raise
         finally:
             self._pending.pop(request.id, None)
+
+    async def load_adapter(self, name: str, path: Path) -> str:
+        """Have a LoRA adapter read, so that requests may name it; the SHA-256 of its content.
+
+        It is held until this client unloads it or leaves.
+
+        Raises:
+            ModelFileError: it is damaged, or belongs to another model.
+            ConfigError: another adapter has this name.
+        """
+        held = await self._order(LoadAdapter(id=self._order_id(), name=name, path=str(path)))
+        return held.sha256
+
+    async def unload_adapter(self, name: str) -> None:
+        """Let go of an adapter; requests that run with it go on.
+
+        Raises:
+            ConfigError: this client does not hold it.
+        """
+        await self._order(UnloadAdapter(id=self._order_id(), name=name))
+
+    def _order_id(self) -> str:
+        self._ordered += 1
+        return f"\0{self._ordered}"  # no request is called so
+
+    async def _order(self, message: LoadAdapter | UnloadAdapter) -> AdapterHeld:
+        if self._gone is not None:
+            raise self._gone
+        self._orders[message.id] = asyncio.get_running_loop().create_future()
+        try:
+            await self._send(message)
+            return await self._orders[message.id]
+        finally:
+            del self._orders[message.id]
 
     async def hint(self, hint: Hint) -> None:
         await self._send(hint)
@@ -394,6 +433,9 @@ class EngineClient:
         for waiter in self._stats:
             if not waiter.done():
                 waiter.set_exception(error)
+        for order in self._orders.values():
+            if not order.done():
+                order.set_exception(error)
 
     def _dispatch(self, message: FromEngine) -> None:
         if isinstance(message, StatsReply):
@@ -401,6 +443,13 @@ class EngineClient:
                 waiter = self._stats.pop(0)
                 if not waiter.done():
                     waiter.set_result(message)
+            return
+        order = self._orders.get(getattr(message, "id", None) or "")
+        if order is not None:
+            if isinstance(message, AdapterHeld) and not order.done():
+                order.set_result(message)
+            elif isinstance(message, Failed) and not order.done():
+                order.set_exception(raised(message))
             return
         pending = self._pending.get(getattr(message, "id", None) or "")
         if pending is None:

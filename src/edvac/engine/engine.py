@@ -17,6 +17,7 @@ import torch
 
 from edvac.core.errors import ConfigError, EdvacError, InternalError, ModelFileError
 from edvac.core.seams import Clock
+from edvac.engine.adapters import Adapted, Adapter, Adapters
 from edvac.engine.answer import Answer
 from edvac.engine.attention import (
     CPU,
@@ -97,7 +98,9 @@ class Engine:
         # Half a second for a large vocabulary, which the first answer under a grammar waits for.
         self._grammars = in_background(lambda: Grammars(self.codec, config.vocabulary))
         self._experience = Experience()
+        self.adapters = Adapters(config, options.device)
 
+    adapters: Adapters = field(init=False)
     _arena: Arena | PagedArena = field(init=False)
     _plan: Callable[[list[Span], int], AttentionPlan] = field(init=False)
     _prefixes: PrefixTree = field(init=False)
@@ -114,20 +117,21 @@ class Engine:
         if request.id in self._answers:
             raise ConfigError("request_duplicate", f"a request named {request.id!r} is running")
         _check(request)
+        adapter = self.adapters.find(request.adapter)
         tokens, keeps = self._encode(request)
         job = Job(
             id=request.id,
             program=request.program,
             cls=request.cls,
-            reader_class=request.reader_class,
+            reader_class=_sharing(request, adapter),
             tokens=tokens,
             max_tokens=request.max_tokens,
         )
         memory = Memory(self._experience.child())
         matcher = self._matcher(request)
         stream = self.codec.stream(verbatim=matcher is not None)
-        answer = Answer(request, job, matcher, stream, memory, keeps)
-        self._restore(request.reader_class, tokens, keeps)
+        answer = Answer(request, job, matcher, stream, memory, keeps, adapter)
+        self._restore(job.reader_class, tokens, keeps)
         self._scheduler.add(job)
         self._answers[request.id] = answer
 
@@ -187,6 +191,8 @@ class Engine:
             resident_bytes=resident,
             drafted_tokens=counters.drafted_tokens,
             accepted_tokens=counters.accepted_tokens,
+            adapters=len(self.adapters),
+            adapter_bytes=self.adapters.size,
         )
 
     def _encode(self, request: Generate) -> tuple[list[int], list[int]]:
@@ -243,17 +249,23 @@ class Engine:
         tokens: list[int] = []
         spans: list[Span] = []
         sampled: list[int] = []
+        wanted: dict[Adapter, list[int]] = {}
         answering = 0  # the scheduler puts answers before prompts
         for chunk in plan.chunks:
             if chunk.start >= chunk.job.prompt:
                 answering += chunk.rows
+            adapter = self._answers[chunk.job.id].adapter
+            if adapter is not None:
+                wanted.setdefault(adapter, []).extend(range(len(tokens), len(tokens) + chunk.rows))
             tokens += chunk.job.tokens[chunk.start : chunk.start + chunk.count]
             tokens += chunk.job.draft[: chunk.drafted]
             spans.append(Span(chunk.job.slot, chunk.start, chunk.rows))
             self._arena.touch(chunk.job.slot, chunk.start + chunk.rows)
             if chunk.samples:
                 sampled += range(len(tokens) - 1 - chunk.drafted, len(tokens))
-        return self.decoder.forward(tokens, self._plan(spans, answering), sampled)
+        device = self.options.device
+        adapted = [Adapted(one, torch.tensor(rows, device=device)) for one, rows in wanted.items()]
+        return self.decoder.forward(tokens, self._plan(spans, answering), sampled, adapted)
 
     def _speculate(self) -> None:
         """Draft for answers whose next step would be narrow enough for more rows to pay."""
@@ -411,6 +423,11 @@ def _memory(
     )
 
 
+def _sharing(request: Generate, adapter: Adapter | None) -> str:
+    """Whose keys and values a request may share: those of its readers under its adapter."""
+    return request.reader_class if adapter is None else f"{adapter.digest}\0{request.reader_class}"
+
+
 def _save(kept: KeptPrefixes, job: Job, block: torch.Tensor) -> None:
     kept.save_prefix(job.reader_class, job.tokens[: block.shape[3]], block)
 
@@ -439,6 +456,7 @@ def _check(request: Generate) -> None:
         (0.1 <= request.repetition_penalty <= 10.0, "repetition_penalty must lie in 0.1..10"),
         (len(request.stop) <= _MAX_STOPS and all(request.stop), "at most 16 stops, none empty"),
         (request.schema is None or request.lark is None, "give a schema or a grammar, not both"),
+        ("\0" not in request.reader_class, "reader_class must hold no NUL"),
         (any(segment.text for segment in request.segments), "the prompt must not be empty"),
     )
     for good, why in rules:

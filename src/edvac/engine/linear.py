@@ -75,7 +75,13 @@ class Rows:
 
     def values(self, start: int = 0) -> torch.Tensor:
         """The rows from `start` on, as floats."""
-        found = self._source[start:]
+        return self._ready(self._source[start:])
+
+    def some(self, which: torch.Tensor) -> torch.Tensor:
+        """The rows of these numbers, as floats."""
+        return self._ready(self._source[which])
+
+    def _ready(self, found: torch.Tensor) -> torch.Tensor:
         if self._gated:
             gate, up = found.chunk(2, dim=1)
             return F.silu(gate).mul_(up)
@@ -311,10 +317,16 @@ class FloatProduct:
         self._weight, self._bias = weight, bias
 
     def __call__(self, rows: Rows) -> torch.Tensor:
-        values = rows.values()
-        count = len(values)
-        short = -count % _TILE
-        if short:
-            values = F.pad(values, (0, 0, 0, short))
-        parts = [F.linear(tile, self._weight, self._bias) for tile in values.split(_TILE)]
-        return torch.cat(parts)[:count]
+        return tiled(rows.values(), self._weight, self._bias)
+
+
+def tiled(
+    values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """values W^T + b, always in tiles of one height: no row's rounding depends on the others."""
+    count = len(values)
+    short = -count % _TILE
+    if short:
+        values = F.pad(values, (0, 0, 0, short))
+    parts = [F.linear(tile, weight, bias) for tile in values.split(_TILE)]
+    return torch.cat(parts)[:count]

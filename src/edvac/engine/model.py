@@ -7,11 +7,13 @@ request a row belongs to, is unknown here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
+from edvac.engine.adapters import HEAD, Adapted, adapt
 from edvac.engine.attention import CPU, AttentionPlan, Norms, Rotation, capped
 from edvac.engine.config import ModelConfig
 from edvac.engine.linear import Norm, Product, Rows
@@ -50,16 +52,23 @@ class Decoder:
     frequencies: torch.Tensor
     window_frequencies: torch.Tensor | None
 
-    def forward(self, tokens: list[int], plan: AttentionPlan, sampled: list[int]) -> torch.Tensor:
+    def forward(
+        self,
+        tokens: list[int],
+        plan: AttentionPlan,
+        sampled: list[int],
+        adapted: Sequence[Adapted] = (),
+    ) -> torch.Tensor:
         """Logits of the rows listed in `sampled`, in main memory; the plan keeps keys and
-        values of all rows."""
+        values of all rows, and `adapted` says which of them want which adapter."""
         config, answering = self.config, plan.answering
         x = self.embedding(tokens).to(plan.device) * config.embedding_scale
         everywhere = windowed = _rotation(plan.positions, self.frequencies)
         if self.window_frequencies is not None:
             windowed = _rotation(plan.positions, self.window_frequencies)
         for number, layer in enumerate(self.layers):
-            qkv = layer.qkv(Rows(x, answering, layer.attention_norm))
+            normed = Rows(x, answering, layer.attention_norm)
+            qkv = adapt(layer.qkv(normed), adapted, number, "qkv", normed)
             rotation = windowed if config.window_of(number) else everywhere
             mixed = plan.mix(number, qkv, rotation, layer.head_norms)
             if number == len(self.layers) - 1:
@@ -69,12 +78,18 @@ class Decoder:
                 picked = torch.tensor(sampled, dtype=torch.long, device=plan.device)
                 mixed, x = mixed[picked], x[picked]
                 answering = sum(row < answering for row in sampled)
-            x = x + _normed(layer.out(Rows(mixed, answering)), layer.attention_after)
-            gate_up = layer.gate_up(Rows(x, answering, layer.feed_norm))
-            fed = layer.down(Rows(gate_up, answering, gated=True, gelu=config.gelu))
-            x = x + _normed(fed, layer.feed_after)
+                adapted = [one.among(sampled) for one in adapted]
+            rows = Rows(mixed, answering)
+            out = adapt(layer.out(rows), adapted, number, "out", rows)
+            x = x + _normed(out, layer.attention_after)
+            rows = Rows(x, answering, layer.feed_norm)
+            gate_up = adapt(layer.gate_up(rows), adapted, number, "gate_up", rows)
+            rows = Rows(gate_up, answering, gated=True, gelu=config.gelu)
+            down = adapt(layer.down(rows), adapted, number, "down", rows)
+            x = x + _normed(down, layer.feed_after)
         # What follows a prompt is the first of an answer's rows.
-        logits = self.head(Rows(x, len(x), self.final_norm)).to(CPU)
+        rows = Rows(x, len(x), self.final_norm)
+        logits = adapt(self.head(rows), adapted, len(self.layers), HEAD, rows).to(CPU)
         return capped(logits, config.logit_cap)
 
 

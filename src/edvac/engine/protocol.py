@@ -56,7 +56,8 @@ class Hello(_Message, frozen=True):
 
 
 class Generate(_Message, frozen=True, kw_only=True):
-    """One completion, for step `slot` of `program`; `reader_class` bounds KV sharing."""
+    """One completion, for step `slot` of `program`; `reader_class` bounds KV sharing, `adapter` is
+    the name of a loaded one."""
 
     id: str
     segments: list[Segment]
@@ -75,6 +76,25 @@ class Generate(_Message, frozen=True, kw_only=True):
     schema: str | None = None
     lark: str | None = None
     stream: bool = False
+    adapter: str = ""
+
+
+class LoadAdapter(_Message, frozen=True, kw_only=True):
+    """Read a LoRA adapter, so that requests may name it; answered by `AdapterHeld` or `Failed`.
+
+    It is held until this connection ends or unloads it.
+    """
+
+    id: str
+    name: str
+    path: str
+
+
+class UnloadAdapter(_Message, frozen=True, kw_only=True):
+    """Let go of a name; requests that run with it go on. Answered like the loading."""
+
+    id: str
+    name: str
 
 
 class Cancel(_Message, frozen=True):
@@ -155,6 +175,14 @@ class Failed(_Message, frozen=True, kw_only=True):
     kind: str = "InternalError"
 
 
+class AdapterHeld(_Message, frozen=True, kw_only=True):
+    """What was loaded or let go of; `sha256` names the adapter's content."""
+
+    id: str
+    name: str
+    sha256: str = ""
+
+
 class StatsReply(_Message, frozen=True, kw_only=True):
     """Counters since start, and the state right now."""
 
@@ -175,10 +203,14 @@ class StatsReply(_Message, frozen=True, kw_only=True):
     resident_bytes: int
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    adapters: int = 0
+    adapter_bytes: int = 0
 
 
-ToEngine: TypeAlias = Hello | Generate | Cancel | Hint | Stats | Shutdown
-FromEngine: TypeAlias = Ready | Progress | Text | Done | Failed | StatsReply
+ToEngine: TypeAlias = (
+    Hello | Generate | LoadAdapter | UnloadAdapter | Cancel | Hint | Stats | Shutdown
+)
+FromEngine: TypeAlias = Ready | Progress | Text | Done | Failed | AdapterHeld | StatsReply
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)

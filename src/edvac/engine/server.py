@@ -30,6 +30,7 @@ from edvac.engine.cores import Cores
 from edvac.engine.engine import Engine
 from edvac.engine.protocol import (
     VERSION,
+    AdapterHeld,
     Cancel,
     Failed,
     FrameError,
@@ -37,11 +38,13 @@ from edvac.engine.protocol import (
     Generate,
     Hello,
     Hint,
+    LoadAdapter,
     Progress,
     Ready,
     Shutdown,
     Stats,
     ToEngine,
+    UnloadAdapter,
     decode_to_engine,
     encode,
     failure,
@@ -268,6 +271,8 @@ class Server:
             raise FrameError("the first message must be Hello")
         elif isinstance(message, Generate):
             self._generate(client, message)
+        elif isinstance(message, LoadAdapter | UnloadAdapter):
+            self._adapter(client, message)
         elif isinstance(message, Cancel):
             name = f"{client.number}:{message.id}"
             self._work.put(lambda engine: engine.cancel(name))
@@ -307,6 +312,25 @@ class Server:
 
         self._work.put(start)
 
+    def _adapter(self, client: _Client, message: LoadAdapter | UnloadAdapter) -> None:
+        identity = f"{client.number}:{message.id}"
+
+        def carry_out(engine: Engine) -> list[FromEngine]:
+            try:
+                if isinstance(message, UnloadAdapter):
+                    engine.adapters.unload(message.name, client.number)
+                    return [AdapterHeld(id=identity, name=message.name)]
+                loaded = engine.adapters.load(message.name, Path(message.path), client.number)
+            except EdvacError as error:
+                return [failure(identity, error)]
+            return [AdapterHeld(id=identity, name=message.name, sha256=loaded.digest)]
+
+        self._work.put(carry_out)
+
+    def _leave(self, engine: Engine, client: _Client) -> list[FromEngine]:
+        engine.adapters.leave(client.number)
+        return []
+
     def _stats(self, engine: Engine, client: _Client) -> list[FromEngine]:
         reply = engine.stats(resident_bytes())
         self._loop.call_soon_threadsafe(self._send, client, reply)
@@ -318,6 +342,7 @@ class Server:
         for own in client.requests:
             name = f"{client.number}:{own}"
             self._work.put(lambda engine, name=name: engine.cancel(name))  # type: ignore[misc]
+        self._work.put(lambda engine: self._leave(engine, client))
         if not self._clients:
             self._arm_idle()
 

@@ -23,16 +23,18 @@ from edvac.engine.quants import dequantise, rows
 from edvac.engine.tokenizer import TextCodec, from_gguf, from_json
 
 _T = TypeVar("_T")
-_HF_NAMES: Final = {
+HF_PRODUCTS: Final = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
     "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
+}
+_HF_NAMES: Final = HF_PRODUCTS | {
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
     "attn_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
 }
@@ -130,7 +132,7 @@ class GGUFSource:
         raw = self._file.raw(name)
         info = self._file.tensors[name]
         found = torch.from_numpy(dequantise(raw, info.kind, info.shape))
-        return _unpermute(found, self.config.head_dim) if self._permuted(name) else found
+        return unpermute(found, self.config.head_dim) if self._permuted(name) else found
 
     def _permuted(self, name: str) -> bool:
         return self.config.architecture == "llama" and (".attn_q." in name or ".attn_k." in name)
@@ -142,7 +144,7 @@ class GGUFSource:
         outputs, width = info.shape
         order: list[int] = []
         if self._permuted(name):
-            order = _unpermute(torch.arange(outputs), self.config.head_dim).tolist()
+            order = unpermute(torch.arange(outputs), self.config.head_dim).tolist()
         return Blocks(info.kind.name, self._file.raw(name), (outputs, width), order)
 
     def let_go(self) -> None:
@@ -155,7 +157,7 @@ class GGUFSource:
         return torch.from_numpy(rows(raw, info.kind, info.shape[1], which))
 
 
-def _unpermute(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
+def unpermute(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
     """GGUF's llama rows alternate the two rotary halves; put the halves one after the other."""
     tail = weight.shape[1:]
     split = weight.reshape(-1, head_dim // 2, 2, *tail)
