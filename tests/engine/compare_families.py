@@ -1,6 +1,6 @@
 """Compares the reference setting with transformers on a tiny random model of every family.
 
-Run by hand where transformers is installed: ``python -m tests.engine.compare_families``. Each model
+Run by hand where transformers and peft are: ``python -m tests.engine.compare_families``. Each model
 is written as GGUF and, by transformers itself, as safetensors with its config.json, once as this
 version of transformers writes that and once as older ones did; edvac reads all three. Logits after
 every token are compared. docs/benchmarks/reference.md keeps what came of it.
@@ -14,9 +14,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
 import transformers
 
+from edvac.engine.adapters import Adapted, read_adapter
+from edvac.engine.attention import Arena, Span, TensorPlan
 from edvac.engine.pretokenizer import cutting
 from edvac.engine.tokenizer import _core
 from edvac.engine.weights import _hf_name
@@ -154,13 +157,43 @@ def compare(folder: Path, name: str) -> float:
     return worst
 
 
+def compare_adapter(folder: Path, name: str, **settings: Any) -> float:
+    """The same under a random LoRA adapter on every product, which PEFT itself writes."""
+    written, called, more, _ = PEERS[name]
+    family = FAMILIES[written]
+    torch.manual_seed(1)
+    wanted = peft.LoraConfig(
+        r=4, lora_alpha=6, target_modules="all-linear", init_lora_weights=False, **settings
+    )
+    model = peft.get_peft_model(peer(called, more, family), wanted).eval()
+    with torch.inference_mode():
+        theirs = model(input_ids=torch.tensor([TOKENS])).logits[0]
+    model.save_pretrained(folder / "adapter")
+    base = decoder(family.write(folder / "tiny.gguf"))
+    adapter = read_adapter(folder / "adapter", base.config)
+    arena = Arena(base.config, 1, 64, torch.float32)
+    plan = TensorPlan([Span(0, 0, len(TOKENS))], arena, base.config, True)
+    rows = list(range(len(TOKENS)))
+    with torch.inference_mode():
+        ours = base.forward(TOKENS, plan, rows, [Adapted(adapter, torch.tensor(rows))])
+    return float((ours - theirs).abs().max())
+
+
 def main() -> int:
     worst = 0.0
-    for name in PEERS:
+    ways = dict.fromkeys(PEERS, compare)
+    ways |= {
+        f"{name}, adapter": compare_adapter for name in ("llama", "mistral", "qwen3", "gemma2")
+    }
+    for shown, way in ways.items():
         with tempfile.TemporaryDirectory() as folder:
-            apart = compare(Path(folder), name)
-        sys.stdout.write(f"{name}: logits differ by at most {apart:.2g}\n")
+            apart = way(Path(folder), shown.removesuffix(", adapter"))
+        sys.stdout.write(f"{shown}: logits differ by at most {apart:.2g}\n")
         worst = max(worst, apart)
+    with tempfile.TemporaryDirectory() as folder:
+        apart = compare_adapter(Path(folder), "qwen2", use_rslora=True)
+    sys.stdout.write(f"qwen2, rank-stabilised adapter: logits differ by at most {apart:.2g}\n")
+    worst = max(worst, apart)
     sys.stdout.write(f"transformers {transformers.__version__}: {worst:.2g} at most\n")
     return 0 if worst < TOLERANCE else 1
 

@@ -29,6 +29,9 @@ from edvac.engine.loader import LoadOptions, load
 from edvac.engine.model import Decoder
 from edvac.engine.protocol import Done, FromEngine, Generate, Segment
 from edvac.engine.weights import WeightSource
+from edvac.processor import Message, Request
+from edvac.processor import Segment as Part
+from edvac.processor.embedded import EmbeddedProcessor
 
 from .families import FAMILIES, TOKENS
 from .lora import RANK, matrices, merged, turned, write_gguf, write_peft
@@ -355,6 +358,28 @@ def test_clients_load_and_let_go(spec: EngineSpec, tmp_path: Path) -> None:  # n
             with pytest.raises(ConfigError):
                 await client.unload_adapter("z")
             assert (await client.generate(base)).text
+
+    asyncio.run(scene())
+
+
+def test_a_processor_answers_under_its_adapter(spec: EngineSpec, tmp_path: Path) -> None:  # noqa: F811
+    file = write_gguf(tmp_path / "x.gguf", matrices(1), "qwen2")
+    keys = [one for one in metadata("qwen2") if b"chat_template" not in one]
+    model = write_model(tmp_path / "model.gguf", keys, tensors("qwen2", 1))
+    spec = replace(spec, model=model)
+    request = Request("run", "", (Message("user", (Part("tell me"),)),), max_tokens=10)
+
+    async def scene() -> None:
+        async with running(spec):
+            said = {}
+            for adapter in (None, file):
+                processor = EmbeddedProcessor(spec, adapter=adapter)
+                try:
+                    await processor.open()
+                    said[processor.identity] = (await processor.complete(request)).text
+                finally:
+                    await processor.close()
+            assert len(said) == len(set(said.values())) == 2
 
     asyncio.run(scene())
 

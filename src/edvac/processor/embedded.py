@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from pathlib import Path
 
-from edvac.core.errors import InternalError, ModelFileError
+from edvac.core.errors import EdvacError, InternalError, ModelFileError
 from edvac.core.seams import Contacts
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
+from edvac.engine.digest import adapter_digest
 from edvac.engine.protocol import Generate, Progress, Ready
 from edvac.processor.clean import without_thinking
 from edvac.processor.port import FREE, Answer, OnStage, OnText, Request
@@ -21,12 +23,19 @@ class EmbeddedProcessor:
 
     Args:
         sha256: what the model file's hash has to be, where that is known.
+        adapter: a LoRA adapter that all requests run under.
     """
 
     def __init__(
-        self, spec: EngineSpec, on_stage: OnStage | None = None, *, sha256: str | None = None
+        self,
+        spec: EngineSpec,
+        on_stage: OnStage | None = None,
+        *,
+        sha256: str | None = None,
+        adapter: Path | None = None,
     ) -> None:
-        self._spec = spec
+        self._spec, self._adapter = spec, adapter
+        self._adapter_sha256 = ""
         self._sha256 = sha256
         self._on_stage = on_stage
         self._client: EngineClient | None = None
@@ -41,7 +50,8 @@ class EmbeddedProcessor:
     @property
     def identity(self) -> str:
         ready = self._ready()
-        return f"{ready.model}@{ready.sha256[:16]}/{ready.setting}"
+        adapted = f"+{self._adapter_sha256[:16]}" if self._adapter_sha256 else ""
+        return f"{ready.model}@{ready.sha256[:16]}/{ready.setting}{adapted}"
 
     @property
     def context_tokens(self) -> int:
@@ -51,7 +61,8 @@ class EmbeddedProcessor:
         """Where the engine that was connected to has ended, another is started.
 
         Raises:
-            ModelFileError: the file is not the model that it should be.
+            ModelFileError: the file is not the model that it should be, or the adapter is not one
+                of this model.
         """
         async with self._opening:
             old = self._client
@@ -71,6 +82,14 @@ class EmbeddedProcessor:
                 f"{self._sha256[:12]}.",
                 "Remove it with `edvac model rm` and pull it again, or name its path to use it so.",
             )
+        if self._adapter is not None:
+            try:
+                # Its name is its content: another client may have loaded another one.
+                name = await asyncio.to_thread(adapter_digest, self._adapter)
+                self._adapter_sha256 = await client.load_adapter(name, self._adapter.absolute())
+            except EdvacError:
+                await client.close()
+                raise
         return client
 
     async def complete(self, request: Request, on_text: OnText | None = None) -> Answer:
@@ -95,6 +114,7 @@ class EmbeddedProcessor:
             schema=json.dumps(request.schema) if request.schema is not None else None,
             lark=request.lark,
             stream=on_text is not None,
+            adapter=self._adapter_sha256,
         )
 
         def text(piece: str, tokens: int) -> None:
