@@ -39,7 +39,7 @@ from .prompts import rendered
 from .test_engine import LIMITS, PROMPTS, ask, drain
 from .test_process import engine as running
 from .test_process import spec  # noqa: F401 (a fixture)
-from .tiny import metadata, write_model, write_tiny
+from .tiny import metadata, tensors, write_model, write_tiny
 
 Loaded = tuple[Decoder, WeightSource]
 Make = Callable[..., Engine]
