@@ -20,10 +20,10 @@ from edvac.engine.model import Decoder
 from edvac.engine.protocol import Failed, Segment
 from edvac.engine.weights import open_weights
 
-from .families import FAMILIES, TOKENS, array, naive_logits
+from .families import FAMILIES, TOKENS, naive_logits
 from .test_engine import LIMITS, ask, drain
-from .test_sentencepiece import metadata as spm
-from .tiny import WIDTH, key, metadata, number, real, strings, tensors, text, write_model
+from .test_sentencepiece import tiny_spm
+from .tiny import key, metadata, number, real, tensors, text, write_model
 
 
 def decoder(path: Path, reference: bool = True) -> Decoder:
@@ -198,22 +198,7 @@ def test_a_config_json_that_is_not_computed_is_refused(changed: dict[str, object
 
 def test_a_prompt_begins_once_whoever_writes_it(tmp_path: Path) -> None:
     """A vocabulary of SentencePiece's in a whole engine; its template may write <s> or not."""
-    tokens, scores, kinds = (
-        spm()[f"tokenizer.ggml.{name}"] for name in ("tokens", "scores", "token_type")
-    )
-    assert isinstance(tokens, list) and isinstance(scores, list) and isinstance(kinds, list)
-    keys = [one for one in metadata("gemma3", 32) if b"tokenizer.ggml" not in one]
-    keys += [
-        key("tokenizer.ggml.model", 8, text("llama")),
-        strings("tokenizer.ggml.tokens", [str(token) for token in tokens]),
-        array("tokenizer.ggml.scores", 6, "f", scores),
-        array("tokenizer.ggml.token_type", 5, "i", kinds),
-        number("tokenizer.ggml.bos_token_id", 1),
-        number("tokenizer.ggml.eos_token_id", 2),
-    ]
-    weights = tensors("gemma3", 1, 32)
-    weights["token_embd.weight"] = np.resize(weights["token_embd.weight"], (len(tokens), WIDTH))
-    path = write_model(tmp_path / "tiny.gguf", keys, weights)
+    path = tiny_spm(tmp_path / "tiny.gguf")
     options = LoadOptions(path, "a" * 64, tmp_path, True, lambda done, total: None)
     found, source = load(options)
     engine = Engine(found, source.codec, EngineOptions(LIMITS, True, torch.float32), SystemClock())

@@ -8,6 +8,7 @@ import json
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,9 @@ from edvac.core.errors import ModelFileError
 from edvac.engine.gguf import Meta
 from edvac.engine.sentencepiece import SPACE, SentencePieces
 from edvac.engine.tokenizer import TextCodec, from_gguf, from_json
+
+from . import tiny
+from .families import array
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)
 BYTES = 7  # where they begin
@@ -38,6 +42,26 @@ def metadata(**changed: object) -> dict[str, Meta]:
         "eos_token_id": 2,
     }
     return {f"tokenizer.ggml.{name}": value for name, value in (found | changed).items()}  # type: ignore[misc]
+
+
+def tiny_spm(path: Path) -> Path:
+    """A tiny Gemma 3 with this vocabulary, whole."""
+    columns = (metadata()[f"tokenizer.ggml.{name}"] for name in ("tokens", "scores", "token_type"))
+    tokens, scores, kinds = (column for column in columns if isinstance(column, list))
+    keys = [one for one in tiny.metadata("gemma3", 32) if b"tokenizer.ggml" not in one]
+    keys += [
+        tiny.key("tokenizer.ggml.model", 8, tiny.text("llama")),
+        tiny.strings("tokenizer.ggml.tokens", [str(token) for token in tokens]),
+        array("tokenizer.ggml.scores", 6, "f", scores),
+        array("tokenizer.ggml.token_type", 5, "i", kinds),
+        tiny.number("tokenizer.ggml.bos_token_id", 1),
+        tiny.number("tokenizer.ggml.eos_token_id", 2),
+    ]
+    weights = tiny.tensors("gemma3", 1, 32)
+    weights["token_embd.weight"] = np.resize(
+        weights["token_embd.weight"], (len(tokens), tiny.WIDTH)
+    )
+    return tiny.write_model(path, keys, weights)
 
 
 def codec(**changed: object) -> TextCodec:

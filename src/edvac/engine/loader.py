@@ -24,8 +24,8 @@ import safetensors
 import safetensors.torch
 import torch
 
-from edvac.core.errors import ModelFileError
 from edvac.engine._native import KINDS, ROW_STEP, kernels
+from edvac.engine.adapters import HEAD, places
 from edvac.engine.attention import CPU, Norms
 from edvac.engine.config import ModelConfig
 from edvac.engine.gguf import bad
@@ -297,14 +297,8 @@ class _Unwritten:
 
 
 def _part_shape(config: ModelConfig, part: str) -> tuple[int, int]:
-    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    shapes = {
-        "qkv": (queries + 2 * keys, config.hidden),
-        "out": (config.hidden, queries),
-        "gate_up": (2 * config.feed_forward, config.hidden),
-        "down": (config.hidden, config.feed_forward),
-    }
-    return shapes[part]
+    fused = [place for place in places(config).values() if place.part == part]
+    return sum(place.outputs for place in fused), fused[0].width
 
 
 def _head_cuts(config: ModelConfig) -> list[tuple[int, int]]:
@@ -442,19 +436,32 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def _check_shapes(source: WeightSource, path: Path) -> None:
-    """Names that must be there; products check their own widths when they are built."""
-    config: ModelConfig = source.config
-    wanted = ["token_embd.weight", "output_norm.weight"]
-    norms = _NORMS + _MORE_NORMS.get(config.architecture, ())
+    """Every tensor that is used has the shape that follows from the configuration: whatever reads
+    or multiplies it later need not look."""
+    for name, wanted, needed in _wanted(source.config):
+        if source.has(name):
+            found = source.shape(name)
+            if found != wanted:
+                raise bad("malformed", path, f"{name!r} is {found}, and should be {wanted}")
+        elif needed:
+            raise bad("missing_tensor", path, f"it has no tensor named {name!r}")
+
+
+def _wanted(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+    """Names, shapes, and whether there is no model without."""
+    hidden, width = (config.hidden,), (config.head_dim,)
+    yield "token_embd.weight", (config.vocabulary, config.hidden), True
+    yield "output_norm.weight", hidden, True
+    yield "output.weight", (config.vocabulary, config.hidden), False
+    yield "rope_freqs.weight", (config.head_dim // 2,), False
+    more = _MORE_NORMS.get(config.architecture, ())
     for number in range(config.layers):
-        for part in _PARTS:
-            wanted += [f"blk.{number}.{name}.weight" for name in _MEMBERS[part]]
-        wanted += [f"blk.{number}.{name}.weight" for name in norms]
-    for name in wanted:
-        if not source.has(name):
-            raise ModelFileError(
-                "model_missing_tensor",
-                f"the model file {path.name} cannot be used",
-                f"It has no tensor named {name!r}.",
-                "Fetch the model again with `edvac model pull`, or choose another file.",
-            )
+        at = f"blk.{number}"
+        for member, place in places(config).items():
+            if place.part != HEAD:
+                yield f"{at}.{member}.weight", (place.outputs, place.width), True
+                yield f"{at}.{member}.bias", (place.outputs,), False
+        for name in (*_NORMS, "post_attention_norm", "post_ffw_norm"):
+            yield f"{at}.{name}.weight", hidden, name in _NORMS or name in more
+        for name in ("attn_q_norm", "attn_k_norm"):
+            yield f"{at}.{name}.weight", width, name in more

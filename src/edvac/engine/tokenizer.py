@@ -14,7 +14,7 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +30,8 @@ from edvac.engine.sentencepiece import SPACE, SentencePieces
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = range(1, 7)  # kinds of tokens in GGUF
 _BRACKETS: Final = frozenset("<>[]{}|")
 MAX_VOCABULARY: Final = 1_000_000
+MAX_TOKEN: Final = 8192  # characters; runs of blanks are the longest in practice
+MAX_FOUND: Final = 65_536  # tokens that are looked for by their spelling
 MAX_JSON_BYTES: Final = 64 << 20
 
 Merging = Callable[[str], list[int]]
@@ -162,6 +164,7 @@ def from_gguf(metadata: dict[str, Meta], path: Path) -> TextCodec:
     for index, (token, kind) in enumerate(zip(tokens, kinds, strict=True)):
         if token and kind in (_CONTROL, _USER):
             (plain if kind == _USER and _is_plain(token) else control)[token] = index
+    _check_sizes(tokens, len(control) + len(plain), path)
     words = {
         token: index
         for index, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
@@ -189,6 +192,15 @@ def _kinds(metadata: dict[str, Meta], count: int) -> list[int]:
     return [kind if isinstance(kind, int) else _NORMAL for kind in found]
 
 
+def _check_sizes(words: Iterable[str], found: int, path: Path) -> None:
+    """Bounds on what a vocabulary costs to look through."""
+    longest = max(map(len, words), default=0)
+    if longest > MAX_TOKEN:
+        raise _malformed(path, f"a token has {longest} characters")
+    if found > MAX_FOUND:
+        raise _malformed(path, f"{found} tokens are special")
+
+
 def _is_plain(token: str) -> bool:
     """Is a token that users defined text, like a run of blanks, and no marker of a template?
 
@@ -206,12 +218,18 @@ def _byte_level(
     if how is None:
         raise _unsupported(path, f"the pre-tokeniser {name!r}")
     merges = _strings(metadata, "tokenizer.ggml.merges", path)
-    return _merging(_core(words, [_pair(merge, path) for merge in merges], how, path)), how.bos
+    core = _core(words, [_pair(merge, path) for merge in merges], how, path)
+    return _merging(core, path), how.bos
 
 
-def _merging(core: Tokenizer) -> Merging:
+def _merging(core: Tokenizer, path: Path) -> Merging:
     def merge(text: str) -> list[int]:
-        ids: list[int] = core.encode(text, add_special_tokens=False).ids
+        try:
+            ids: list[int] = core.encode(text, add_special_tokens=False).ids
+        except BaseException as error:  # a panic of the library is no Exception
+            if type(error).__name__ != "PanicException":
+                raise
+            raise _malformed(path, f"its expressions fail on a text ({error})") from error
         return ids
 
     return merge
@@ -273,6 +291,7 @@ def from_json(path: Path, eos: list[int], bos: int | None, size: int) -> TextCod
         raise _malformed(path, "a token's id is outside the model's vocabulary")
     plain = {word: at for word, at, special in marked if word and not special and _is_plain(word)}
     control = {word: at for word, at, _ in marked if word and word not in plain}
+    _check_sizes([*words, *control, *plain], len(marked), path)
     by_byte = bool(document["model"].get("byte_fallback"))
     prefix = by_byte and _puts_blank(document)
     document |= {"added_tokens": [], "post_processor": None, "normalizer": None}
@@ -294,7 +313,7 @@ def from_json(path: Path, eos: list[int], bos: int | None, size: int) -> TextCod
     for word, index, special in marked:
         pieces[index] = b"" if special else _spelled(word, _USER)
     specials = _specials(control, bos, eos[0] if eos else None, by_byte and bos is not None, eos)
-    return TextCodec(_merging(core), Vocabulary(pieces, control, plain, prefix), specials)
+    return TextCodec(_merging(core, path), Vocabulary(pieces, control, plain, prefix), specials)
 
 
 _BYTE_TOKEN: Final = re.compile("<0x([0-9A-F]{2})>")

@@ -49,9 +49,12 @@ _HF_TOP: Final = {
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
+_FLOATS: Final = ("F64", "F32", "F16", "BF16")
 _ROPE: Final = "rope_freqs.weight"
 _MAX_HEADER: Final = 32 << 20
 _MAX_CONFIG: Final = 1 << 20
+_MAX_TEMPLATE: Final = 1 << 20  # characters
+_MAX_NAME: Final = 256
 
 
 class Blocks(NamedTuple):
@@ -74,6 +77,7 @@ class WeightSource(Protocol):
     @property
     def codec(self) -> TextCodec: ...
     def has(self, name: str) -> bool: ...
+    def shape(self, name: str) -> tuple[int, ...]: ...
     def tensor(self, name: str) -> torch.Tensor: ...
     def blocks(self, name: str) -> Blocks | None: ...
     def embedding(self, which: list[int]) -> torch.Tensor: ...
@@ -111,8 +115,8 @@ class GGUFSource:
         self.config = from_metadata(self._file)
         self._codec = in_background(lambda: self._read_codec(path))
         template = meta.get("tokenizer.chat_template")
-        self.template = template if isinstance(template, str) else None
-        self.name = str(meta.get("general.name", path.stem))
+        self.template = _bounded(template, path)
+        self.name = str(meta.get("general.name", path.stem))[:_MAX_NAME]
 
     @property
     def codec(self) -> TextCodec:
@@ -127,6 +131,9 @@ class GGUFSource:
 
     def has(self, name: str) -> bool:
         return name in self._file.tensors
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._file.tensors[name].shape
 
     def tensor(self, name: str) -> torch.Tensor:
         raw = self._file.raw(name)
@@ -164,11 +171,21 @@ def unpermute(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
     return split.transpose(1, 2).reshape(weight.shape).contiguous()
 
 
+def _bounded(template: object, path: Path) -> str | None:
+    """A chat template of a size that a client will render (`edvac.processor.chat`)."""
+    if not isinstance(template, str):
+        return None
+    if len(template) > _MAX_TEMPLATE:
+        raise bad("malformed", path, f"its chat template has {len(template)} characters")
+    return template
+
+
 class SafetensorsSource:
     """Weights in a safetensors file, with config.json and tokenizer.json beside it."""
 
     def __init__(self, path: Path) -> None:
         check_safetensors(path)
+        self._path = path
         document = _config_document(path)
         self.config = from_document(document, path)
         stop = document.get("eos_token_id")
@@ -194,6 +211,14 @@ class SafetensorsSource:
         if name == _ROPE:
             return self.config.rope_stretch is not None
         return _hf_name(name, self.config.architecture) in self._names
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name == _ROPE:
+            return (self.config.head_dim // 2,)
+        part = self._file.get_slice(_hf_name(name, self.config.architecture))
+        if part.get_dtype() not in _FLOATS:
+            raise bad("unsupported", self._path, f"{name} holds {part.get_dtype()}, no floats")
+        return tuple(part.get_shape())
 
     def tensor(self, name: str) -> torch.Tensor:
         if name == _ROPE:
@@ -254,7 +279,7 @@ def _config_document(path: Path) -> dict[str, Any]:
         raise bad("malformed", path, "its config.json is too large")
     try:
         found = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise bad("malformed", path, "its config.json is not JSON") from error
     if not isinstance(found, dict):
         raise bad("malformed", path, "its config.json is not an object")
@@ -267,9 +292,9 @@ def _template(path: Path) -> str | None:
         return None
     try:
         found = json.loads(file.read_bytes()).get("chat_template")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None
-    return found if isinstance(found, str) else None
+    return _bounded(found, path)
 
 
 def _hf_name(name: str, architecture: str) -> str:
