@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard native/*.toml native/*.txt native/src/*.* native/src/edvac_native/*.py)
 READY := $(VENV)/.ready-$(shell cat requirements/lock.txt pyproject.toml $(NATIVE) | cksum | cut -d' ' -f1)
 
-.PHONY: help setup run test wheel check lint types lock crash bench clean
+.PHONY: help setup run test wheel check lint types lock crash fuzz bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ types: setup
 
 crash: setup  ## the long crash harness: 500 kills, 20,000 crash images (about 15 minutes)
 	@EDVAC_KILLS=500 EDVAC_CRASH_IMAGES=20000 $(BIN)/python -m pytest -s tests/crash tests/store/test_crash_images.py --timeout 3600
+
+fuzz: setup  ## broken model and adapter files, 20,000 of them (about 15 minutes)
+	@$(BIN)/python -m tests.engine.fuzz --cases 20000
 
 bench: setup  ## measure edvac beside its peers; results go to docs/benchmarks
 	@$(BIN)/edvac bench run

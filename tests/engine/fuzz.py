@@ -29,6 +29,7 @@ from typing import Any
 
 SPARE = 1 << 30  # bytes of address space beyond what the child has at its start
 SECONDS = 20  # for one case
+PLANTED = "EDVAC_FUZZ_PLANTED"
 TEXT = "tell me <|user|> ab\n\n  of the 日本 hell </s> 12345 \x00 é"
 NUMBERS = [0, 1, 2, 3, 7, 31, 255, 1 << 15, 1 << 24, 1 << 31, 1 << 40, 1 << 63, (1 << 64) - 1]
 STRINGS = ["", "a", "gpt2", "llama", "qwen2", "tekken", "linear", "\x00", "é" * 50, "<|end|>", " a"]
@@ -214,6 +215,19 @@ def _base() -> Any:
     return _bases[0]
 
 
+def planted(number: int, kind: str, path: Path) -> str:
+    """A reader with faults that the harness is there to see, to show that it does."""
+    match number:
+        case 0:
+            return str(len(bytearray(4 * SPARE)))
+        case 1:
+            raise IndexError(number)
+        case 3:
+            while True:
+                pass
+    return read_one(kind, path)
+
+
 # --- child and parent --------------------------------------------------------------------------
 
 
@@ -223,6 +237,8 @@ def child(first: int, count: int, folder: Path) -> None:
 
     torch.set_num_threads(1)
     faulthandler.enable()
+    read = planted if PLANTED in os.environ else lambda number, *case: read_one(*case)
+    seconds = 2 if PLANTED in os.environ else SECONDS
     sources = write_sources(folder)
     for kind, path in sources:
         assert read_one(kind, path) == "ran", f"{path} is whole"
@@ -233,11 +249,11 @@ def child(first: int, count: int, folder: Path) -> None:
     for number in range(first, first + count):
         sys.stdout.write(f"{number} ")
         sys.stdout.flush()
-        signal.alarm(SECONDS)
+        signal.alarm(seconds)
         with tempfile.TemporaryDirectory(dir=folder) as place:
             kind, path = damaged(sources[number % len(sources)], number, Path(place))
             try:
-                said = read_one(kind, path)
+                said = read(number, kind, path)
             except BaseException as error:
                 said = "FAULT"
                 traceback.print_exception(error)

@@ -413,7 +413,7 @@ def test_a_real_model_under_adapters(tmp_path: Path) -> None:
 
             async def said(name: str, number: int) -> str:
                 request = Generate(id=f"{name}{number}", segments=prompt, adapter=name)
-                return (await client.generate(msgspec.structs.replace(request, max_tokens=24))).text
+                return (await client.generate(msgspec.structs.replace(request, max_tokens=12))).text
 
             alone = [await said(name, 0) for name in ("", "x", "y")]
             assert "Paris" in alone[0] and len(set(alone)) == 3

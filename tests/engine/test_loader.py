@@ -12,7 +12,7 @@ import torch
 from edvac.core.seams import SystemClock
 from edvac.engine import mapped
 from edvac.engine.attention import CPU
-from edvac.engine.digest import file_digest
+from edvac.engine.digest import file_digest, note_path
 from edvac.engine.engine import Engine, EngineOptions
 from edvac.engine.linear import Int8Product, Packed, PlainProduct, Rows, int8_works
 from edvac.engine.loader import LoadOptions, cache_path, load
@@ -171,3 +171,20 @@ def test_the_probe_notices_a_missing_operator(monkeypatch: pytest.MonkeyPatch) -
     assert not int8_works()
     monkeypatch.setattr("edvac.engine.linear.qlinear", lambda *_: torch.zeros(4, 32))
     assert not int8_works()
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"", b"{}", b'{"size":1'])
+def test_notes_that_are_damaged_are_made_again(tiny: Path, tmp_path: Path, damage: bytes) -> None:
+    """The hash beside a model, and what stands beside its repacked weights."""
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(tiny.read_bytes())
+    digest = file_digest(path)
+    note_path(path).write_bytes(damage)
+    assert file_digest(path) == digest
+    wanted = options(path, tmp_path / "cache", False)
+    load(wanted)
+    note = cache_path(wanted).with_suffix(".json")
+    whole = note.read_bytes()
+    note.write_bytes(damage)
+    load(wanted)
+    assert note.read_bytes() == whole

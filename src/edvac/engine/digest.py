@@ -37,7 +37,7 @@ def remembered(path: Path) -> str | None:
     try:
         note = msgspec.json.decode(note_path(path).read_bytes(), type=VerifiedNote)
         stat = path.stat()
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
     return note.sha256 if (note.size, note.mtime_ns) == (stat.st_size, stat.st_mtime_ns) else None
 

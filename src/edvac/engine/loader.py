@@ -337,7 +337,7 @@ def _cache_good(path: Path, digest: str, layouts: list[str]) -> bool:
             and note.size == path.stat().st_size
             and note.header == _header_digest(path)
         )
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return False
 
 

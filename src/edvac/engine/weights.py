@@ -188,15 +188,12 @@ class SafetensorsSource:
         self._path = path
         document = _config_document(path)
         self.config = from_document(document, path)
-        stop = document.get("eos_token_id")
-        eos = stop if isinstance(stop, list) else [stop] if isinstance(stop, int) else []
-        bos = document.get("bos_token_id")
-        self._codec = from_json(
-            _beside(path, "tokenizer.json"),
-            [one for one in eos if isinstance(one, int)],
-            bos if isinstance(bos, int) else None,
-            self.config.vocabulary,
+        begins, ends = (
+            _token_ids(document.get(f"{name}_token_id"), self.config.vocabulary)
+            for name in ("bos", "eos")
         )
+        file, size = _beside(path, "tokenizer.json"), self.config.vocabulary
+        self._codec = from_json(file, ends, begins[0] if begins else None, size)
         self.template = _template(path)
         self.name = path.parent.name
         opened: Any = safetensors.safe_open(str(path), framework="pt")
@@ -264,6 +261,12 @@ def check_safetensors(path: Path) -> None:
             pass
     except safetensors.SafetensorError as error:
         raise bad("malformed", path, f"its header is wrong ({error})") from error
+
+
+def _token_ids(stated: object, size: int) -> list[int]:
+    """One id or several; what is none is left out."""
+    several = stated if isinstance(stated, list) else [stated]
+    return [one for one in several if type(one) is int and 0 <= one < size]
 
 
 def _beside(path: Path, name: str) -> Path:

@@ -12,8 +12,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import resource
 import sys
+import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -26,6 +29,7 @@ from edvac.processor.port import Message
 from edvac.processor.port import Segment as PortSegment
 
 MAX_TEMPLATE = 64 * 1024
+MAX_MEMORY = 512 << 20  # bytes beyond what the process has mapped
 MAX_STEPS = 2_000_000  # lines of Python for reading and rendering a template
 _PLACE = re.compile("\ue000(\\d+)\ue001")
 
@@ -92,7 +96,7 @@ def _outline(template: str, special: tuple[tuple[str, str], ...], roles: tuple[s
         {"role": role, "content": f"\ue000{number}\ue001"} for number, role in enumerate(roles)
     ]
     try:
-        with _step_limit():
+        with _step_limit(), _memory_limit():
             text = environment.from_string(template).render(
                 messages=messages, add_generation_prompt=True, tools=None, **dict(special)
             )
@@ -133,6 +137,29 @@ def _step_limit() -> Iterator[None]:
         yield
     finally:
         sys.settrace(before)
+
+
+_limiting = threading.Lock()
+
+
+@contextlib.contextmanager
+def _memory_limit() -> Iterator[None]:
+    """Let what runs in here map so much more memory: one step can double a text, or pad it to any
+    width. For that long the bound is the process's, which nothing else comes near."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except OSError:  # no Linux: the bound of steps has to do
+        yield
+        return
+    with _limiting:
+        before, most = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = pages * resource.getpagesize() + MAX_MEMORY
+        limits = [one for one in (before, most) if one != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_AS, (min([wanted, *limits]), most))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (before, most))
 
 
 # What a template can make Python raise.
