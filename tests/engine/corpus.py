@@ -176,7 +176,7 @@ CORPUS: dict[str, Maker] = {
     ),
     "ids below zero": published("tokenizer.json", lambda one: one["model"]["vocab"].update(a=-1)),
     "ids beyond the vocabulary": published(
-        "tokenizer.json", lambda one: one["model"]["vocab"].update(a=1 << 40)
+        "tokenizer.json", lambda one: one["model"]["vocab"].update(a=264)
     ),
     "a special token without a name": published(
         "tokenizer.json", lambda one: one["added_tokens"].append({"id": 3})

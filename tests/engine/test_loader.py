@@ -173,7 +173,10 @@ def test_the_probe_notices_a_missing_operator(monkeypatch: pytest.MonkeyPatch) -
     assert not int8_works()
 
 
-@pytest.mark.parametrize("damage", [b"\xff\xfe", b"", b"{}", b'{"size":1'])
+NOTES = [b"", b"{}", b'{"size":1', b'{"sha256":"\xcf"}', b'{"source":"\xcf"}']
+
+
+@pytest.mark.parametrize("damage", NOTES)
 def test_notes_that_are_damaged_are_made_again(tiny: Path, tmp_path: Path, damage: bytes) -> None:
     """The hash beside a model, and what stands beside its repacked weights."""
     path = tmp_path / "tiny.gguf"
