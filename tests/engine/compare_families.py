@@ -175,7 +175,7 @@ def compare_adapter(folder: Path, name: str, **settings: Any) -> float:
     plan = TensorPlan([Span(0, 0, len(TOKENS))], arena, base.config, True)
     rows = list(range(len(TOKENS)))
     with torch.inference_mode():
-        ours = base.forward(TOKENS, plan, rows, [Adapted(adapter, torch.tensor(rows))])
+        ours = base.forward(TOKENS, plan, rows, [Adapted.on("cpu", adapter, rows)])
     return float((ours - theirs).abs().max())
 
 

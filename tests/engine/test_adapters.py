@@ -76,7 +76,7 @@ def test_an_adapter_adds_what_merged_weights_compute(name: str, form: str, tmp_p
     adapter = read_adapter(path, base.config)
     for picked in (list(range(20)), [3, 17], []):
         wanted = logits(opened(both)[0], [], picked)
-        everywhere = [Adapted(adapter, torch.arange(20))]
+        everywhere = [Adapted.on("cpu", adapter, list(range(20)))]
         torch.testing.assert_close(logits(base, everywhere, picked), wanted, atol=2e-4, rtol=1e-4)
     plain = logits(base, [], [19])
     assert (plain - logits(base, everywhere, [19])).abs().max() > 0.5, "it changes something"
@@ -152,7 +152,7 @@ def test_what_a_row_gets_is_the_same_to_the_bit_in_any_company() -> None:
 
     def gets(rows: list[int]) -> torch.Tensor:
         found = torch.zeros(len(rows), 1024)
-        adapted = [Adapted(adapter, torch.arange(len(rows)))]
+        adapted = [Adapted.on("cpu", adapter, list(range(len(rows))))]
         return adapt(found, adapted, 0, "qkv", Rows(values[rows], norm=norm))
 
     wanted = gets(list(range(40)))

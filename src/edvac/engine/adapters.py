@@ -84,16 +84,21 @@ class Adapter:
 
 
 class Adapted(NamedTuple):
-    """The numbers of those rows of a step that want an adapter."""
+    """The rows of a step that want an adapter: their numbers, also as a tensor on the device."""
 
     adapter: Adapter
-    rows: torch.Tensor
+    rows: list[int]
+    where: torch.Tensor
+
+    @classmethod
+    def on(cls, device: torch.device | str, adapter: Adapter, rows: list[int]) -> Adapted:
+        return cls(adapter, rows, torch.tensor(rows, dtype=torch.long, device=device))
 
     def among(self, picked: list[int]) -> Adapted:
         """The same where only these rows are left."""
-        wanted = set(self.rows.tolist())
+        wanted = set(self.rows)
         left = [place for place, row in enumerate(picked) if row in wanted]
-        return Adapted(self.adapter, torch.tensor(left, dtype=torch.long, device=self.rows.device))
+        return Adapted.on(self.where.device, self.adapter, left)
 
 
 def adapt(
@@ -104,13 +109,13 @@ def adapt(
     That is computed in tiles of one height, as the reference is: what a row gets depends neither
     on the other rows nor on their number.
     """
-    for adapter, which in adapted:
+    for adapter, numbers, where in adapted:
         deltas = adapter.deltas.get((layer, part))
-        if deltas and len(which):
-            values = rows.some(which)
+        if deltas and numbers:
+            values = rows.some(where)
             for start, down, up in deltas:
                 more = tiled(tiled(values, down), up)
-                found[:, start : start + more.shape[1]].index_add_(0, which, more)
+                found[:, start : start + more.shape[1]].index_add_(0, where, more)
     return found
 
 

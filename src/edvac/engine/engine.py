@@ -264,7 +264,7 @@ class Engine:
             if chunk.samples:
                 sampled += range(len(tokens) - 1 - chunk.drafted, len(tokens))
         device = self.options.device
-        adapted = [Adapted(one, torch.tensor(rows, device=device)) for one, rows in wanted.items()]
+        adapted = [Adapted.on(device, one, rows) for one, rows in wanted.items()]
         return self.decoder.forward(tokens, self._plan(spans, answering), sampled, adapted)
 
     def _speculate(self) -> None:
