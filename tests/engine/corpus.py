@@ -123,7 +123,7 @@ CORPUS: dict[str, Maker] = {
     "heads as text": model(
         tiny.key("llama.attention.head_count", 8, tiny.text("4")), without="head_count"
     ),
-    "odd heads": model(U32("llama.attention.key_length", 15), without="key_length"),
+    "odd heads": model(U32("llama.attention.key_length", 15), without="_length"),
     "layers that are not there": model(U32("llama.block_count", 3), without="block_count"),
     "a million layers": model(U32("llama.block_count", 1_000_000), without="block_count"),
     "no context": model(U32("llama.context_length", 0), without="context_length"),

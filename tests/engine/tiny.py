@@ -56,6 +56,7 @@ def metadata(architecture: str, head_dim: int = HEAD_DIM, layers: int = LAYERS) 
         number(f"{architecture}.attention.head_count", HEADS),
         number(f"{architecture}.attention.head_count_kv", KV_HEADS),
         number(f"{architecture}.attention.key_length", head_dim),
+        number(f"{architecture}.attention.value_length", head_dim),
         real(f"{architecture}.rope.freq_base", 10000.0),
         real(f"{architecture}.attention.layer_norm_rms_epsilon", 1e-5),
         key("tokenizer.ggml.model", 8, text("gpt2")),
