@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import queue
@@ -159,6 +160,8 @@ class Server:
         except EdvacError as error:
             self._loop.call_soon_threadsafe(self._load_failed, error)
             return True
+        # A collection would look at all that torch brings: a tenth of a second without a token.
+        gc.freeze()
         self._loop.call_soon_threadsafe(self._loaded, ready)
         while self._orders(engine):
             if self._cores is not None and self._cores.adapt():
@@ -170,7 +173,7 @@ class Server:
                 _log.exception("a step failed")
                 self._loop.call_soon_threadsafe(self._broken, str(error))
                 return True
-            if self._draining and not engine.busy:
+            if self._drained(engine):
                 self._loop.call_soon_threadsafe(self._over.set)
                 return True
         return True
@@ -185,8 +188,12 @@ class Server:
             if work is None:
                 return False
             self._post(work(engine))
-            if self._draining and not engine.busy:
+            if self._drained(engine):
                 self._loop.call_soon_threadsafe(self._over.set)
+
+    def _drained(self, engine: Engine) -> bool:
+        """Is everything done that was asked for before the end? Some of it may still be queued."""
+        return self._draining and not engine.busy and self._work.empty()
 
     def _post(self, messages: list[FromEngine]) -> None:
         if messages:
