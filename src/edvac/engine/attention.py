@@ -269,7 +269,7 @@ class TensorPlan:
         if self._one_span_each:
             for row, span in self._spans:
                 part = slice(row, row + span.count)
-                found[part] = self._capped(layer, span, query[part])
+                found[part] = self._whole(layer, span, query[part])
         for row, span, mask in self._wide:
             part = query[row : row + span.count].transpose(0, 1)[None]
             mixed = F.scaled_dot_product_attention(
@@ -287,31 +287,35 @@ class TensorPlan:
 
     def _one_by_one(self, layer: int, query: torch.Tensor, found: torch.Tensor) -> None:
         """The reference: one query at a time, so its arithmetic never depends on its neighbours."""
+        config = self._config
+        grouped = (config.kv_heads, config.heads // config.kv_heads, config.head_dim)
         for row, span in self._spans:
             for index in range(span.count):
-                one = Span(span.slot, span.start + index, 1)
-                at = row + index
-                found[at : at + 1] = self._capped(layer, one, query[at : at + 1])
+                one = query[row + index].view(grouped)
+                mixed = self._mixed(layer, span.slot, span.start + index, 1, one)
+                found[row + index] = mixed.view(config.heads, config.head_dim)
 
-    def _capped(self, layer: int, span: Span, query: torch.Tensor) -> torch.Tensor:
-        """One sequence's values mixed, (rows, heads, width), with whatever a family does to scores:
-        a scale and a cap of its own, and windows."""
-        config = self._config
-        window = config.window_of(layer)
-        first = max(0, span.start + 1 - window) if window else 0
-        group = config.heads // config.kv_heads
-        # The query heads that share a KV head become rows of one product.
-        shape = (span.count, config.kv_heads, group, config.head_dim)
-        folded = query.view(shape).permute(1, 2, 0, 3).flatten(1, 2)
-        keys = self._arena.keys[layer][span.slot, :, first : span.end].float()
-        scores = folded @ keys.transpose(1, 2)
-        scores = capped(scores * self._scale, config.attention_cap)
-        if span.count > 1:
-            hidden = _hidden(span, first, window, query.device).repeat(group, 1)
-            scores = scores.masked_fill(hidden, -torch.inf)
-        values = self._arena.values[layer][span.slot, :, first : span.end].float()
-        mixed = torch.softmax(scores, dim=-1) @ values
-        return mixed.unflatten(1, (group, -1)).permute(2, 0, 1, 3).reshape(query.shape)
+    def _whole(self, layer: int, span: Span, query: torch.Tensor) -> torch.Tensor:
+        """One sequence's values mixed, (rows, heads, width)."""
+        # The query heads that share a KV head become rows of one product, head after head.
+        folded = query.unflatten(1, (self._config.kv_heads, -1)).permute(1, 2, 0, 3)
+        mixed = self._mixed(layer, span.slot, span.start, span.count, folded.flatten(1, 2))
+        return mixed.unflatten(1, (-1, span.count)).permute(2, 0, 1, 3).flatten(1, 2)
+
+    def _mixed(
+        self, layer: int, slot: int, start: int, count: int, query: torch.Tensor
+    ) -> torch.Tensor:
+        """Values mixed for `count` positions from `start` on, (kv heads, rows, width), with all
+        that a family does to scores: a scale and a cap of its own, and windows."""
+        window, end = self._config.window_of(layer), start + count
+        seen = slice(max(0, start + 1 - window) if window else 0, end)
+        keys = self._arena.keys[layer][slot, :, seen].float()
+        scores = query @ keys.transpose(1, 2) * self._scale
+        scores = capped(scores, self._config.attention_cap)
+        if count > 1:
+            hidden = _hidden(start, seen, window, query.device)
+            scores = scores.masked_fill(hidden.repeat(query.shape[1] // count, 1), -torch.inf)
+        return torch.softmax(scores, dim=-1) @ self._arena.values[layer][slot, :, seen].float()
 
 
 def capped(scores: torch.Tensor, cap: float) -> torch.Tensor:
@@ -319,13 +323,13 @@ def capped(scores: torch.Tensor, cap: float) -> torch.Tensor:
     return torch.tanh(scores / cap).mul_(cap) if cap else scores
 
 
-def _hidden(span: Span, first: int, window: int, device: torch.device) -> torch.Tensor:
-    """What each row does not see of the positions from `first` on: later ones, and those that its
+def _hidden(start: int, seen: slice, window: int, device: torch.device) -> torch.Tensor:
+    """What each row from position `start` on does not see: later positions, and those that its
     window has left behind."""
-    rows = torch.arange(span.start, span.end, device=device)[:, None]
-    seen = torch.arange(first, span.end, device=device)[None]
-    found = seen > rows
-    return found | (seen <= rows - window) if window else found
+    rows = torch.arange(start, seen.stop, device=device)[:, None]
+    keys = torch.arange(seen.start, seen.stop, device=device)[None]
+    found = keys > rows
+    return found | (keys <= rows - window) if window else found
 
 
 def _rotate(x: torch.Tensor, rotation: Rotation) -> torch.Tensor:
