@@ -33,9 +33,9 @@ HEAD: Final = "head"
 _MAX_CONFIG: Final = 1 << 20
 _SAME_AS_LLAMA: Final = ("mistral", "smollm2")  # what GGUF calls llama
 _PEFT: Final = re.compile(
-    r"base_model\.model\.(?:model\.layers\.(\d+)\.)?([a-z_.]+)\.lora_([AB])\.weight"
+    r"base_model\.model\.(?:model\.layers\.(\d{1,4})\.)?([a-z_.]+)\.lora_([AB])\.weight"
 )
-_GGUF: Final = re.compile(r"(?:blk\.(\d+)\.)?([a-z_]+)\.weight\.lora_([ab])")
+_GGUF: Final = re.compile(r"(?:blk\.(\d{1,4})\.)?([a-z_]+)\.weight\.lora_([ab])")
 # Settings of PEFT under which an adapter is more than two narrow matrices a product.
 _PLAIN: Final = {
     "use_dora": (False,),
@@ -156,20 +156,19 @@ def read_adapter(path: Path, config: ModelConfig, device: torch.device | str = "
     for layer, member, side, tensor in halves:
         place = places(config).get(member)
         if place is None or (layer is None) != (place.part == HEAD):
-            raise _refused("unsupported", path, f"it changes {member!r}, which no adapter can here")
+            raise _unsupported(path, f"it changes {member!r}, which no adapter can here")
         number = config.layers if layer is None else layer
         if number > config.layers or (number == config.layers) != (place.part == HEAD):
-            raise _refused("mismatch", path, f"the model has no layer {number}")
+            raise _mismatch(path, f"the model has no layer {number}")
         pairs.setdefault((number, member), {})[side] = tensor
     if not pairs:
-        raise _refused("malformed", path, "it holds no matrices")
+        raise _malformed(path, "it holds no matrices")
     deltas: dict[tuple[int, str], list[Delta]] = {}
     for (number, member), both in sorted(pairs.items()):
         place = places(config)[member]
-        delta = _delta(path, f"{member} of layer {number}", both, place, scale)
-        deltas.setdefault((number, place.part), []).append(
-            Delta(delta.start, delta.down.to(device), delta.up.to(device))
-        )
+        start, down, up = _delta(path, f"{member} of layer {number}", both, place, scale)
+        delta = Delta(start, down.to(device), up.to(device))
+        deltas.setdefault((number, place.part), []).append(delta)
     return Adapter(adapter_digest(path), deltas)
 
 
@@ -177,16 +176,18 @@ def _delta(
     path: Path, name: str, both: dict[str, torch.Tensor], place: Place, scale: _Scale
 ) -> Delta:
     if both.keys() != {"a", "b"}:
-        raise _refused("malformed", path, f"of the two matrices for {name} one is missing")
+        raise _malformed(path, f"of the two matrices for {name} one is missing")
+    if not all(tensor.is_floating_point() for tensor in both.values()):
+        raise _malformed(path, f"the matrices for {name} hold no floats")
     down, up = both["a"].float(), both["b"].float()
     if down.ndim != 2 or up.ndim != 2 or len(down) != up.shape[1]:
-        raise _refused("malformed", path, f"the two matrices for {name} do not fit each other")
+        raise _malformed(path, f"the two matrices for {name} do not fit each other")
     if down.shape[1] != place.width or len(up) != place.outputs:
         sizes = f"{place.outputs} x {place.width}, not {len(up)} x {down.shape[1]}"
-        raise _refused("mismatch", path, f"the model's {name} is {sizes}")
+        raise _mismatch(path, f"the model's {name} is {sizes}")
     up = up * scale.of(len(down))
     if not bool(torch.isfinite(up).all() and torch.isfinite(down).all()):
-        raise _refused("malformed", path, f"{name} holds what is no number")
+        raise _malformed(path, f"{name} holds what is no number")
     return Delta(place.start, down.contiguous(), up.contiguous())
 
 
@@ -208,16 +209,16 @@ def _gguf(path: Path, config: ModelConfig) -> tuple[_Scale, Iterator[_Half]]:
     meta = file.metadata
     for key, wanted in (("general.type", "adapter"), ("adapter.type", "lora")):
         if meta.get(key) != wanted:
-            raise _refused("malformed", path, f"its {key} is {meta.get(key)!r}, not {wanted!r}")
+            raise _malformed(path, f"its {key} is {meta.get(key)!r}, not {wanted!r}")
     base = "llama" if config.architecture in _SAME_AS_LLAMA else config.architecture
     if meta.get("general.architecture") != base:
         made_for = meta.get("general.architecture")
-        raise _refused("mismatch", path, f"it was made for {made_for!r}, and the model is {base!r}")
+        raise _mismatch(path, f"it was made for {made_for!r}, and the model is {base!r}")
     if meta.get("adapter.alora.invocation_tokens"):
-        raise _refused("unsupported", path, "it is switched on by words in the prompt (aLoRA)")
+        raise _unsupported(path, "it is switched on by words in the prompt (aLoRA)")
     alpha = meta.get("adapter.lora.alpha", 0.0)
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise _refused("malformed", path, f"its alpha is {alpha!r}")
+        raise _malformed(path, f"its alpha is {alpha!r}")
     return _Scale(float(alpha) or None), _gguf_halves(file, base, config.head_dim)
 
 
@@ -225,7 +226,7 @@ def _gguf_halves(file: GGUFFile, architecture: str, head_dim: int) -> Iterator[_
     for name, info in file.tensors.items():
         found = _GGUF.fullmatch(name)
         if found is None:
-            raise _refused("unsupported", file.path, f"it changes {name!r}")
+            raise _unsupported(file.path, f"it changes {name!r}")
         tensor = torch.from_numpy(dequantise(file.raw(name), info.kind, info.shape))
         layer, member, side = found.groups()
         turned = architecture == "llama" and side == "b" and member in ("attn_q", "attn_k")
@@ -239,13 +240,13 @@ def _peft(path: Path) -> tuple[_Scale, Iterator[_Half]]:
     stated = _peft_config(path)
     kind = stated.get("peft_type")
     if kind != "LORA":
-        raise _refused("unsupported", path, f"its peft_type is {kind!r}")
+        raise _unsupported(path, f"its peft_type is {kind!r}")
     for key, plain in _PLAIN.items():
         if stated.get(key) not in (None, *plain):
-            raise _refused("unsupported", path, f"its {key} is {stated[key]!r}")
+            raise _unsupported(path, f"its {key} is {stated[key]!r}")
     alpha = stated.get("lora_alpha")
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise _refused("malformed", path, f"its lora_alpha is {alpha!r}")
+        raise _malformed(path, f"its lora_alpha is {alpha!r}")
     return _Scale(float(alpha), stated.get("use_rslora") is True), _peft_halves(path)
 
 
@@ -253,14 +254,14 @@ def _peft_config(path: Path) -> dict[str, Any]:
     file = adapter_files(path)[1]
     try:
         if file.stat().st_size > _MAX_CONFIG:
-            raise _refused("malformed", path, f"its {file.name} is too large")
+            raise _malformed(path, f"its {file.name} is too large")
         found = json.loads(file.read_bytes())
     except OSError as error:
-        raise _refused("malformed", path, f"{file.name} does not lie beside it") from error
+        raise _malformed(path, f"{file.name} does not lie beside it") from error
     except (ValueError, RecursionError) as error:
-        raise _refused("malformed", path, f"its {file.name} is not JSON") from error
+        raise _malformed(path, f"its {file.name} is not JSON") from error
     if not isinstance(found, dict):
-        raise _refused("malformed", path, f"its {file.name} is no object")
+        raise _malformed(path, f"its {file.name} is no object")
     return found
 
 
@@ -271,7 +272,7 @@ def _peft_halves(path: Path) -> Iterator[_Half]:
         for name in file.keys():  # noqa: SIM118 (it is no dictionary)
             found = _PEFT.fullmatch(name)
             if found is None:
-                raise _refused("unsupported", path, f"it changes {name!r}")
+                raise _unsupported(path, f"it changes {name!r}")
             layer, module, side = found.groups()
             tensor = file.get_tensor(name)
             yield _Half(
@@ -282,13 +283,23 @@ def _peft_halves(path: Path) -> Iterator[_Half]:
             )
 
 
-def _refused(code: str, path: Path, why: str) -> ModelFileError:
-    return ModelFileError(
-        f"adapter_{code}",
-        f"the adapter {path.name} cannot be used",
-        f"Reading it showed that {why}.",
-        "Choose a LoRA adapter that was trained on this very model.",
-    )
+_OTHER: Final = "Choose a LoRA adapter that was trained on this very model."
+
+
+def _malformed(path: Path, why: str) -> ModelFileError:
+    what = f"the adapter {path.name} is damaged"
+    return ModelFileError("adapter_malformed", what, f"Reading it showed that {why}.", _OTHER)
+
+
+def _unsupported(path: Path, why: str) -> ModelFileError:
+    what = f"the adapter {path.name} is more than LoRA on products"
+    fix = "Merge it into its model and use that, or choose another."
+    return ModelFileError("adapter_unsupported", what, f"Reading it showed that {why}.", fix)
+
+
+def _mismatch(path: Path, why: str) -> ModelFileError:
+    what = f"the adapter {path.name} belongs to another model"
+    return ModelFileError("adapter_mismatch", what, f"Reading it showed that {why}.", _OTHER)
 
 
 @dataclass(slots=True)

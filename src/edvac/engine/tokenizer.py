@@ -11,6 +11,7 @@ the client's business.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import math
 import re
@@ -224,15 +225,22 @@ def _byte_level(
 
 def _merging(core: Tokenizer, path: Path) -> Merging:
     def merge(text: str) -> list[int]:
-        try:
+        with _library(path):
             ids: list[int] = core.encode(text, add_special_tokens=False).ids
-        except BaseException as error:  # a panic of the library is no Exception
-            if type(error).__name__ != "PanicException":
-                raise
-            raise _malformed(path, f"its expressions fail on a text ({error})") from error
         return ids
 
     return merge
+
+
+@contextlib.contextmanager
+def _library(path: Path) -> Iterator[None]:
+    """What the tokenizers library raises, a panic among it, as an error of the file's."""
+    try:
+        yield
+    except BaseException as error:  # it has no classes of its own, and a panic is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise _malformed(path, f"the library says {str(error)[:200]!r}") from error
 
 
 def _core(
@@ -298,10 +306,8 @@ def from_json(path: Path, eos: list[int], bos: int | None, size: int) -> TextCod
     document["model"]["vocab"] = words
     if by_byte:
         document |= {"pre_tokenizer": None, "decoder": None}
-    try:
+    with _library(path):
         core = Tokenizer.from_str(json.dumps(document))
-    except Exception as error:  # the library has no class for it, and says what is wrong
-        raise _malformed(path, f"it is not a tokeniser ({str(error)[:200]})") from error
     if by_byte:
         core.normalizer = normalizers.Replace(" ", SPACE)
     pieces = [b""] * size
