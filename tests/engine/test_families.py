@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from edvac.core.errors import ModelFileError
@@ -17,13 +19,29 @@ from edvac.engine.config import ModelConfig, from_document
 from edvac.engine.engine import Engine, EngineOptions
 from edvac.engine.loader import LoadOptions, load
 from edvac.engine.model import Decoder
+from edvac.engine.pretokenizer import cutting
 from edvac.engine.protocol import Failed, Segment
-from edvac.engine.weights import open_weights
+from edvac.engine.tokenizer import _core
+from edvac.engine.weights import _hf_name, open_weights
 
-from .families import FAMILIES, TOKENS, naive_logits
-from .test_engine import LIMITS, ask, drain
+from .families import FAMILIES, TOKENS, _halves, naive_logits
+from .test_engine import LIMITS, PROMPTS, ask, drain
 from .test_sentencepiece import tiny_spm
-from .tiny import key, metadata, number, real, tensors, text, write_model
+from .tiny import (
+    FEED,
+    HEADS,
+    KV_HEADS,
+    LAYERS,
+    WIDTH,
+    key,
+    metadata,
+    number,
+    real,
+    tensors,
+    text,
+    vocabulary,
+    write_model,
+)
 
 
 def decoder(path: Path, reference: bool = True) -> Decoder:
@@ -71,6 +89,92 @@ def test_sequences_attend_in_their_own_windows_in_one_step(name: str, tmp_path: 
             both = found.forward([*TOKENS[13:14], *TOKENS[:9]], plan, list(range(10)))
         torch.testing.assert_close(both[0], wanted[13], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(both[1:], wanted[:9], atol=1e-4, rtol=1e-4)
+
+
+PUBLISHED: dict[str, dict[str, object]] = {
+    "mistral": {"model_type": "mistral", "sliding_window": 6},
+    "gemma": {"model_type": "gemma", "hidden_act": "gelu"},
+    "gemma2": {
+        "model_type": "gemma2",
+        "sliding_window": 6,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "attn_logit_softcapping": 3.0,
+        "final_logit_softcapping": 5.0,
+        "query_pre_attn_scalar": 32,
+    },
+    "gemma3": {
+        "model_type": "gemma3_text",
+        "sliding_window": 6,
+        "sliding_window_pattern": 2,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "rope_local_base_freq": 500.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        "query_pre_attn_scalar": 32,
+    },
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_family_is_the_same_as_its_makers_publish_it(name: str, tmp_path: Path) -> None:
+    """Other names, norms without the one that is added to them, rotary halves in order."""
+    family = FAMILIES[name]
+    offset = 1.0 if name.startswith("gemma") else 0.0
+    found = {}
+    for own, array_ in family.weights().items():
+        tensor = torch.from_numpy(array_)
+        if ".attn_q.weight" in own or ".attn_k.weight" in own:
+            tensor = _halves(tensor, family)
+        found[_hf_name(own, name)] = tensor - offset if "norm" in own else tensor
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file({key: one.contiguous() for key, one in found.items()}, str(path))
+    stated = {
+        "num_hidden_layers": LAYERS,
+        "hidden_size": WIDTH,
+        "intermediate_size": FEED,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "head_dim": family.head_dim,
+        "vocab_size": len(vocabulary()),
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-5,
+        **PUBLISHED[name],
+    }
+    (tmp_path / "config.json").write_text(json.dumps(stated))
+    how = cutting("qwen2")
+    assert how is not None
+    words = {word: index for index, word in enumerate(vocabulary())}
+    (tmp_path / "tokenizer.json").write_text(_core(words, [], how, path).to_str())
+    with torch.inference_mode():
+        ours = logits(decoder(path), [7, 6, 1, 1, 5], exact=True)
+    torch.testing.assert_close(ours, naive_logits(family, TOKENS), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma2", "gemma3"])
+def test_text_does_not_depend_on_how_work_is_cut(name: str, tmp_path: Path) -> None:
+    """Longer than the windows: in pieces, one after another, and from what was computed before."""
+    path = FAMILIES[name].write(tmp_path / "tiny.gguf")
+    options = LoadOptions(path, "a" * 64, tmp_path, True, lambda done, total: None)
+    found, source = load(options)
+
+    def engine(**limits: int) -> Engine:
+        kept = EngineOptions(replace(LIMITS, **limits), True, torch.float32)
+        return Engine(found, source.codec, kept, SystemClock())
+
+    asked = [
+        ask(str(number), prompt, temperature=2.0, seed=number, max_tokens=30)
+        for number, prompt in enumerate(PROMPTS)
+    ]
+
+    def said(by: Engine) -> dict[str, str]:
+        return {name: done.text for name, done in drain(by, *asked).items()}
+
+    warm = engine()
+    wanted = said(warm)
+    assert len(set(wanted.values())) > 1
+    assert said(warm) == wanted
+    assert warm.counters.cached_tokens > 0
+    for limits in ({"step_tokens": 5}, {"slots": 1, "step_tokens": 17}):
+        assert said(engine(**limits)) == wanted
 
 
 def test_the_fast_setting_keeps_to_the_family(tmp_path: Path) -> None:
