@@ -178,6 +178,9 @@ CORPUS: dict[str, Maker] = {
     "ids beyond the vocabulary": published(
         "tokenizer.json", lambda one: one["model"]["vocab"].update(a=264)
     ),
+    "a special token of an infinite id": published(
+        "tokenizer.json", lambda one: one["added_tokens"][0].update(id=float("inf"))
+    ),
     "a special token without a name": published(
         "tokenizer.json", lambda one: one["added_tokens"].append({"id": 3})
     ),

@@ -287,7 +287,7 @@ def from_json(path: Path, eos: list[int], bos: int | None, size: int) -> TextCod
         document: dict[str, Any] = json.loads(path.read_bytes())
         added = document.pop("added_tokens", [])
         words: dict[str, int] = dict(document["model"]["vocab"])
-        marked = [(str(one["content"]), int(one["id"]), bool(one.get("special"))) for one in added]
+        marked = [(str(one["content"]), one["id"], bool(one.get("special"))) for one in added]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _malformed(path, "it is not a tokenizer.json") from error
     if document["model"].get("type") not in ("BPE", None):
@@ -295,7 +295,7 @@ def from_json(path: Path, eos: list[int], bos: int | None, size: int) -> TextCod
     for word, _, _ in marked:
         words.pop(word, None)
     ids = [*words.values(), *(index for _, index, _ in marked)]
-    if any(not isinstance(index, int) or not 0 <= index < size for index in ids):
+    if any(type(index) is not int or not 0 <= index < size for index in ids):
         raise _malformed(path, "a token's id is outside the model's vocabulary")
     plain = {word: at for word, at, special in marked if word and not special and _is_plain(word)}
     control = {word: at for word, at, _ in marked if word and word not in plain}
