@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard native/*.toml native/*.txt native/src/*.* native/src/edvac_native/*.py)
 READY := $(VENV)/.ready-$(shell cat requirements/lock.txt pyproject.toml $(NATIVE) | cksum | cut -d' ' -f1)
 
-.PHONY: help setup run test wheel check lint types lock crash soak bench clean
+.PHONY: help setup run test wheel check lint types lock crash fuzz soak bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ crash: setup  ## the long crash harness: 500 kills, 20,000 crash images (about 1
 
 soak: setup  ## ten thousand mixed requests with aborts to one engine (about 10 minutes)
 	@EDVAC_SOAK=10000 $(BIN)/python -m pytest -s tests/engine/test_soak.py --timeout 3000
+
+fuzz: setup  ## broken model and adapter files, 20,000 of them (about 15 minutes)
+	@$(BIN)/python -m tests.engine.fuzz --cases 20000
 
 bench: setup  ## measure edvac beside its peers; results go to docs/benchmarks
 	@$(BIN)/edvac bench run

@@ -20,6 +20,9 @@ from edvac.core import errors
 from edvac.core.schema import show
 from edvac.core.signature import REQUIRED, Signature
 from edvac.device import CATALOGUE
+from edvac.engine import catalogue, pretokenizer
+from edvac.engine._native import KINDS
+from edvac.engine.gguf import BLOCK_TYPES
 from edvac.machine.settings import Settings
 from edvac.program import library
 
@@ -217,12 +220,71 @@ def functions() -> str:
     return "\n".join(lines) + "\n"
 
 
+FAMILIES = {
+    "qwen2": "Qwen2, Qwen2.5, DeepSeek-R1-Distill-Qwen",
+    "qwen3": "Qwen3 without experts",
+    "llama": "Llama 1 to 3.3, Mistral as GGUF, SmolLM2, and whatever else is one of them inside",
+    "mistral": "Mistral as safetensors; windows are kept to",
+    "smollm2": "SmolLM2",
+    "gemma": "Gemma 1",
+    "gemma2": "Gemma 2",
+    "gemma3": "Gemma 3, text alone (`gemma3_text` as safetensors)",
+}
+
+
+def models() -> str:
+    cuttings = ", ".join(f"`{name}`" for name in pretokenizer.names())
+    lines = [
+        NOTE,
+        "# Models that the engine reads",
+        "",
+        "One `.gguf` file, or one `.safetensors` file with its `config.json` and `tokenizer.json`.",
+        "A setting of a file that changes what is computed and is not known here is refused in",
+        "words (`model_unsupported`): other scalings of rotation than linear and Llama 3's, heads",
+        "that rotate in part, experts, other activations.",
+        "",
+        "| architecture | families | attention on a CPU |",
+        "|---|---|---|",
+    ]
+    for name in catalogue.ARCHITECTURES:
+        kernels = "torch" if name in catalogue.BY_TENSORS else "compiled kernels"
+        lines.append(f"| `{name}` | {FAMILIES[name]} | {kernels} |")
+    lines += [
+        "",
+        "Torch attends, more slowly, in every family where a window is shorter than the context",
+        "that the engine serves (setting `context`), where scores are capped, and where the",
+        "kernels are not installed. Windows save no memory yet: keys that no row sees any more",
+        "are kept.",
+        "",
+        "## Vocabularies",
+        "",
+        "SentencePiece's BPE with byte fallback (`llama` in GGUF, BPE with `byte_fallback` in a",
+        "tokenizer.json), and byte-level BPE (`gpt2`) with these ways of cutting text before it is",
+        f"merged: {cuttings}.",
+        "",
+        "## Quantisations",
+        "",
+        "All kinds are decoded; products with rows of answers multiply some as they lie in the",
+        "file, the others, and rows of prompts, go by 8-bit weights made from them at the first",
+        "load. Embeddings are decoded row by row as they are looked up.",
+        "",
+        "| kind | bits a number | multiplied as it lies |",
+        "|---|---:|---|",
+    ]
+    for kind in sorted(BLOCK_TYPES.values(), key=lambda one: -one.size / one.items):
+        native = "yes" if kind.name in KINDS else "no"
+        lines.append(f"| {kind.name} | {8 * kind.size / kind.items:.4g} | {native} |")
+    lines += ["", "Not read: IQ1 to IQ3, TQ, NVFP4, and files in several parts.", ""]
+    return "\n".join(lines)
+
+
 PAGES = {
     "commands.md": commands,
     "errors.md": errors_page,
     "settings.md": settings,
     "devices.md": devices,
     "library.md": functions,
+    "models.md": models,
 }
 
 

@@ -156,13 +156,14 @@ def test_files_in_every_cache(edvac: Bench, home: Path) -> None:
     layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{digest}"}
     manifest.write_text(json.dumps({"layers": [{"mediaType": "other"}, layer]}))
     blob = gguf(models / "blobs" / f"sha256-{digest}")
-    studio = gguf(home / ".lmstudio" / "models" / "pub" / "repo" / "m.gguf", "gemma3")
+    studio = gguf(home / ".lmstudio" / "models" / "pub" / "repo" / "m.gguf", "rwkv")
     blobs = home / ".cache" / "huggingface" / "hub" / "models--Org--Repo"
     real = gguf(blobs / "blobs" / "0123")
     snapshot = blobs / "snapshots" / "abc" / "q4" / "model.gguf"
     snapshot.parent.mkdir(parents=True)
     snapshot.symlink_to(real)
     gguf(home / ".cache" / "llama.cpp" / "big-00001-of-00002.gguf")
+    gguf(home / ".cache" / "llama.cpp" / "gemma.gguf", "gemma3")
     gguf(home / ".cache" / "llama.cpp" / "big-00002-of-00002.gguf")
     gguf(home / ".cache" / "llama.cpp" / "mmproj-x.gguf", "clip")
     files = {one["found"].split(",")[0]: one for one in found(edvac, "file")}
@@ -171,13 +172,16 @@ def test_files_in_every_cache(edvac: Bench, home: Path) -> None:
         "LM Studio: pub/repo/m.gguf",
         "hub cache: Org/Repo/model.gguf",
         "llama.cpp: big-00001-of-00002.gguf",
+        "llama.cpp: gemma.gguf",
     }
     assert files["ollama: qwen2.5:7b"]["paste"] == [f'model = "{blob}"']
     assert files["hub cache: Org/Repo/model.gguf"]["paste"] == [f'model = "{snapshot}"']
     for name in ("LM Studio: pub/repo/m.gguf", "llama.cpp: big-00001-of-00002.gguf"):
         assert files[name]["state"] == "note" and not files[name]["paste"]
-    assert "gemma3" in files["LM Studio: pub/repo/m.gguf"]["found"]
+    assert "rwkv" in files["LM Studio: pub/repo/m.gguf"]["found"]
     assert studio.exists()
+    assert "by torch" in files["llama.cpp: gemma.gguf"]["fix"]
+    assert files["llama.cpp: gemma.gguf"]["paste"] and not files["ollama: qwen2.5:7b"]["fix"]
 
 
 def test_caches_that_are_broken_are_passed_over(edvac: Bench, home: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edvac.core.errors import ConfigError
 from edvac.engine import _native
 from edvac.engine.attention import Attending, KernelPlan, KeyBias, Rotation, Span, rotate, rotation
+from edvac.engine.config import ModelConfig
 from edvac.engine.digest import file_digest
 from edvac.engine.kv.codecs import (
     CODECS,
@@ -28,7 +29,6 @@ from edvac.engine.kv.codecs import (
 )
 from edvac.engine.kv.pages import BLOCK, PagedArena, block_bytes, token_bytes
 from edvac.engine.loader import LoadOptions, load
-from edvac.engine.weights import ModelConfig
 from edvac.machine import settings as machine
 
 native = _native.kernels()

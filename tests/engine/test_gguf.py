@@ -155,6 +155,17 @@ def low_bits(name: str, block: bytes) -> list[float]:
     return found
 
 
+def powers(block: bytes) -> list[float]:
+    """A power of two, and numbers of a sign, two bits of exponent and one of mantissa."""
+    found = []
+    for i in range(32):
+        code = block[1 + i % 16] >> (4 if i >= 16 else 0) & 15
+        exponent, half = code >> 1 & 3, code & 1
+        size = half / 2 if exponent == 0 else (1 + half / 2) * 2.0 ** (exponent - 1)
+        found.append((-size if code & 8 else size) * 2.0 ** (block[0] - 127))
+    return found
+
+
 def uneven(name: str, block: bytes) -> list[float]:
     """Four bits choose one of sixteen numbers."""
     numbers = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
@@ -175,6 +186,8 @@ def uneven(name: str, block: bytes) -> list[float]:
 
 def oracle(name: str, block: bytes) -> list[float]:
     """Each number of a block by itself, from the format's description."""
+    if name == "MXFP4":
+        return powers(block)
     if name == "Q8_0":
         return [_half(block[:2]) * struct.unpack("b", block[2 + i : 3 + i])[0] for i in range(32)]
     if name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1"):
@@ -226,6 +239,7 @@ def test_blocks_decode_as_the_format_says(kind) -> None:  # type: ignore[no-unty
     random = np.random.default_rng(7)
     raw = random.integers(0, 256, (5, kind.size), dtype=np.uint8)
     places = {"Q6_K": (208,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q2_K": (80, 82), "Q3_K": (108,)}
+    places["MXFP4"] = ()
     halves = places.get(kind.name, (0,))
     if kind.name in ("Q4_1", "Q5_1"):
         halves = (0, 2)

@@ -9,22 +9,31 @@ from pathlib import Path
 import pytest
 import torch
 
+from edvac.engine.adapters import Adapted, read_adapter
 from edvac.engine.assembly import held_from_the_start
 from edvac.engine.attention import Arena, Span, TensorPlan
 from edvac.engine.linear import Rows
 from edvac.engine.loader import load
 from edvac.engine.scheduler import Limits
 
+from .families import FAMILIES
+from .lora import matrices, write_gguf
 from .test_loader import answers, options
 
 GPU = torch.device("cuda", 0)
 META = torch.device("meta")
 
 
-def test_every_tensor_of_a_step_lies_on_the_device(tiny: Path, tmp_path: Path) -> None:
-    """A chunk from the start, one that goes on, and short ones of neighbours, in one step: nothing
-    fails but the very last thing, bringing the logits home."""
-    decoder, _ = load(replace(options(tiny, tmp_path, False), device=META))
+@pytest.mark.parametrize("name", ["qwen2", "mistral", "gemma2", "gemma3"])
+def test_every_tensor_of_a_step_lies_on_the_device(name: str, tmp_path: Path) -> None:
+    """A chunk from the start, one that goes on, and short ones of neighbours, in one step, two of
+    them under an adapter: nothing fails but the very last thing, bringing the logits home."""
+    family = FAMILIES[name]
+    path = family.write(tmp_path / "tiny.gguf")
+    decoder, _ = load(replace(options(path, tmp_path, False), device=META))
+    found = matrices(1, family.head_dim)
+    lora = write_gguf(tmp_path / "lora.gguf", found, family.architecture, family.head_dim)
+    adapted = [Adapted.on(META, read_adapter(lora, decoder.config, META), [0, 5, 40])]
     arena = Arena(decoder.config, 6, 128, torch.float16, META)
     spans = [Span(0, 0, 20), Span(1, 20, 20), Span(2, 40, 1), Span(3, 35, 3)]
     plan = TensorPlan(spans, arena, decoder.config, False)
@@ -38,7 +47,7 @@ def test_every_tensor_of_a_step_lies_on_the_device(tiny: Path, tmp_path: Path) -
 
     decoder.head = last
     with torch.inference_mode(), pytest.raises(NotImplementedError, match="out of meta"):
-        decoder.forward(rows, plan, [19, 40, 43])
+        decoder.forward(rows, plan, [19, 40, 43], adapted)
     (logits,) = seen
     assert (logits.device, logits.shape) == (META, (3, decoder.config.vocabulary))
     arena.copy(0, 4, 20)

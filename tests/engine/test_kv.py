@@ -20,6 +20,7 @@ from edvac.core.errors import InternalError, ProcessorError
 from edvac.core.seams import SystemClock
 from edvac.engine import _native
 from edvac.engine.catalogue import resolve
+from edvac.engine.config import ModelConfig
 from edvac.engine.digest import file_digest
 from edvac.engine.engine import Engine, EngineOptions
 from edvac.engine.kv import pages
@@ -31,7 +32,6 @@ from edvac.engine.kv.tree import LEAST, PrefixTree
 from edvac.engine.loader import LoadOptions, load
 from edvac.engine.retention import Keep
 from edvac.engine.sequences import common_prefix
-from edvac.engine.weights import ModelConfig
 
 from .test_engine import LIMITS, PROMPTS, ask, drain
 from .tiny import write_tiny

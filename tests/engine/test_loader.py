@@ -12,15 +12,28 @@ import torch
 from edvac.core.seams import SystemClock
 from edvac.engine import mapped
 from edvac.engine.attention import CPU
-from edvac.engine.digest import file_digest
+from edvac.engine.digest import file_digest, note_path
 from edvac.engine.engine import Engine, EngineOptions
 from edvac.engine.linear import Int8Product, Packed, PlainProduct, Rows, int8_works
 from edvac.engine.loader import LoadOptions, cache_path, load
 from edvac.engine.model import Decoder
+from edvac.engine.pretokenizer import cutting
+from edvac.engine.tokenizer import _core
 from edvac.engine.weights import WeightSource, _hf_name, open_weights
 
 from .test_engine import LIMITS, PROMPTS, ask, drain
-from .tiny import FEED, HEAD_DIM, HEADS, KV_HEADS, LAYERS, SPECIALS, WIDTH, tensors, vocabulary
+from .tiny import (
+    FEED,
+    HEAD_DIM,
+    HEADS,
+    KV_HEADS,
+    LAYERS,
+    MERGES,
+    SPECIALS,
+    WIDTH,
+    tensors,
+    vocabulary,
+)
 
 
 def options(path: Path, cache: Path, reference: bool, **more: object) -> LoadOptions:
@@ -43,7 +56,8 @@ def answers(
 def write_safetensors(folder: Path, tiny: Path) -> Path:
     """The tiny model as its makers would publish it."""
     weights = {
-        _hf_name(name): torch.from_numpy(value) for name, value in tensors("qwen2", 1).items()
+        _hf_name(name, "qwen2"): torch.from_numpy(value)
+        for name, value in tensors("qwen2", 1).items()
     }
     safetensors.torch.save_file(weights, str(folder / "model.safetensors"))
     words = vocabulary()
@@ -62,7 +76,10 @@ def write_safetensors(folder: Path, tiny: Path) -> Path:
         "eos_token_id": words.index(SPECIALS[0]),
     }
     (folder / "config.json").write_text(json.dumps(config))
-    document = json.loads(open_weights(tiny).codec._core.to_str())
+    how = cutting("qwen2")
+    assert how is not None
+    plain = {word: index for index, word in enumerate(words) if word not in SPECIALS}
+    document = json.loads(_core(plain, MERGES, how, tiny).to_str())
     document["added_tokens"] = [
         {"id": words.index(word), "content": word, "special": True} for word in SPECIALS
     ]
@@ -154,3 +171,23 @@ def test_the_probe_notices_a_missing_operator(monkeypatch: pytest.MonkeyPatch) -
     assert not int8_works()
     monkeypatch.setattr("edvac.engine.linear.qlinear", lambda *_: torch.zeros(4, 32))
     assert not int8_works()
+
+
+NOTES = [b"", b"{}", b'{"size":1', b'{"sha256":"\xcf"}', b'{"source":"\xcf"}']
+
+
+@pytest.mark.parametrize("damage", NOTES)
+def test_notes_that_are_damaged_are_made_again(tiny: Path, tmp_path: Path, damage: bytes) -> None:
+    """The hash beside a model, and what stands beside its repacked weights."""
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(tiny.read_bytes())
+    digest = file_digest(path)
+    note_path(path).write_bytes(damage)
+    assert file_digest(path) == digest
+    wanted = options(path, tmp_path / "cache", False)
+    load(wanted)
+    note = cache_path(wanted).with_suffix(".json")
+    whole = note.read_bytes()
+    note.write_bytes(damage)
+    load(wanted)
+    assert note.read_bytes() == whole

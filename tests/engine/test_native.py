@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from edvac.core.errors import ConfigError
 from edvac.engine import _native
 from edvac.engine.attention import Attending, KernelPlan, Norms, Rotation, Span, rotate
+from edvac.engine.config import ModelConfig
 from edvac.engine.digest import file_digest
 from edvac.engine.gguf import BLOCK_TYPES
 from edvac.engine.kv.pages import PagedArena
 from edvac.engine.linear import BlockProduct, ByRole, Int8Product, Norm, Packed, Rows
 from edvac.engine.loader import LoadOptions, load
 from edvac.engine.quants import dequantise
-from edvac.engine.weights import ModelConfig
 
 from .test_loader import answers
 from .tiny import random_blocks, write_tiny

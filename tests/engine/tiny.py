@@ -31,31 +31,41 @@ def key(name: str, kind: int, body: bytes) -> bytes:
     return text(name) + struct.pack("<I", kind) + body
 
 
-def metadata(architecture: str, template: str, context: int) -> list[bytes]:
-    def number(name: str, value: int) -> bytes:
-        return key(f"{architecture}.{name}", 4, struct.pack("<I", value))
+def number(name: str, value: int) -> bytes:
+    return key(name, 4, struct.pack("<I", value))
 
-    def real(name: str, value: float) -> bytes:
-        return key(f"{architecture}.{name}", 6, struct.pack("<f", value))
 
-    def strings(name: str, values: list[str]) -> bytes:
-        body = struct.pack("<IQ", 8, len(values)) + b"".join(map(text, values))
-        return key(name, 9, body)
+def real(name: str, value: float) -> bytes:
+    return key(name, 6, struct.pack("<f", value))
 
+
+def strings(name: str, values: list[str]) -> bytes:
+    return key(name, 9, struct.pack("<IQ", 8, len(values)) + b"".join(map(text, values)))
+
+
+def metadata(
+    architecture: str,
+    head_dim: int = HEAD_DIM,
+    layers: int = LAYERS,
+    *,
+    template: str = "{{ messages }}",
+    context: int = 512,
+) -> list[bytes]:
     tokens = vocabulary()
     kinds = [3 if token in SPECIALS else 1 for token in tokens]
     return [
         key("general.architecture", 8, text(architecture)),
         key("general.name", 8, text("tiny")),
-        number("block_count", LAYERS),
-        number("context_length", context),
-        number("embedding_length", WIDTH),
-        number("feed_forward_length", FEED),
-        number("attention.head_count", HEADS),
-        number("attention.head_count_kv", KV_HEADS),
-        number("attention.key_length", HEAD_DIM),
-        real("rope.freq_base", 10000.0),
-        real("attention.layer_norm_rms_epsilon", 1e-5),
+        number(f"{architecture}.block_count", layers),
+        number(f"{architecture}.context_length", context),
+        number(f"{architecture}.embedding_length", WIDTH),
+        number(f"{architecture}.feed_forward_length", FEED),
+        number(f"{architecture}.attention.head_count", HEADS),
+        number(f"{architecture}.attention.head_count_kv", KV_HEADS),
+        number(f"{architecture}.attention.key_length", head_dim),
+        number(f"{architecture}.attention.value_length", head_dim),
+        real(f"{architecture}.rope.freq_base", 10000.0),
+        real(f"{architecture}.attention.layer_norm_rms_epsilon", 1e-5),
         key("tokenizer.ggml.model", 8, text("gpt2")),
         key("tokenizer.ggml.pre", 8, text("qwen2")),
         strings("tokenizer.ggml.tokens", tokens),
@@ -68,7 +78,9 @@ def metadata(architecture: str, template: str, context: int) -> list[bytes]:
     ]
 
 
-def tensors(architecture: str, seed: int) -> dict[str, np.ndarray]:
+def tensors(
+    architecture: str, seed: int, head_dim: int = HEAD_DIM, layers: int = LAYERS
+) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
 
     def noise(*shape: int) -> np.ndarray:
@@ -76,25 +88,28 @@ def tensors(architecture: str, seed: int) -> dict[str, np.ndarray]:
 
     found = {"token_embd.weight": noise(len(vocabulary()), WIDTH)}
     found["output_norm.weight"] = 1 + noise(WIDTH)
-    for number in range(LAYERS):
-        at = f"blk.{number}"
+    for layer in range(layers):
+        at = f"blk.{layer}"
         found |= {
             f"{at}.attn_norm.weight": 1 + noise(WIDTH),
             f"{at}.ffn_norm.weight": 1 + noise(WIDTH),
-            f"{at}.attn_q.weight": noise(HEADS * HEAD_DIM, WIDTH),
-            f"{at}.attn_k.weight": noise(KV_HEADS * HEAD_DIM, WIDTH),
-            f"{at}.attn_v.weight": noise(KV_HEADS * HEAD_DIM, WIDTH),
-            f"{at}.attn_output.weight": noise(WIDTH, HEADS * HEAD_DIM),
+            f"{at}.attn_q.weight": noise(HEADS * head_dim, WIDTH),
+            f"{at}.attn_k.weight": noise(KV_HEADS * head_dim, WIDTH),
+            f"{at}.attn_v.weight": noise(KV_HEADS * head_dim, WIDTH),
+            f"{at}.attn_output.weight": noise(WIDTH, HEADS * head_dim),
             f"{at}.ffn_gate.weight": noise(FEED, WIDTH),
             f"{at}.ffn_up.weight": noise(FEED, WIDTH),
             f"{at}.ffn_down.weight": noise(WIDTH, FEED),
         }
         if architecture == "qwen2":
             for name, rows in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)):
-                found[f"{at}.attn_{name}.bias"] = noise(rows * HEAD_DIM)
-        if architecture == "qwen3":
-            found[f"{at}.attn_q_norm.weight"] = 1 + noise(HEAD_DIM)
-            found[f"{at}.attn_k_norm.weight"] = 1 + noise(HEAD_DIM)
+                found[f"{at}.attn_{name}.bias"] = noise(rows * head_dim)
+        if architecture in ("qwen3", "gemma3"):
+            found[f"{at}.attn_q_norm.weight"] = 1 + noise(head_dim)
+            found[f"{at}.attn_k_norm.weight"] = 1 + noise(head_dim)
+        if architecture in ("gemma2", "gemma3"):
+            found[f"{at}.post_attention_norm.weight"] = 1 + noise(WIDTH)
+            found[f"{at}.post_ffw_norm.weight"] = 1 + noise(WIDTH)
     return found
 
 
@@ -115,6 +130,9 @@ def random_blocks(kind: str, outputs: int, width: int, seed: int = 0) -> np.ndar
     raw = random.integers(0, 256, (count, block.size), dtype=np.uint8)
     largest = {"Q8_0": 128, "Q4_K": 15 * 63, "Q5_K": 31 * 63, "Q6_K": 32 * 128}.get(kind, 31)
     places = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+    places |= {"Q2_K": (80, 82), "Q3_K": (108,), "MXFP4": ()}
+    if kind == "MXFP4":
+        raw[:, 0] = random.integers(118, 124, count)
     for at in places.get(kind, (0,)):
         scales = (random.uniform(0.1, 1.0, count) / largest).astype("<f2")
         raw[:, at : at + 2] = scales.view(np.uint8).reshape(count, 2)
@@ -130,18 +148,23 @@ def write_tiny(
     context: int = 512,
 ) -> Path:
     """With `kinds`, matrices hold random blocks of these, one kind after the other."""
-    keys = metadata(architecture, template, context)
+    keys = metadata(architecture, template=template, context=context)
+    return write_model(path, keys, tensors(architecture, seed), kinds)
+
+
+def write_model(
+    path: Path, keys: list[bytes], found: dict[str, np.ndarray], kinds: tuple[str, ...] = ()
+) -> Path:
     heads, body = b"", b""
-    found = tensors(architecture, seed)
     numbers = {one.name: number for number, one in BLOCK_TYPES.items()}
     chosen = itertools.cycle(kinds or ("F32",))
-    for number, (name, tensor) in enumerate(found.items()):
+    for place, (name, tensor) in enumerate(found.items()):
         kind = next(chosen) if tensor.ndim == 2 else "F32"
         heads += head(name, tuple(reversed(tensor.shape)), numbers[kind], len(body))
         if kind == "F32":
-            body += tensor.tobytes()
+            body += np.ascontiguousarray(tensor, "<f4").tobytes()
         else:
-            body += random_blocks(kind, *tensor.shape, seed=number).tobytes()
+            body += random_blocks(kind, *tensor.shape, seed=place).tobytes()
         body += bytes(-len(body) % 32)
     start = b"GGUF" + struct.pack("<IQQ", 3, len(found), len(keys)) + b"".join(keys) + heads
     path.write_bytes(start + bytes(-len(start) % 32) + body)

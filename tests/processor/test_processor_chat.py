@@ -67,7 +67,7 @@ def test_what_is_worth_keeping_stays_marked() -> None:
 
 
 def test_special_tokens_of_the_model_are_at_hand() -> None:
-    found = render("{{ bos_token }}{{ messages[0].content }}", {"bos": "<s>"}, (USER,))
+    found = render("{{ bos_token }}{{ messages[0].content }}", {"bos_token": "<s>"}, (USER,))
     assert (found[0].text, found[0].control) == ("<s>", True)
 
 
@@ -101,6 +101,11 @@ HOSTILE = {
     "large product": "{{ 'x' * 10 ** 10 }}",
     "large power": "{{ 9 ** 9 ** 9 }}",
     "large format": "{{ '%1000000000d' % 1 }}",
+    "doubles": "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(60) %}"
+    "{% set n.x = n.x ~ n.x %}{% endfor %}",
+    "pads": "{{ 'a' | center(10000000000) }}",
+    "pads by a method": "{{ 'a'.ljust(10000000000) }}",
+    "pads by a format": "{{ '{:10000000000}'.format('a') }}",
     "large range": "{% for i in range(10 ** 9) %}{% endfor %}",
     "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "changing the messages": "{{ messages.clear() }}",

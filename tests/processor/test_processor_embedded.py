@@ -98,3 +98,32 @@ def test_an_engine_that_has_ended_is_replaced_once() -> None:
     first, second, *others = opened
     assert first is second and first is not others[0]
     assert all(other is others[0] for other in others) and Engine.closed == 1
+
+
+def test_an_adapter_is_loaded_by_its_content_and_is_part_of_the_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What was answered under one adapter is never reused for another."""
+    loaded: list[tuple[str, Path]] = []
+
+    async def load(self: Engine, name: str, path: Path) -> str:
+        if path.stem == "empty":
+            raise ModelFileError("adapter_malformed", "the adapter cannot be used")
+        loaded.append((name, path))
+        return name
+
+    monkeypatch.setattr(Engine, "load_adapter", load, raising=False)
+    names = set()
+    for content in (b"one", b"two"):
+        file = tmp_path / f"{content.decode()}.gguf"
+        file.write_bytes(content)
+        processor = embedded.EmbeddedProcessor(EngineSpec(Path("m.gguf")), adapter=file)
+        asyncio.run(processor.open())
+        names.add(processor.identity)
+        assert processor.identity == f"m@{'ab' * 8}/fast+{loaded[-1][0][:16]}"
+    assert len(names) == 2
+    (tmp_path / "empty.gguf").touch()
+    broken = embedded.EmbeddedProcessor(EngineSpec(Path("m.gguf")), adapter=tmp_path / "empty.gguf")
+    with pytest.raises(ModelFileError):
+        asyncio.run(broken.open())
+    assert Engine.closed == 1

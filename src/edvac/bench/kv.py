@@ -28,6 +28,7 @@ from edvac.engine.attention import (
     Span,
     rotate,
 )
+from edvac.engine.config import ModelConfig
 from edvac.engine.digest import file_digest
 from edvac.engine.kv.codecs import (
     BlockFloat,
@@ -43,7 +44,7 @@ from edvac.engine.kv.codecs import (
 from edvac.engine.kv.pages import BLOCK, PagedArena
 from edvac.engine.loader import LoadOptions, load
 from edvac.engine.model import Decoder
-from edvac.engine.weights import ModelConfig, WeightSource
+from edvac.engine.weights import WeightSource
 
 TOP = 32  # most likely tokens that stand alone in the truncated divergence; the rest is one
 _CHUNK = 256  # rows of a step of the kernels, as engines take them

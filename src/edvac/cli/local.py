@@ -52,12 +52,15 @@ def servers() -> list[Finding]:
 def kept() -> list[Finding]:
     """GGUF files in the caches of other programs."""
     from edvac.engine.caches import find_kept
+    from edvac.engine.catalogue import BY_TENSORS
 
+    slower = "Its attention is computed by torch, not by the compiled kernels: it answers slower."
     findings = []
     for one in find_kept():
         text = f"{one.keeper}: {one.name}, {ui.megabytes(one.size)}"
         if one.runs_here:
-            findings.append(Finding("file", "ok", text, paste=_lines([str(one.path)])))
+            fix = slower if one.architecture in BY_TENSORS else ""
+            findings.append(Finding("file", "ok", text, fix, paste=_lines([str(one.path)])))
         else:
             fix = "The embedded engine does not compute it; its own program, or llama-server, does."
             findings.append(Finding("file", "note", f"{text} ({one.architecture})", fix))

@@ -86,8 +86,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--role", default="", help="tells engines of one model apart")
     parser.add_argument("--handover", type=Path, help="where engines leave prompts for others")
     parser.add_argument("--retention", default="told", help="lru, ttl=N, continuum, oracle, ...")
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        type=_named_file,
+        metavar="NAME=FILE",
+        help="a LoRA adapter that requests may name; may be said again",
+    )
     parser.add_argument("--no-speculation", action="store_true", help="draft no tokens")
     return parser
+
+
+def _named_file(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not name or not equals or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE")
+    return name, Path(path)
 
 
 def _builder(
@@ -112,6 +127,7 @@ def _builder(
                 draft=options.draft,
                 retention=options.retention,
                 kv_type=options.kv_type,
+                adapters=tuple(options.adapter),
             ),
             on_progress,
             _in_background,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from edvac.engine.adapters import Adapter
 from edvac.engine.grammar import Matcher
 from edvac.engine.protocol import Done, FinishReason, FromEngine, Generate, Text, Token
 from edvac.engine.scheduler import Job
@@ -26,6 +27,7 @@ class Answer:
     stream: TextStream
     memory: Memory
     keeps: list[int] = field(default_factory=list)
+    adapter: Adapter | None = None
     produced: int = 0
     forced: int = 0
     drafted: int = 0

@@ -23,6 +23,7 @@ from edvac.core.errors import ConfigError
 from edvac.core.seams import SystemClock
 from edvac.engine._native import HEAD_STEP, kernels
 from edvac.engine.attention import CPU
+from edvac.engine.config import ModelConfig
 from edvac.engine.digest import file_digest
 from edvac.engine.draft import same_vocabulary
 from edvac.engine.engine import Engine, EngineOptions
@@ -35,7 +36,7 @@ from edvac.engine.model import Decoder
 from edvac.engine.protocol import VERSION, Ready, Setting
 from edvac.engine.scheduler import Limits
 from edvac.engine.tokenizer import TextCodec
-from edvac.engine.weights import ModelConfig, WeightSource
+from edvac.engine.weights import WeightSource
 
 _log = logging.getLogger("edvac.engine")
 _KV_SHARE: Final = 4  # KV memory is at most this fraction (1/n) of what the machine has
@@ -70,6 +71,7 @@ class Assembly:
     draft: Path | None = None
     retention: str = "told"
     kv_type: str = F16.name
+    adapters: tuple[tuple[str, Path], ...] = ()
 
 
 def assemble(
@@ -91,7 +93,7 @@ def assemble(
         split_key_bias=lossy,
     )
     decoder, source = load(options)
-    native = None if reference else attending_kernels(device, source.config)
+    native = None if reference else attending_kernels(device, source.config, wanted.context)
     biased = any(layer.key_bias is not None for layer in decoder.layers)
     kv = kv_type_named(wanted.kv_type, source.config.head_dim, biased=biased)
     if native is None and lossy:
@@ -126,6 +128,8 @@ def assemble(
         _kept(wanted, identity),
         save=save,
     )
+    for name, path in wanted.adapters:
+        engine.adapters.load(name, path)
     return engine, _ready(source, wanted, digest, limits.context)
 
 
@@ -267,9 +271,12 @@ def fastest_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else CPU
 
 
-def attending_kernels(device: torch.device, config: ModelConfig) -> ModuleType | None:
-    """The compiled kernels, where they can attend in this model."""
-    can = device == CPU and config.head_dim % HEAD_STEP == 0 and can_map()
+def attending_kernels(device: torch.device, config: ModelConfig, context: int) -> ModuleType | None:
+    """The compiled kernels, where they can attend in this model and sequences of this length."""
+    plainly = config.attends_plainly(min(context, config.context))
+    can = device == CPU and config.head_dim % HEAD_STEP == 0 and plainly and can_map()
+    if not plainly:
+        _log.warning("%s attends in ways of its own; torch computes them", config.architecture)
     return kernels() if can else None
 
 

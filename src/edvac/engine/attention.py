@@ -18,9 +18,9 @@ from typing import Final, Protocol, TypeAlias
 import torch
 import torch.nn.functional as F
 
+from edvac.engine.config import ModelConfig
 from edvac.engine.kv.pages import BLOCK, PagedArena
 from edvac.engine.linear import Norm
-from edvac.engine.weights import ModelConfig
 
 _NARROW: Final = 16  # up to this many tokens of a sequence in one step are batched with others'
 CPU: Final = torch.device("cpu")
@@ -285,6 +285,10 @@ class TensorPlan:
         self.slots = torch.cat([torch.full((s.count,), s.slot) for s in spans]).to(device)
         self._rows = len(self.positions)
         self._exact = exact
+        # torch's own attention knows neither caps nor windows.
+        plainly = config.attends_plainly(arena.capacity)
+        self._scale = config.query_scale or config.head_dim**-0.5
+        self._one_span_each = not exact and not plainly
         self._spans: list[tuple[int, Span]] = []
         self._wide: list[tuple[int, Span, torch.Tensor | None]] = []
         narrow: list[tuple[int, Span]] = []
@@ -293,10 +297,10 @@ class TensorPlan:
             self._spans.append((row, span))
             if span.count <= _NARROW and span.start > 0:
                 narrow.append((row, span))
-            elif not exact:
+            elif plainly and not exact:
                 self._wide.append((row, span, _causal(span, device)))
             row += span.count
-        parts = [] if exact else _partition(narrow)
+        parts = [] if exact or not plainly else _partition(narrow)
         self._groups = [_Group(part, arena.dtype, device) for part in parts]
 
     def mix(self, layer: int, qkv: torch.Tensor, rotation: Rotation, norms: Norms) -> torch.Tensor:
@@ -317,7 +321,11 @@ class TensorPlan:
         heads, width = self._config.heads, self._config.head_dim
         found = torch.empty(self._rows, heads, width, device=arena.device)
         if self._exact:
-            self._one_by_one(keys, values, query, found)
+            self._one_by_one(layer, query, found)
+        if self._one_span_each:
+            for row, span in self._spans:
+                part = slice(row, row + span.count)
+                found[part] = self._whole(layer, span, query[part])
         for row, span, mask in self._wide:
             part = query[row : row + span.count].transpose(0, 1)[None]
             mixed = F.scaled_dot_product_attention(
@@ -333,20 +341,51 @@ class TensorPlan:
             group.attend(keys, values, query, found)
         return found.reshape(self._rows, -1)
 
-    def _one_by_one(
-        self, keys: torch.Tensor, values: torch.Tensor, query: torch.Tensor, found: torch.Tensor
-    ) -> None:
+    def _one_by_one(self, layer: int, query: torch.Tensor, found: torch.Tensor) -> None:
         """The reference: one query at a time, so its arithmetic never depends on its neighbours."""
         config = self._config
         grouped = (config.kv_heads, config.heads // config.kv_heads, config.head_dim)
-        scale = config.head_dim**-0.5
         for row, span in self._spans:
             for index in range(span.count):
-                end = span.start + index + 1
                 one = query[row + index].view(grouped)
-                scores = one @ keys[span.slot, :, :end].transpose(1, 2)
-                mixed = torch.softmax(scores * scale, dim=-1) @ values[span.slot, :, :end]
+                mixed = self._mixed(layer, span.slot, span.start + index, 1, one)
                 found[row + index] = mixed.view(config.heads, config.head_dim)
+
+    def _whole(self, layer: int, span: Span, query: torch.Tensor) -> torch.Tensor:
+        """One sequence's values mixed, (rows, heads, width)."""
+        # The query heads that share a KV head become rows of one product, head after head.
+        folded = query.unflatten(1, (self._config.kv_heads, -1)).permute(1, 2, 0, 3)
+        mixed = self._mixed(layer, span.slot, span.start, span.count, folded.flatten(1, 2))
+        return mixed.unflatten(1, (-1, span.count)).permute(2, 0, 1, 3).flatten(1, 2)
+
+    def _mixed(
+        self, layer: int, slot: int, start: int, count: int, query: torch.Tensor
+    ) -> torch.Tensor:
+        """Values mixed for `count` positions from `start` on, (kv heads, rows, width), with all
+        that a family does to scores: a scale and a cap of its own, and windows."""
+        window, end = self._config.window_of(layer), start + count
+        seen = slice(max(0, start + 1 - window) if window else 0, end)
+        keys = self._arena.keys[layer][slot, :, seen].float()
+        scores = query @ keys.transpose(1, 2) * self._scale
+        scores = capped(scores, self._config.attention_cap)
+        if count > 1:
+            hidden = _hidden(start, seen, window, query.device)
+            scores = scores.masked_fill(hidden.repeat(query.shape[1] // count, 1), -torch.inf)
+        return torch.softmax(scores, dim=-1) @ self._arena.values[layer][slot, :, seen].float()
+
+
+def capped(scores: torch.Tensor, cap: float) -> torch.Tensor:
+    """Kept softly between -cap and cap; 0 leaves them (Gemma 2, 2024, §2)."""
+    return torch.tanh(scores / cap).mul_(cap) if cap else scores
+
+
+def _hidden(start: int, seen: slice, window: int, device: torch.device) -> torch.Tensor:
+    """What each row from position `start` on does not see: later positions, and those that its
+    window has left behind."""
+    rows = torch.arange(start, seen.stop, device=device)[:, None]
+    keys = torch.arange(seen.start, seen.stop, device=device)[None]
+    found = keys > rows
+    return found | (keys <= rows - window) if window else found
 
 
 def rotation(positions: torch.Tensor, rates: torch.Tensor) -> Rotation:

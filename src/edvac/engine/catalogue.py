@@ -45,7 +45,10 @@ class ModelEntry:
     aliases: tuple[str, ...] = ()
 
 
-ARCHITECTURES: Final = ("qwen2", "qwen3", "llama", "smollm2")  # what the engine computes
+ARCHITECTURES: Final = (  # what the engine computes
+    *("qwen2", "qwen3", "llama", "mistral", "smollm2", "gemma", "gemma2", "gemma3"),
+)
+BY_TENSORS: Final = ("gemma2", "gemma3")  # attend in ways that the compiled kernels do not know
 DEFAULT: Final = "qwen2.5-coder:1.5b"
 
 CATALOGUE: Final[tuple[ModelEntry, ...]] = (

@@ -24,6 +24,7 @@ import msgspec
 from edvac.core.errors import EdvacError, ProcessorError
 from edvac.engine.protocol import (
     VERSION,
+    AdapterHeld,
     Cancel,
     Done,
     Failed,
@@ -32,6 +33,7 @@ from edvac.engine.protocol import (
     Generate,
     Hello,
     Hint,
+    LoadAdapter,
     Progress,
     Ready,
     Segment,
@@ -44,6 +46,7 @@ from edvac.engine.protocol import (
     Token,
     Tokenize,
     Tokens,
+    UnloadAdapter,
     decode_from_engine,
     encode,
     frame_length,
@@ -271,6 +274,8 @@ class EngineClient:
     _pending: dict[str, _Pending] = field(default_factory=dict)
     _stats: list[asyncio.Future[StatsReply]] = field(default_factory=list)
     _cut: dict[str, asyncio.Future[Tokens]] = field(default_factory=dict)
+    _orders: dict[str, asyncio.Future[AdapterHeld]] = field(default_factory=dict)
+    _ordered: int = 0
     _task: asyncio.Task[None] | None = None
     _gone: EdvacError | None = None
     _process: _Process | None = None
@@ -342,6 +347,40 @@ class EngineClient:
             raise
         finally:
             self._pending.pop(request.id, None)
+
+    async def load_adapter(self, name: str, path: Path) -> str:
+        """Have a LoRA adapter read, so that requests may name it; the SHA-256 of its content.
+
+        It is held until this client unloads it or leaves.
+
+        Raises:
+            ModelFileError: it is damaged, or belongs to another model.
+            ConfigError: another adapter has this name.
+        """
+        held = await self._order(LoadAdapter(id=self._order_id(), name=name, path=str(path)))
+        return held.sha256
+
+    async def unload_adapter(self, name: str) -> None:
+        """Let go of an adapter; requests that run with it go on.
+
+        Raises:
+            ConfigError: this client does not hold it.
+        """
+        await self._order(UnloadAdapter(id=self._order_id(), name=name))
+
+    def _order_id(self) -> str:
+        self._ordered += 1
+        return f"\0{self._ordered}"  # no request is called so
+
+    async def _order(self, message: LoadAdapter | UnloadAdapter) -> AdapterHeld:
+        if self._gone is not None:
+            raise self._gone
+        self._orders[message.id] = asyncio.get_running_loop().create_future()
+        try:
+            await self._send(message)
+            return await self._orders[message.id]
+        finally:
+            del self._orders[message.id]
 
     def hint(self, hint: Hint) -> None:
         """Say what a program does; nothing comes of it where the engine is gone."""
@@ -426,6 +465,9 @@ class EngineClient:
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_exception(error)
+        for order in self._orders.values():
+            if not order.done():
+                order.set_exception(error)
 
     def _dispatch(self, message: FromEngine) -> None:
         if isinstance(message, StatsReply):
@@ -441,6 +483,13 @@ class EngineClient:
                 cut.set_result(message)
             elif isinstance(message, Failed):
                 cut.set_exception(raised(message))
+        order = self._orders.get(identity)
+        if order is not None:
+            if isinstance(message, AdapterHeld) and not order.done():
+                order.set_result(message)
+            elif isinstance(message, Failed) and not order.done():
+                order.set_exception(raised(message))
+            return
         pending = self._pending.get(identity)
         if pending is None:
             return

@@ -15,6 +15,8 @@ from typing import Final
 
 import msgspec
 
+from edvac.core.errors import ModelFileError
+
 _PIECE: Final = 4 << 20
 
 
@@ -35,7 +37,7 @@ def remembered(path: Path) -> str | None:
     try:
         note = msgspec.json.decode(note_path(path).read_bytes(), type=VerifiedNote)
         stat = path.stat()
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
     return note.sha256 if (note.size, note.mtime_ns) == (stat.st_size, stat.st_mtime_ns) else None
 
@@ -71,3 +73,33 @@ def file_digest(path: Path) -> str:
         known = compute(path)
         remember(path, known)
     return known
+
+
+def adapter_files(path: Path) -> tuple[Path, ...]:
+    """The files of an adapter, its matrices first: one of GGUF, or what PEFT saves."""
+    if path.is_dir():
+        path /= "adapter_model.safetensors"
+    if path.suffix != ".safetensors":
+        return (path,)
+    return path, path.with_name("adapter_config.json")
+
+
+def adapter_digest(path: Path) -> str:
+    """A hash of all that an adapter consists of.
+
+    Raises:
+        ModelFileError: it cannot be read.
+    """
+    files = adapter_files(path)
+    try:
+        digests = [file_digest(files[0]), *map(compute, files[1:])]
+    except OSError as error:
+        raise ModelFileError(
+            "adapter_unreadable",
+            f"the adapter {files[0].name} cannot be read",
+            f"The system says {error.strerror or error}.",
+            "Name a .gguf file, or the directory of a PEFT adapter.",
+        ) from error
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )

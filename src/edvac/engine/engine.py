@@ -18,8 +18,9 @@ from typing import Final
 import msgspec
 import torch
 
-from edvac.core.errors import ConfigError, EdvacError, InternalError
+from edvac.core.errors import ConfigError, EdvacError, InternalError, ModelFileError
 from edvac.core.seams import Clock
+from edvac.engine.adapters import Adapted, Adapter, Adapters
 from edvac.engine.answer import Answer
 from edvac.engine.attention import (
     CPU,
@@ -41,7 +42,7 @@ from edvac.engine.kv.tree import PrefixTree
 from edvac.engine.model import Decoder
 from edvac.engine.pace import Pace
 from edvac.engine.programs import Programs
-from edvac.engine.prompt import check_prompt, check_tokens, encode_segment
+from edvac.engine.prompt import check_prompt, check_tokens, encode
 from edvac.engine.protocol import (
     FinishReason,
     FromEngine,
@@ -131,7 +132,9 @@ class Engine:
         ends = self.codec.specials.ends
         model = None if options.draft is None else _draft_model(options.draft, options)
         self._drafting = Drafting(costs, ends, self._pace, model)
+        self.adapters = Adapters(config, options.device)
 
+    adapters: Adapters = field(init=False)
     _arena: Arena | PagedArena = field(init=False)
     _plan: Callable[[list[Span], int], AttentionPlan] = field(init=False)
     _prefixes: PrefixTree = field(init=False)
@@ -151,21 +154,23 @@ class Engine:
         _check(request)
         check_tokens(self.codec, request.bias)
         check_prompt(self.codec, request.segments, self.options.limits.context)
+        adapter = self.adapters.find(request.adapter)
         tokens, keeps = self._encode(request)
         request = self._fitted(request, len(tokens))
         job = Job(
             id=request.id,
             program=request.program,
             cls=request.cls,
-            reader_class=request.reader_class,
+            reader_class=_sharing(request, adapter),
             tokens=tokens,
             max_tokens=request.max_tokens,
             shared=_digests(request, keeps),
         )
-        memory = self._drafting.memory(request.program, request.reader_class)
+        memory = self._drafting.memory(job.program, job.reader_class)
         matcher = self._matcher(request)
-        answer = Answer(request, job, matcher, self.codec.stream(), memory, keeps)
-        self._restore(request.reader_class, tokens, keeps)
+        stream = self.codec.stream(verbatim=matcher is not None)
+        answer = Answer(request, job, matcher, stream, memory, keeps, adapter)
+        self._restore(job.reader_class, tokens, keeps)
         self._scheduler.add(job)
         self._answers[request.id] = answer
 
@@ -250,20 +255,15 @@ class Engine:
             resident_bytes=resident,
             drafted_tokens=counters.drafted_tokens,
             accepted_tokens=counters.accepted_tokens,
+            adapters=len(self.adapters),
+            adapter_bytes=self.adapters.size,
         )
 
     def _encode(self, request: Generate) -> tuple[list[int], list[int]]:
         """Prompt tokens, and the lengths of the prefixes that are to be kept on disk."""
-        tokens: list[int] = []
-        keeps: list[int] = []
         given = bool(request.segments[0].tokens)  # who gives token ids gives the first one too
-        if self.codec.specials.add_bos and self.codec.specials.bos is not None and not given:
-            tokens.append(self.codec.specials.bos)
-        for segment in request.segments:
-            tokens += encode_segment(self.codec, segment)
-            if segment.keep:
-                keeps.append(len(tokens))
-        return tokens, keeps
+        tokens, ends = encode(self.codec, request.segments, bos=not given)
+        return tokens, [end for end, one in zip(ends, request.segments, strict=True) if one.keep]
 
     def _fitted(self, request: Generate, prompt: int) -> Generate:
         if not request.fit:
@@ -327,14 +327,20 @@ class Engine:
         tokens: list[int] = []
         spans: list[Span] = []
         sampled: list[int] = []
+        wanted: dict[Adapter, list[int]] = {}
         for chunk in plan.chunks:
+            adapter = self._answers[chunk.job.id].adapter
+            if adapter is not None:
+                wanted.setdefault(adapter, []).extend(range(len(tokens), len(tokens) + chunk.rows))
             tokens += chunk.job.tokens[chunk.start : chunk.start + chunk.count]
             tokens += chunk.job.draft[: chunk.drafted]
             spans.append(Span(chunk.job.slot, chunk.start, chunk.rows))
             self._arena.touch(chunk.job.slot, chunk.start + chunk.rows)
             if chunk.samples:
                 sampled += range(len(tokens) - 1 - chunk.drafted, len(tokens))
-        return self.decoder.forward(tokens, self._plan(spans, plan.answering), sampled)
+        device = self.options.device
+        adapted = [Adapted.on(device, one, rows) for one, rows in wanted.items()]
+        return self.decoder.forward(tokens, self._plan(spans, plan.answering), sampled, adapted)
 
     def _progress(self, plan: StepPlan) -> list[FromEngine]:
         return [
@@ -386,6 +392,8 @@ class Engine:
 
     def _choose(self, answer: Answer, logits: torch.Tensor) -> int:
         request = answer.request
+        if not bool(torch.isfinite(logits).all()):
+            raise _no_numbers()
         if request.bias:
             logits = add_bias(logits, request.bias)
         if answer.matcher is not None:
@@ -483,6 +491,11 @@ def _memory(
     )
 
 
+def _sharing(request: Generate, adapter: Adapter | None) -> str:
+    """Whose keys and values a request may share: those of its readers under its adapter."""
+    return request.reader_class if adapter is None else f"{adapter.digest}\0{request.reader_class}"
+
+
 def _draft_model(decoder: Decoder, options: EngineOptions) -> DraftModel:
     arena, plan = _memory(decoder, replace(options, kv=F16))
     assert isinstance(arena, PagedArena), "the fast setting's kernels are there"
@@ -503,6 +516,15 @@ def _digests(request: Generate, keeps: list[int]) -> dict[str, int]:
     return found
 
 
+def _no_numbers() -> ModelFileError:
+    return ModelFileError(
+        "model_numbers",
+        "the model computes what is no number",
+        "A weight of its file is infinite or no number, or the sums of its weights are.",
+        "Fetch the model again with `edvac model pull`, or choose another file.",
+    )
+
+
 def _check(request: Generate) -> None:
     """Bounds on what a client may ask."""
     rules = (
@@ -514,6 +536,7 @@ def _check(request: Generate) -> None:
         (0.1 <= request.repetition_penalty <= 10.0, "repetition_penalty must lie in 0.1..10"),
         (len(request.stop) <= _MAX_STOPS and all(request.stop), "at most 16 stops, none empty"),
         (request.schema is None or request.lark is None, "give a schema or a grammar, not both"),
+        ("\0" not in request.reader_class, "reader_class must hold no NUL"),
         (any(one.text or one.tokens for one in request.segments), "the prompt must not be empty"),
         (request.logprobs <= MOST_ALTERNATIVES, f"logprobs goes to {MOST_ALTERNATIVES}"),
         (all(-1e9 < one < 1e9 or one == -inf for one in request.bias.values()), _BIAS),

@@ -70,7 +70,7 @@ class Partial:
         try:
             note = msgspec.json.decode(self.note.read_bytes(), type=PartialNote)
             return note if self.path.stat().st_size >= note.size else None
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return None
 
     def have(self, source: str) -> tuple[int, int]:

@@ -71,6 +71,7 @@ BLOCK_TYPES: Final[dict[int, BlockType]] = {
     20: BlockType("IQ4_NL", 32, 18),
     23: BlockType("IQ4_XS", 256, 136),
     30: BlockType("BF16", 1, 2),
+    39: BlockType("MXFP4", 32, 17),
 }
 
 
@@ -116,8 +117,15 @@ def bad(code: str, path: Path, why: str) -> ModelFileError:
         f"model_{code}",
         f"the model file {path.name} cannot be used",
         f"Reading it showed that {why}.",
-        "Fetch the model again with `edvac model pull`, or choose another file.",
+        _OTHERS if code == "unsupported" else _AGAIN,
     )
+
+
+_AGAIN: Final = "Fetch the model again with `edvac model pull`, or choose another file."
+_OTHERS: Final = (
+    "Choose a model that docs/reference/models.md names, or have llama-server serve this one and "
+    "name its URL as the model."
+)
 
 
 def open_gguf(path: Path) -> GGUFFile:

@@ -21,6 +21,7 @@ from edvac.engine.tokenizer import TextCodec
 # into a string where `null` was due.
 _SPACING: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 MAX_GRAMMAR_BYTES: Final = 1 << 20
+_INSIDE: Final = -1  # no token: what is forced goes on, and no blank is put before it
 _REMEMBERED: Final = 64  # compiled grammars; programs ask for the same few again and again
 # The library's own limits stop legal answers under large grammars in the middle. These allow a
 # mask some tenths of a second at the very worst, where the defaults allow some hundredths.
@@ -51,7 +52,7 @@ class _Vocabulary:
 
     def __call__(self, text: bytes | str) -> list[int]:
         clear = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        return self._codec.encode(clear, control=False)
+        return self._codec.encode(clear, control=False, after=_INSIDE)
 
 
 class Grammars:

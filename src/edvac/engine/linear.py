@@ -51,6 +51,8 @@ class Rows:
         answering: so many rows, the first ones, belong to answers; the others to prompts.
         norm: is applied to the source.
         gated: the rows are silu(gate) x up.
+        gelu: the gate is tanh-approximated GELU instead (Hendrycks and Gimpel, 2016); the compiled
+            kernels know SiLU alone, so it is applied here.
     """
 
     def __init__(
@@ -59,7 +61,11 @@ class Rows:
         answering: int = 0,
         norm: Norm | None = None,
         gated: bool = False,
+        gelu: bool = False,
     ) -> None:
+        if gated and gelu:
+            gate, up = source.chunk(2, dim=1)
+            source, gated = F.gelu(gate, approximate="tanh").mul_(up), False
         self._source, self.answering, self._norm, self._gated = source, answering, norm, gated
         self._codes: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._blocks: Any = None
@@ -69,7 +75,13 @@ class Rows:
 
     def values(self, start: int = 0) -> torch.Tensor:
         """The rows from `start` on, as floats."""
-        found = self._source[start:]
+        return self._ready(self._source[start:])
+
+    def some(self, which: torch.Tensor) -> torch.Tensor:
+        """The rows of these numbers, as floats."""
+        return self._ready(self._source[which])
+
+    def _ready(self, found: torch.Tensor) -> torch.Tensor:
         if self._gated:
             gate, up = found.chunk(2, dim=1)
             return F.silu(gate).mul_(up)
@@ -305,10 +317,16 @@ class FloatProduct:
         self._weight, self._bias = weight, bias
 
     def __call__(self, rows: Rows) -> torch.Tensor:
-        values = rows.values()
-        count = len(values)
-        short = -count % _TILE
-        if short:
-            values = F.pad(values, (0, 0, 0, short))
-        parts = [F.linear(tile, self._weight, self._bias) for tile in values.split(_TILE)]
-        return torch.cat(parts)[:count]
+        return tiled(rows.values(), self._weight, self._bias)
+
+
+def tiled(
+    values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """values W^T + b, always in tiles of one height: no row's rounding depends on the others."""
+    count = len(values)
+    short = -count % _TILE
+    if short:
+        values = F.pad(values, (0, 0, 0, short))
+    parts = [F.linear(tile, weight, bias) for tile in values.split(_TILE)]
+    return torch.cat(parts)[:count]

@@ -24,9 +24,11 @@ import safetensors
 import safetensors.torch
 import torch
 
-from edvac.core.errors import ModelFileError
 from edvac.engine._native import KINDS, ROW_STEP, kernels
+from edvac.engine.adapters import HEAD, places
 from edvac.engine.attention import CPU, Norms
+from edvac.engine.config import ModelConfig
+from edvac.engine.gguf import bad
 from edvac.engine.linear import (
     BlockProduct,
     ByRole,
@@ -42,8 +44,8 @@ from edvac.engine.linear import (
     quantise_weight,
 )
 from edvac.engine.mapped import ALIGNMENT, Mapping
-from edvac.engine.model import Decoder, Layer, frequencies
-from edvac.engine.weights import ModelConfig, WeightSource, open_weights
+from edvac.engine.model import Decoder, Layer, frequencies, window_frequencies
+from edvac.engine.weights import WeightSource, open_weights
 
 _log = logging.getLogger("edvac.engine")
 FORMAT: Final = 2  # of the cache; raise it when layout or rounding changes
@@ -54,6 +56,12 @@ _MEMBERS: Final = {
     "out": ("attn_output",),
     "gate_up": ("ffn_gate", "ffn_up"),
     "down": ("ffn_down",),
+}
+_NORMS: Final = ("attn_norm", "ffn_norm")
+_MORE_NORMS: Final = {
+    "qwen3": ("attn_q_norm", "attn_k_norm"),
+    "gemma2": ("post_attention_norm", "post_ffw_norm"),
+    "gemma3": ("post_attention_norm", "post_ffw_norm", "attn_q_norm", "attn_k_norm"),
 }
 
 Progress = Callable[[int, int], None]
@@ -129,6 +137,9 @@ def _assemble(source: WeightSource, products: _Products, options: LoadOptions) -
         names = (f"{at}.attn_q_norm.weight", f"{at}.attn_k_norm.weight")
         return (norm(names[0]), norm(names[1])) if all(map(source.has, names)) else None
 
+    def maybe(name: str) -> Norm | None:
+        return norm(name) if source.has(name) else None
+
     for number in range(config.layers):
         options.on_progress(number, config.layers + 1)
         layers.append(
@@ -137,6 +148,8 @@ def _assemble(source: WeightSource, products: _Products, options: LoadOptions) -
                 feed_norm=norm(f"blk.{number}.ffn_norm.weight"),
                 head_norms=head_norms(f"blk.{number}"),
                 key_bias=_split_bias(source, number, options),
+                attention_after=maybe(f"blk.{number}.post_attention_norm.weight"),
+                feed_after=maybe(f"blk.{number}.post_ffw_norm.weight"),
                 **{part: products.layer(number, part) for part in _PARTS},
             )
         )
@@ -144,6 +157,7 @@ def _assemble(source: WeightSource, products: _Products, options: LoadOptions) -
     head = products.head()
     options.on_progress(config.layers + 1, config.layers + 1)
     factors = source.tensor("rope_freqs.weight") if source.has("rope_freqs.weight") else None
+    windowed = window_frequencies(config)
     return Decoder(
         config=config,
         embedding=source.embedding,
@@ -151,6 +165,7 @@ def _assemble(source: WeightSource, products: _Products, options: LoadOptions) -
         final_norm=norm("output_norm.weight"),
         head=head,
         frequencies=frequencies(config, factors).to(device),
+        window_frequencies=None if windowed is None else windowed.to(device),
     )
 
 
@@ -308,14 +323,8 @@ class _Unwritten:
 
 
 def _part_shape(config: ModelConfig, part: str) -> tuple[int, int]:
-    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    shapes = {
-        "qkv": (queries + 2 * keys, config.hidden),
-        "out": (config.hidden, queries),
-        "gate_up": (2 * config.feed_forward, config.hidden),
-        "down": (config.hidden, config.feed_forward),
-    }
-    return shapes[part]
+    fused = [place for place in places(config).values() if place.part == part]
+    return sum(place.outputs for place in fused), fused[0].width
 
 
 def _head_cuts(config: ModelConfig) -> list[tuple[int, int]]:
@@ -354,7 +363,7 @@ def _cache_good(path: Path, digest: str, layouts: list[str]) -> bool:
             and note.size == path.stat().st_size
             and note.header == _header_digest(path)
         )
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return False
 
 
@@ -363,15 +372,21 @@ def _quantised(source: WeightSource, options: LoadOptions) -> Iterator[tuple[str
     for number in range(source.config.layers):
         options.on_progress(number, total)
         for part in _PARTS:
-            codes, scales = quantise_weight(_fused(source, number, part))
+            codes, scales = _eight_bits(_fused(source, number, part), options.path)
             yield f"{number}.{part}.packed", Packed(codes).bytes()
             yield f"{number}.{part}.scales", scales
     options.on_progress(source.config.layers, total)
     weight = source.tensor(_head_name(source))
     for index, (start, end) in enumerate(_head_cuts(source.config)):
-        codes, scales = quantise_weight(weight[start:end])
+        codes, scales = _eight_bits(weight[start:end], options.path)
         yield f"head{index}.packed", Packed(codes).bytes()
         yield f"head{index}.scales", scales
+
+
+def _eight_bits(weight: torch.Tensor, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    if not bool(torch.isfinite(weight.abs().amax())):
+        raise bad("malformed", path, "a weight is infinite or no number")
+    return quantise_weight(weight)
 
 
 def _write_cache(
@@ -447,18 +462,32 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def _check_shapes(source: WeightSource, path: Path) -> None:
-    """Names that must be there; products check their own widths when they are built."""
-    config: ModelConfig = source.config
-    wanted = ["token_embd.weight", "output_norm.weight"]
+    """Every tensor that is used has the shape that follows from the configuration: whatever reads
+    or multiplies it later need not look."""
+    for name, wanted, needed in _wanted(source.config):
+        if source.has(name):
+            found = source.shape(name)
+            if found != wanted:
+                raise bad("malformed", path, f"{name!r} is {found}, and should be {wanted}")
+        elif needed:
+            raise bad("missing_tensor", path, f"it has no tensor named {name!r}")
+
+
+def _wanted(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+    """Names, shapes, and whether there is no model without."""
+    hidden, width = (config.hidden,), (config.head_dim,)
+    yield "token_embd.weight", (config.vocabulary, config.hidden), True
+    yield "output_norm.weight", hidden, True
+    yield "output.weight", (config.vocabulary, config.hidden), False
+    yield "rope_freqs.weight", (config.head_dim // 2,), False
+    more = _MORE_NORMS.get(config.architecture, ())
     for number in range(config.layers):
-        for part in _PARTS:
-            wanted += [f"blk.{number}.{name}.weight" for name in _MEMBERS[part]]
-        wanted += [f"blk.{number}.attn_norm.weight", f"blk.{number}.ffn_norm.weight"]
-    for name in wanted:
-        if not source.has(name):
-            raise ModelFileError(
-                "model_missing_tensor",
-                f"the model file {path.name} cannot be used",
-                f"It has no tensor named {name!r}.",
-                "Fetch the model again with `edvac model pull`, or choose another file.",
-            )
+        at = f"blk.{number}"
+        for member, place in places(config).items():
+            if place.part != HEAD:
+                yield f"{at}.{member}.weight", (place.outputs, place.width), True
+                yield f"{at}.{member}.bias", (place.outputs,), False
+        for name in (*_NORMS, "post_attention_norm", "post_ffw_norm"):
+            yield f"{at}.{name}.weight", hidden, name in _NORMS or name in more
+        for name in ("attn_q_norm", "attn_k_norm"):
+            yield f"{at}.{name}.weight", width, name in more

@@ -9,8 +9,24 @@ from edvac.engine.protocol import Segment, Tokenize, Tokens
 from edvac.engine.tokenizer import TextCodec
 
 
-def encode_segment(codec: TextCodec, segment: Segment) -> list[int]:
-    return segment.tokens or codec.encode(segment.text, segment.control)
+def encode(codec: TextCodec, segments: list[Segment], *, bos: bool) -> tuple[list[int], list[int]]:
+    """A prompt's tokens, and how many of them there are at the end of each segment.
+
+    Args:
+        bos: begin with the token that the model's prompts begin with, unless the prompt does so
+            itself, as many templates do.
+    """
+    first = codec.specials.bos if bos and codec.specials.add_bos else None
+    tokens: list[int] = []
+    ends: list[int] = []
+    for segment in segments:
+        after = tokens[-1] if tokens else first
+        new = segment.tokens or codec.encode(segment.text, segment.control, after)
+        if new and not tokens and first not in (None, new[0]):
+            tokens.append(first)
+        tokens += new
+        ends.append(len(tokens))
+    return tokens, ends
 
 
 def check_tokens(codec: TextCodec, tokens: Iterable[int]) -> None:
@@ -49,8 +65,5 @@ def tokenize(codec: TextCodec, request: Tokenize) -> Tokens:
     """
     for segment in request.segments:
         check_tokens(codec, segment.tokens)
-    first = codec.specials.bos if request.bos and codec.specials.add_bos else None
-    tokens = [] if first is None else [first]
-    for segment in request.segments:
-        tokens += encode_segment(codec, segment)
+    tokens, _ = encode(codec, request.segments, bos=request.bos)
     return Tokens(request.id, tokens, [codec.spelled(token) for token in tokens])

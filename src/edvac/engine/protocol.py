@@ -68,7 +68,8 @@ class Hello(_Message, frozen=True):
 
 
 class Generate(_Message, frozen=True, kw_only=True):
-    """One completion, for step `slot` of `program`; `reader_class` bounds KV sharing.
+    """One completion, for step `slot` of `program`; `reader_class` bounds KV sharing,
+    `adapter` is the name of a loaded one.
 
     With `max_tokens` 0 the prompt is read and no answer written; what is to be kept of it lies on
     disk when that is done. With `fit`, `max_tokens` is cut to what the prompt leaves of the
@@ -99,6 +100,8 @@ class Generate(_Message, frozen=True, kw_only=True):
     report: bool = False
     logprobs: int = -1
 
+    adapter: str = ""
+
 
 class Tokenize(_Message, frozen=True, kw_only=True):
     """The tokens of a prompt, with `bos` before them where the model wants it there."""
@@ -106,6 +109,24 @@ class Tokenize(_Message, frozen=True, kw_only=True):
     id: str
     segments: list[Segment]
     bos: bool = False
+
+
+class LoadAdapter(_Message, frozen=True, kw_only=True):
+    """Read a LoRA adapter, so that requests may name it; answered by `AdapterHeld` or `Failed`.
+
+    It is held until this connection ends or unloads it.
+    """
+
+    id: str
+    name: str
+    path: str
+
+
+class UnloadAdapter(_Message, frozen=True, kw_only=True):
+    """Let go of a name; requests that run with it go on. Answered like the loading."""
+
+    id: str
+    name: str
 
 
 class Cancel(_Message, frozen=True):
@@ -202,6 +223,14 @@ class Failed(_Message, frozen=True, kw_only=True):
     kind: str = "InternalError"
 
 
+class AdapterHeld(_Message, frozen=True, kw_only=True):
+    """What was loaded or let go of; `sha256` names the adapter's content."""
+
+    id: str
+    name: str
+    sha256: str = ""
+
+
 class StatsReply(_Message, frozen=True, kw_only=True):
     """Counters since start, and the state right now."""
 
@@ -223,10 +252,23 @@ class StatsReply(_Message, frozen=True, kw_only=True):
     resident_bytes: int
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    adapters: int = 0
+    adapter_bytes: int = 0
 
 
-ToEngine: TypeAlias = Hello | Generate | Tokenize | Cancel | Hint | Stats | Shutdown | Forget
-FromEngine: TypeAlias = Ready | Progress | Text | Tokens | Done | Failed | StatsReply
+ToEngine: TypeAlias = (
+    Hello
+    | Generate
+    | Tokenize
+    | LoadAdapter
+    | UnloadAdapter
+    | Cancel
+    | Hint
+    | Stats
+    | Shutdown
+    | Forget
+)
+FromEngine: TypeAlias = Ready | Progress | Text | Tokens | Done | Failed | AdapterHeld | StatsReply
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)

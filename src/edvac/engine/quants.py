@@ -163,6 +163,18 @@ def _iq4_xs(blocks: Bytes) -> Floats:
     return found.reshape(-1, 256)
 
 
+# A sign, two bits of exponent and one of mantissa (OCP Microscaling Formats, 2023, §5.3.3).
+_FP4: Final = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+_FP4_SIGNED: Final = np.concatenate([_FP4, -_FP4])
+
+
+def _mxfp4(blocks: Bytes) -> Floats:
+    """A power of two, then 32 numbers of 4 bits."""
+    numbers = _FP4_SIGNED[_nibbles(blocks[:, 1:])]
+    found: Floats = np.ldexp(numbers, blocks[:, :1].astype(np.int32) - 127)
+    return found
+
+
 def _q4_k(blocks: Bytes) -> Floats:
     scales, minima = _k_scales(blocks[:, 4:16])
     scales *= _half(blocks, 0)
@@ -204,4 +216,5 @@ _DECODERS: Final[dict[str, Callable[[Bytes], Floats]]] = {
     "Q6_K": _q6_k,
     "IQ4_NL": _iq4_nl,
     "IQ4_XS": _iq4_xs,
+    "MXFP4": _mxfp4,
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import queue
@@ -32,6 +33,7 @@ from edvac.engine.engine import Engine
 from edvac.engine.prompt import tokenize
 from edvac.engine.protocol import (
     VERSION,
+    AdapterHeld,
     Cancel,
     Failed,
     Forget,
@@ -40,12 +42,14 @@ from edvac.engine.protocol import (
     Generate,
     Hello,
     Hint,
+    LoadAdapter,
     Progress,
     Ready,
     Shutdown,
     Stats,
     ToEngine,
     Tokenize,
+    UnloadAdapter,
     decode_to_engine,
     encode,
     failure,
@@ -163,6 +167,8 @@ class Server:
         except EdvacError as error:
             self._loop.call_soon_threadsafe(self._load_failed, error)
             return True
+        # A collection would look at all that torch brings: a tenth of a second without a token.
+        gc.freeze()
         self._loop.call_soon_threadsafe(self._loaded, ready)
         while self._orders(engine):
             if self._cores is not None and self._cores.adapt():
@@ -174,7 +180,7 @@ class Server:
                 _log.exception("a step failed")
                 self._loop.call_soon_threadsafe(self._broken, str(error))
                 return True
-            if self._draining and not engine.busy:
+            if self._drained(engine):
                 break
         engine.leave()
         self._loop.call_soon_threadsafe(self._over.set)
@@ -191,8 +197,12 @@ class Server:
             if work is None:
                 return False
             self._post(work(engine))
-            if self._draining and not engine.busy:
+            if self._drained(engine):
                 self._loop.call_soon_threadsafe(self._over.set)
+
+    def _drained(self, engine: Engine) -> bool:
+        """Is everything done that was asked for before the end? Some of it may still be queued."""
+        return self._draining and not engine.busy and self._work.empty()
 
     def _post(self, messages: list[FromEngine]) -> None:
         if messages:
@@ -280,6 +290,8 @@ class Server:
         elif isinstance(message, Tokenize):
             inner = msgspec.structs.replace(message, id=f"{client.number}:{message.id}")
             self._work.put(lambda engine: self._tokenize(engine, inner))
+        elif isinstance(message, LoadAdapter | UnloadAdapter):
+            self._adapter(client, message)
         elif isinstance(message, Cancel):
             name = f"{client.number}:{message.id}"
             self._work.put(lambda engine: engine.cancel(name))
@@ -333,6 +345,25 @@ class Server:
         self._cutting.submit(cut)
         return []
 
+    def _adapter(self, client: _Client, message: LoadAdapter | UnloadAdapter) -> None:
+        identity = f"{client.number}:{message.id}"
+
+        def carry_out(engine: Engine) -> list[FromEngine]:
+            try:
+                if isinstance(message, UnloadAdapter):
+                    engine.adapters.unload(message.name, client.number)
+                    return [AdapterHeld(id=identity, name=message.name)]
+                loaded = engine.adapters.load(message.name, Path(message.path), client.number)
+            except EdvacError as error:
+                return [failure(identity, error)]
+            return [AdapterHeld(id=identity, name=message.name, sha256=loaded.digest)]
+
+        self._work.put(carry_out)
+
+    def _leave(self, engine: Engine, client: _Client) -> list[FromEngine]:
+        engine.adapters.leave(client.number)
+        return []
+
     def _stats(self, engine: Engine, client: _Client) -> list[FromEngine]:
         reply = engine.stats(resident_bytes())
         self._loop.call_soon_threadsafe(self._send, client, reply)
@@ -344,6 +375,7 @@ class Server:
         for own in client.requests:
             name = f"{client.number}:{own}"
             self._work.put(lambda engine, name=name: engine.cancel(name))  # type: ignore[misc]
+        self._work.put(lambda engine: self._leave(engine, client))
         if not self._clients:
             self._arm_idle()
 

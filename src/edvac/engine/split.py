@@ -106,6 +106,17 @@ class SplitClient:
         for one in (self.reads, self.writes):
             one.hint(hint)
 
+    async def load_adapter(self, name: str, path: Path) -> str:
+        """See `EngineClient.load_adapter`; both engines read it."""
+        if not self.reads.gone:
+            await self.reads.load_adapter(name, path)
+        return await self.writes.load_adapter(name, path)
+
+    async def unload_adapter(self, name: str) -> None:
+        if not self.reads.gone:
+            await self.reads.unload_adapter(name)
+        await self.writes.unload_adapter(name)
+
     async def tokenize(self, name: str, segments: list[Segment], *, bos: bool) -> Tokens:
         return await self.writes.tokenize(name, segments, bos=bos)
 

@@ -2,66 +2,59 @@
 
 A `WeightSource` answers with float32 tensors under GGUF's names (``blk.0.attn_q.weight``), rotary
 halves laid out one after the other, and with single embedding rows. It knows the two containers
-(GGUF, safetensors) and the names of the four architectures; it does not know how the numbers are
+(GGUF, safetensors) and the names of their tensors; it does not know how the numbers are
 used.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import safetensors
 import torch
 
-from edvac.engine.catalogue import ARCHITECTURES
-from edvac.engine.gguf import GGUFFile, Meta, bad, open_gguf
+from edvac.engine.config import ModelConfig, from_document, from_metadata
+from edvac.engine.gguf import GGUFFile, bad, open_gguf
 from edvac.engine.quants import dequantise, rows
 from edvac.engine.tokenizer import TextCodec, from_gguf, from_json
 
 _T = TypeVar("_T")
-_HF_NAMES: Final = {
+HF_PRODUCTS: Final = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
     "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
+}
+_HF_NAMES: Final = HF_PRODUCTS | {
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
     "attn_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
+}
+_FOUR_NORMS: Final = ("gemma2", "gemma3")  # that normalise what a block adds, too
+_HF_GEMMA_NORMS: Final = {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
 }
 _HF_TOP: Final = {
     "token_embd.weight": "model.embed_tokens.weight",
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
+_FLOATS: Final = ("F64", "F32", "F16", "BF16")
+_ROPE: Final = "rope_freqs.weight"
 _MAX_HEADER: Final = 32 << 20
 _MAX_CONFIG: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """The shape of one decoder."""
-
-    architecture: str
-    layers: int
-    hidden: int
-    feed_forward: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    context: int
-    rope_base: float
-    norm_epsilon: float
+_MAX_TEMPLATE: Final = 1 << 20  # characters
+_MAX_NAME: Final = 256
 
 
 class Blocks(NamedTuple):
@@ -84,6 +77,7 @@ class WeightSource(Protocol):
     @property
     def codec(self) -> TextCodec: ...
     def has(self, name: str) -> bool: ...
+    def shape(self, name: str) -> tuple[int, ...]: ...
     def tensor(self, name: str) -> torch.Tensor: ...
     def blocks(self, name: str) -> Blocks | None: ...
     def embedding(self, which: list[int]) -> torch.Tensor: ...
@@ -106,17 +100,23 @@ def open_weights(path: Path) -> WeightSource:
     return GGUFSource(path)
 
 
+def rates(base: float, head_dim: int) -> torch.Tensor:
+    """Rotary frequencies, (head_dim / 2), float64 (Su et al., RoFormer, 2021, §3.2)."""
+    steps = torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
+    return 1.0 / base**steps
+
+
 class GGUFSource:
     """Weights in a GGUF file."""
 
     def __init__(self, path: Path) -> None:
         self._file: GGUFFile = open_gguf(path)
         meta = self._file.metadata
-        self.config = _gguf_config(self._file)
+        self.config = from_metadata(self._file)
         self._codec = in_background(lambda: self._read_codec(path))
         template = meta.get("tokenizer.chat_template")
-        self.template = template if isinstance(template, str) else None
-        self.name = str(meta.get("general.name", path.stem))
+        self.template = _bounded(template, path)
+        self.name = str(meta.get("general.name", path.stem))[:_MAX_NAME]
 
     @property
     def codec(self) -> TextCodec:
@@ -125,18 +125,21 @@ class GGUFSource:
 
     def _read_codec(self, path: Path) -> TextCodec:
         found = from_gguf(self._file.metadata, path)
-        if found.size < self.config.vocabulary:
-            raise bad("malformed", path, "it has more embeddings than tokens")
+        if found.size != self.config.vocabulary:
+            raise bad("malformed", path, "it has not as many embeddings as tokens")
         return found
 
     def has(self, name: str) -> bool:
         return name in self._file.tensors
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._file.tensors[name].shape
+
     def tensor(self, name: str) -> torch.Tensor:
         raw = self._file.raw(name)
         info = self._file.tensors[name]
         found = torch.from_numpy(dequantise(raw, info.kind, info.shape))
-        return _unpermute(found, self.config.head_dim) if self._permuted(name) else found
+        return unpermute(found, self.config.head_dim) if self._permuted(name) else found
 
     def _permuted(self, name: str) -> bool:
         return self.config.architecture == "llama" and (".attn_q." in name or ".attn_k." in name)
@@ -148,7 +151,7 @@ class GGUFSource:
         outputs, width = info.shape
         order: list[int] = []
         if self._permuted(name):
-            order = _unpermute(torch.arange(outputs), self.config.head_dim).tolist()
+            order = unpermute(torch.arange(outputs), self.config.head_dim).tolist()
         return Blocks(info.kind.name, self._file.raw(name), (outputs, width), order)
 
     def let_go(self) -> None:
@@ -161,62 +164,20 @@ class GGUFSource:
         return torch.from_numpy(rows(raw, info.kind, info.shape[1], which))
 
 
-def _unpermute(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
+def unpermute(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
     """GGUF's llama rows alternate the two rotary halves; put the halves one after the other."""
     tail = weight.shape[1:]
     split = weight.reshape(-1, head_dim // 2, 2, *tail)
     return split.transpose(1, 2).reshape(weight.shape).contiguous()
 
 
-def _gguf_config(file: GGUFFile) -> ModelConfig:
-    meta = file.metadata
-    kind = meta.get("general.architecture")
-    if kind not in ARCHITECTURES:
-        raise bad("unsupported", file.path, f"its architecture is {kind!r}")
-
-    def whole(key: str, default: int | None = None) -> int:
-        return _whole(meta.get(f"{kind}.{key}", default), f"{kind}.{key}", file.path)
-
-    heads, hidden = whole("attention.head_count"), whole("embedding_length")
-    embedding = file.tensors.get("token_embd.weight")
-    if embedding is None or len(embedding.shape) != 2 or embedding.shape[1] != hidden:
-        raise bad("malformed", file.path, "it has no embedding of the width it states")
-    base = meta.get(f"{kind}.rope.freq_base", 10000.0)
-    epsilon = meta.get(f"{kind}.attention.layer_norm_rms_epsilon", 1e-5)
-    return _checked(
-        ModelConfig(
-            architecture=str(kind),
-            layers=whole("block_count"),
-            hidden=hidden,
-            feed_forward=whole("feed_forward_length"),
-            heads=heads,
-            kv_heads=whole("attention.head_count_kv", heads),
-            head_dim=whole("attention.key_length", hidden // heads),
-            vocabulary=embedding.shape[0],
-            context=whole("context_length"),
-            rope_base=_real(base, file.path),
-            norm_epsilon=_real(epsilon, file.path),
-        ),
-        file.path,
-    )
-
-
-def _whole(found: Meta | None, key: str, path: Path) -> int:
-    if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= 1 << 24:
-        raise bad("malformed", path, f"{key} is {found!r}")
-    return found
-
-
-def _real(found: object, path: Path) -> float:
-    if not isinstance(found, int | float) or not math.isfinite(found) or found <= 0:
-        raise bad("malformed", path, f"a setting is {found!r}, not a positive number")
-    return float(found)
-
-
-def _checked(config: ModelConfig, path: Path) -> ModelConfig:
-    if config.layers > 512 or config.heads % config.kv_heads or config.head_dim % 2:
-        raise bad("malformed", path, "its heads or layers make no sense")
-    return config
+def _bounded(template: object, path: Path) -> str | None:
+    """A chat template of a size that a client will render (`edvac.processor.chat`)."""
+    if not isinstance(template, str):
+        return None
+    if len(template) > _MAX_TEMPLATE:
+        raise bad("malformed", path, f"its chat template has {len(template)} characters")
+    return template
 
 
 class SafetensorsSource:
@@ -224,17 +185,15 @@ class SafetensorsSource:
 
     def __init__(self, path: Path) -> None:
         check_safetensors(path)
+        self._path = path
         document = _config_document(path)
-        self.config = _hf_config(document, path)
-        stop = document.get("eos_token_id")
-        eos = stop if isinstance(stop, list) else [stop] if isinstance(stop, int) else []
-        bos = document.get("bos_token_id")
-        self._codec = from_json(
-            _beside(path, "tokenizer.json"),
-            [one for one in eos if isinstance(one, int)],
-            bos if isinstance(bos, int) else None,
-            self.config.vocabulary,
+        self.config = from_document(document, path)
+        begins, ends = (
+            _token_ids(document.get(f"{name}_token_id"), self.config.vocabulary)
+            for name in ("bos", "eos")
         )
+        file, size = _beside(path, "tokenizer.json"), self.config.vocabulary
+        self._codec = from_json(file, ends, begins[0] if begins else None, size)
         self.template = _template(path)
         self.name = path.parent.name
         opened: Any = safetensors.safe_open(str(path), framework="pt")
@@ -246,11 +205,32 @@ class SafetensorsSource:
         return self._codec
 
     def has(self, name: str) -> bool:
-        return _hf_name(name) in self._names
+        if name == _ROPE:
+            return self.config.rope_stretch is not None
+        return _hf_name(name, self.config.architecture) in self._names
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name == _ROPE:
+            return (self.config.head_dim // 2,)
+        part = self._file.get_slice(_hf_name(name, self.config.architecture))
+        if part.get_dtype() not in _FLOATS:
+            raise bad("unsupported", self._path, f"{name} holds {part.get_dtype()}, no floats")
+        return tuple(part.get_shape())
 
     def tensor(self, name: str) -> torch.Tensor:
-        found: torch.Tensor = self._file.get_tensor(_hf_name(name))
-        return found.float()
+        if name == _ROPE:
+            return self._stretch()
+        whole = _hf_name(name, self.config.architecture)
+        found: torch.Tensor = self._file.get_tensor(whole)
+        return found.float() + self.config.norm_offset if "norm" in name else found.float()
+
+    def _stretch(self) -> torch.Tensor:
+        """What a GGUF file would hold of a stretched rotation."""
+        stretch = self.config.rope_stretch
+        assert stretch is not None
+        return torch.tensor(
+            stretch.divisors(rates(self.config.rope_base, self.config.head_dim).tolist())
+        )
 
     def blocks(self, name: str) -> Blocks | None:
         return None  # it holds floats
@@ -283,6 +263,12 @@ def check_safetensors(path: Path) -> None:
         raise bad("malformed", path, f"its header is wrong ({error})") from error
 
 
+def _token_ids(stated: object, size: int) -> list[int]:
+    """One id or several; what is none is left out."""
+    several = stated if isinstance(stated, list) else [stated]
+    return [one for one in several if type(one) is int and 0 <= one < size]
+
+
 def _beside(path: Path, name: str) -> Path:
     found = path.parent / name
     if not found.is_file():
@@ -296,7 +282,7 @@ def _config_document(path: Path) -> dict[str, Any]:
         raise bad("malformed", path, "its config.json is too large")
     try:
         found = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise bad("malformed", path, "its config.json is not JSON") from error
     if not isinstance(found, dict):
         raise bad("malformed", path, "its config.json is not an object")
@@ -309,43 +295,17 @@ def _template(path: Path) -> str | None:
         return None
     try:
         found = json.loads(file.read_bytes()).get("chat_template")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None
-    return found if isinstance(found, str) else None
+    return _bounded(found, path)
 
 
-def _hf_config(document: dict[str, Any], path: Path) -> ModelConfig:
-    kind = document.get("model_type")
-    if kind not in ARCHITECTURES:
-        raise bad("unsupported", path, f"its architecture is {kind!r}")
-
-    def whole(key: str, default: int | None = None) -> int:
-        found = document.get(key)
-        return _whole(default if found is None else found, key, path)
-
-    heads, hidden = whole("num_attention_heads"), whole("hidden_size")
-    return _checked(
-        ModelConfig(
-            architecture=str(kind),
-            layers=whole("num_hidden_layers"),
-            hidden=hidden,
-            feed_forward=whole("intermediate_size"),
-            heads=heads,
-            kv_heads=whole("num_key_value_heads", heads),
-            head_dim=whole("head_dim", hidden // heads),
-            vocabulary=whole("vocab_size"),
-            context=whole("max_position_embeddings"),
-            rope_base=_real(document.get("rope_theta", 10000.0), path),
-            norm_epsilon=_real(document.get("rms_norm_eps", 1e-5), path),
-        ),
-        path,
-    )
-
-
-def _hf_name(name: str) -> str:
+def _hf_name(name: str, architecture: str) -> str:
+    """What a tensor of GGUF's name is called there."""
     if name in _HF_TOP:
         return _HF_TOP[name]
     parts = name.split(".")
-    if len(parts) == 4 and parts[0] == "blk" and parts[2] in _HF_NAMES:
-        return f"model.layers.{parts[1]}.{_HF_NAMES[parts[2]]}.{parts[3]}"
+    known = _HF_NAMES | (_HF_GEMMA_NORMS if architecture in _FOUR_NORMS else {})
+    if len(parts) == 4 and parts[0] == "blk" and parts[2] in known:
+        return f"model.layers.{parts[1]}.{known[parts[2]]}.{parts[3]}"
     return name

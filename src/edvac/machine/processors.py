@@ -49,7 +49,9 @@ def choose_roles(settings: Settings, emit: Callable[[event.Event], None] = lambd
     def of(model: str) -> Processor:
         if model not in made:
             key_env = settings.key_env if _host(model) == first else ""
-            made[model] = choose_processor(replace(settings, model=model, key_env=key_env), emit)
+            adapter = settings.adapter if model == settings.model else ""
+            chosen = replace(settings, model=model, key_env=key_env, adapter=adapter)
+            made[model] = choose_processor(chosen, emit)
         return made[model]
 
     escalate = settings.escalate_model
@@ -82,6 +84,13 @@ def choose_processor(
 
 def _choose(settings: Settings, emit: Callable[[event.Event], None]) -> Processor:
     if "://" in settings.model:
+        if settings.adapter:
+            raise ConfigError(
+                "adapter_endpoint",
+                "an endpoint is given no adapter",
+                f"{settings.model} is another program's, which loads its own.",
+                "Name its adapter as the model, or leave `adapter` empty.",
+            )
         return choose_endpoint(settings, emit)
     _require_engine()
     from edvac.engine import catalogue
@@ -101,8 +110,13 @@ def _choose(settings: Settings, emit: Callable[[event.Event], None]) -> Processo
         idle_seconds=settings.idle_s,
         extra=_engine_options(settings),
     )
-    pinned = catalogue.pinned(settings.model)
-    return EmbeddedProcessor(spec, stage, sha256=pinned, split=settings.engines == 2)
+    return EmbeddedProcessor(
+        spec,
+        stage,
+        sha256=catalogue.pinned(settings.model),
+        adapter=Path(settings.adapter).expanduser() if settings.adapter else None,
+        split=settings.engines == 2,
+    )
 
 
 def _engine_options(settings: Settings) -> tuple[str, ...]:

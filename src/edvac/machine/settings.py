@@ -44,6 +44,8 @@ class Settings:
             changes no answer. Empty is none.
         escalate_model: the role *escalate*, which is asked once where an answer did not fit its
             type twice; empty is none.
+        adapter: path of a LoRA adapter for `model`, where edvac itself runs that: a .gguf file, or
+            the directory of one of PEFT's; empty is none.
         key_env: name of the environment variable that holds the key of an endpoint. It is sent to
             one host only: that of the first endpoint among the three models. Keys of other hosts
             stand in ``keys.toml`` beside the user's settings.
@@ -74,6 +76,7 @@ class Settings:
     plan_model: str = ""
     draft_model: str = ""
     escalate_model: str = ""
+    adapter: str = ""
     key_env: str = "OPENAI_API_KEY"
     precision: str = "fast"
     kernels: str = ""

@@ -13,9 +13,12 @@ import contextlib
 import functools
 import json
 import re
+import resource
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -29,6 +32,7 @@ from edvac.processor.port import Segment as PortSegment
 from edvac.processor.tools import as_text, described, knows_tools
 
 MAX_TEMPLATE = 64 * 1024
+MAX_MEMORY = 512 << 20  # bytes beyond what the process has mapped
 MAX_STEPS = 2_000_000  # lines of Python for reading and rendering a template
 REMEMBERED = 64 * 1024  # characters of a shape that is worth keeping in memory
 _PLACE = re.compile("\ue000(\\d+)\ue001")
@@ -172,7 +176,7 @@ def _outline(template: str, special: tuple[tuple[str, str], ...], shape: str) ->
     names = {f"{name}_token": token for name, token in special}
     messages, tools = json.loads(shape)
     try:
-        with _step_limit():
+        with _step_limit(), _memory_limit():
             text = environment.from_string(template).render(
                 messages=messages, add_generation_prompt=True, tools=tools, **names
             )
@@ -219,6 +223,29 @@ def _step_limit() -> Iterator[None]:
         yield
     finally:
         sys.settrace(before)
+
+
+_limiting = threading.Lock()
+
+
+@contextlib.contextmanager
+def _memory_limit() -> Iterator[None]:
+    """Let what runs in here map so much more memory: one step can double a text, or pad it to any
+    width. For that long the bound is the process's, which nothing else comes near."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except OSError:  # no Linux: the bound of steps has to do
+        yield
+        return
+    with _limiting:
+        before, most = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = pages * resource.getpagesize() + MAX_MEMORY
+        limits = [one for one in (before, most) if one != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_AS, (min([wanted, *limits]), most))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (before, most))
 
 
 # What a template can make Python raise.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from pathlib import Path
 
-from edvac.core.errors import InternalError, ModelFileError
+from edvac.core.errors import EdvacError, InternalError, ModelFileError
 from edvac.core.seams import Contacts
 from edvac.engine import protocol
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
+from edvac.engine.digest import adapter_digest
 from edvac.engine.protocol import (
     Done,
     Generate,
@@ -46,6 +48,7 @@ class EmbeddedProcessor:
     Args:
         sha256: what the model file's hash has to be, where that is known.
         split: two engines, one for long prompts and one for answers.
+        adapter: a LoRA adapter that all requests run under.
     """
 
     def __init__(
@@ -55,8 +58,10 @@ class EmbeddedProcessor:
         *,
         sha256: str | None = None,
         split: bool = False,
+        adapter: Path | None = None,
     ) -> None:
-        self._spec, self._split = spec, split
+        self._spec, self._split, self._adapter = spec, split, adapter
+        self._adapter_sha256 = ""
         self._sha256 = sha256
         self._on_stage = on_stage
         self._client: EngineClient | SplitClient | None = None
@@ -73,7 +78,8 @@ class EmbeddedProcessor:
     def identity(self) -> str:
         ready, kv = self._ready(), self._spec.kv_type
         lossy = "" if kv == "f16" else f"/{kv}"  # answers may be others
-        return f"{ready.model}@{ready.sha256[:16]}/{ready.setting}{lossy}"
+        adapted = f"+{self._adapter_sha256[:16]}" if self._adapter_sha256 else ""
+        return f"{ready.model}@{ready.sha256[:16]}/{ready.setting}{lossy}{adapted}"
 
     @property
     def context_tokens(self) -> int:
@@ -83,7 +89,8 @@ class EmbeddedProcessor:
         """Where the engine that was connected to has ended, another is started.
 
         Raises:
-            ModelFileError: the file is not the model that it should be.
+            ModelFileError: the file is not the model that it should be, or the adapter is not one
+                of this model.
         """
         async with self._opening:
             old = self._client
@@ -105,6 +112,14 @@ class EmbeddedProcessor:
                 f"{self._sha256[:12]}.",
                 "Remove it with `edvac model rm` and pull it again, or name its path to use it so.",
             )
+        if self._adapter is not None:
+            try:
+                # Its name is its content: another client may have loaded another one.
+                name = await asyncio.to_thread(adapter_digest, self._adapter)
+                self._adapter_sha256 = await client.load_adapter(name, self._adapter.absolute())
+            except EdvacError:
+                await client.close()
+                raise
         return client
 
     async def complete(
@@ -124,7 +139,8 @@ class EmbeddedProcessor:
             self._runs.add(request.run)
             self._hint("open", request.run, STEPS)
         name = f"{request.run}.{next(self._names)}"
-        generate = _generate(request, name, segments, self._ready().control_tokens)
+        control = self._ready().control_tokens
+        generate = _generate(request, name, segments, control, self._adapter_sha256)
 
         def tokens(chosen: list[protocol.Token]) -> None:
             if on_tokens is not None:
@@ -221,7 +237,7 @@ _STAGES = {"load": "loading the model", "queue": "waiting for the engine", "pref
 
 
 def _generate(
-    request: Request, name: str, segments: list[protocol.Segment], control: list[str]
+    request: Request, name: str, segments: list[protocol.Segment], control: list[str], adapter: str
 ) -> Generate:
     schema = json.dumps(request.schema) if request.schema is not None else None
     lark = request.lark
@@ -249,6 +265,7 @@ def _generate(
         fit=request.fit,
         report=request.report,
         logprobs=request.logprobs,
+        adapter=adapter,
     )
 
 

@@ -20,8 +20,8 @@ from typing import Final
 import torch
 
 from edvac.core.errors import InternalError, ProcessorError
+from edvac.engine.config import ModelConfig
 from edvac.engine.kv.codecs import F16, KVType
-from edvac.engine.weights import ModelConfig
 
 BLOCK: Final = 32  # tokens
 _AHEAD: Final = 4  # blocks that are committed before anybody asks for them
