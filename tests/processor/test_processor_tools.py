@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edvac.engine.grammar import Grammars
 from edvac.engine.protocol import Segment
-from edvac.engine.tokenizer import Specials, TextCodec
+from edvac.engine.tokenizer import Specials, TextCodec, Vocabulary
 from edvac.processor import Message, ToolCall, Tools
 from edvac.processor import Segment as Part
 from edvac.processor.chat import render
@@ -113,7 +113,9 @@ def vocabulary(special: bool) -> TextCodec:
     names = ["<|end|>", *(("<tool_call>", "</tool_call>") if special else ())]
     marks = {name: 256 + at for at, name in enumerate(names)}
     pieces = [*(bytes([byte]) for byte in range(256)), b"", *(n.encode() for n in names[1:])]
-    return TextCodec(core, pieces, marks, Specials(None, 256, False, frozenset({256})))
+    known = Vocabulary(pieces, marks, {})
+    specials = Specials(None, 256, False, frozenset({256}))
+    return TextCodec(lambda text: core.encode(text).ids, known, specials)
 
 
 PLAIN, MARKED = vocabulary(False), vocabulary(True)

@@ -173,7 +173,7 @@ def _outline(template: str, special: tuple[tuple[str, str], ...], shape: str) ->
     environment = _Environment(trim_blocks=True, lstrip_blocks=True)
     environment.globals["raise_exception"] = _refuse
     environment.filters["tojson"] = _as_json
-    names = {f"{name}_token": token for name, token in special}
+    names = dict(special)
     messages, tools = json.loads(shape)
     try:
         with _step_limit(), _memory_limit():
