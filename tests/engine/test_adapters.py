@@ -17,6 +17,7 @@ import torch
 
 from edvac.core.errors import ConfigError, ModelFileError
 from edvac.core.seams import SystemClock
+from edvac.engine._native import kernels
 from edvac.engine.adapters import Adapted, Adapter, Adapters, Delta, adapt, read_adapter
 from edvac.engine.assembly import attending_kernels
 from edvac.engine.attention import CPU, Arena, Span, TensorPlan
@@ -386,7 +387,8 @@ def test_a_processor_answers_under_its_adapter(spec: EngineSpec, tmp_path: Path)
 
 @pytest.mark.model
 def test_a_real_model_under_adapters(tmp_path: Path) -> None:
-    """Two adapters of SmolLM2 in one step say what each says alone, and the base what it says."""
+    """Two adapters of SmolLM2 in one step say what each says alone, and the base what it says; the
+    fast setting promises that where it has its kernels."""
     path = resolve("smollm2:135m")
     if path is None:
         pytest.skip("smollm2:135m is not installed: edvac model pull smollm2:135m")
@@ -404,7 +406,13 @@ def test_a_real_model_under_adapters(tmp_path: Path) -> None:
     runtime = tmp_path / "run"
     runtime.mkdir(mode=0o700)
     wanted = EngineSpec(
-        path, runtime=runtime, cache=tmp_path, idle_seconds=0.5, kv_mb=256, extra=extra
+        path,
+        setting="reference" if kernels() is None else "fast",
+        runtime=runtime,
+        cache=tmp_path,
+        idle_seconds=0.5,
+        kv_mb=256,
+        extra=extra,
     )
     prompt = [Segment(rendered("What is the capital of France?"), control=True)]
 
