@@ -185,7 +185,7 @@ def _thoughts(message: dict[str, Any]) -> str:
 def _is_word(content: str) -> bool:
     try:
         found = msgspec.json.decode(fenced_json(content))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return False
     return bool(found == {"answer": _WORD})
 
@@ -207,7 +207,7 @@ def recall(directory: Path, base: str, model: str) -> Abilities | None:
     try:
         with _path(directory, base, model).open("rb") as file:
             found = msgspec.json.decode(file.read(MAX_RECORD), type=Abilities)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
     return found if found.version == VERSION else None
 

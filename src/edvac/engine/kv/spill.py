@@ -194,7 +194,7 @@ class SpillFile:
             if _sum(memoryview(body)) != raw[:16]:
                 return
             index = _decoder.decode(body)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return
         if (index.identity, index.size) != (self._identity, self._size):
             return
