@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from operator import itemgetter
 from pathlib import Path
@@ -72,6 +73,7 @@ def test_a_stream_is_ended_properly_when_the_service_is_stopped(tiny: Path, tmp_
         lines = lines_of(reply)
         next(lines)
         running.process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)  # two signals that wait together are one
         running.process.send_signal(signal.SIGTERM)  # who says it twice does not want to wait
         rest = list(lines)
         assert json.loads(rest[-2][6:])["error"]["code"] == "service_stopping"

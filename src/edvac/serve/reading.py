@@ -172,7 +172,7 @@ def lark_of(grammar: str) -> str:
     except Exception as problem:  # the library raises that very class for what it cannot read
         fix = f"In Lark's notation, begin it with {LARK.strip()!r} and a new line."
         why = str(problem).strip().split("\n")[0][:200]
-        raise UsageError("grammar_invalid", "the grammar is not in GBNF", why, fix) from problem
+        raise UsageError("gbnf_invalid", "the grammar is not in GBNF", why, fix) from problem
     return found.removeprefix(LARK)
 
 
