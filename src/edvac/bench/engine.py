@@ -149,7 +149,7 @@ class Wanted:
     """
     Args:
         python: of an environment that holds xllamacpp; None measures edvac alone.
-        others: further peers: a `llama-server` that was built for this machine, and
+        others: peers instead of xllamacpp: a `llama-server` that was built for this machine,
             ``openvino`` and ``transformers`` of the same environment.
     """
 
@@ -179,10 +179,10 @@ async def measure(document: Document, wanted: Wanted, say: Callable[[str], None]
 
     arms: list[Callable[[], Awaitable[Went]]] = []
     arms += [lambda: edvac("edvac"), lambda: edvac("no drafts", "--no-speculation")]
-    if python is not None:
+    if python is not None and not wanted.others:
         arms += [lambda: llamacpp(1), lambda: llamacpp(STREAMS)]
-        arms += [partial(_other, wanted, name, slots) for name in wanted.others
-                 for slots in ((1, STREAMS) if "llama-server" in name else (1,))]  # fmt: skip
+    if python is not None:
+        arms += [partial(_other, wanted, name) for name in wanted.others]
     went = []
     for arm in arms:
         try:
@@ -194,12 +194,12 @@ async def measure(document: Document, wanted: Wanted, say: Callable[[str], None]
     _figures(document, f"{wanted.name}, {threads} threads", went)
 
 
-async def _other(wanted: Wanted, name: str, slots: int) -> Went:
+async def _other(wanted: Wanted, name: str) -> Went:
     """A peer beside llama.cpp's wheel."""
     opened: AbstractAsyncContextManager[Arm]
     if "llama-server" in name:
-        label = f"llama.cpp built here, {slots} slot{'s' * (slots > 1)}"
-        opened = llamacpp_arm(label, name, wanted.model, wanted.threads, slots)
+        label = f"llama.cpp built here, {STREAMS} slots"
+        opened = llamacpp_arm(label, name, wanted.model, wanted.threads, STREAMS)
     else:
         script = f"{name}_lines.py"
         opened = line_arm(name, wanted.python or "", script, wanted.model, wanted.threads)

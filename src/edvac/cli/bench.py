@@ -109,7 +109,11 @@ def bench_beside(peers: str, output: Path | None, as_json: bool) -> None:
 @click.option("--model", "models", multiple=True, help="A model's name or .gguf file.")
 @click.option("--threads", default=0, show_default=True, help="0 takes all cores.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1, 20))
-@click.option("--also", multiple=True, help="openvino, transformers, or a llama-server's path.")
+@click.option(
+    "--beside",
+    multiple=True,
+    help="openvino, transformers, or a llama-server's path; xllamacpp if none is named.",
+)
 @click.option("--documents", default=200, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--quick", is_flag=True, help="About a minute: small questions, without peers.")
 @click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
@@ -128,12 +132,12 @@ def bench_engine(**flags: Any) -> None:
     said = "".join(f" --model {name}" for name in flags["models"]) + f" --threads {threads}"
     said += f" --repeats {flags['repeats']} --documents {flags['documents']}" * (not quick)
     said += " --peers PYTHON" * bool(peers) + " --quick" * quick
-    said += "".join(f" --also {Path(one).name}" for one in flags["also"])
+    said += "".join(f" --beside {Path(one).name}" for one in flags["beside"])
     document = report.start("engine", f"edvac bench engine{said}")
     wanted_sizes = engine.Sizes(repeats=flags["repeats"], documents=flags["documents"])
     sizes = engine.QUICK if quick else wanted_sizes
     for name in models:
-        wanted = engine.Wanted(model_path(name), peers, threads, sizes, flags["also"])
+        wanted = engine.Wanted(model_path(name), peers, threads, sizes, flags["beside"])
         asyncio.run(engine.measure(document, wanted, ui.err))
         roof.add(document, wanted.model, wanted.name, threads)
     _publish(document, flags["output"], as_json=flags["as_json"])

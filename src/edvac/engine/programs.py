@@ -230,13 +230,16 @@ class Programs:
     def forget(self) -> None:
         """Give up what programs have read and what they claim of it."""
         for program in self._programs.values():
-            self._claims.unclaim(program.name)
-            for digest in program.shared:
-                self._claims.unclaim(program.owner_of(digest))
-            program.gap = program.last = None
-            program.shared.clear()
+            self._let_go(program)
 
     # --- within --------------------------------------------------------------------------------
+
+    def _let_go(self, program: Program) -> None:
+        self._claims.unclaim(program.name)
+        for digest in program.shared:
+            self._claims.unclaim(program.owner_of(digest))
+        program.gap = program.last = None
+        program.shared.clear()
 
     def _claim(self, program: Program, now: float) -> None:
         """What the program read last, as long as the policy says."""
@@ -286,11 +289,7 @@ class Programs:
         """It reads nothing again."""
         if program.turns and not program.steps:
             self.history.turns.append(program.turns)
-        self._claims.unclaim(program.name)
-        for digest in program.shared:
-            self._claims.unclaim(program.owner_of(digest))
-        program.gap = program.last = None
-        program.shared.clear()
+        self._let_go(program)
         program.turns = 0
         if not program.active:
             del self._programs[program.name]
