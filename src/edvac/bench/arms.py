@@ -226,7 +226,9 @@ async def line_arm(
 async def engine_arm(
     name: str, model: Path, threads: int, extra: tuple[str, ...] = (), kv_mb: int = 1024
 ) -> AsyncIterator[Arm]:
-    """A fresh engine of its own, ended afterwards."""
+    """A fresh engine of its own, ended afterwards, which knows nothing that an earlier one read."""
+    if "--kv-disk" not in extra:
+        extra = (*extra, "--kv-disk", "session")
     with tempfile.TemporaryDirectory(prefix="edvac-bench-") as root:
         spec = EngineSpec(model, threads=threads, kv_mb=kv_mb, runtime=Path(root), extra=extra)
         client = await connect_or_start(replace(spec, idle_seconds=1.0))

@@ -155,7 +155,12 @@ def _edvac(name: str, examples: Path, address: str) -> Went:
 
 def _killed(command: list[str], place: Path, meter: Meter | None) -> None:
     process = subprocess.Popen(
-        command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=place,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=_alone(),
     )
     assert process.stderr is not None  # few lines, which the pipe holds
     try:
@@ -175,7 +180,14 @@ def _killed(command: list[str], place: Path, meter: Meter | None) -> None:
 
 
 def _to_the_end(command: list[str], place: Path) -> None:
-    subprocess.run(command, cwd=place, capture_output=True, check=False, timeout=LIMIT_S)
+    subprocess.run(
+        command, cwd=place, capture_output=True, check=False, timeout=LIMIT_S, env=_alone()
+    )
+
+
+def _alone() -> dict[str, str]:
+    """Nothing that an earlier engine read is known to this one."""
+    return os.environ | {"EDVAC_KV_DISK": "session"}
 
 
 def _went(name: str, seconds: float, meter: Meter, output: Path, examples: Path) -> Went:

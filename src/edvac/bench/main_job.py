@@ -49,7 +49,7 @@ def measure(
     document: Document, program: Path, inbox: Path, python: str | None, repeats: int
 ) -> None:
     """Add the figures of `program` on `inbox` with the default model."""
-    settings = Settings()
+    settings = Settings(kv_disk="session")  # nothing that an earlier engine read
     text = program.read_text(encoding="utf-8")
     together: list[_Timing] = []
     alone: list[_Timing] = []
