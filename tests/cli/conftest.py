@@ -11,6 +11,18 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
 
 from cli_kit import Bench, make_bench
 
+from edvac.engine import client
+
+
+@pytest.fixture(autouse=True)
+def engine_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Engines, and what they keep, of the test's own: `rm` takes away what all of them read."""
+    cache, runtime = tmp_path / "engine-cache", tmp_path / "engine-runtime"
+    cache.mkdir()
+    monkeypatch.setattr(client, "default_cache", lambda: cache)
+    monkeypatch.setattr(client, "default_runtime", lambda: runtime)
+    return cache
+
 
 @pytest.fixture
 def edvac(

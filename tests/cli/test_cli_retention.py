@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from cli_kit import Bench
 
@@ -48,6 +50,19 @@ def test_nothing_of_a_removed_run_stays(edvac: Bench, size: int) -> None:
         assert store._db.rows("SELECT count(*) FROM label") == [(0,)]
         assert list(store._blobs.all()) == []
         assert store.verify() == []
+
+
+def test_what_engines_keep_of_what_they_read_goes_with_a_run(
+    edvac: Bench, engine_cache: Path
+) -> None:
+    for name in ("a.spill", "a.spill.index", "b.prefix.safetensors", "weights.int8.safetensors"):
+        (engine_cache / name).write_bytes(b"x")
+    edvac.write("r.edv", PROGRAM)
+    edvac.write("inbox/a.txt", "x")
+    assert edvac("run", "r.edv", "--yes").code == 0
+    assert len(list(engine_cache.iterdir())) == 4
+    assert edvac("rm", edvac("ps", "--json").document["runs"][0]["id"]).code == 0
+    assert [path.name for path in engine_cache.iterdir()] == ["weights.int8.safetensors"]
 
 
 def test_what_another_run_shares_stays_with_it(edvac: Bench) -> None:
