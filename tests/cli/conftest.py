@@ -15,12 +15,11 @@ from edvac.engine import client
 
 
 @pytest.fixture(autouse=True)
-def engine_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def engine_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Engines, and what they keep, of the test's own: `rm` takes away what all of them read."""
-    cache, runtime = tmp_path / "engine-cache", tmp_path / "engine-runtime"
-    cache.mkdir()
+    cache = tmp_path_factory.mktemp("engine")
     monkeypatch.setattr(client, "default_cache", lambda: cache)
-    monkeypatch.setattr(client, "default_runtime", lambda: runtime)
+    monkeypatch.setattr(client, "default_runtime", lambda: cache / "none")
     return cache
 
 
