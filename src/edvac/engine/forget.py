@@ -24,6 +24,9 @@ def forget(runtime: Path, cache: Path) -> None:
             talk.settimeout(_PATIENCE)
             talk.connect(str(path))
             talk.sendall(encode(Hello()) + encode(Forget()))
+            talk.shutdown(socket.SHUT_WR)
+            while talk.recv(65_536):  # until it has been heard: later requests come after it
+                pass
     for pattern in _PATTERNS:
         for path in cache.glob(pattern):
             with contextlib.suppress(OSError):
