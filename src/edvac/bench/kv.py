@@ -254,13 +254,13 @@ def orders(config: ModelConfig) -> list[int]:
     return [order for order in (16, 32, 64, 128) if config.head_dim % order == 0]
 
 
-def texts(source: WeightSource, data: Path | None, window: int, count: int) -> Iterator[Text]:
+def texts(source: WeightSource, data: Path, window: int, count: int) -> Iterator[Text]:
     """Prose where there is some, and edvac's own source."""
     home = Path(edvac.__file__).parent
     code = "\n\n".join((home / name).read_text(encoding="utf-8") for name in _SOURCES)
     yield _cut("code", code, source, window, count)
-    file = None if data is None else data / "wikitext-2" / "test.txt"
-    if file is not None and file.exists():
+    file = data / "wikitext-2" / "test.txt"
+    if file.exists():
         yield _cut("wikitext-2", file.read_text(encoding="utf-8"), source, window, count)
 
 

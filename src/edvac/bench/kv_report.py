@@ -38,7 +38,7 @@ class Wanted:
 
     model: Path
     cache: Path
-    data: Path | None
+    data: Path
     threads: int
     window: int = 512
     windows: int = 2

@@ -96,13 +96,15 @@ class _Blocks:
             row.append(self._take())
 
     def make(self, contents: torch.Tensor) -> int | None:
-        raise NotImplementedError("nothing comes from outside here")
+        del contents
+        return self._take()
 
     def reserve(self) -> int | None:
-        raise NotImplementedError("nothing is spilled here")
+        return self._take()
 
     def contents(self, block: int) -> torch.Tensor:
-        raise NotImplementedError("blocks have no contents here")
+        del block
+        return torch.empty(0)
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
 PEERS = (
     "Python of an environment that holds the peers (xllamacpp, langgraph, "
     "langgraph-checkpoint-sqlite, dbos)."
+)
+
+OUTPUT = click.option(
+    "--output", type=click.Path(path_type=Path), help="Where to write the document."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+THREADS = click.option(
+    "--threads",
+    default=0,
+    show_default=True,
+    help="0 takes all cores.",
+    callback=lambda _ctx, _param, count: count or len(os.sched_getaffinity(0)),
 )
 
 
@@ -55,7 +68,7 @@ def bench() -> None:
 @click.option("--peers", metavar="PYTHON", help=PEERS)
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1, 20))
 @click.option("--output", default="docs/benchmarks", show_default=True, help="Where to write.")
-@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+@JSON
 def bench_run(quick: bool, peers: str | None, repeats: int, output: str, as_json: bool) -> None:
     """The main job and the control overhead."""
     from edvac.bench import control, main_job, report
@@ -76,8 +89,8 @@ def bench_run(quick: bool, peers: str | None, repeats: int, output: str, as_json
 @bench.command("scale")
 @click.option("--quick", is_flag=True, help="Under a minute: 4,000 steps.")
 @click.option("--steps", default=20_000, show_default=True, type=click.IntRange(1000, 1_000_000))
-@click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
-@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+@OUTPUT
+@JSON
 def bench_scale(quick: bool, steps: int, output: Path | None, as_json: bool) -> None:
     """Very many items in one run: memory, resuming, and looking at it."""
     import gc
@@ -93,8 +106,8 @@ def bench_scale(quick: bool, steps: int, output: Path | None, as_json: bool) -> 
 
 @bench.command("beside")
 @click.option("--peers", metavar="PYTHON", required=True, help=PEERS)
-@click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
-@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+@OUTPUT
+@JSON
 def bench_beside(peers: str, output: Path | None, as_json: bool) -> None:
     """The sample job beside a script and LangGraph, each killed half way and begun again."""
     from edvac.bench import beside, report
@@ -107,7 +120,7 @@ def bench_beside(peers: str, output: Path | None, as_json: bool) -> None:
 @bench.command("engine")
 @click.option("--peers", metavar="PYTHON", help=PEERS)
 @click.option("--model", "models", multiple=True, help="A model's name or .gguf file.")
-@click.option("--threads", default=0, show_default=True, help="0 takes all cores.")
+@THREADS
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1, 20))
 @click.option(
     "--beside",
@@ -116,19 +129,17 @@ def bench_beside(peers: str, output: Path | None, as_json: bool) -> None:
 )
 @click.option("--documents", default=200, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--quick", is_flag=True, help="About a minute: small questions, without peers.")
-@click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
-@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+@OUTPUT
+@JSON
 def bench_engine(**flags: Any) -> None:
     """The engine beside llama.cpp's server: reading, writing, many at once, taking turns."""
-    import os
-
     from edvac.bench import engine, report, roof
     from edvac.machine import Settings
     from edvac.machine.processors import model_path
 
     quick, models = flags["quick"], flags["models"] or (Settings().model,)
     peers = None if quick else flags["peers"]
-    threads = flags["threads"] or len(os.sched_getaffinity(0))
+    threads = flags["threads"]
     said = "".join(f" --model {name}" for name in flags["models"]) + f" --threads {threads}"
     said += f" --repeats {flags['repeats']} --documents {flags['documents']}" * (not quick)
     said += " --peers PYTHON" * bool(peers) + " --quick" * quick
@@ -144,8 +155,8 @@ def bench_engine(**flags: Any) -> None:
 
 
 @bench.command("grouping")
-@click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
-@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+@OUTPUT
+@JSON
 def bench_grouping(output: Path | None, *, as_json: bool) -> None:
     """Prompts that begin alike, with little memory: how much is computed twice? No model runs."""
     from edvac.bench import report, virtual
@@ -157,20 +168,18 @@ def bench_grouping(output: Path | None, *, as_json: bool) -> None:
 
 @bench.command("mixed")
 @click.option("--model", "models", multiple=True, help="A model's name or .gguf file.")
-@click.option("--threads", default=0, show_default=True, help="0 takes all cores.")
+@THREADS
 @click.option("--quick", is_flag=True, help="Under a minute: short scenes.")
-@click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
-@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+@OUTPUT
+@JSON
 def bench_mixed(**flags: Any) -> None:
     """Answers beside work that nobody waits for, and beside long prompts: one engine or two."""
-    import os
-
     from edvac.bench import mixed, report
     from edvac.machine import Settings
     from edvac.machine.processors import model_path
 
     models, quick = flags["models"] or (Settings().model,), flags["quick"]
-    threads = flags["threads"] or len(os.sched_getaffinity(0))
+    threads = flags["threads"]
     said = "".join(f" --model {name}" for name in flags["models"]) + f" --threads {threads}"
     document = report.start("mixed", f"edvac bench mixed{said}{' --quick' * quick}")
     sizes = mixed.QUICK if quick else mixed.Sizes()
@@ -182,23 +191,21 @@ def bench_mixed(**flags: Any) -> None:
 @bench.command("replay")
 @click.option("--peers", metavar="PYTHON", required=True, help=f"{PEERS} With bfcl-eval.")
 @click.option("--model", help="A model's name or .gguf file.")
-@click.option("--threads", default=0, show_default=True, help="0 takes all cores.")
+@THREADS
 @click.option("--talks", default=16, show_default=True, type=click.IntRange(1, 200))
 @click.option("--at-once", default=8, show_default=True, type=click.IntRange(2, 32))
 @click.option("--arm", "arms", multiple=True, help="One way of keeping contexts; all by default.")
 @click.option("--alone", is_flag=True, help="Without llama.cpp's server.")
 @click.option("--virtual", default=0, metavar="DRAWS", help="On a virtual clock, without a model.")
-@click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
-@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+@OUTPUT
+@JSON
 def bench_replay(**flags: Any) -> None:
     """Agents' tasks replayed, with room for half of their contexts: whose are kept how long?"""
-    import os
-
     from edvac.bench import external, replay, report
     from edvac.machine import Settings
     from edvac.machine.processors import model_path
 
-    threads = flags["threads"] or len(os.sched_getaffinity(0))
+    threads = flags["threads"]
     said = f" --model {flags['model']}" * bool(flags["model"]) + f" --threads {threads}"
     said += f" --talks {flags['talks']} --at-once {flags['at_once']} --peers PYTHON"
     document = report.start("replay", f"edvac bench replay{said}")
@@ -225,7 +232,7 @@ def bench_replay(**flags: Any) -> None:
 @bench.command("kv")
 @click.option("--peers", metavar="PYTHON", help=PEERS)
 @click.option("--model", "models", multiple=True, help="A model's name or .gguf file.")
-@click.option("--threads", default=0, show_default=True, help="0 takes all cores.")
+@THREADS
 @click.option("--window", default=512, show_default=True, type=click.IntRange(64, 8192))
 @click.option(
     "--windows",
@@ -234,39 +241,33 @@ def bench_replay(**flags: Any) -> None:
     type=click.IntRange(0, 100),
     help="How many of each text are read; 0 leaves quality out.",
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    envvar="EDVAC_DATA",
-    help="Holds wikitext-2/test.txt; without it only edvac's own source is read.",
-)
 @click.option("--timing", is_flag=True, help="Time too, at 1k, 4k and 16k tokens of context.")
 @click.option("--quick", is_flag=True, help="Under a minute: one small window, without peers.")
-@click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
-@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+@OUTPUT
+@JSON
 def bench_kv(**flags: Any) -> None:
-    """What storing keys and values in fewer bits costs in answers, and saves in memory."""
-    import os
+    """What storing keys and values in fewer bits costs in answers, and saves in memory.
 
-    import platformdirs
-
-    from edvac.bench import kv_report, kv_speed, report
+    Read is wikitext-2, if EDVAC_DATA names a directory that holds it, and edvac's own source.
+    """
+    from edvac.bench import external, kv_report, kv_speed, report
+    from edvac.engine.client import default_cache
     from edvac.machine import Settings
     from edvac.machine.processors import model_path
 
     quick, models = flags["quick"], flags["models"] or (Settings().model,)
-    threads = flags["threads"] or len(os.sched_getaffinity(0))
+    threads = flags["threads"]
     window, windows = (64, 1) if quick else (flags["window"], flags["windows"])
     peers = None if quick else flags["peers"]
     said = "".join(f" --model {name}" for name in flags["models"]) + f" --threads {threads}"
     said += f" --window {window} --windows {windows}" + " --timing" * flags["timing"]
-    said += " --data DIR" * bool(flags["data"]) + " --peers PYTHON" * bool(peers)
+    said += " --peers PYTHON" * bool(peers)
     document = report.start("kv", f"edvac bench kv{said}{' --quick' * quick}")
     lengths = kv_speed.LENGTHS if flags["timing"] else ()
-    cache = Path(platformdirs.user_cache_dir("edvac")) / "engine"
+    cache, data = default_cache(), external.root()
     for name in models:
         wanted = kv_report.Wanted(
-            model_path(name), cache, flags["data"], threads, window, windows, peers, lengths
+            model_path(name), cache, data, threads, window, windows, peers, lengths
         )
         kv_report.measure(document, wanted, ui.err)
     _publish(document, flags["output"], as_json=flags["as_json"], lines=kv_report.lines)
@@ -277,8 +278,8 @@ def bench_kv(**flags: Any) -> None:
 @click.option("--only", multiple=True, metavar="NAME", help="One job (its name begins so).")
 @click.option("--model", help="Answers the steps: a model's name, .gguf file, or URL#MODEL.")
 @click.option("--jobs", default="examples/jobs", show_default=True, help="Where the jobs lie.")
-@click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
-@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+@OUTPUT
+@JSON
 def bench_jobs(**flags: Any) -> None:
     """The jobs that set the bar, each with its checks; without --model, right answers are given."""
     from edvac.bench import jobs, report
@@ -333,8 +334,8 @@ async def _play(chosen: list[Work], model: str | None, *, quick: bool) -> list[P
 @click.option("--end-to-end", is_flag=True, help="Ten tasks, with the model in the steps too.")
 @click.option("--at-once", default=4, show_default=True, type=click.IntRange(1, 64))
 @click.option("--programs", type=click.Path(path_type=Path), help="Where to put the programs.")
-@click.option("--output", type=click.Path(path_type=Path), help="Where to write the document.")
-@click.option("--json", "as_json", is_flag=True, help="The document on stdout.")
+@OUTPUT
+@JSON
 def bench_plan(**flags: Any) -> None:
     """Plan the tasks of the evaluation set and run the programs on their documents."""
     from edvac.bench import planning, planset, report
