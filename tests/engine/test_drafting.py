@@ -18,9 +18,9 @@ from edvac.engine.assembly import Assembly, assemble
 from edvac.engine.digest import file_digest
 from edvac.engine.draft import same_vocabulary
 from edvac.engine.engine import Engine, EngineOptions
+from edvac.engine.job import Job
 from edvac.engine.loader import LoadOptions, load
 from edvac.engine.model import Decoder
-from edvac.engine.scheduler import Job
 from edvac.engine.speculation import Corpus, Experience, Memory
 
 from .test_engine import LIMITS, SCHEMA_TEXT, ask, drain

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from edvac.core.errors import ConfigError
 from edvac.core.seams import ManualClock
 from edvac.engine.cluster import Asked, Group, grouped
+from edvac.engine.job import Job
 from edvac.engine.pace import Pace
-from edvac.engine.programs import Prefix, Programs
+from edvac.engine.programs import Programs
 from edvac.engine.protocol import Hint
 from edvac.engine.retention import Durations, Gap, History, Keep, policy
-from edvac.engine.scheduler import Job
-from edvac.engine.sequences import common_prefix
+from edvac.engine.sequences import Prefix, common_prefix
 
 
 class Noted:

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from edvac.core.errors import OperandError, ProcessorError
 from edvac.core.seams import ManualClock
+from edvac.engine.job import Job
 from edvac.engine.pace import Pace
-from edvac.engine.programs import Prefix, Programs
+from edvac.engine.programs import Programs
 from edvac.engine.retention import Keep
-from edvac.engine.scheduler import Job, Limits, Scheduler
-from edvac.engine.sequences import common_prefix
+from edvac.engine.scheduler import Limits, Scheduler
+from edvac.engine.sequences import Prefix, common_prefix
 
 
 class NoPrefixes:

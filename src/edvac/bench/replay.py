@@ -27,8 +27,9 @@ from edvac.bench.arms import Arm, Took, engine_arm, llamacpp_arm
 from edvac.bench.report import Document, Figure
 from edvac.bench.virtual import Machine, VirtualEngine
 from edvac.core.errors import UsageError
+from edvac.engine.job import Job
 from edvac.engine.protocol import Hint, HintKind
-from edvac.engine.scheduler import Job, Limits
+from edvac.engine.scheduler import Limits
 
 SPARE: Final = ("lru", "ttl=0", "ttl=cost", "ttl=2", "ttl=600", "continuum", "told", "oracle")
 LONGEST: Final = 6000  # tokens of a talk at its end, about; longer tasks are left out

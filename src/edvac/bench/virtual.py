@@ -18,11 +18,12 @@ import torch
 
 from edvac.bench.report import Document, Figure
 from edvac.core.seams import ManualClock
+from edvac.engine.job import Job
 from edvac.engine.kv.tree import PrefixTree
 from edvac.engine.pace import Pace
 from edvac.engine.programs import Programs
 from edvac.engine.protocol import Hint
-from edvac.engine.scheduler import Job, Limits, Scheduler, StepPlan
+from edvac.engine.scheduler import Limits, Scheduler, StepPlan
 from edvac.engine.sequences import common_prefix
 
 BLOCK: Final = 32

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from edvac.engine.adapters import Adapter
 from edvac.engine.grammar import Matcher
+from edvac.engine.job import Job
 from edvac.engine.protocol import Done, FinishReason, FromEngine, Generate, Text, Token
-from edvac.engine.scheduler import Job
 from edvac.engine.speculation import Experience, Guess, Memory
 from edvac.engine.tokenizer import TextStream
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edvac.engine.attention import AttentionPlan, Span
+from edvac.engine.job import Job
 from edvac.engine.kv.pages import PagedArena
 from edvac.engine.model import Decoder
-from edvac.engine.scheduler import Job
 from edvac.engine.sequences import common_prefix
 from edvac.engine.speculation import Experience
 

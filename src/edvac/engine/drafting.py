@@ -14,8 +14,8 @@ from typing import Final
 from edvac.engine.answer import Answer
 from edvac.engine.draft import ANSWERS, DraftModel
 from edvac.engine.draft import MOST as MOST_BY_MODEL
+from edvac.engine.job import Job
 from edvac.engine.pace import Pace
-from edvac.engine.scheduler import Job
 from edvac.engine.speculation import MOST, Corpus, Costs, Experience, Memory, worthwhile
 
 _CORPORA: Final = 64  # programs whose answers are remembered

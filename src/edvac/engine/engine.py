@@ -34,6 +34,7 @@ from edvac.engine.attention import (
 from edvac.engine.draft import DraftModel
 from edvac.engine.drafting import Drafting
 from edvac.engine.grammar import Grammars, Matcher
+from edvac.engine.job import Job
 from edvac.engine.kv.codecs import F16, KVType
 from edvac.engine.kv.kept import KeptPrefixes
 from edvac.engine.kv.pages import BLOCK, PagedArena
@@ -53,7 +54,7 @@ from edvac.engine.protocol import (
     failure,
 )
 from edvac.engine.sampler import MOST_ALTERNATIVES, Sampling, add_bias, choose, report
-from edvac.engine.scheduler import Chunk, Job, Limits, Scheduler, StepPlan
+from edvac.engine.scheduler import Chunk, Limits, Scheduler, StepPlan
 from edvac.engine.sequences import common_prefix
 from edvac.engine.speculation import KERNELS, TENSORS
 from edvac.engine.tokenizer import TextCodec

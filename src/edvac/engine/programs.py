@@ -12,16 +12,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from edvac.core.seams import Clock
-from edvac.engine.protocol import Hint
+from edvac.engine.job import Job
+from edvac.engine.protocol import STEPS, Hint
 from edvac.engine.retention import Gap, History, Keep, Policy, policy
+from edvac.engine.sequences import Prefix
 
-if TYPE_CHECKING:
-    from edvac.engine.scheduler import Job
-
-STEPS: Final = "steps"  # detail of `open`: each request is a step of its own, none goes on
 _MOST: Final = 512  # programs
 _MOST_SHARED: Final = 16  # prefixes of one program that it can name
 _LONGEST_NAME: Final = 128  # characters of a tool's name
@@ -29,7 +27,6 @@ _LONGEST: Final = 600.0  # seconds that any lease can have
 _LEASE: Final = 60.0  # seconds for which a program is remembered after its last request
 _UNNAMED: Final = "\0"  # begins the names of programs that gave none
 _BETWEEN: Final = 0.05  # seconds between two looks at all programs
-Prefix: TypeAlias = "tuple[str, list[int]]"  # reader class and tokens
 
 
 class Claims(Protocol):

@@ -30,6 +30,7 @@ _LENGTH: Final = struct.Struct(">I")
 RequestClass: TypeAlias = Literal["online", "offline", "speculative"]
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled"]
 Setting: TypeAlias = Literal["fast", "reference"]
+STEPS: Final = "steps"  # detail of `open`: no request of the program goes on from another
 HintKind: TypeAlias = Literal["open", "close", "tool_started", "tool_ended", "next_use", "drop"]
 
 

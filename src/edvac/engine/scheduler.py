@@ -19,6 +19,7 @@ from typing import Final, Protocol
 from edvac.core.errors import OperandError, ProcessorError
 from edvac.core.seams import Clock
 from edvac.engine.cluster import Asked, grouped
+from edvac.engine.job import Job
 from edvac.engine.pace import Pace
 from edvac.engine.programs import Claims, Programs
 from edvac.engine.sequences import common_prefix
@@ -50,47 +51,6 @@ class Limits:
     def __post_init__(self) -> None:
         if self.step_tokens < self.slots:
             raise ValueError("a step must hold a token of every running answer")
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One request as the scheduler sees it: tokens wanted and tokens computed.
-
-    `draft` holds guesses at what comes next; they are computed where there is room. `shared` are
-    lengths of prefixes that other requests of the program may have, by digest.
-    """
-
-    id: str
-    program: str
-    cls: str
-    reader_class: str
-    tokens: list[int]
-    max_tokens: int
-    shared: dict[str, int] = field(default_factory=dict)
-    draft: list[int] = field(default_factory=list)
-    prompt: int = 0
-    computed: int = 0
-    cached: int = 0
-    slot: int = -1
-    arrived: float = 0.0
-    admitted: float = 0.0
-    order: int = 0
-    served: int = 0  # the last step that had a row of it
-    evicted: int = 0  # times
-    stays: bool = False  # it has waited long enough not to make room for others
-    fetched: bool = False  # what is spilled of its prompt has been asked for
-
-    @property
-    def pending(self) -> int:
-        return len(self.tokens) - self.computed
-
-    @property
-    def prefilling(self) -> bool:
-        return self.computed < self.prompt
-
-    @property
-    def reserved(self) -> int:
-        return self.prompt + self.max_tokens
 
 
 class PrefixStore(Claims, Protocol):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
+Prefix: TypeAlias = "tuple[str, list[int]]"  # reader class and tokens
+
 
 def common_prefix(one: list[int], other: list[int]) -> int:
     """Length of the longest common prefix."""

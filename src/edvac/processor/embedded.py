@@ -13,6 +13,7 @@ from edvac.engine import protocol
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
 from edvac.engine.digest import adapter_digest
 from edvac.engine.protocol import (
+    STEPS,
     Done,
     Generate,
     Hint,
@@ -37,7 +38,6 @@ from edvac.processor.port import (
 )
 from edvac.processor.tools import grammar
 
-STEPS = "steps"  # how an engine is told that no request of a program goes on from another
 _LEASE_S = 600.0  # for which the engine remembers a run that it hears nothing of
 CONCURRENCY = 16  # rows that a step of the engine gains from; more only wait
 

@@ -21,11 +21,10 @@ import torch
 
 from edvac.engine.kv.spill import SpillFile
 from edvac.engine.retention import Keep
-from edvac.engine.sequences import common_prefix
+from edvac.engine.sequences import Prefix, common_prefix
 
 LEAST: Final = 16  # tokens; shorter prefixes are quicker to compute than to look after
 Tokens: TypeAlias = "tuple[int, ...]"
-Prefix: TypeAlias = "tuple[str, list[int]]"  # reader class and tokens
 
 
 class Blocks(Protocol):
