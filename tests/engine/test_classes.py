@@ -206,3 +206,12 @@ def test_who_lends_its_beginning_does_not_make_room_in_the_same_step() -> None:
     assert not plan.evictions, "its row is still to be copied"
     scheduler.commit(plan)
     assert [one.job.id for one in scheduler.plan().evictions] == ["o"]
+
+
+def test_hints_reach_a_program_that_gave_no_name(engine: Engine) -> None:
+    done = drain(engine, ask("a", TEXTS[0], max_tokens=5))["a"]
+    engine.hint(Hint(kind="close", program=done.program))
+    assert not engine._prefixes.is_claimed(done.program)
+    done = drain(engine, ask("b", TEXTS[0], max_tokens=5))["b"]
+    engine.hint(Hint(kind="tool_started", program=done.program, detail="look"))
+    assert engine._prefixes.is_claimed(done.program)

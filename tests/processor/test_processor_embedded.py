@@ -11,7 +11,9 @@ import pytest
 
 from edvac.core.errors import ModelFileError, ProcessorError
 from edvac.engine.client import EngineSpec
-from edvac.processor import embedded
+from edvac.engine.protocol import Done
+from edvac.processor import Message, Request, Segment, embedded
+from edvac.processor.port import Tools
 
 
 class Engine:
@@ -127,3 +129,36 @@ def test_an_adapter_is_loaded_by_its_content_and_is_part_of_the_name(
     with pytest.raises(ModelFileError):
         asyncio.run(broken.open())
     assert Engine.closed == 1
+
+
+CALL = '<tool_call>\n{"name": "look", "arguments": {}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("text", "goes_on", "wanted"),
+    [(CALL, True, [("tool_started", "talk 7", "look")]), ("Hello.", True, []), (CALL, False, [])],
+)
+def test_a_talk_that_calls_a_tool_is_told_to_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch, text: str, goes_on: bool, wanted: list[tuple[str, str, str]]
+) -> None:
+    """By the name that the engine knows it by: its client gave none."""
+    hints: list[Any] = []
+
+    async def generate(self: Engine, request: Any, *_: Any, **__: Any) -> Done:
+        return Done(
+            id=request.id, text=text, finish_reason="stop", prompt_tokens=1, cached_tokens=0,
+            completion_tokens=1, program="talk 7",
+        )  # fmt: skip
+
+    monkeypatch.setattr(Engine, "generate", generate, raising=False)
+    monkeypatch.setattr(Engine, "hint", lambda self, hint: hints.append(hint), raising=False)
+    monkeypatch.setattr(Engine.ready, "control_tokens", [], raising=False)
+    monkeypatch.setattr(Engine.ready, "chat_template", None, raising=False)
+    monkeypatch.setattr(Engine.ready, "special_tokens", {}, raising=False)
+    processor = embedded.EmbeddedProcessor(EngineSpec(Path("m.gguf")))
+    request = Request(
+        "serve-1", "", (Message("user", (Segment("Look."),)),), goes_on=goes_on,
+        tools=Tools(({"name": "look", "parameters": {"type": "object"}},)),
+    )  # fmt: skip
+    asyncio.run(processor.complete(request))
+    assert [(one.kind, one.program, one.detail) for one in hints if one.kind != "open"] == wanted

@@ -145,6 +145,7 @@ class Answer:
             forced_tokens=self.forced,
             drafted_tokens=self.drafted,
             accepted_tokens=self.accepted,
+            program=job.program,
             queue_ms=(admitted - job.arrived) * 1000,
             prefill_ms=max(0.0, first - admitted) * 1000,
             decode_ms=max(0.0, now - first) * 1000,

@@ -207,6 +207,7 @@ class Done(_Message, frozen=True, kw_only=True):
     forced_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    program: str = ""  # by which hints name it; the engine's own name where none was given
     queue_ms: float = 0.0
     prefill_ms: float = 0.0
     decode_ms: float = 0.0

@@ -36,7 +36,7 @@ from edvac.processor.port import (
     Timings,
     Token,
 )
-from edvac.processor.tools import grammar
+from edvac.processor.tools import grammar, names_called
 
 _LEASE_S = 600.0  # for which the engine remembers a run that it hears nothing of
 CONCURRENCY = 16  # rows that a step of the engine gains from; more only wait
@@ -149,6 +149,9 @@ class EmbeddedProcessor:
         done = await self._client.generate(
             generate, on_text, on_tokens=None if on_tokens is None else tokens
         )
+        if request.goes_on and request.tools is not None:
+            for tool in names_called(request.tools, done.text)[:1]:  # the talk waits for it
+                self._hint("tool_started", done.program, tool)
         plain = request.lark is None and request.tools is None and not request.prompt
         return _answer(done, without_thinking(done.text) if plain else done.text, segments)
 

@@ -295,6 +295,13 @@ def _is_json(text: str) -> bool:
     return True
 
 
+def names_called(tools: Tools, text: str) -> list[str]:
+    """The functions that a whole answer calls, in their order."""
+    reader = CallReader({one["name"] for one in tools.functions})
+    events = [*reader.feed(text), *reader.finish()]
+    return [one.name for one in events if isinstance(one, Called)]
+
+
 def _held(text: str, mark: str, before: str = "") -> int:
     """Length of the tail that may become `mark`, with what may stand `before` it."""
     sizes = range(min(len(mark) - 1, len(text)), 0, -1)
