@@ -313,9 +313,11 @@ struct Mixer {
   };
 
   // One tile for R rows: `seen[r]` of its keys are visible to row r.
+  // Not inlined: among what surrounds it the compiler has too few registers for the sums, and it
+  // takes twice as long (docs/benchmarks/linear.md).
   template <int R>
-  static void step(const Tile& tile, int width, const float* const* queries, const int* seen,
-                   State* states, float* const* mixed) {
+  [[gnu::noinline]] static void step(const Tile& tile, int width, const float* const* queries,
+                                     const int* seen, State* states, float* const* mixed) {
     Float scores[R][2];
     for (int r = 0; r < R; ++r) scores[r][0] = scores[r][1] = V::zero();
     add<R>(queries, width, tile.keys, kTile, scores);
