@@ -1,6 +1,7 @@
 #include "attend.hpp"
 
 #include <algorithm>
+#include <thread>
 #include <utility>
 
 #include "rows.hpp"
@@ -9,15 +10,26 @@
 namespace edvac {
 namespace {
 
+// Tokens of one piece: many, since each piece makes its keys ready anew, but not so many that there
+// are fewer pieces than threads. How many changes no row's bits.
+int tokens_of_piece(const Attend& a) {
+  static const std::int64_t threads = std::max(1U, std::thread::hardware_concurrency());
+  std::int64_t rows = 0;
+  for (int i = a.split; i < a.span_count; ++i) rows += a.spans[i].count;
+  return static_cast<int>(
+      std::clamp<std::int64_t>(rows * a.kv_heads / threads, kFewTokens, kManyTokens));
+}
+
 // What there is to do, the segments of one piece one after the other; `parts` is their memory.
 std::vector<Piece> pieces_of(const Attend& a, std::vector<float>& parts) {
   std::vector<Piece> pieces;
   std::size_t size = 0;
+  const int tokens = tokens_of_piece(a);
   for (int i = 0; i < a.span_count; ++i) {
     const Span& span = a.spans[i];
     for (int head = 0; head < a.kv_heads; ++head) {
-      for (int first = 0; first < span.count; first += kBlockTokens) {
-        const int last = std::min(first + kBlockTokens, span.count);
+      for (int first = 0; first < span.count; first += tokens) {
+        const int last = std::min(first + tokens, span.count);
         const std::int64_t keys = span.start + last, step = i < a.split ? kSegment : keys;
         for (std::int64_t at = 0; at < keys; at += step) {
           pieces.push_back({i, head, first, last, at, std::min(at + step, keys), nullptr});

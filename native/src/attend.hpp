@@ -48,7 +48,7 @@ struct Attend {
 };
 
 inline constexpr int kSegment = 1024;    // keys of a part of a split span
-inline constexpr int kBlockTokens = 16;  // tokens of a span that one task mixes
+inline constexpr int kFewTokens = 16, kManyTokens = 64;  // of a span, that one task mixes
 
 // One task: some tokens of a span, one key head, some of the keys. Its unfinished sums go to `part`
 // where there are other segments.

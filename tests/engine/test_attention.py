@@ -26,9 +26,9 @@ def test_free_slots_give_their_memory_back(tiny: Path) -> None:
     held = resident_bytes() - before
     assert arena.touched == 4 * 2048
     assert held > 3 * 2048 * arena.token_bytes
-    arena.trim([0, 2], 3 * 2048)
+    arena.trim({0, 2}, 3 * 2048)
     assert arena.touched == 3 * 2048
-    arena.trim([0, 2], 0)
+    arena.trim({0, 2}, 0)
     assert arena.touched == 2 * 2048
     assert resident_bytes() - before < held * 3 // 4
     for slot, value in ((0, 0.0), (1, 1.0), (2, 0.0), (3, 1.0)):

@@ -52,7 +52,7 @@ def test_every_tensor_of_a_step_lies_on_the_device(name: str, tmp_path: Path) ->
     assert (logits.device, logits.shape) == (META, (3, decoder.config.vocabulary))
     arena.copy(0, 4, 20)
     arena.load(5, 0, torch.zeros(2, decoder.config.layers, 2, 20, decoder.config.head_dim))
-    arena.trim([4, 5], 0)
+    arena.trim({4, 5}, 0)
 
 
 def test_rows_that_hold_their_memory_fit_into_it() -> None:

@@ -94,7 +94,7 @@ class Arena:
         """Note that positions up to `end` are written."""
         self._touched[slot] = max(self._touched[slot], end)
 
-    def trim(self, free: list[int], tokens: int) -> None:
+    def trim(self, free: set[int], tokens: int) -> None:
         """Give memory of free slots back, the fullest first, until `tokens` or less are held."""
         advice = getattr(mmap, "MADV_DONTNEED", None)
         for slot in sorted(free, key=lambda one: -self._touched[one]):

@@ -142,7 +142,8 @@ class Scheduler:
         self.programs = programs
         self.waiting: list[Job] = []
         self.running: list[Job] = []
-        self.free = list(range(limits.slots))
+        self.free = set(range(limits.slots))
+        self._held: dict[int, list[int]] = {}  # what rows held last, the latest of them at the end
         self._count = self._steps = 0
         self._let_in: dict[int, float] = {}  # when one of a lower rank was admitted last
         self._places: dict[str, int] = {}  # of offline jobs in the order of their groups
@@ -209,8 +210,9 @@ class Scheduler:
         self.programs.left(job, kept=kept)
 
     def _release(self, job: Job) -> None:
-        self.free.append(job.slot)
-        self.free.sort()
+        self.free.add(job.slot)
+        self._held.pop(job.slot, None)
+        self._held[job.slot] = job.tokens
 
     # --- a step --------------------------------------------------------------------------------
 
@@ -287,12 +289,23 @@ class Scheduler:
         return self._chunk(plan, job, rows)
 
     def _start(self, job: Job, cached: int) -> None:
-        job.slot, job.computed = self.free.pop(0), cached
+        job.slot, job.computed = self._row(job), cached
+        self.free.remove(job.slot)
         self._let_in[self._rank(job)] = self._clock.now()
         self.running.append(job)
         if not job.evicted:
             job.cached, job.admitted = cached, self._clock.now()
             self.programs.admitted(job)
+
+    def _row(self, job: Job) -> int:
+        """The free row that held most of the job's beginning, where it need not be mapped again;
+        else the one that was used least lately."""
+        used = {slot: at for at, slot in enumerate(self._held, 1)}
+
+        def cost(slot: int) -> tuple[int, int, int]:
+            return -common_prefix(job.tokens, self._held.get(slot, [])), used.get(slot, 0), slot
+
+        return min(self.free, key=cost)
 
     def _makes_room(self, plan: StepPlan, job: Job) -> bool:
         """Whether there is a row for the job and memory to its end, if need be by taking them from

@@ -217,7 +217,7 @@ class PagedArena:
         if len(self._shown) > _MOST_SHOWN:
             self._hide(slot)
 
-    def trim(self, free: list[int], tokens: int) -> None:
+    def trim(self, free: set[int], tokens: int) -> None:
         """Nothing: what rows gave back serves the next ones."""
 
     def lend(self, slot: int, block: int, count: int) -> None:
