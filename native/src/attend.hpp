@@ -25,7 +25,7 @@ struct Attend {
   std::uint8_t* memory;            // of this layer: see `at`
   std::int64_t slot_stride, block_stride, head_stride;  // bytes
   int key_bits, value_bits;        // 16: float16; 8, 4: codes, then step and least, float16
-  int order;                       // of the Hadamard matrices that keys are stored behind; 1: none
+  int key_order, value_order;      // of the Hadamard matrices that they are stored behind; 1: none
   const float* key_bias;           // of each key head, added to keys where they are read; or null
   const float* block_turns;        // each block's first position: a row, cosines before sines
   const float* token_turns;        // the same turned, for the positions in a block: [width][kTile]

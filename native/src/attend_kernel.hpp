@@ -95,19 +95,26 @@ void prepare_row(const Attend& a, const Span& span, int token, float* queries) {
   const float scale = 1.0F / std::sqrt(static_cast<float>(a.width));
   for (int head = 0; head < a.heads; ++head)
     prepare_head(a, from + head * a.width, a.query_norm, row, scale, queries + head * a.width);
-  if (a.order > 1 && a.key_bias == nullptr)  // else keys are rotated back where they are read
+  if (a.key_order > 1 && a.key_bias == nullptr)  // else keys are rotated back where they are read
     for (int head = 0; head < a.heads; ++head)
-      hadamard(queries + head * a.width, a.width, a.order);
+      hadamard(queries + head * a.width, a.width, a.key_order);
   const float* keys = from + a.heads * a.width;
   const float* values = keys + a.kv_heads * a.width;
   thread_local std::vector<float> rotated;
   rotated.resize(a.width);
   for (int head = 0; head < a.kv_heads; ++head) {
     prepare_head(a, keys + head * a.width, a.key_norm, row, 1.0F, rotated.data());
-    if (a.order > 1) hadamard(rotated.data(), a.width, a.order);
+    if (a.key_order > 1) hadamard(rotated.data(), a.width, a.key_order);
     std::uint8_t* to = a.memory + a.at(span.slot, head, span.start + token);
     put_head<V>(rotated.data(), a.width, a.key_bits, to);
-    put_head<V>(values + head * a.width, a.width, a.value_bits, to + a.size(a.key_bits));
+    to += a.size(a.key_bits);
+    if (a.value_order == 1) {
+      put_head<V>(values + head * a.width, a.width, a.value_bits, to);
+      continue;
+    }
+    std::copy_n(values + head * a.width, a.width, rotated.data());
+    hadamard(rotated.data(), a.width, a.value_order);
+    put_head<V>(rotated.data(), a.width, a.value_bits, to);
   }
 }
 
@@ -272,7 +279,7 @@ struct Mixer {
     if (a.key_bias != nullptr) {
       bias.resize(2 * a.width);
       turn_bias(a, piece.head, at / kTile, bias.data());
-      how = {a.order, bias.data(), bias.data() + a.width, a.token_turns};
+      how = {a.key_order, bias.data(), bias.data() + a.width, a.token_turns};
     }
     if (a.key_bits == 16) fill_half_keys(a, keys, count, how, tile.keys);
     else if (a.key_bits == 8) fill_keys<8>(a, keys, count, how, tile.keys);
@@ -414,6 +421,7 @@ struct Mixer {
     const std::int64_t token = span.row + piece.first + row / group;
     float* to = a.out + token * a.out_stride + (piece.head * group + row % group) * a.width;
     for (int i = 0; i < a.width; ++i) to[i] = mixed[i] / total;
+    if (a.value_order > 1) hadamard(to, a.width, a.value_order);  // its own inverse
   }
 
   // The segments of one piece, put together in their order.

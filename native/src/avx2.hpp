@@ -150,6 +150,7 @@ struct V {
     }
     std::copy(y, y + 8, x);
   }
+  static constexpr int kProducts = 4;  // rows that are multiplied at a time
   static constexpr int kRows = 3;  // that attention scores at a time: 12 sums stay in registers
   static Float unsigned8(const std::uint8_t* at) {
     const auto x = narrow(at);

@@ -91,6 +91,7 @@ struct V {
     const auto a = _mm512_castps_pd(x), b = _mm512_castps_pd(y);
     return _mm512_castpd_ps(low ? _mm512_unpacklo_pd(a, b) : _mm512_unpackhi_pd(a, b));
   }
+  static constexpr int kProducts = 8;  // rows that are multiplied at a time
   static constexpr int kRows = 6;  // that attention scores at a time: 12 sums stay in registers
   static Float unsigned8(const std::uint8_t* at) {
     return _mm512_cvtepi32_ps(

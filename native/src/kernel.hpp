@@ -8,13 +8,6 @@
 
 namespace edvac {
 
-// A chunk of one panel, unpacked: a byte a code, scales and minima as floats.
-struct alignas(64) Unpacked {
-  std::uint8_t codes[kChunkUnits * kVectors * kVector];
-  float scales[kChunkUnits * 2][kLanes];
-  float minima[kChunkUnits * 2][kLanes];
-};
-
 inline constexpr std::size_t kAhead = 4096;  // bytes
 
 template <class V, Kind K>
@@ -22,110 +15,112 @@ struct Panel {
   static constexpr Traits t = traits(K);
   static constexpr int kGroups = groups(K);
 
-  static void unpack_scales(const std::uint8_t* head, int units, Unpacked& to) {
+  using Bytes = typename V::Bytes;
+  using Float = typename V::Float;
+  using Int = typename V::Int;
+
+  // What the codes of one group of a chunk are multiplied by, and what is taken from the product.
+  struct Scaled {
+    Float scale, minimum;
+  };
+
+  // The factors of a chunk, where its scales have some.
+  struct Factors {
+    Float scale, minimum;
+
+    explicit Factors(const std::uint8_t* head) : scale(V::zero()), minimum(V::zero()) {
+      if constexpr (t.scales == Scales::super || t.scales == Scales::super_half)
+        scale = V::half(head);
+      if constexpr (t.scales == Scales::super) minimum = V::half(head + 32);
+    }
+  };
+
+  static Scaled scaled(const std::uint8_t* head, const Factors& factors, int group) {
     const auto offset = V::set(static_cast<float>(t.offset));
-    if constexpr (t.scales == Scales::half || t.scales == Scales::half_pair) {
-      for (int unit = 0; unit < units; ++unit) {
-        const std::uint8_t* at = head + unit * (t.scales == Scales::half ? 32 : 64);
-        const auto scale = V::half(at);
-        V::store(to.scales[unit], scale);
-        if constexpr (t.scales == Scales::half) {
-          V::store(to.minima[unit], V::mul(scale, offset));
-        } else {
-          V::store(to.minima[unit], V::sub(V::zero(), V::half(at + 32)));
-        }
-      }
+    if constexpr (t.scales == Scales::half) {
+      const auto scale = V::half(head + 32 * group);
+      return {scale, V::mul(scale, offset)};
+    } else if constexpr (t.scales == Scales::half_pair) {
+      const std::uint8_t* at = head + 64 * group;
+      return {V::half(at), V::sub(V::zero(), V::half(at + 32))};
     } else if constexpr (t.scales == Scales::super) {
-      const auto factor = V::half(head), floor = V::half(head + 32);
-      for (int unit = 0; unit < units; ++unit) {
-        const std::uint8_t* at = head + 64 + 32 * unit;
-        V::store(to.scales[unit], V::mul(factor, V::unsigned8(at)));
-        V::store(to.minima[unit], V::mul(floor, V::unsigned8(at + 16)));
-      }
+      const std::uint8_t* at = head + 64 + 32 * group;
+      return {V::mul(factors.scale, V::unsigned8(at)),
+              V::mul(factors.minimum, V::unsigned8(at + 16))};
     } else {
-      const auto factor = V::half(head);
-      for (int half = 0; half < 2 * units; ++half) {
-        const auto scale = V::mul(factor, V::signed8(head + 32 + 16 * half));
-        V::store(to.scales[half], scale);
-        V::store(to.minima[half], V::mul(scale, offset));
-      }
+      const auto scale = V::mul(factors.scale, V::signed8(head + 32 + 16 * group));
+      return {scale, V::mul(scale, offset)};
     }
   }
 
-  // The planes of one unit into 8 vectors.
-  static void unpack_codes(const std::uint8_t* planes, std::uint8_t* to) {
-    if constexpr (t.bits == 8) {
-      for (int i = 0; i < kVectors; ++i) V::store(to + i * kVector, V::load(planes + i * kVector));
-    } else {
-      typename V::Bytes top[2]{};
-      if constexpr (t.bits == 5) top[0] = V::load(planes + 4 * kVector);
-      if constexpr (t.bits == 6) {
-        top[0] = V::load(planes + 4 * kVector);
-        top[1] = V::load(planes + 5 * kVector);
-      }
-      unpack_pair<0>(planes, top, to);
-      unpack_pair<1>(planes, top, to);
-      unpack_pair<2>(planes, top, to);
-      unpack_pair<3>(planes, top, to);
-    }
-  }
+  // The upper bits of a unit's codes.
+  struct Top {
+    Bytes planes[2];
 
-  template <int Pair>
-  static void unpack_pair(const std::uint8_t* planes, const typename V::Bytes* top,
-                          std::uint8_t* to) {
-    const auto both = V::load(planes + Pair * kVector);
-    V::store(to + 2 * Pair * kVector, with_top<2 * Pair>(V::both(both, 0x0f), top));
-    V::store(to + (2 * Pair + 1) * kVector,
-             with_top<2 * Pair + 1>(V::both(V::template right<4>(both), 0x0f), top));
-  }
+    explicit Top(const std::uint8_t* unit) : planes{} {
+      if constexpr (t.bits == 5 || t.bits == 6) planes[0] = V::load(unit + 4 * kVector);
+      if constexpr (t.bits == 6) planes[1] = V::load(unit + 5 * kVector);
+    }
+  };
 
   template <int Vector>
-  static typename V::Bytes with_top(typename V::Bytes low, const typename V::Bytes* top) {
+  static Bytes with_top(Bytes low, const Top& top) {
     if constexpr (t.bits == 5) {
-      return V::either(low, V::both(V::template left<4 - Vector>(top[0]), 0x10));
+      return V::either(low, V::both(V::template left<4 - Vector>(top.planes[0]), 0x10));
     } else if constexpr (t.bits == 6) {
-      return V::either(low, V::both(V::template left<4 - 2 * (Vector % 4)>(top[Vector / 4]), 0x30));
+      return V::either(
+          low, V::both(V::template left<4 - 2 * (Vector % 4)>(top.planes[Vector / 4]), 0x30));
     } else {
       return low;
     }
   }
 
-  static void unpack(const std::uint8_t* chunk, int units, Unpacked& to) {
-    unpack_scales(chunk, units, to);
-    const std::uint8_t* planes = chunk + head_bytes(K, units);
-    for (int unit = 0; unit < units; ++unit) {
-      const std::uint8_t* at = planes + unit * plane_bytes(K);
-      // The processor's own prefetching stops at each page; a unit takes longer to compute than
-      // to fetch, so asking this far ahead is enough. Beyond the matrix it asks for nothing.
-      for (std::size_t line = 0; line < plane_bytes(K) + 64; line += 64)
-        __builtin_prefetch(at + kAhead + line);
-      unpack_codes(at, to.codes + unit * kVectors * kVector);
+  // Vectors 2 * Pair and the next of a unit, a byte a code.
+  template <int Pair>
+  static void unpack(const std::uint8_t* unit, const Top& top, Bytes (&to)[2]) {
+    if constexpr (t.bits == 8) {
+      to[0] = V::load(unit + 2 * Pair * kVector);
+      to[1] = V::load(unit + (2 * Pair + 1) * kVector);
+    } else {
+      const auto both = V::load(unit + Pair * kVector);
+      to[0] = with_top<2 * Pair>(V::both(both, 0x0f), top);
+      to[1] = with_top<2 * Pair + 1>(V::both(V::template right<4>(both), 0x0f), top);
+    }
+  }
+
+  // Pairs of vectors from Pair up to End for R rows: they stay in registers.
+  template <int Pair, int End, int G, int R>
+  static void dot(const std::uint8_t* unit, const Top& top, const std::int8_t* codes,
+                  Int (&dots)[R]) {
+    if constexpr (Pair < End) {
+      Bytes vectors[2];
+      unpack<Pair>(unit, top, vectors);
+      for (int i = 0; i < 2; ++i)
+        for (int r = 0; r < R; ++r)
+          dots[r] = V::template dot<t.bits>(dots[r], vectors[i], codes + (i * G + r) * 4);
+      dot<Pair + 1, End, G, R>(unit, top, codes + 2 * G * 4, dots);
     }
   }
 
   // One chunk for the first R rows of a group of G: sums[r] += scale of row r * (codes . codes,
   // scaled).
   template <int G, int R>
-  static void add(const Unpacked& w, int units, const std::int8_t* codes, const float* scales,
-                  const float* code_sums, float* sums) {
-    typename V::Float found[R];
+  static void add(const std::uint8_t* chunk, int units, const std::int8_t* codes,
+                  const float* scales, const float* code_sums, float* sums) {
+    Float found[R];
     for (int r = 0; r < R; ++r) found[r] = V::zero();
-    constexpr int kSteps = kVectors / kGroups;
-    for (int group = 0; group < units * kGroups; ++group) {
-      typename V::Int dots[R];
-      for (int r = 0; r < R; ++r) dots[r] = V::no_dots();
-      const std::uint8_t* at = w.codes + group * kSteps * kVector;
-      for (int step = 0; step < kSteps; ++step) {
-        const auto vector = V::load(at + step * kVector);
-        for (int r = 0; r < R; ++r)
-          dots[r] = V::template dot<t.bits>(dots[r], vector, codes + (step * G + r) * 4);
-      }
-      codes += kSteps * G * 4;
-      const auto scale = V::load(w.scales[group]), minimum = V::load(w.minima[group]);
-      for (int r = 0; r < R; ++r) {
-        found[r] = V::fma(V::from_int(dots[r]), scale, found[r]);
-        found[r] = V::fnma(minimum, V::set(code_sums[group * G + r]), found[r]);
-      }
+    const Factors factors(chunk);
+    const std::uint8_t* unit = chunk + head_bytes(K, units);
+    for (int at = 0; at < units; ++at, unit += plane_bytes(K)) {
+      // The processor's own prefetching stops at each page; a unit takes longer to compute than
+      // to fetch, so asking this far ahead is enough. Beyond the matrix it asks for nothing.
+      for (std::size_t line = 0; line < plane_bytes(K) + 64; line += 64)
+        __builtin_prefetch(unit + kAhead + line);
+      const Top top(unit);
+      half<0, G>(unit, top, chunk, factors, at, codes, code_sums, found);
+      if constexpr (kGroups == 2) half<1, G>(unit, top, chunk, factors, at, codes, code_sums, found);
+      codes += kUnit * G;
+      code_sums += kGroups * G;
     }
     for (int r = 0; r < R; ++r) {
       float* sum = sums + r * kLanes;
@@ -133,21 +128,42 @@ struct Panel {
     }
   }
 
-  // The rows of one group that there are; an odd number of them counts as one more.
-  template <int G, class... Arguments>
-  static void add_some(int there, const Unpacked& w, Arguments... arguments) {
-    if constexpr (G == 8) {
-      if (there <= 2) return add<8, 2>(w, arguments...);
-      if (there <= 4) return add<8, 4>(w, arguments...);
-      if (there <= 6) return add<8, 6>(w, arguments...);
+  // The part of a unit that has one scale: all of it or a half.
+  template <int Half, int G, int R>
+  static void half(const std::uint8_t* unit, const Top& top, const std::uint8_t* head,
+                   const Factors& factors, int at, const std::int8_t* codes,
+                   const float* code_sums, Float (&found)[R]) {
+    constexpr int kPairs = kVectors / 2 / kGroups;
+    Int dots[R];
+    for (int r = 0; r < R; ++r) dots[r] = V::no_dots();
+    dot<Half * kPairs, (Half + 1) * kPairs, G, R>(unit, top, codes + Half * kUnit / 2 * G, dots);
+    const Scaled by = scaled(head, factors, at * kGroups + Half);
+    for (int r = 0; r < R; ++r) {
+      found[r] = V::fma(V::from_int(dots[r]), by.scale, found[r]);
+      found[r] = V::fnma(by.minimum, V::set(code_sums[Half * G + r]), found[r]);
     }
-    add<G, G>(w, arguments...);
+  }
+
+  // The rows of one group that there are, as many at a time as there are registers for; an odd
+  // number of them counts as one more.
+  template <int G>
+  static void add_some(int there, const std::uint8_t* chunk, int units, const std::int8_t* codes,
+                       const float* scales, const float* code_sums, float* sums) {
+    constexpr int kMost = std::min(G, V::kProducts);
+    for (int r = 0; r < std::min(there, G); r += kMost) {
+      const auto some = [&]<int R>() {
+        add<G, R>(chunk, units, codes + 4 * r, scales + r, code_sums + r, sums + r * kLanes);
+      };
+      if (G == 8 && there - r <= 2) some.template operator()<std::min(2, kMost)>();
+      else if (G == 8 && there - r <= 4) some.template operator()<std::min(4, kMost)>();
+      else if (G == 8 && there - r <= 6) some.template operator()<std::min(6, kMost)>();
+      else some.template operator()<kMost>();
+    }
   }
 
   template <int G>
   static void multiply(const Matrix& matrix, const Rows& rows, int first, int last, int panel,
                        const Output& out) {
-    thread_local Unpacked unpacked;
     thread_local std::vector<float> memory;
     const int count = (last - first) * G;
     memory.assign(static_cast<std::size_t>(count) * kLanes + 16, 0.0F);
@@ -158,10 +174,9 @@ struct Panel {
     const int per_group = width / kUnit * kGroups;
     for (int chunk = 0; chunk < chunks; ++chunk) {
       const int units = matrix.units_of(chunk);
-      unpack(matrix.chunk(panel, chunk), units, unpacked);
       for (int group = first; group < last; ++group) {
         const auto row = static_cast<std::size_t>(group) * G;
-        add_some<G>(rows.count - group * G, unpacked, units,
+        add_some<G>(rows.count - group * G, matrix.chunk(panel, chunk), units,
                     rows.codes.data() + row * width + chunk * kChunk * G,
                     rows.scales.data() + row * chunks + chunk * G,
                     all_sums + row * per_group + chunk * kChunkUnits * kGroups * G,

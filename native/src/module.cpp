@@ -183,28 +183,30 @@ void check_spans(const SpanTable& spans, std::size_t rows, const Records& memory
 
 // How keys and values are stored (attend.hpp), for every step of one memory.
 struct Stored {
-  int key_bits, value_bits, order, width;
+  int key_bits, value_bits, key_order, value_order, width;
   std::optional<Table> block_turns, token_turns;
 };
 
-Stored stored(int key_bits, int value_bits, int order, int width,
+Stored stored(int key_bits, int value_bits, int key_order, int value_order, int width,
               const std::optional<Table>& block_turns,
               const std::optional<Table>& token_turns) {
   for (const int bits : {key_bits, value_bits})
     need(bits == 16 || bits == 8 || bits == 4, "numbers are not stored in so many bits");
   need(0 < width && width < kMost && width % kLanes == 0,
        "the width of a head is no multiple of 16");
-  need(0 < order && (order & (order - 1)) == 0 && width % order == 0,
-       "the order is no power of two that divides a head");
-  need(order == 1 || key_bits < 16, "float16 is stored as it is");
-  need(order <= kLanes || !block_turns, "behind a bias matrices are of 16 at most");
+  for (const auto [order, bits] : {std::pair{key_order, key_bits}, {value_order, value_bits}}) {
+    need(0 < order && (order & (order - 1)) == 0 && width % order == 0,
+         "the order is no power of two that divides a head");
+    need(order == 1 || bits < 16, "float16 is stored as it is");
+  }
+  need(key_order <= kLanes || !block_turns, "behind a bias matrices are of 16 at most");
   need(block_turns.has_value() == token_turns.has_value(), "both turns belong to a bias");
   need(!block_turns || block_turns->shape(1) == static_cast<std::size_t>(width),
        "the turns of blocks have another width");
   need(!token_turns || (token_turns->shape(0) == static_cast<std::size_t>(width) &&
                         token_turns->shape(1) == kTile),
        "the turns of tokens have another shape");
-  return {key_bits, value_bits, order, width, block_turns, token_turns};
+  return {key_bits, value_bits, key_order, value_order, width, block_turns, token_turns};
 }
 
 void attend_step(const Floats& qkv, const Floats& cosine, const Floats& sine,
@@ -232,7 +234,7 @@ void attend_step(const Floats& qkv, const Floats& cosine, const Floats& sine,
                  qkv.stride(0), cosine.data(), sine.data(),
                  query_norm ? query_norm->data() : nullptr, key_norm ? key_norm->data() : nullptr,
                  epsilon, memory.data(), memory.stride(0), memory.stride(1), memory.stride(2),
-                 kept.key_bits, kept.value_bits, kept.order,
+                 kept.key_bits, kept.value_bits, kept.key_order, kept.value_order,
                  key_bias ? key_bias->data() : nullptr,
                  key_bias ? kept.block_turns->data() : nullptr,
                  key_bias ? kept.token_turns->data() : nullptr,
@@ -271,8 +273,8 @@ NB_MODULE(_kernels, m) {
   m.def("encode", &encode, nb::arg("values"), nb::arg("norm").none(), nb::arg("epsilon"),
         nb::arg("gated"), nb::arg("codes"), nb::arg("scales"));
   nb::class_<Stored>(m, "Stored");
-  m.def("stored", &stored, nb::arg("key_bits"), nb::arg("value_bits"), nb::arg("order"),
-        nb::arg("width"), nb::arg("block_turns").none(), nb::arg("token_turns").none());
+  m.def("stored", &stored, nb::arg("key_bits"), nb::arg("value_bits"), nb::arg("key_order"),
+        nb::arg("value_order"), nb::arg("width"), nb::arg("block_turns").none(), nb::arg("token_turns").none());
   m.def("attend", &attend_step, nb::arg("qkv"), nb::arg("cosine"), nb::arg("sine"),
         nb::arg("query_norm").none(), nb::arg("key_norm").none(), nb::arg("epsilon"),
         nb::arg("memory"), nb::arg("spans"), nb::arg("split"), nb::arg("heads"),

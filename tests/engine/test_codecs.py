@@ -146,7 +146,8 @@ def kinds(width: int, *, biased: bool) -> list[KVType]:
         *(kv_type_named(name, width, biased=biased) for name in KV_TYPES),
         KVType("int4, plain", Uniform(4), Uniform(4)),
         *(KVType(f"int4 behind {n}", Uniform(4, n), Uniform(4)) for n in (2, 4, 8)),
-        KVType("int8 behind 16", Uniform(8, 16), Uniform(8)),
+        KVType("int8 behind 16", Uniform(8, 16), Uniform(8, 4)),
+        KVType("int4 values behind 2", Uniform(4), Uniform(4, 2)),
     ]
 
 
@@ -338,18 +339,19 @@ def logits(path: Path, cache: Path, name: str, prompt: list[int], *, apart: bool
 def test_what_does_not_fit_is_refused() -> None:
     assert native is not None
     for wrong in (
-        *((5, 8, 1, 64), (8, 5, 1, 64), (8, 8, 3, 64), (8, 8, 128, 64), (8, 8, 0, 64)),
-        *((16, 16, 2, 64), (8, 8, 1, 40)),
+        *((5, 8, 1, 1, 64), (8, 5, 1, 1, 64), (8, 8, 3, 1, 64), (8, 8, 128, 1, 64)),
+        *((8, 8, 0, 1, 64), (16, 16, 2, 1, 64), (8, 8, 1, 1, 40), (8, 8, 1, 3, 64)),
+        *((8, 8, 1, 128, 64), (8, 8, 1, 0, 64), (8, 16, 1, 2, 64)),
     ):
         with pytest.raises(ValueError, match=r"\w"):
             native.stored(*wrong, None, None)
     turns, small = torch.zeros(3, 64), torch.zeros(64, 31)
     with pytest.raises(ValueError, match="turns of tokens"):
-        native.stored(8, 8, 1, 64, turns, small)
+        native.stored(8, 8, 1, 1, 64, turns, small)
     with pytest.raises(ValueError, match="16 at most"):
-        native.stored(8, 8, 32, 64, turns, torch.zeros(64, 32))
+        native.stored(8, 8, 32, 1, 64, turns, torch.zeros(64, 32))
     with pytest.raises(ValueError, match="both"):
-        native.stored(8, 8, 1, 64, turns, None)
+        native.stored(8, 8, 1, 1, 64, turns, None)
     kv = kv_type_named("int8", 64)
     step = Step(6, 64, kv, biased=True)
     arena = PagedArena(step.config, 1, 64, 3, kv)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edvac.bench.mixed import link
 from edvac.core.errors import ConfigError, OperandError
 from edvac.engine import split as module
 from edvac.engine.client import EngineSpec, connect_or_start
@@ -113,4 +114,15 @@ def test_what_is_wrong_is_said_by_the_engine_that_answers(spec: EngineSpec) -> N
 def test_a_directory_that_others_can_read_is_refused(spec: EngineSpec, handover: Path) -> None:
     handover.mkdir(mode=0o755)
     with pytest.raises(ConfigError, match="private"):
-        module.split(spec)
+        module.handover_of(spec)
+
+
+def test_the_measurement_of_a_hand_over_hands_over(spec: EngineSpec, handover: Path) -> None:
+    async def scene(client: SplitClient) -> None:
+        found = await link(client, 60, 7)
+        assert found.read > 0
+        read, wrote = await client.reads.stats(), await client.writes.stats()
+        assert wrote.prefill_tokens <= 2 < read.prefill_tokens, "it took what the other one read"
+
+    both(replace(spec, setting="fast"), scene)
+    assert len(list(handover.iterdir())) == 1

@@ -17,7 +17,7 @@ from edvac_native._kernels import (
     use_level,
 )
 
-API = 2  # raised whenever a call changes; edvac does without kernels of another number
+API = 3  # raised whenever a call changes; edvac does without kernels of another number
 
 __all__ = [
     "API", "Matrix", "Rows", "Stored", "attend", "encode", "level", "multiply", "pack", "rows",

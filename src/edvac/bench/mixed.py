@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from edvac.bench.engine import words
 from edvac.bench.report import Document, Figure
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
@@ -41,6 +43,7 @@ class Sizes:
 
 
 QUICK: Final = Sizes(seconds=4.0, document=200, prompt=400, every=2.0)
+_LINKS: Final = 3  # prompts that are handed over with nothing else to do
 
 
 @dataclass(slots=True)
@@ -132,6 +135,37 @@ async def _client(model: Path, threads: int, *, apart: bool) -> AsyncIterator[Cl
             await client.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Seconds of one prompt: to read it, to write what was read to the directory that both engines
+    share, and to take it from there."""
+
+    read: float
+    written: float
+    taken: float
+
+
+async def link(client: SplitClient, tokens: int, seed: int) -> Link:
+    """Hand one prompt over, with nothing beside it."""
+    ask = Generate(id="", segments=[Segment(words(tokens, seed), keep=True)], max_tokens=0)
+
+    async def seconds(engine: EngineClient, request: Generate, name: str) -> float:
+        start = time.perf_counter()
+        await engine.generate(msgspec.structs.replace(request, id=f"{name}{seed}"))
+        return time.perf_counter() - start
+
+    before = set(client.handover.iterdir())
+    read = await seconds(client.reads, ask, "read")
+    for made in set(client.handover.iterdir()) - before:
+        made.unlink()
+    written = await seconds(client.reads, ask, "written")
+    known = await seconds(client.reads, ask, "known")
+    one = msgspec.structs.replace(ask, max_tokens=1)
+    taken = await seconds(client.writes, one, "taken")
+    there = await seconds(client.writes, one, "there")
+    return Link(read, written - known, taken - there)
+
+
 async def measure(
     document: Document, model: Path, threads: int, sizes: Sizes, say: Callable[[str], None]
 ) -> None:
@@ -158,9 +192,13 @@ async def measure(
                     tasks.create_task(scene.documents(cls or "online"))
                 if prompts:
                     tasks.create_task(scene.prompts())
+            if isinstance(client, SplitClient):
+                links = [await link(client, sizes.prompt, 90_000 + at) for at in range(_LINKS)]
         say(f"{name}: {_line(found, sizes)}")
         document.notes.append(f"{name}, {_line(found, sizes)}")
     _figures(document, name, went, sizes)
+    document.notes.append(_said(name, links, sizes.prompt))
+    say(document.notes[-1])
 
 
 def _figures(document: Document, name: str, went: dict[str, Went], sizes: Sizes) -> None:
@@ -181,6 +219,18 @@ def _figures(document: Document, name: str, went: dict[str, Went], sizes: Sizes)
         better = "higher" if unit == "tokens/s" else "lower"
         figure = Figure(f"{name}: {what}", mine, unit, better, None, peer, theirs)
         document.figures.append(figure)
+
+
+def _said(name: str, links: list[Link], tokens: int) -> str:
+    read, written, taken = (
+        statistics.median(getattr(one, what) for one in links) * 1000
+        for what in ("read", "written", "taken")
+    )
+    return (
+        f"{name}, a prompt of {tokens:,} tokens handed over with nothing beside it: written in "
+        f"{written:.0f} ms and taken in {taken:.0f} ms, {(written + taken) / read:.1%} of the "
+        f"{read / 1000:.1f} s that reading it took"
+    )
 
 
 def _line(went: Went, sizes: Sizes) -> str:

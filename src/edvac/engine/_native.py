@@ -14,7 +14,7 @@ from edvac.core.errors import ConfigError
 
 SETTING: Final = "EDVAC_KERNELS"
 KINDS: Final = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"})
-API: Final = 2  # the calls that are made here; kernels of another number are not used
+API: Final = 3  # the calls that are made here; kernels of another number are not used
 ROW_STEP: Final = 16  # they take rows whose width is a multiple
 HEAD_STEP: Final = 16  # and attend with such heads
 

@@ -34,9 +34,8 @@ _PROGRAMS: Final = 256
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a directory of our own is made below it
 
 
-def split(spec: EngineSpec) -> tuple[EngineSpec, EngineSpec]:
-    """The engine that reads and the one that writes; each gets half of the threads and of the
-    memory for keys and values."""
+def handover_of(spec: EngineSpec) -> Path:
+    """The directory through which prompts go, ours alone."""
     base = _MEMORY if os.access(_MEMORY, os.W_OK) else (spec.runtime or default_runtime())
     handover = base / f"edvac-handover-{os.getuid()}"
     handover.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -47,6 +46,12 @@ def split(spec: EngineSpec) -> tuple[EngineSpec, EngineSpec]:
             "Keys and values of prompts would lie in it.",
             "Remove it, or make it yours alone: chmod 700.",
         )
+    return handover
+
+
+def split(spec: EngineSpec, handover: Path) -> tuple[EngineSpec, EngineSpec]:
+    """The engine that reads and the one that writes; each gets half of the threads and of the
+    memory for keys and values."""
     threads = spec.threads or len(os.sched_getaffinity(0))
     shared = (*spec.extra, "--handover", str(handover))
     half = replace(spec, threads=max(1, threads // 2), kv_mb=spec.kv_mb // 2, extra=shared)
@@ -55,10 +60,15 @@ def split(spec: EngineSpec) -> tuple[EngineSpec, EngineSpec]:
 
 @dataclass(slots=True)
 class SplitClient:
-    """As one engine to its callers: see `EngineClient`."""
+    """As one engine to its callers: see `EngineClient`.
+
+    Attributes:
+        handover: where what one has read lies for the other.
+    """
 
     reads: EngineClient
     writes: EngineClient
+    handover: Path
     _last: dict[str, str] = field(default_factory=dict)  # prompts, by program
 
     @property
@@ -136,10 +146,11 @@ async def connect_split(spec: EngineSpec, on_progress: OnProgress | None = None)
     Raises:
         ProcessorError, ModelFileError, ConfigError: one of them cannot be started.
     """
-    reading, writing = split(spec)
+    handover = handover_of(spec)
+    reading, writing = split(spec, handover)
     reads = await connect_or_start(reading, on_progress)
     try:
-        return SplitClient(reads, await connect_or_start(writing, on_progress))
+        return SplitClient(reads, await connect_or_start(writing, on_progress), handover)
     except BaseException:
         await reads.close()
         raise

@@ -237,10 +237,10 @@ class KVType:
         return self.keys.traits.exact and self.values.traits.exact
 
     @property
-    def stored(self) -> tuple[int, int, int]:
-        """Bits of keys and of values, and the order of the keys' Hadamard matrices."""
-        order = self.keys.order if isinstance(self.keys, Uniform) else 1
-        return _bits(self.keys), _bits(self.values), order
+    def stored(self) -> tuple[int, int, int, int]:
+        """Bits of keys and of values, and the orders of their Hadamard matrices."""
+        orders = (one.order if isinstance(one, Uniform) else 1 for one in (self.keys, self.values))
+        return _bits(self.keys), _bits(self.values), *orders
 
     @property
     def dtype(self) -> torch.dtype:
@@ -273,12 +273,12 @@ def kv_type_named(name: str, head_dim: int, *, biased: bool = False) -> KVType:
     if name == "int8":
         return KVType(name, Uniform(8), Uniform(8))
     if name == "k8v4":
-        return KVType(name, Uniform(8), Uniform(4))
+        return KVType(name, Uniform(8), Uniform(4, full_order(head_dim)))
     if name == "int4":
         # Under a bias the kernels take keys out of the matrix again, in registers: 16 numbers.
         # Larger matrices gain little there (docs/benchmarks/kv.md).
         order = full_order(head_dim)
-        return KVType(name, Uniform(4, min(order, 16) if biased else order), Uniform(4))
+        return KVType(name, Uniform(4, min(order, 16) if biased else order), Uniform(4, order))
     near = difflib.get_close_matches(name, KV_TYPES, 1)
     raise ConfigError(
         "kv_type_unknown",
