@@ -126,13 +126,38 @@ struct Mixer {
   struct Tile {
     std::vector<float> memory;
     float *keys, *values;
-    int width;  // padded to whole tiles' width
+    int heads_width, width;  // the latter padded to whole tiles' width
 
-    explicit Tile(int width_) : width((width_ + kTile - 1) / kTile * kTile) {
+    explicit Tile(int width_)
+        : heads_width(width_), width((width_ + kTile - 1) / kTile * kTile) {
       memory.assign(2 * static_cast<std::size_t>(width) * kTile + 16, 0.0F);
       keys = reinterpret_cast<float*>(
           (reinterpret_cast<std::uintptr_t>(memory.data()) + 63) / 64 * 64);
       values = keys + static_cast<std::size_t>(width) * kTile;
+    }
+  };
+
+  struct State {
+    float largest = kLeast, total = 0;
+  };
+
+  // What a thread works with: for each row of a piece its sums and what it has seen of a tile.
+  struct Scratch {
+    Tile tile{0};
+    std::vector<float> sums;
+    std::vector<State> states;
+    std::vector<const float*> query;
+    std::vector<float*> mixed;
+    std::vector<int> seen;
+
+    Scratch& made_for(int width, int rows) {
+      if (tile.heads_width != width) tile = Tile(width);
+      sums.assign(static_cast<std::size_t>(rows) * tile.width, 0.0F);
+      states.assign(rows, State{});
+      query.resize(rows);
+      mixed.resize(rows);
+      seen.resize(rows);
+      return *this;
     }
   };
 
@@ -320,10 +345,6 @@ struct Mixer {
     }
   }
 
-  struct State {
-    float largest = kLeast, total = 0;
-  };
-
   // One tile for R rows: `seen[r]` of its keys are visible to row r.
   // Not inlined: among what surrounds it the compiler has too few registers for the sums, and it
   // takes twice as long (docs/benchmarks/linear.md).
@@ -376,12 +397,8 @@ struct Mixer {
   static void mix(const Attend& a, const Piece& piece, const float* queries) {
     const Span& span = a.spans[piece.span];
     const int group = a.group(), rows = (piece.last - piece.first) * group;
-    Tile tile(a.width);
-    std::vector<float> sums(static_cast<std::size_t>(rows) * tile.width, 0.0F);
-    std::vector<State> states(rows);
-    std::vector<const float*> query(rows);
-    std::vector<float*> mixed(rows);
-    std::vector<int> seen(rows);
+    thread_local Scratch scratch;
+    auto& [tile, sums, states, query, mixed, seen] = scratch.made_for(a.width, rows);
     for (int row = 0; row < rows; ++row) {
       const std::int64_t token = span.row + piece.first + row / group;
       const int head = piece.head * group + row % group;

@@ -259,6 +259,7 @@ std::string use_level(const std::string& most) {
 
 NB_MODULE(_kernels, m) {
   level = find_level("");
+  nb::set_leak_warnings(false);  // what lives until the interpreter ends, it does not take down
   nb::class_<Matrix>(m, "Matrix")
       .def_ro("outputs", &Matrix::outputs)
       .def_ro("width", &Matrix::width)
