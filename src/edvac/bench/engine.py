@@ -17,10 +17,12 @@ from pathlib import Path
 
 from edvac.bench.arms import Arm, Took, engine_arm, line_arm, llamacpp_arm
 from edvac.bench.report import Document, Figure
+from edvac.bench.roof import Work
 from edvac.core.errors import UsageError
 
 TURNS, PROGRAMS = 3, 4
 STREAMS = 8
+_DOCUMENTS_AT_ONCE = 32  # answers that an engine has rows for, as it is started
 _WORDS = (
     *("river", "stone", "lamp", "paper", "window", "garden", "bridge", "clock", "market"),
     *("winter", "harbour", "silver", "letter", "forest", "engine", "copper", "mirror", "valley"),
@@ -48,6 +50,7 @@ class Went:
 
     name: str
     values: dict[str, float] = field(default_factory=dict)
+    work: dict[str, Work] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -66,7 +69,10 @@ async def ask(arm: Arm, sizes: Sizes) -> Went:
     await arm.complete(words(40, 1), 4)  # whatever is done only once
     for size in sizes.prompts:
         took = [await arm.complete(words(size, 10 * size + n), 1) for n in range(sizes.repeats)]
-        went.values[f"read {size}"] = statistics.median(one.prompt / one.whole for one in took)
+        went.values[f"read {size}"] = rate = statistics.median(
+            one.prompt / one.whole for one in took
+        )
+        went.work[f"read {size}"] = Work(size / rate, read=size, past=size / 2)
     await _writing(arm, sizes, went)
     if arm.together:
         await _together(arm, sizes, went)
@@ -87,6 +93,8 @@ async def _writing(arm: Arm, sizes: Sizes, went: Went) -> None:
         asked = f"A list:\n{text}\n\nThe same list with false instead of true:\n{rows[0][:12]}"
         took.append(await arm.complete(asked, sizes.answer))
     went.values["write, an edit"] = statistics.median(one.decoding for one in took)
+    for what in ("write, one", "write, an edit"):
+        went.work[what] = Work(1 / went.values[what], answers=1)
 
 
 async def _together(arm: Arm, sizes: Sizes, went: Went) -> None:
@@ -101,7 +109,8 @@ async def _together(arm: Arm, sizes: Sizes, went: Went) -> None:
         took: list[Took] = await asyncio.gather(*asked)
         seconds = time.perf_counter() - start
         rates.append(sum(one.tokens for one in took) / (seconds - min(one.first for one in took)))
-    went.values[f"write, {STREAMS} at once"] = statistics.median(rates)
+    went.values[f"write, {STREAMS} at once"] = rate = statistics.median(rates)
+    went.work[f"write, {STREAMS} at once"] = Work(STREAMS / rate, answers=STREAMS, at_once=STREAMS)
 
 
 async def _turns(arm: Arm, sizes: Sizes, went: Went) -> None:
@@ -115,7 +124,10 @@ async def _turns(arm: Arm, sizes: Sizes, went: Went) -> None:
                 waits.append(took.first)
                 missed += took.prompt - took.cached
             pasts[number] += took.text + f"\nThe tool says: {words(30, 100 * turn + number)}\n"
-    went.values["next turn, first token"] = statistics.median(waits)
+    went.values["next turn, first token"] = wait = statistics.median(waits)
+    went.work["next turn, first token"] = Work(
+        wait, read=missed / len(waits), past=sizes.context, answers=1
+    )
     went.notes.append(f"{went.name}: read {missed / len(waits):.0f} tokens a later turn")
 
 
@@ -130,6 +142,12 @@ async def _documents(arm: Arm, sizes: Sizes, went: Went) -> None:
     took: list[Took] = await asyncio.gather(*asked)
     seconds = time.perf_counter() - start
     went.values["documents"] = sum(one.prompt + one.tokens for one in took) / seconds
+    read, past = (
+        sum(one.prompt - one.cached for one in took),
+        statistics.mean(one.cached for one in took),
+    )
+    answers = sum(one.tokens for one in took)
+    went.work["documents"] = Work(seconds, read, past, answers, min(len(took), _DOCUMENTS_AT_ONCE))
 
 
 UNITS = {"next turn, first token": ("s", "lower")}
@@ -163,9 +181,17 @@ class Wanted:
     def name(self) -> str:
         return self.model.name.partition("-q4")[0]
 
+    @property
+    def label(self) -> str:
+        """Of its figures."""
+        return f"{self.name}, {self.threads} thread{'s' * (self.threads > 1)}"
 
-async def measure(document: Document, wanted: Wanted, say: Callable[[str], None]) -> None:
-    """Add the figures of one model; `say` is told which arm is done."""
+
+async def measure(
+    document: Document, wanted: Wanted, say: Callable[[str], None]
+) -> dict[str, Work]:
+    """Add the figures of one model, and give what they asked of our engine; `say` is told which
+    arm is done."""
     model, threads, python = wanted.model, wanted.threads, wanted.python
 
     async def edvac(label: str, *extra: str) -> Went:
@@ -191,7 +217,8 @@ async def measure(document: Document, wanted: Wanted, say: Callable[[str], None]
         except UsageError as error:  # what is said of a peer that cannot be measured
             document.notes.append(f"{wanted.name}: {error.what} ({error.why})")
             say(document.notes[-1])
-    _figures(document, f"{wanted.name}, {threads} threads", went)
+    _figures(document, wanted.label, went)
+    return went[0].work
 
 
 async def _other(wanted: Wanted, name: str) -> Went:

@@ -149,8 +149,8 @@ def bench_engine(**flags: Any) -> None:
     sizes = engine.QUICK if quick else wanted_sizes
     for name in models:
         wanted = engine.Wanted(model_path(name), peers, threads, sizes, flags["beside"])
-        asyncio.run(engine.measure(document, wanted, ui.err))
-        roof.add(document, wanted.model, wanted.name, threads)
+        work = asyncio.run(engine.measure(document, wanted, ui.err))
+        roof.add(document, work, wanted.model, wanted.label, threads)
     _publish(document, flags["output"], as_json=flags["as_json"])
 
 

@@ -239,8 +239,7 @@ class KVType:
     @property
     def stored(self) -> tuple[int, int, int, int]:
         """Bits of keys and of values, and the orders of their Hadamard matrices."""
-        orders = (one.order if isinstance(one, Uniform) else 1 for one in (self.keys, self.values))
-        return _bits(self.keys), _bits(self.values), *orders
+        return _bits(self.keys), _bits(self.values), _order(self.keys), _order(self.values)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -255,6 +254,10 @@ class KVType:
 
 def _bits(codec: Cast | Uniform) -> int:
     return codec.bits if isinstance(codec, Uniform) else 16
+
+
+def _order(codec: Cast | Uniform) -> int:
+    return codec.order if isinstance(codec, Uniform) else 1
 
 
 F16: Final = KVType("f16", Cast(torch.float16), Cast(torch.float16))
