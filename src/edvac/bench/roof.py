@@ -96,11 +96,11 @@ def add(document: Document, work: dict[str, Work], model: Path, label: str, thre
     shares = ", ".join(
         f"{what} {least(one, needs, machine) / one.seconds:.0%}" for what, one in work.items()
     )
-    document.notes.append(
-        f"{label}, of what the machine could do without drafts ("
-        f"{machine.bandwidth / 1e9:.0f} GB/s, {machine.products / 1e9:,.0f} G products/s of 8 bits, {machine.floats / 1e9:,.0f} in "
-        f"single precision): {shares}"
+    speeds = (
+        f"{machine.bandwidth / 1e9:.0f} GB/s, {machine.products / 1e9:,.0f} G products/s of 8 bits, "
+        f"{machine.floats / 1e9:,.0f} in single precision"
     )
+    document.notes.append(f"{label}, of what the machine could do, no drafts ({speeds}): {shares}")
 
 
 def _bandwidth() -> float:
