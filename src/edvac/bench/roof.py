@@ -97,7 +97,7 @@ def add(document: Document, work: dict[str, Work], model: Path, label: str, thre
         f"{what} {least(one, needs, machine) / one.seconds:.0%}" for what, one in work.items()
     )
     speeds = (
-        f"{machine.bandwidth / 1e9:.0f} GB/s, {machine.products / 1e9:,.0f} G products/s of 8 bits, "
+        f"{machine.bandwidth / 1e9:.0f} GB/s, {machine.products / 1e9:,.0f} 8-bit G products/s, "
         f"{machine.floats / 1e9:,.0f} in single precision"
     )
     document.notes.append(f"{label}, of what the machine could do, no drafts ({speeds}): {shares}")
