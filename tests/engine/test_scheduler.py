@@ -22,16 +22,19 @@ class NoPrefixes:
     def __init__(self) -> None:
         self.holding: dict[str, int] = {}
 
-    def match(self, reader_class: str, tokens: list[int]) -> int:
+    def match(self, reader_class: str, tokens: list[int], *, exact: bool) -> int:
         return 0
 
-    def coming(self, reader_class: str, tokens: list[int]) -> int:
+    def exact(self, reader_class: str, tokens: list[int]) -> int:
         return 0
 
-    def use(self, reader_class: str, tokens: list[int]) -> None:
+    def coming(self, reader_class: str, tokens: list[int], *, exact: bool) -> int:
+        return 0
+
+    def use(self, reader_class: str, tokens: list[int], *, exact: bool) -> None:
         pass
 
-    def fetch(self, reader_class: str, tokens: list[int]) -> bool:
+    def fetch(self, reader_class: str, tokens: list[int], *, exact: bool) -> bool:
         return False
 
     def held(self, owner: str) -> int:
