@@ -89,7 +89,6 @@ def assemble(
     digest = file_digest(wanted.model)
     device = CPU if reference else fastest_device()
     lossy = not kv_type_named(wanted.kv_type, 1).exact
-    disk_type_named(wanted.kv_disk_type, 1)
     options = LoadOptions(
         *(wanted.model, digest, wanted.cache, reference, on_progress),
         device=device,
@@ -101,8 +100,6 @@ def assemble(
     kv = kv_type_named(wanted.kv_type, source.config.head_dim, biased=biased)
     if native is None and lossy:
         raise _without_kernels(wanted)
-    if wanted.kv_disk_type != SAME and (native is None or lossy):
-        raise _disk_type_unsupported(wanted)
     dtype = torch.float32 if reference else kv_dtype(device, native is not None)
     kv_bytes = wanted.kv_bytes or min(_KV_MOST, machine_bytes() // _KV_SHARE)
     if native is None:
@@ -112,7 +109,7 @@ def assemble(
         limits = _limits(wanted, source.config, rows, token_bytes(source.config, kv))
     layout = "rows" if native is None else f"blocks {kv}"
     identity = f"{digest} {wanted.setting} {dtype} {device.type} {layout}"
-    codec = disk_codec(wanted.kv_disk_type, source, decoder)
+    codec = _disk_codec(wanted, source, decoder, native)
     spill = None if native is None else open_spill(wanted, source.config, identity, kv, codec)
     engine = Engine(
         decoder,
@@ -184,6 +181,15 @@ def _kept(wanted: Assembly, identity: str) -> KeptPrefixes | None:
     if wanted.handover is not None:
         return KeptPrefixes(wanted.handover, identity)
     return KeptPrefixes(wanted.cache, identity) if wanted.kv_disk == "keep" else None
+
+
+def _disk_codec(
+    wanted: Assembly, source: WeightSource, decoder: Decoder, native: ModuleType | None
+) -> BlockCodec | None:
+    codec = disk_codec(wanted.kv_disk_type, source, decoder)
+    if codec is not None and (native is None or wanted.kv_type != F16.name):
+        raise _disk_type_unsupported(wanted)
+    return codec
 
 
 def disk_codec(name: str, source: WeightSource, decoder: Decoder) -> BlockCodec | None:
