@@ -192,7 +192,8 @@ class Engine:
 
     def leave(self) -> None:
         """Put what later engines may read again on disk; nothing may be asked after."""
-        self._prefixes.save(_LEFT // (self._arena.token_bytes * BLOCK))
+        if self.options.spill is not None:
+            self._prefixes.save(_LEFT // self.options.spill.size)
 
     def cancel(self, identity: str) -> list[FromEngine]:
         answer = self._answers.get(identity)

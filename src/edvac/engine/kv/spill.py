@@ -104,6 +104,11 @@ class SpillFile:
         return len(self._sums)
 
     @property
+    def size(self) -> int:
+        """Bytes of a place."""
+        return self._size
+
+    @property
     def lossy(self) -> bool:
         """What comes back is not what was put there."""
         return self._codec is not None
