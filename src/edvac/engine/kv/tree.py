@@ -157,7 +157,7 @@ class PrefixTree:
                 known = self._covering(node, part)
                 if known is not None:
                     self._pins.add(known)
-                better = known is not None and known.lossy and not lossy and known.tokens == part
+                better = known is not None and known.lossy and not lossy
                 if known is None or known.block is None or better:
                     shorter = known is not None and len(part) < len(known.tokens)
                     block = None if shorter else make(at, len(part))
