@@ -222,6 +222,21 @@ def test_lossy_blocks_are_for_who_does_not_mind(memory: LossyMemory) -> None:
     memory.check(2, TOKENS)
 
 
+def test_a_block_is_coded_for_where_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec, seen = Marking(), list[int]()
+    encode = codec.encode
+
+    def encoding(contents: torch.Tensor, first: int) -> torch.Tensor:
+        seen.append(first)
+        return encode(contents, first)
+
+    monkeypatch.setattr(codec, "encode", encoding)
+    gone(LossyMemory(SpillFile(tmp_path, block_shape(CONFIG), 1 << 20, codec=codec)))
+    assert seen == [96, 64, 32, 0]
+
+
 def test_an_exact_answer_takes_the_place_of_a_lossy_one_and_not_the_other_way(
     memory: LossyMemory,
 ) -> None:
