@@ -296,6 +296,19 @@ def test_of_two_ends_that_agree_as_long_the_exact_one_is_lent(memory: LossyMemor
     memory.check(2, longer)
 
 
+def test_what_is_about_to_be_lent_exactly_stays(memory: LossyMemory) -> None:
+    memory.begin(0, "a", TOKENS[:64])
+    memory.begin(1, "a", [*TOKENS[:45], *[9] * 10], exact=True)
+    memory.finish(1)
+    memory.finish(0)
+    wanted = [*TOKENS[:50], 7, 7, 7]
+    with memory.tree.pinned([]):
+        memory.tree.use("a", wanted, exact=True)
+        while memory.tree.evict():
+            pass
+        assert memory.tree.match("a", wanted, exact=True) == 45
+
+
 def test_memory_goes_before_what_lies_on_disk_too(tmp_path: Path) -> None:
     keeping = Keeping("one", time.time())
     spill = SpillFile(tmp_path, block_shape(CONFIG), 1 << 20, keeping=keeping, codec=Marking())

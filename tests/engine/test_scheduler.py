@@ -277,3 +277,27 @@ def test_a_row_that_makes_room_says_from_where_it_is_lossy() -> None:
     scheduler.commit(scheduler.plan())
     scheduler.add(job("online", [9] * 100))
     assert [one.lossy_from for one in scheduler.plan().evictions] == [32]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_what_is_fetched_and_waited_for_is_what_the_request_may_have(exact: bool) -> None:
+    asked = []
+
+    class Asked(LossyPrefixes):
+        def coming(self, reader_class: str, tokens: list[int], *, exact: bool) -> int:
+            asked.append(("coming", exact))
+            return 0
+
+        def use(self, reader_class: str, tokens: list[int], *, exact: bool) -> None:
+            asked.append(("use", exact))
+
+        def fetch(self, reader_class: str, tokens: list[int], *, exact: bool) -> bool:
+            asked.append(("fetch", exact))
+            return False
+
+    scheduler = make(Limits(slots=1, step_tokens=200), prefixes=Asked())
+    one = job("one", list(range(100)))
+    one.exact = exact
+    scheduler.add(one)
+    scheduler.plan()
+    assert asked == [("fetch", exact), ("coming", exact), ("use", exact)]
