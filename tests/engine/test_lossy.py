@@ -493,8 +493,8 @@ def test_an_engine_reads_on_from_what_an_earlier_one_left(make: Make, disk: str)
 def test_lossy_beginnings_are_not_kept_for_other_engines(make: Make, tmp_path: Path) -> None:
     """They would take them for exact. What is read for them alone is computed again."""
 
-    def kept(most: int) -> Generate:
-        asked = ask("a", LONG[3], max_tokens=most)
+    def kept(most: int, exact: bool = False) -> Generate:
+        asked = ask("a", LONG[3], max_tokens=most, exact=exact)
         first, *rest = asked.segments
         return msgspec.structs.replace(
             asked, segments=[first, msgspec.structs.replace(rest[0], keep=True), rest[1]]
@@ -508,3 +508,23 @@ def test_lossy_beginnings_are_not_kept_for_other_engines(make: Make, tmp_path: P
     assert not list(tmp_path.iterdir())
     drain(engine, kept(0))
     assert len(list(tmp_path.iterdir())) == 1
+    forget_memory(engine)
+    known = engine.counters.cached_tokens
+    drain(engine, kept(5, exact=True))
+    assert engine.counters.cached_tokens > known, "an exact request is given what is kept"
+
+
+def test_a_lossy_row_that_makes_room_stays_lossy(make: Make) -> None:
+    engine = make("int4", slots=1)
+    texts(engine, exact=False)
+    forget_memory(engine)
+    engine.submit(ask("offline", LONG[4], max_tokens=100, cls="offline"))
+    before = engine.counters.decode_tokens
+    while engine.counters.decode_tokens < before + 40:
+        engine.step()
+    engine.submit(ask("online", "another", max_tokens=5))
+    engine.step()
+    assert any(one.evicted for one in engine._scheduler.waiting)
+    nodes = list(engine._prefixes._nodes())
+    assert any(node.block is not None for node in nodes)
+    assert all(node.lossy for node in nodes)
