@@ -55,6 +55,7 @@ def test_each_layer_wins_over_the_one_below(layers: tuple[Path, Path]) -> None:
         ('precision = "slow"', "setting_range", "fast or reference"),
         ('kernels = "sse9"', "setting_range", "avx2, none"),
         ('kv_type = "q4_0"', "setting_range", "f16, int8, k8v4 or int4"),
+        ('kv_disk_type = "f16"', "setting_range", "same, int8 or int4"),
         ("threads = ", "settings_unreadable", ""),
         ("[threads]\nx = 1", "setting_type", ""),
     ],

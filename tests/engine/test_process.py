@@ -20,6 +20,7 @@ from edvac.engine._native import kernels
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
 from edvac.engine.forget import forget
 from edvac.engine.kv.codecs import KV_TYPES, kv_type_named
+from edvac.engine.kv.disk import DISK_TYPES
 from edvac.engine.kv.pages import token_bytes
 from edvac.engine.protocol import (
     FromEngine,
@@ -130,9 +131,14 @@ def test_life_of_an_engine(spec: EngineSpec) -> None:
 def test_each_type_of_keys_and_values_has_its_process(spec: EngineSpec) -> None:
     fast = [replace(spec, setting="fast", kv_type=name) for name in KV_TYPES]
     assert len({one.socket() for one in fast}) == len(KV_TYPES)
+    disk = [replace(fast[0], kv_disk_type=name) for name in DISK_TYPES]
+    assert len({one.socket() for one in disk}) == len(DISK_TYPES)
     wrong = (
         (replace(spec, kv_type="int3"), "kv_type_unknown"),
         (replace(fast[1], extra=("--kernels", "none")), "kv_type_unsupported"),
+        (replace(spec, kv_disk_type="int3"), "kv_disk_type_unknown"),
+        (replace(spec, kv_disk_type="int8"), "kv_disk_type_unsupported"),
+        (replace(fast[1], kv_disk_type="int4"), "kv_disk_type_unsupported"),
     )
 
     config = open_weights(spec.model).config

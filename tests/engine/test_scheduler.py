@@ -22,16 +22,19 @@ class NoPrefixes:
     def __init__(self) -> None:
         self.holding: dict[str, int] = {}
 
-    def match(self, reader_class: str, tokens: list[int]) -> int:
+    def match(self, reader_class: str, tokens: list[int], *, exact: bool) -> int:
         return 0
 
-    def coming(self, reader_class: str, tokens: list[int]) -> int:
+    def exact(self, reader_class: str, tokens: list[int]) -> int:
         return 0
 
-    def use(self, reader_class: str, tokens: list[int]) -> None:
+    def coming(self, reader_class: str, tokens: list[int], *, exact: bool) -> int:
+        return 0
+
+    def use(self, reader_class: str, tokens: list[int], *, exact: bool) -> None:
         pass
 
-    def fetch(self, reader_class: str, tokens: list[int]) -> bool:
+    def fetch(self, reader_class: str, tokens: list[int], *, exact: bool) -> bool:
         return False
 
     def held(self, owner: str) -> int:
@@ -237,3 +240,64 @@ def test_common_prefix(one: list[int], other: list[int]) -> None:
     while size < min(len(one), len(other)) and one[size] == other[size]:
         size += 1
     assert common_prefix(one, other) == size
+
+
+class LossyPrefixes(NoPrefixes):
+    """64 tokens of every prompt, the first 32 of them exact."""
+
+    def match(self, reader_class: str, tokens: list[int], *, exact: bool) -> int:
+        return 32 if exact else 64
+
+    def exact(self, reader_class: str, tokens: list[int]) -> int:
+        return 32
+
+
+def test_a_row_knows_from_where_it_is_lossy() -> None:
+    prompt = list(range(100))
+    scheduler = make(Limits(slots=6, step_tokens=200), prefixes=LossyPrefixes())
+    lossy, short = job("lossy", prompt), job("short", prompt[:33])
+    for one in (lossy, short):
+        scheduler.add(one)
+    scheduler.commit(scheduler.plan())
+    assert (lossy.cached, lossy.lossy_from) == (64, 32)
+    assert (short.cached, short.lossy_from) == (32, None)
+    copied, exact = job("copied", [*prompt, 7]), job("exact", [*prompt, 7])
+    exact.exact = True
+    for one in (exact, copied):
+        scheduler.add(one)
+    scheduler.commit(scheduler.plan())
+    scheduler.commit(scheduler.plan())
+    assert (copied.cached, copied.lossy_from) == (100, 32), "a copy is as lossy"
+    assert (exact.cached, exact.lossy_from) == (33, None), "the short one is exact to its end"
+
+
+def test_a_row_that_makes_room_says_from_where_it_is_lossy() -> None:
+    scheduler = make(Limits(slots=1, step_tokens=200), prefixes=LossyPrefixes())
+    scheduler.add(job("offline", list(range(100)), cls="offline"))
+    scheduler.commit(scheduler.plan())
+    scheduler.add(job("online", [9] * 100))
+    assert [one.lossy_from for one in scheduler.plan().evictions] == [32]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_what_is_fetched_and_waited_for_is_what_the_request_may_have(exact: bool) -> None:
+    asked = []
+
+    class Asked(LossyPrefixes):
+        def coming(self, reader_class: str, tokens: list[int], *, exact: bool) -> int:
+            asked.append(("coming", exact))
+            return 0
+
+        def use(self, reader_class: str, tokens: list[int], *, exact: bool) -> None:
+            asked.append(("use", exact))
+
+        def fetch(self, reader_class: str, tokens: list[int], *, exact: bool) -> bool:
+            asked.append(("fetch", exact))
+            return False
+
+    scheduler = make(Limits(slots=1, step_tokens=200), prefixes=Asked())
+    one = job("one", list(range(100)))
+    one.exact = exact
+    scheduler.add(one)
+    scheduler.plan()
+    assert asked == [("fetch", exact), ("coming", exact), ("use", exact)]

@@ -192,10 +192,10 @@ class SlowSpill(SpillFile):
         self.gate = threading.Event()
         self.reads = 0
 
-    def read(self, place: int, target: torch.Tensor) -> bool:
+    def read(self, place: int, target: torch.Tensor, first: int = 0) -> bool:
         self.gate.wait(10)
         self.reads += 1
-        return super().read(place, target)
+        return super().read(place, target, first)
 
 
 def slow(tmp_path: Path) -> tuple[SlowSpill, Memory]:

@@ -54,6 +54,9 @@ def test_answers_of_fewer_bits_are_not_those_of_float16() -> None:
     processor = embedded.EmbeddedProcessor(EngineSpec(Path("m.gguf"), kv_type="int4"))
     asyncio.run(processor.open())
     assert processor.identity == f"m@{'ab' * 8}/fast/int4"
+    processor = embedded.EmbeddedProcessor(EngineSpec(Path("m.gguf"), kv_disk_type="int8"))
+    asyncio.run(processor.open())
+    assert processor.identity == f"m@{'ab' * 8}/fast/disk-int8"
 
 
 def test_the_model_has_its_name_while_the_engine_is_replaced_and_when_that_fails(

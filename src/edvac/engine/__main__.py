@@ -82,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--step-tokens", type=int, default=_STEP_TOKENS)
     parser.add_argument("--kernels", default="", help="avx512, avxvnni, avx2 or none")
     parser.add_argument("--kv-disk", choices=("keep", "session", "none"), default="keep")
+    parser.add_argument(
+        "--kv-disk-type", default="same", help="how they lie there: same, int8 or int4"
+    )
     parser.add_argument("--draft", type=Path, help="a smaller model of the same vocabulary")
     parser.add_argument("--role", default="", help="tells engines of one model apart")
     parser.add_argument("--handover", type=Path, help="where engines leave prompts for others")
@@ -127,6 +130,7 @@ def _builder(
                 draft=options.draft,
                 retention=options.retention,
                 kv_type=options.kv_type,
+                kv_disk_type=options.kv_disk_type,
                 adapters=tuple(options.adapter),
             ),
             on_progress,

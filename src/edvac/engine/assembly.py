@@ -28,10 +28,11 @@ from edvac.engine.digest import file_digest
 from edvac.engine.draft import same_vocabulary
 from edvac.engine.engine import Engine, EngineOptions
 from edvac.engine.kv.codecs import F16, KVType, kv_type_named
+from edvac.engine.kv.disk import SAME, BlockCodec, KeyBiases, disk_type_named
 from edvac.engine.kv.kept import KeptPrefixes
 from edvac.engine.kv.pages import block_bytes, block_shape, can_map, token_bytes
 from edvac.engine.kv.spill import Keeping, SpillFile
-from edvac.engine.loader import LoadOptions, load
+from edvac.engine.loader import LoadOptions, key_biases, load
 from edvac.engine.model import Decoder
 from edvac.engine.protocol import VERSION, Ready, Setting
 from edvac.engine.scheduler import Limits
@@ -71,6 +72,7 @@ class Assembly:
     draft: Path | None = None
     retention: str = "told"
     kv_type: str = F16.name
+    kv_disk_type: str = SAME
     adapters: tuple[tuple[str, Path], ...] = ()
 
 
@@ -107,7 +109,8 @@ def assemble(
         limits = _limits(wanted, source.config, rows, token_bytes(source.config, kv))
     layout = "rows" if native is None else f"blocks {kv}"
     identity = f"{digest} {wanted.setting} {dtype} {device.type} {layout}"
-    spill = None if native is None else open_spill(wanted, source.config, identity, kv)
+    codec = _disk_codec(wanted, source, decoder, native)
+    spill = None if native is None else open_spill(wanted, source.config, identity, kv, codec)
     engine = Engine(
         decoder,
         source.codec,
@@ -180,8 +183,41 @@ def _kept(wanted: Assembly, identity: str) -> KeptPrefixes | None:
     return KeptPrefixes(wanted.cache, identity) if wanted.kv_disk == "keep" else None
 
 
+def _disk_codec(
+    wanted: Assembly, source: WeightSource, decoder: Decoder, native: ModuleType | None
+) -> BlockCodec | None:
+    codec = disk_codec(wanted.kv_disk_type, source, decoder)
+    if codec is not None and (native is None or wanted.kv_type != F16.name):
+        raise _disk_type_unsupported(wanted)
+    return codec
+
+
+def disk_codec(name: str, source: WeightSource, decoder: Decoder) -> BlockCodec | None:
+    """How this model's blocks are stored on disk; None as they are.
+
+    Raises:
+        ConfigError: there is no such type.
+    """
+    config = source.config
+    kv = disk_type_named(name, config.head_dim)
+    if kv is None:
+        return None
+    found = key_biases(source)
+    biases = None
+    if any(one is not None for one in found):
+        none = torch.zeros(config.kv_heads * config.head_dim)
+        layers = torch.stack([none if one is None else one.float() for one in found])
+        heads = layers.view(config.layers, config.kv_heads, config.head_dim)
+        biases = KeyBiases(heads, decoder.frequencies)
+    return BlockCodec(kv, config.head_dim, biases)
+
+
 def open_spill(
-    wanted: Assembly, config: ModelConfig, identity: str, kv: KVType = F16
+    wanted: Assembly,
+    config: ModelConfig,
+    identity: str,
+    kv: KVType = F16,
+    codec: BlockCodec | None = None,
 ) -> SpillFile | None:
     """Where keys and values go when memory for them is full; None where that is not wanted, the
     disk has no room for them, or its file system no files without a name."""
@@ -191,8 +227,9 @@ def open_spill(
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         budget = min(_SPILL_MOST, shutil.disk_usage(directory).free // _SPILL_SHARE)
-        kept = Keeping(identity, SystemClock().wall()) if wanted.kv_disk == "keep" else None
-        return SpillFile(directory, block_shape(config, kv), budget, kv.dtype, kept)
+        stored = identity if codec is None else f"{identity} on disk {codec.name}"
+        kept = Keeping(stored, SystemClock().wall()) if wanted.kv_disk == "keep" else None
+        return SpillFile(directory, block_shape(config, kv), budget, kv.dtype, kept, codec=codec)
     except OSError as error:
         _log.warning("no room for keys and values in %s (%s)", directory, error.strerror)
         return None
@@ -206,6 +243,19 @@ def _without_kernels(wanted: Assembly) -> ConfigError:
         why or "It needs the compiled kernels (edvac-native), for a model whose heads they take.",
         'Say kv_type = "f16", or install the kernels (`make native`).',
     )
+
+
+def _disk_type_unsupported(wanted: Assembly) -> ConfigError:
+    why = "It needs the compiled kernels (edvac-native), for a model whose heads they take."
+    fix = 'Say kv_disk_type = "same", or install the kernels (`make native`).'
+    if wanted.setting == "reference":
+        why = "The reference setting is exact."
+        fix = 'Say kv_disk_type = "same", or precision = "fast".'
+    elif wanted.kv_type != F16.name:
+        why = f"In memory they are {wanted.kv_type} already, and go to disk as that."
+        fix = 'Say kv_disk_type = "same", or kv_type = "f16".'
+    what = f"keys and values cannot lie on disk as {wanted.kv_disk_type} here"
+    return ConfigError("kv_disk_type_unsupported", what, why, fix)
 
 
 def _limits(wanted: Assembly, config: ModelConfig, kv_bytes: int, token: int) -> Limits:

@@ -71,6 +71,7 @@ class EngineSpec:
         setting: ``fast``, or ``reference`` for float32 and reproducible text.
         threads, context, kv_mb: 0 leaves the choice to the engine.
         kv_type: how keys and values are stored: ``f16``, ``int8``, ``k8v4`` or ``int4``.
+        kv_disk_type: how they lie on disk: the ``same``, ``int8`` or ``int4``.
         idle_seconds: how long it stays after its last client.
         runtime: directory of sockets and logs (mode 0700); by default the user's runtime directory.
         cache: directory of repacked weights; by default the user's cache directory.
@@ -82,6 +83,7 @@ class EngineSpec:
     context: int = 0
     kv_mb: int = 0
     kv_type: str = "f16"
+    kv_disk_type: str = "same"
     idle_seconds: float = 600.0
     start_seconds: float = 600.0
     runtime: Path | None = None
@@ -90,7 +92,7 @@ class EngineSpec:
 
     def socket(self) -> Path:
         parts = (self.model.resolve(), self.setting, self.threads, self.context, self.kv_mb)
-        key = "\0".join(map(str, (*parts, self.kv_type, *self.extra)))
+        key = "\0".join(map(str, (*parts, self.kv_type, self.kv_disk_type, *self.extra)))
         name = hashlib.sha256(key.encode()).hexdigest()[:16]
         return (self.runtime or default_runtime()) / f"{name}.sock"
 
@@ -106,6 +108,7 @@ class EngineSpec:
             *("--context", str(self.context)),
             *("--kv-mb", str(self.kv_mb)),
             *("--kv-type", self.kv_type),
+            *("--kv-disk-type", self.kv_disk_type),
             *("--idle-seconds", str(self.idle_seconds)),
             *self.extra,
         ]

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import inf
 from types import ModuleType
 from typing import Final
 
@@ -43,7 +42,7 @@ from edvac.engine.kv.tree import PrefixTree
 from edvac.engine.model import Decoder
 from edvac.engine.pace import Pace
 from edvac.engine.programs import Programs
-from edvac.engine.prompt import check_prompt, check_tokens, encode
+from edvac.engine.prompt import check_prompt, check_request, check_tokens, encode
 from edvac.engine.protocol import (
     FinishReason,
     FromEngine,
@@ -53,17 +52,15 @@ from edvac.engine.protocol import (
     StatsReply,
     failure,
 )
-from edvac.engine.sampler import MOST_ALTERNATIVES, Sampling, add_bias, choose, report
+from edvac.engine.sampler import Sampling, add_bias, choose, report
 from edvac.engine.scheduler import Chunk, Limits, Scheduler, StepPlan
 from edvac.engine.sequences import common_prefix
 from edvac.engine.speculation import KERNELS, TENSORS
 from edvac.engine.tokenizer import TextCodec
 from edvac.engine.weights import in_background
 
-_MAX_STOPS: Final = 16
 _LEFT: Final = 512 << 20  # bytes that are left on disk for a later engine, at most
 _CLAIMED: Final = 2  # claims of programs keep this fraction (1/n) of the memory at most
-_BIAS: Final = "a bias is a number, or minus infinity"
 _ROOM: Final = 8  # blocks that are evicted at a time: looking for them takes as long as for one
 
 
@@ -152,7 +149,7 @@ class Engine:
         """Queue a request; raises what is wrong with it."""
         if request.id in self._answers:
             raise ConfigError("request_duplicate", f"a request named {request.id!r} is running")
-        _check(request)
+        check_request(request)
         check_tokens(self.codec, request.bias)
         check_prompt(self.codec, request.segments, self.options.limits.context)
         adapter = self.adapters.find(request.adapter)
@@ -166,12 +163,14 @@ class Engine:
             tokens=tokens,
             max_tokens=request.max_tokens,
             shared=_digests(request, keeps),
+            # What is read for other engines alone is kept for them, and they take it for exact.
+            exact=request.exact or (bool(keeps) and not request.max_tokens),
         )
         memory = self._drafting.memory(job.program, job.reader_class)
         matcher = self._matcher(request)
         stream = self.codec.stream(verbatim=matcher is not None)
         answer = Answer(request, job, matcher, stream, memory, keeps, adapter)
-        self._restore(job.reader_class, tokens, keeps)
+        self._restore(job, keeps)
         self._scheduler.add(job)
         self._answers[request.id] = answer
 
@@ -193,7 +192,8 @@ class Engine:
 
     def leave(self) -> None:
         """Put what later engines may read again on disk; nothing may be asked after."""
-        self._prefixes.save(_LEFT // (self._arena.token_bytes * BLOCK))
+        if self.options.spill is not None:
+            self._prefixes.save(_LEFT // self.options.spill.size)
 
     def cancel(self, identity: str) -> list[FromEngine]:
         answer = self._answers.get(identity)
@@ -280,12 +280,13 @@ class Engine:
             return self._grammars.result().from_lark(request.lark)
         return None
 
-    def _restore(self, reader_class: str, tokens: list[int], keeps: list[int]) -> None:
+    def _restore(self, job: Job, keeps: list[int]) -> None:
         """Bring back the longest prefix that is kept on disk, if it is longer than what is known
         here."""
         if self.kept is None or not keeps:
             return
-        known = self._prefixes.known(reader_class, tokens)
+        reader_class, tokens = job.reader_class, job.tokens
+        known = self._prefixes.known(reader_class, tokens, exact=job.exact)
         for keep in sorted(keeps, reverse=True):
             if keep <= known:
                 return
@@ -309,7 +310,7 @@ class Engine:
         """Take out the rows that others need; what they computed is not lost."""
         for one in plan.evictions:
             tokens = one.job.tokens[: one.computed]
-            self._prefixes.insert(one.job.reader_class, tokens, one.slot)
+            self._prefixes.insert(one.job.reader_class, tokens, one.slot, one.lossy_from)
             self._arena.clear(one.slot)
 
     def _admit(self, plan: StepPlan) -> None:
@@ -321,7 +322,9 @@ class Engine:
             if admission.source_slot >= 0:
                 self._arena.copy(admission.source_slot, job.slot, admission.cached)
             else:
-                self._prefixes.lend(job.reader_class, job.tokens, admission.cached, job.slot)
+                exact = job.lossy_from is None  # as it was planned, whatever is known by now
+                count, slot = admission.cached, job.slot
+                self._prefixes.lend(job.reader_class, job.tokens, count, slot, exact=exact)
             self.counters.cached_tokens += admission.cached
 
     def _forward(self, plan: StepPlan) -> torch.Tensor:
@@ -453,9 +456,11 @@ class Engine:
         if job.slot < 0 or job.computed == 0:
             return
         with torch.inference_mode():
-            self._prefixes.insert(job.reader_class, job.tokens[: job.computed], job.slot)
+            tokens = job.tokens[: job.computed]
+            self._prefixes.insert(job.reader_class, tokens, job.slot, job.lossy_from)
             for keep in answer.keeps:
-                if self.kept is None or job.computed < keep:
+                exact = job.lossy_from is None or keep <= job.lossy_from
+                if self.kept is None or job.computed < keep or not exact:
                     continue
                 tokens = job.tokens[:keep]
                 if not self.kept.has(job.reader_class, tokens):
@@ -524,24 +529,3 @@ def _no_numbers() -> ModelFileError:
         "A weight of its file is infinite or no number, or the sums of its weights are.",
         "Fetch the model again with `edvac model pull`, or choose another file.",
     )
-
-
-def _check(request: Generate) -> None:
-    """Bounds on what a client may ask."""
-    rules = (
-        (request.max_tokens >= 0, "max_tokens must not be negative"),
-        (0.0 <= request.temperature <= 100.0, "temperature must lie in 0..100"),
-        (0.0 < request.top_p <= 1.0, "top_p must lie in (0, 1]"),
-        (0.0 <= request.min_p <= 1.0, "min_p must lie in 0..1"),
-        (request.top_k >= 0, "top_k must not be negative"),
-        (0.1 <= request.repetition_penalty <= 10.0, "repetition_penalty must lie in 0.1..10"),
-        (len(request.stop) <= _MAX_STOPS and all(request.stop), "at most 16 stops, none empty"),
-        (request.schema is None or request.lark is None, "give a schema or a grammar, not both"),
-        ("\0" not in request.reader_class, "reader_class must hold no NUL"),
-        (any(one.text or one.tokens for one in request.segments), "the prompt must not be empty"),
-        (request.logprobs <= MOST_ALTERNATIVES, f"logprobs goes to {MOST_ALTERNATIVES}"),
-        (all(-1e9 < one < 1e9 or one == -inf for one in request.bias.values()), _BIAS),
-    )
-    for good, why in rules:
-        if not good:
-            raise ConfigError("request_invalid", "the request cannot be run", f"{why}.")

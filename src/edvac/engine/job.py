@@ -10,7 +10,8 @@ class Job:
     """One request as the scheduler sees it: tokens wanted and tokens computed.
 
     `draft` holds guesses at what comes next; they are computed where there is room. `shared` are
-    lengths of prefixes that other requests of the program may have, by digest.
+    lengths of prefixes that other requests of the program may have, by digest. Lossy is what came
+    back from a file that keeps less than was computed.
     """
 
     id: str
@@ -32,6 +33,8 @@ class Job:
     evicted: int = 0  # times
     stays: bool = False  # it has waited long enough not to make room for others
     fetched: bool = False  # what is spilled of its prompt has been asked for
+    exact: bool = False  # it is given nothing lossy
+    lossy_from: int | None = None  # tokens of its row from here on are, or are computed behind that
 
     @property
     def pending(self) -> int:

@@ -195,6 +195,15 @@ def _split_bias(source: WeightSource, number: int, options: LoadOptions) -> torc
     return source.tensor(name)
 
 
+def key_biases(source: WeightSource) -> list[torch.Tensor | None]:
+    """Of each layer the bias of its keys, (kv heads x width), where it stands in them as it is but
+    for their rotation."""
+    options = LoadOptions(
+        *(Path(), "", Path(), False, lambda done, total: None), split_key_bias=True
+    )
+    return [_split_bias(source, number, options) for number in range(source.config.layers)]
+
+
 def _head_name(source: WeightSource) -> str:
     return "output.weight" if source.has("output.weight") else "token_embd.weight"  # tied
 

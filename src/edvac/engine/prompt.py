@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
+from typing import Final
 
 from edvac.core.errors import ConfigError, OperandError
-from edvac.engine.protocol import Segment, Tokenize, Tokens
+from edvac.engine.protocol import Generate, Segment, Tokenize, Tokens
+from edvac.engine.sampler import MOST_ALTERNATIVES
 from edvac.engine.tokenizer import TextCodec
+
+_MAX_STOPS: Final = 16
+_BIAS: Final = "a bias is a number, or minus infinity"
 
 
 def encode(codec: TextCodec, segments: list[Segment], *, bos: bool) -> tuple[list[int], list[int]]:
@@ -67,3 +73,28 @@ def tokenize(codec: TextCodec, request: Tokenize) -> Tokens:
         check_tokens(codec, segment.tokens)
     tokens, _ = encode(codec, request.segments, bos=request.bos)
     return Tokens(request.id, tokens, [codec.spelled(token) for token in tokens])
+
+
+def check_request(request: Generate) -> None:
+    """Bounds on what a client may ask.
+
+    Raises:
+        ConfigError: it asks for more.
+    """
+    rules = (
+        (request.max_tokens >= 0, "max_tokens must not be negative"),
+        (0.0 <= request.temperature <= 100.0, "temperature must lie in 0..100"),
+        (0.0 < request.top_p <= 1.0, "top_p must lie in (0, 1]"),
+        (0.0 <= request.min_p <= 1.0, "min_p must lie in 0..1"),
+        (request.top_k >= 0, "top_k must not be negative"),
+        (0.1 <= request.repetition_penalty <= 10.0, "repetition_penalty must lie in 0.1..10"),
+        (len(request.stop) <= _MAX_STOPS and all(request.stop), "at most 16 stops, none empty"),
+        (request.schema is None or request.lark is None, "give a schema or a grammar, not both"),
+        ("\0" not in request.reader_class, "reader_class must hold no NUL"),
+        (any(one.text or one.tokens for one in request.segments), "the prompt must not be empty"),
+        (request.logprobs <= MOST_ALTERNATIVES, f"logprobs goes to {MOST_ALTERNATIVES}"),
+        (all(-1e9 < one < 1e9 or one == -inf for one in request.bias.values()), _BIAS),
+    )
+    for good, why in rules:
+        if not good:
+            raise ConfigError("request_invalid", "the request cannot be run", f"{why}.")

@@ -74,7 +74,8 @@ class Generate(_Message, frozen=True, kw_only=True):
 
     With `max_tokens` 0 the prompt is read and no answer written; what is to be kept of it lies on
     disk when that is done. With `fit`, `max_tokens` is cut to what the prompt leaves of the
-    context. `bias` is added to tokens' logits. `report` asks for the tokens of the answer,
+    context. With `exact` nothing is read on from that came back from disk in fewer bits than it was
+    computed in. `bias` is added to tokens' logits. `report` asks for the tokens of the answer,
     `logprobs` from 0 for their log-probabilities and so many alternatives; nothing is forced by a
     grammar then, since a forced token has none.
     """
@@ -102,6 +103,7 @@ class Generate(_Message, frozen=True, kw_only=True):
     logprobs: int = -1
 
     adapter: str = ""
+    exact: bool = False
 
 
 class Tokenize(_Message, frozen=True, kw_only=True):

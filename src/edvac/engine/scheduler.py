@@ -56,10 +56,11 @@ class Limits:
 class PrefixStore(Claims, Protocol):
     """Finished sequences: how many leading tokens of a prompt they could supply, now and soon."""
 
-    def match(self, reader_class: str, tokens: list[int]) -> int: ...
-    def use(self, reader_class: str, tokens: list[int]) -> None: ...
-    def coming(self, reader_class: str, tokens: list[int]) -> int: ...
-    def fetch(self, reader_class: str, tokens: list[int]) -> bool: ...
+    def match(self, reader_class: str, tokens: list[int], *, exact: bool) -> int: ...
+    def exact(self, reader_class: str, tokens: list[int]) -> int: ...
+    def use(self, reader_class: str, tokens: list[int], *, exact: bool) -> None: ...
+    def coming(self, reader_class: str, tokens: list[int], *, exact: bool) -> int: ...
+    def fetch(self, reader_class: str, tokens: list[int], *, exact: bool) -> bool: ...
     def held(self, owner: str) -> int: ...
     def yield_claim(self) -> bool: ...
 
@@ -98,11 +99,12 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Eviction:
-    """A job that made room; its row `slot` holds `computed` tokens."""
+    """A job that made room; its row `slot` holds `computed` tokens, from `lossy_from` on lossy."""
 
     job: Job
     slot: int
     computed: int
+    lossy_from: int | None = None
 
 
 @dataclass(slots=True)
@@ -278,15 +280,27 @@ class Scheduler:
             return None
         if not job.fetched:
             job.fetched = True
-            self._prefixes.fetch(job.reader_class, job.tokens)
+            self._prefixes.fetch(job.reader_class, job.tokens, exact=job.exact)
         source, cached, coming = self._common(job)
         if coming - cached >= _WORTH_WAITING:
             return 0
         self.waiting.remove(job)
-        self._prefixes.use(job.reader_class, job.tokens)
+        self._prefixes.use(job.reader_class, job.tokens, exact=job.exact)
+        job.lossy_from = self._lossy_from(job, source, cached)
         self._start(job, cached)
         plan.admissions.append(Admission(job, source, cached))
         return self._chunk(plan, job, rows)
+
+    def _lossy_from(self, job: Job, source: int, cached: int) -> int | None:
+        """Where the first lossy one of a row's first `cached` tokens stands, if there is one."""
+        if job.exact:
+            return None
+        found: int | None
+        if source >= 0:
+            found = next(one.lossy_from for one in self.running if one.slot == source)
+        else:
+            found = self._prefixes.exact(job.reader_class, job.tokens)
+        return found if found is not None and found < cached else None
 
     def _start(self, job: Job, cached: int) -> None:
         job.slot, job.computed = self._row(job), cached
@@ -335,7 +349,7 @@ class Scheduler:
         if self._rank(job) or not self._has_room(job, sum(one.reserved for one in victims)):
             return False
         victim = max(victims, key=lambda one: (one.admitted, one.order))
-        plan.evictions.append(Eviction(victim, victim.slot, victim.computed))
+        plan.evictions.append(Eviction(victim, victim.slot, victim.computed, victim.lossy_from))
         plan.chunks = [chunk for chunk in plan.chunks if chunk.job is not victim]
         self.running.remove(victim)
         self._release(victim)
@@ -383,13 +397,16 @@ class Scheduler:
     def _common(self, job: Job) -> tuple[int, int, int]:
         """Slot to copy from (-1: parked), tokens available now, tokens available soon."""
         most = len(job.tokens) - 1  # one row must be computed, or there is nothing to sample
-        source, cached = -1, min(self._prefixes.match(job.reader_class, job.tokens), most)
-        coming = max(cached, min(self._prefixes.coming(job.reader_class, job.tokens), most))
+        kept, prompt, exact = self._prefixes, (job.reader_class, job.tokens), job.exact
+        source, cached = -1, min(kept.match(*prompt, exact=exact), most)
+        coming = max(cached, min(kept.coming(*prompt, exact=exact), most))
         for other in self.running:
             if other.reader_class != job.reader_class:
                 continue
             soon = self._rank(other) <= self._rank(job)  # else it may be held up by others
             shared = min(common_prefix(job.tokens, other.tokens), most)
+            if exact and other.lossy_from is not None:
+                shared = min(shared, other.lossy_from)
             ready = min(shared, other.computed)
             if ready > cached:
                 source, cached = other.slot, ready

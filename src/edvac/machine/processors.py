@@ -107,6 +107,7 @@ def _choose(settings: Settings, emit: Callable[[event.Event], None]) -> Processo
         context=settings.context,
         kv_mb=settings.kv_mb,
         kv_type=settings.kv_type,
+        kv_disk_type=settings.kv_disk_type,
         idle_seconds=settings.idle_s,
         extra=_engine_options(settings),
     )

@@ -27,6 +27,7 @@ ENVIRONMENT = "environment"  # the origin of what EDVAC_* variables say
 KV_DISK = ("keep", "session", "none")
 LEVELS = ("avx512", "avxvnni", "avx2")  # of the engine's compiled kernels
 KV_TYPES = ("f16", "int8", "k8v4", "int4")  # of the engine
+KV_DISK_TYPES = ("same", "int8", "int4")
 DEFAULT_MODEL = "qwen2.5-coder:1.5b"
 INTERNAL = {"EDVAC_KILL_AT", "EDVAC_DATA", "EDVAC_MODELS", "EDVAC_CRASH_IMAGES", "EDVAC_KILLS"}
 INTERNAL |= {"EDVAC_RUN", "EDVAC_QUESTIONS", "EDVAC_HANDSHAKE"}  # told to other processes
@@ -62,6 +63,9 @@ class Settings:
         kv_type: how the engine stores them: ``f16``, or in about 1.9 (``int8``), 2.5 (``k8v4``) or
             3.6 times less memory (``int4``), which changes answers, the more the smaller they
             are, and needs the compiled kernels.
+        kv_disk_type: how keys and values of type ``f16`` lie in that file: the ``same``, or in 1.9
+            (``int8``) or 3.6 times fewer bytes (``int4``). Then answers may be others where
+            something came back from there; this needs the compiled kernels.
         idle_s: seconds after its last client until the engine ends.
         budget: of a run, as ``--budget`` takes it; empty is no limit.
         at_once: model steps in flight; 0 lets the processor decide.
@@ -86,6 +90,7 @@ class Settings:
     engines: int = 1
     kv_disk: str = "keep"
     kv_type: str = "f16"
+    kv_disk_type: str = "same"
     idle_s: int = 300
     budget: str = ""
     at_once: int = 0
@@ -175,6 +180,9 @@ def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
         raise ConfigError("setting_range", f"{shown} is no choice", "", f"{', '.join(KV_DISK)}.")
     if name == "kv_type" and value not in KV_TYPES:
         fix = f"{', '.join(KV_TYPES[:-1])} or {KV_TYPES[-1]}."
+        raise ConfigError("setting_range", f"{shown} stores nothing", "", fix)
+    if name == "kv_disk_type" and value not in KV_DISK_TYPES:
+        fix = f"{', '.join(KV_DISK_TYPES[:-1])} or {KV_DISK_TYPES[-1]}."
         raise ConfigError("setting_range", f"{shown} stores nothing", "", fix)
     if name == "precision" and value not in ("fast", "reference"):
         raise ConfigError("setting_range", f"{shown} is no precision", "", "fast or reference.")

@@ -76,8 +76,9 @@ class EmbeddedProcessor:
 
     @property
     def identity(self) -> str:
-        ready, kv = self._ready(), self._spec.kv_type
+        ready, kv, disk = self._ready(), self._spec.kv_type, self._spec.kv_disk_type
         lossy = "" if kv == "f16" else f"/{kv}"  # answers may be others
+        lossy += "" if disk == "same" else f"/disk-{disk}"
         adapted = f"+{self._adapter_sha256[:16]}" if self._adapter_sha256 else ""
         return f"{ready.model}@{ready.sha256[:16]}/{ready.setting}{lossy}{adapted}"
 

@@ -4,7 +4,8 @@ With a name the file outlives the engine: an index beside it tells the next one 
 not by tokens but by keyed hashes of them. Each place has a checksum, in memory and in the index;
 what does not match it is never given back, so an index that is older than the file does no harm.
 Without a name nothing is left when the process ends, however it ends. A disk that takes no more
-makes `put` say so and costs nothing else.
+makes `put` say so and costs nothing else. All blocks of a file are stored alike, as they are or by
+a codec that the index names; checksums are of what is stored.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from typing import Final, TypeAlias
 import msgspec
 import torch
 
+from edvac.engine.kv.disk import BlockCodec
+
 _OLDEST: Final = 7 * 86_400.0  # seconds after which nothing is brought back any more
 _LARGEST_INDEX: Final = 64 << 20
 _RATE: Final = 0.2  # how fast the measured time of reading moves
@@ -38,7 +41,8 @@ class _Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     identity: str
     size: int
     salt: bytes
-    entries: list[tuple[bytes, int, bytes]]  # key, place, checksum of the contents
+    entries: list[tuple[bytes, int, bytes]]  # key, place, checksum of what is stored
+    codec: str = ""  # of every block; none: as they are
 
 
 _decoder: Final = msgspec.msgpack.Decoder(_Index)
@@ -65,6 +69,7 @@ class SpillFile:
         shape, dtype: of a block.
         budget: bytes at most.
         keeping: for later engines; None for a file without a name.
+        codec: of what is stored; None stores blocks as they are.
     """
 
     def __init__(
@@ -74,14 +79,18 @@ class SpillFile:
         budget: int,
         dtype: torch.dtype = torch.float16,
         keeping: Keeping | None = None,
+        *,
+        codec: BlockCodec | None = None,
     ) -> None:
         self._identity = "" if keeping is None else keeping.identity
-        self._size = math.prod(shape) * dtype.itemsize
+        self._codec = codec
+        self._coded = shape if codec is None else codec.shape(shape)
+        self._size = math.prod(self._coded) * (dtype.itemsize if codec is None else 1)
         self._most = budget // self._size
         self._salt = secrets.token_bytes(16)
         self._sums: dict[int, bytes] = {}
         self._left: dict[bytes, int] = {}  # an earlier engine's, not asked for yet; oldest first
-        self.seconds = 0.0  # to read one place, as measured
+        self.seconds = 0.0  # to have one place again, as measured: read, checked and decoded
         name = hashlib.sha256(self._identity.encode()).hexdigest()[:24]
         self._index = directory / f"{name}.spill.index"
         self._file, self.named = _open(directory, "" if keeping is None else f"{name}.spill")
@@ -94,11 +103,24 @@ class SpillFile:
     def __len__(self) -> int:
         return len(self._sums)
 
-    def put(self, contents: torch.Tensor) -> int | None:
-        """Where the contents lie now; None where there is no room for them."""
+    @property
+    def size(self) -> int:
+        """Bytes of a place."""
+        return self._size
+
+    @property
+    def lossy(self) -> bool:
+        """What comes back is not what was put there."""
+        return self._codec is not None
+
+    def put(self, contents: torch.Tensor, first: int = 0) -> int | None:
+        """Where the contents lie now, of tokens from position `first` on; None where there is no
+        room for them."""
         if not self._free and self._count >= self._most and not self._give_up():
             return None
         place = self._free.pop() if self._free else self._count
+        if self._codec is not None:
+            contents = self._codec.encode(contents, first)
         raw = contents.contiguous().view(torch.uint8).numpy().data.cast("B")
         try:
             written = os.pwrite(self._file, raw, place * self._size)
@@ -112,18 +134,24 @@ class SpillFile:
         self._sums[place] = _sum(raw)
         return place
 
-    def read(self, place: int, target: torch.Tensor) -> bool:
-        """Fill `target` with a place's contents; false where they are not what was put there.
+    def read(self, place: int, target: torch.Tensor, first: int = 0) -> bool:
+        """Fill `target` with a place's contents, of tokens from position `first` on; false where
+        what is stored is not what was put there.
 
         May be called from another thread, for a place that is not freed meanwhile.
         """
         started = time.perf_counter()
-        raw = target.view(torch.uint8).numpy().reshape(-1).data
+        coded = target
+        if self._codec is not None:
+            coded = torch.empty(self._coded, dtype=torch.uint8)
+        raw = coded.view(torch.uint8).numpy().reshape(-1).data
         try:
             length = os.preadv(self._file, [raw], place * self._size)
         except OSError:
             return False
         good = length == self._size and _sum(raw) == self._sums[place]
+        if good and self._codec is not None:
+            self._codec.decode(coded, first, target)
         taken = time.perf_counter() - started
         self.seconds += (taken - self.seconds) * (_RATE if self.seconds else 1.0)
         return good
@@ -157,7 +185,8 @@ class SpillFile:
             return
         known = [*self._left.items(), *entries]
         rows = [(key, place, self._sums[place]) for key, place in known]
-        body = msgspec.msgpack.encode(_Index(self._identity, self._size, self._salt, rows))
+        index = _Index(self._identity, self._size, self._salt, rows, self._named_codec())
+        body = msgspec.msgpack.encode(index)
         temporary = self._index.with_suffix(".tmp")
         try:
             with os.fdopen(os.open(temporary, _WRITE, 0o600), "wb") as to:
@@ -176,6 +205,9 @@ class SpillFile:
             self.named = False
             for path in (self._index, self._index.with_suffix("")):
                 path.unlink(missing_ok=True)
+
+    def _named_codec(self) -> str:
+        return "" if self._codec is None else self._codec.name
 
     def _give_up(self) -> bool:
         """The oldest block of an earlier engine makes room."""
@@ -196,7 +228,8 @@ class SpillFile:
             index = _decoder.decode(body)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return
-        if (index.identity, index.size) != (self._identity, self._size):
+        wanted = (self._identity, self._size, self._named_codec())
+        if (index.identity, index.size, index.codec) != wanted:
             return
         self._salt = index.salt
         for key, place, total in index.entries:

@@ -4,7 +4,12 @@ Each reader class has a tree of its own: nothing is ever shared between two. A n
 resident, spilled, or on its way back, which a helper sees to while steps go on. The least recently
 used leaves leave memory first, and what programs have claimed last (`edvac.engine.programs` says
 what and for how long). A path is matched to the last token: of the block in which it parts, the
-tokens before count. It knows no requests and no attention.
+tokens before count.
+
+A spill file may keep less than was computed. What came from it is lossy, and so is what was
+computed behind that: readers that ask for exactness are matched with neither, and what they compute
+instead takes its place. Nothing lossy ever takes the place of what is exact in memory. It knows no
+requests and no attention.
 """
 
 from __future__ import annotations
@@ -12,72 +17,19 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Final, Protocol, TypeAlias
+from dataclasses import replace
+from typing import Final
 
 import torch
 
+from edvac.engine.kv.nodes import Blocks, Claim, Load, Node, Tokens, line, worth
 from edvac.engine.kv.spill import SpillFile
 from edvac.engine.retention import Keep
 from edvac.engine.sequences import Prefix, common_prefix
 
 LEAST: Final = 16  # tokens; shorter prefixes are quicker to compute than to look after
-Tokens: TypeAlias = "tuple[int, ...]"
-
-
-class Blocks(Protocol):
-    """What holds the blocks of tokens' keys and values, by number."""
-
-    pooled: bool  # do these blocks and those of running sequences take each other's room?
-
-    def harvest(self, slot: int, index: int) -> int: ...
-    def make(self, contents: torch.Tensor) -> int | None: ...
-    def reserve(self) -> int | None: ...
-    def contents(self, block: int) -> torch.Tensor: ...
-    def release(self, block: int) -> None: ...
-    def is_used(self, block: int) -> bool: ...
-    def lend(self, slot: int, block: int, count: int) -> None: ...
-
-
-@dataclass(slots=True, eq=False)
-class Node:
-    """`block` holds `tokens`; they lie at `place` of the spill file too, or only there."""
-
-    tokens: Tokens
-    parent: Node | None
-    block: int | None = None
-    place: int | None = None
-    load: Load | None = None
-    used: int = 0
-    key: bytes = b""
-    claims: list[Claim] = field(default_factory=list)
-    children: dict[Tokens, Node] = field(default_factory=dict)
-
-    def resident_below(self) -> bool:
-        return any(
-            child.block is not None or child.load is not None for child in self.children.values()
-        )
-
-
-@dataclass(slots=True, eq=False)
-class Load:
-    """A block on its way back; `node` becomes None where nobody wants it any more."""
-
-    node: Node | None
-    block: int
-    place: int
-    good: Future[bool]
-
-
-@dataclass(slots=True, eq=False)
-class Claim:
-    """A program's word that it reads a prefix again."""
-
-    prefix: Prefix
-    keep: Keep
-    nodes: list[Node] = field(default_factory=list)
 
 
 class PrefixTree:
@@ -108,25 +60,31 @@ class PrefixTree:
         """Sequences: the tree's leaves."""
         return sum(not node.children for node in self._nodes())
 
-    def match(self, reader_class: str, tokens: list[int]) -> int:
+    def match(self, reader_class: str, tokens: list[int], *, exact: bool = False) -> int:
         """How many leading tokens are resident."""
-        found = sum(count for _, count in self._path(reader_class, tokens))
+        found = sum(count for _, count in self._path(reader_class, tokens, exact=exact))
         return found if found >= LEAST else 0
 
-    def coming(self, reader_class: str, tokens: list[int]) -> int:
+    def exact(self, reader_class: str, tokens: list[int]) -> int:
+        """How many of the leading tokens that `match` counts come before the first lossy one."""
+        path = self._path(reader_class, tokens)
+        return sum(count for _, count in itertools.takewhile(lambda one: not one[0].lossy, path))
+
+    def coming(self, reader_class: str, tokens: list[int], *, exact: bool = False) -> int:
         """How many leading tokens are resident or on their way."""
         if not self._loads:
             return 0
         found = 0
-        for node, count in self._path(reader_class, tokens, spilled=True):
+        for node, count in self._path(reader_class, tokens, spilled=True, exact=exact):
             if node.block is None and node.load is None:
                 break
             found += count
         return found
 
-    def known(self, reader_class: str, tokens: list[int]) -> int:
+    def known(self, reader_class: str, tokens: list[int], *, exact: bool = False) -> int:
         """How many leading tokens are resident or could be brought back."""
-        return sum(count for _, count in self._path(reader_class, tokens, spilled=True))
+        path = self._path(reader_class, tokens, spilled=True, exact=exact)
+        return sum(count for _, count in path)
 
     @contextmanager
     def pinned(self, wanted: list[tuple[str, list[int]]]) -> Iterator[None]:
@@ -139,15 +97,17 @@ class PrefixTree:
         finally:
             self._pins = before
 
-    def use(self, reader_class: str, tokens: list[int]) -> None:
+    def use(self, reader_class: str, tokens: list[int], *, exact: bool = False) -> None:
         """A prefix is about to be lent, or brought back: it stays until the pins around end."""
-        for node, _ in self._path(reader_class, tokens, spilled=True):
+        for node, _ in self._path(reader_class, tokens, spilled=True, exact=exact):
             self._pins.add(node)
             self._touch(node)
 
-    def lend(self, reader_class: str, tokens: list[int], count: int, slot: int) -> None:
+    def lend(
+        self, reader_class: str, tokens: list[int], count: int, slot: int, *, exact: bool = False
+    ) -> None:
         """Let an empty row begin with the first `count` tokens, which were matched just now."""
-        for node, there in self._path(reader_class, tokens):
+        for node, there in self._path(reader_class, tokens, exact=exact):
             part = min(there, count)
             if part <= 0:
                 return
@@ -158,16 +118,21 @@ class PrefixTree:
         if count:
             raise KeyError("no such prefix is there")
 
-    def insert(self, reader_class: str, tokens: list[int], slot: int) -> None:
-        """Keep what a row holds; it is not written any more."""
+    def insert(
+        self, reader_class: str, tokens: list[int], slot: int, lossy_from: int | None = None
+    ) -> None:
+        """Keep what a row holds; it is not written any more. From `lossy_from` on it is lossy."""
         if len(tokens) >= LEAST:
             self._keep(
-                reader_class, tokens, lambda at, _: self._blocks.harvest(slot, at // self._size)
+                reader_class,
+                tokens,
+                lambda at, _: self._blocks.harvest(slot, at // self._size),
+                lossy_from,
             )
 
     def put(self, reader_class: str, tokens: list[int], contents: torch.Tensor) -> None:
-        """Keep a prefix that came from elsewhere, (_, _, heads, tokens, width), as far as there is
-        room."""
+        """Keep an exact prefix that came from elsewhere, (_, _, heads, tokens, width), as far as
+        there is room."""
         self._keep(
             reader_class,
             tokens,
@@ -175,27 +140,47 @@ class PrefixTree:
         )
 
     def _keep(
-        self, reader_class: str, tokens: list[int], make: Callable[[int, int], int | None]
+        self,
+        reader_class: str,
+        tokens: list[int],
+        make: Callable[[int, int], int | None],
+        lossy_from: int | None = None,
     ) -> None:
-        """Walk down, and make the blocks that are not resident."""
+        """Walk down, and make the blocks that are not resident, or lossy where these are not."""
         node = self._root(reader_class)
         with self.pinned([]):
             for at in range(0, len(tokens), self._size):
                 part = tuple(tokens[at : at + self._size])
+                lossy = lossy_from is not None and at + len(part) > lossy_from
+                if lossy and self._is_exact_beginning(node, part):
+                    return
                 known = self._covering(node, part)
-                if known is None or known.block is None:
+                if known is not None:
+                    self._pins.add(known)
+                better = known is not None and known.lossy and not lossy
+                if known is None or known.block is None or better:
                     shorter = known is not None and len(part) < len(known.tokens)
                     block = None if shorter else make(at, len(part))
                     if block is None:  # no room, or no more than what is spilled
                         return
                     known = known or Node(part, node)
-                    if known.load is not None:
-                        self._orphan(known)
-                    known.block, node.children[known.tokens] = block, known
-                    self.resident += 1
+                    self._hold(known, block, lossy)
+                    node.children[known.tokens] = known
                 self._touch(known)
                 self._pins.add(known)
                 node = known
+
+    def _hold(self, node: Node, block: int, lossy: bool) -> None:
+        """The block is the node's, instead of what it held."""
+        if node.load is not None:
+            self._orphan(node)
+        if node.block is None:
+            self.resident += 1
+        else:
+            self._blocks.release(node.block)
+        if node.lossy and not lossy:
+            self._forget_place(node)  # the copy of what is exact loses less
+        node.block, node.lossy = block, lossy
 
     # --- claims --------------------------------------------------------------------------------
 
@@ -272,7 +257,7 @@ class PrefixTree:
             self.wait()  # what is on its way holds blocks and cannot be stopped
             ends = [node for node in self._nodes() if self._can_leave(node)]
         order = itertools.count()
-        heap = [(_worth(node), next(order), node) for node in ends]
+        heap = [(worth(node), next(order), node) for node in ends]
         heapq.heapify(heap)
         for _ in range(most):
             if not heap:
@@ -282,7 +267,7 @@ class PrefixTree:
             self._demote(node)
             # A sequence leaves from its end on, before the next one begins to.
             if before is not None and self._can_leave(before):
-                heapq.heappush(heap, (_worth(before), next(order), before))
+                heapq.heappush(heap, (worth(before), next(order), before))
         return bool(ends)
 
     def _can_leave(self, node: Node) -> bool:
@@ -297,19 +282,19 @@ class PrefixTree:
         """From memory to the spill file, or out."""
         assert node.block is not None
         if node.place is None:
-            node.place = self._place_for(node.block)
+            node.place = self._place_for(node)
         self._blocks.release(node.block)
-        node.block = None
+        node.block, node.lossy = None, node.lossy or self._loses
         self.resident -= 1
         if node.place is None:
             self._drop(node)
 
-    def _place_for(self, block: int) -> int | None:
-        """Where the block lies in the spill file; copies of what is in memory make room, then the
+    def _place_for(self, node: Node) -> int | None:
+        """Where its block lies in the spill file; copies of what is in memory make room, then the
         longest unused block."""
         if self._spill is None:
             return None
-        place = self._spill.put(self._blocks.contents(block))
+        place = self._put(node)
         if place is None:
             placed = [node for node in self._nodes() if node.place is not None and not node.load]
             copies = [node for node in placed if node.block is not None]
@@ -321,18 +306,26 @@ class PrefixTree:
             if copies:
                 self._forget_place(min(copies, key=lambda one: one.used))
             elif alone:
-                self._drop(min(alone, key=_worth))
+                self._drop(min(alone, key=worth))
             if copies or alone:
-                place = self._spill.put(self._blocks.contents(block))
+                place = self._put(node)
         return place
+
+    def _put(self, node: Node) -> int | None:
+        assert self._spill is not None and node.block is not None
+        return self._spill.put(self._blocks.contents(node.block), self._first(node))
+
+    def _first(self, node: Node) -> int:
+        """The position of its first token."""
+        return (len(line(node)) - 1) * self._size
 
     # --- and back ------------------------------------------------------------------------------
 
-    def fetch(self, reader_class: str, tokens: list[int]) -> bool:
+    def fetch(self, reader_class: str, tokens: list[int], *, exact: bool = False) -> bool:
         """Begin to bring back what is spilled of a prefix, as far as there is room and it is
         quicker than computing it; whether anything is on its way."""
         with self.pinned([(reader_class, tokens)]):
-            path = list(self._path(reader_class, tokens, spilled=True))
+            path = list(self._path(reader_class, tokens, spilled=True, exact=exact))
             away = [(node, count) for node, count in path if node.block is None and not node.load]
             if away and not self.worth_loading(sum(count for _, count in away), len(away)):
                 return False
@@ -346,15 +339,15 @@ class PrefixTree:
                 self._start(node, block)
         return any(node.load is not None for node, _ in path)
 
-    def recall(self, reader_class: str, tokens: list[int]) -> None:
+    def recall(self, reader_class: str, tokens: list[int], *, exact: bool = False) -> None:
         """Bring back what is spilled of a prefix, and wait for it."""
-        while self.fetch(reader_class, tokens):
+        while self.fetch(reader_class, tokens, exact=exact):
             self.wait()
 
     def _start(self, node: Node, block: int) -> None:
         assert self._spill is not None and node.place is not None
         target = self._blocks.contents(block)
-        reading = self._reader.submit(self._spill.read, node.place, target)
+        reading = self._reader.submit(self._spill.read, node.place, target, self._first(node))
         node.load = Load(node, block, node.place, reading)
         self._loads.append(node.load)
         self.resident += 1
@@ -399,13 +392,12 @@ class PrefixTree:
             return
         nodes = [node for node in self._nodes() if len(node.tokens) == self._size]
         for node in sorted(nodes, key=lambda one: -one.used):
-            fresh = [one for one in _line(node) if one.block is not None and one.place is None]
+            fresh = [one for one in line(node) if one.block is not None and one.place is None]
             most -= len(fresh)
             if most < 0:
                 break
             for one in fresh:
-                assert one.block is not None
-                one.place = self._spill.put(self._blocks.contents(one.block))
+                one.place = self._put(one)
         # What comes first is given up first, and a block is of no use without those before it.
         nodes.reverse()
         self._spill.save((self._key(one), one.place) for one in nodes if one.place is not None)
@@ -440,23 +432,29 @@ class PrefixTree:
         place = self._spill.find(key)
         if place is None:
             return None
-        found = node.children[part] = Node(part, node, place=place, key=key)
+        found = node.children[part] = Node(part, node, place=place, lossy=self._loses, key=key)
         return found
 
     # --- the tree ------------------------------------------------------------------------------
 
+    @property
+    def _loses(self) -> bool:
+        return self._spill is not None and self._spill.lossy
+
     def _path(
-        self, reader_class: str, tokens: list[int], *, spilled: bool = False
+        self, reader_class: str, tokens: list[int], *, spilled: bool = False, exact: bool = False
     ) -> Iterator[tuple[Node, int]]:
-        """Nodes from the root on, and how many of each one's tokens agree."""
+        """Nodes from the root on, and how many of each one's tokens agree; only `exact` ones, or
+        all the same."""
+        restored = spilled and not (exact and self._loses)
         node = self._root(reader_class) if spilled else self._roots.get(reader_class)
         at = 0
         while node is not None and at < len(tokens):
             part = tuple(tokens[at : at + self._size])
-            child = node.children.get(part) or (self._restored(node, part) if spilled else None)
+            child = node.children.get(part) or (self._restored(node, part) if restored else None)
             count = len(part)
-            if child is None:
-                child, count = self._nearest(node, part)
+            if child is None or (exact and child.lossy):
+                child, count = self._nearest(node, part, exact)
             if child is None or (child.block is None and not spilled):
                 return
             yield child, count
@@ -464,15 +462,27 @@ class PrefixTree:
             node = child if count == self._size else None
 
     @staticmethod
-    def _nearest(node: Node, part: Tokens) -> tuple[Node | None, int]:
+    def _nearest(node: Node, part: Tokens, exact: bool) -> tuple[Node | None, int]:
+        """The child that agrees for longest, of several one that is not lossy."""
         best: tuple[Node | None, int] = (None, 0)
         wanted = list(part)
-        for child in node.children.values():
-            if child.tokens[0] == part[0]:
+        for child in sorted(node.children.values(), key=lambda one: one.lossy):
+            if child.tokens[0] == part[0] and not (exact and child.lossy):
                 shared = common_prefix(list(child.tokens), wanted)
                 if shared > best[1]:
                     best = (child, shared)
         return best
+
+    @staticmethod
+    def _is_exact_beginning(node: Node, part: Tokens) -> bool:
+        """Whether these tokens would take the place of some of them that are exact in memory."""
+        return any(
+            child.block is not None
+            and not child.lossy
+            and len(child.tokens) < len(part)
+            and part[: len(child.tokens)] == child.tokens
+            for child in node.children.values()
+        )
 
     def _covering(self, node: Node, part: Tokens) -> Node | None:
         """The child that begins with these tokens; ones that these begin with are given up."""
@@ -533,20 +543,3 @@ class PrefixTree:
             node = stack.pop()
             yield node
             stack += node.children.values()
-
-
-def _line(node: Node) -> list[Node]:
-    """All blocks up to this one, the first first."""
-    found: list[Node] = []
-    at: Node | None = node
-    while at is not None and at.parent is not None:
-        found.append(at)
-        at = at.parent
-    return found[::-1]
-
-
-def _worth(node: Node) -> tuple[int, float]:
-    """What is evicted first comes first."""
-    if node.claims:
-        return 1, -min(claim.keep.due for claim in node.claims)
-    return 0, node.used
