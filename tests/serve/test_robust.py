@@ -18,7 +18,7 @@ from edvac.serve import app, calls, events, run
 from edvac.serve.calls import MOST_UNSENT, Calls, Ended, Piece
 from edvac.serve.reading import LONGEST_BODY
 
-from .served import HELLO, KEY, Pieces, served, talk
+from .served import HELLO, KEY, Pieces, one_model, served, talk
 
 CHAT = "/v1/chat/completions"
 
@@ -238,7 +238,7 @@ def test_no_document_brings_the_service_down(path: str, document: Any, good: boo
 
 
 def application(processor: Pieces) -> Any:
-    return app.Service(processor, ("m",), frozenset({"h"}), {}).application()  # type: ignore[arg-type]
+    return app.Service(one_model(processor, "m"), frozenset({"h"}), {}).application()
 
 
 # -- too many ------------------------------------------------------------------------------------

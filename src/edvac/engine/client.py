@@ -58,6 +58,7 @@ OnText = Callable[[str, int], None]  # text, and how many tokens it took
 OnTokens = Callable[[list[Token]], None]
 
 _POLL: Final = 0.05
+_ENDING: Final = 20.0  # seconds for which an engine that was told to end is waited for
 _LOG_TAIL: Final = 2000
 _MAX_SOCKET_PATH: Final = 100  # the kernel's limit is 107 bytes
 
@@ -211,6 +212,21 @@ async def _start_lock(path: Path) -> AsyncIterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _is_served(path: Path) -> bool:
+    """Does a process hold the lock of this socket? It is let go of when the process ends."""
+    try:
+        handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 class _Process:
@@ -414,6 +430,32 @@ class EngineClient:
     async def shutdown(self) -> None:
         """Ask the engine to end when nothing is running."""
         await self._send(Shutdown())
+
+    async def release(self) -> None:
+        """Leave, and have the engine end where nobody else uses it.
+
+        Returns when its memory is free, or it stays for others; or it takes too long to end.
+        """
+        if self._gone is None and self._task is not None:
+            with contextlib.suppress(EdvacError, TimeoutError):
+                async with asyncio.timeout(_ENDING):
+                    await self._send(Shutdown(alone=True))
+                    await asyncio.shield(self._task)  # the engine ends the connection
+                    await self._ended()
+        await self.close()
+
+    async def _ended(self) -> None:
+        """Wait until the process has ended, unless it stays for others."""
+        if self._gone is not None and self._gone.code == "engine_shared":
+            return
+        if self._process is not None:
+            while self._process.poll() is None:  # noqa: ASYNC110 - a process sets no event
+                await asyncio.sleep(_POLL)
+            return
+        path = self.log.with_suffix(".sock")
+        async with _start_lock(path):  # so that no engine is started that finds the lock taken
+            while _is_served(path):  # noqa: ASYNC110 - nor does a lock
+                await asyncio.sleep(_POLL)
 
     async def close(self) -> None:
         """Leave; the engine cancels what this client still had running."""

@@ -298,7 +298,7 @@ class Server:
         elif isinstance(message, Stats):
             self._work.put(lambda engine: self._stats(engine, client))
         elif isinstance(message, Shutdown):
-            self._drain()
+            self._end(client, message)
         elif isinstance(message, Forget):
             self._work.put(lambda engine: engine.forget())
         else:
@@ -332,6 +332,14 @@ class Server:
             return []
 
         self._work.put(start)
+
+    def _end(self, client: _Client, message: Shutdown) -> None:
+        if message.alone and len(self._clients) > 1:
+            shared = ProcessorError("engine_shared", "others use this engine, so it stays")
+            self._send(client, failure(None, shared))
+            client.writer.close()
+        else:
+            self._drain()
 
     def _tokenize(self, engine: Engine, message: Tokenize) -> list[FromEngine]:
         """In a thread of its own: a long text must not stop the steps of others."""
