@@ -95,7 +95,7 @@ def test_calls_that_wait_count_among_what_is_held(monkeypatch: pytest.MonkeyPatc
         calls = [asyncio.ensure_future(http.post(url + CHAT, json=HELLO))]
         await until(lambda: len(processor.asked) == 1)
         calls.append(asyncio.ensure_future(http.post(url + CHAT, json=large)))
-        await until(lambda: seen[0]._turns.waiting == 1)
+        await until(lambda: seen[0].models.room.waiting == 1)
         status = (await http.post(url + CHAT, json=large)).status_code
         for call in calls:
             call.cancel()
