@@ -59,6 +59,7 @@ OnTokens = Callable[[list[Token]], None]
 
 _POLL: Final = 0.05
 _ENDING: Final = 20.0  # seconds for which an engine that was told to end is waited for
+_FAILING: Final = 5.0  # and one that could not load its model
 _LOG_TAIL: Final = 2000
 _MAX_SOCKET_PATH: Final = 100  # the kernel's limit is 107 bytes
 
@@ -139,6 +140,12 @@ async def connect_or_start(spec: EngineSpec, on_progress: OnProgress | None = No
                     await client.close()  # caught the old process on its way out
                     await asyncio.sleep(_POLL)
                     continue
+                except EdvacError as error:
+                    if error.code != "protocol_error":  # it could not load, and ends
+                        with contextlib.suppress(TimeoutError):  # so that the next try is a new one
+                            async with asyncio.timeout(_FAILING):
+                                await _until_ended(spec.socket(), process)
+                    raise
                 if process is not None:
                     client.adopt(process)
                 return client
@@ -258,6 +265,30 @@ class _Process:
             if pid:
                 self._code = os.waitstatus_to_exitcode(status)
         return self._code
+
+
+async def _until_ended(path: Path, process: _Process | None, pid: int = 0) -> None:
+    """Wait until the engine of a socket has ended and its memory is free.
+
+    Args:
+        process: it, where we started it.
+        pid: its number, where it is known.
+    """
+    if process is not None:
+        while process.poll() is None:  # noqa: ASYNC110 - a process sets no event
+            await asyncio.sleep(_POLL)
+        return
+    async with _start_lock(path):  # so that no engine is started that finds the lock taken
+        while _is_served(path) or (pid and _has_memory(pid)):  # noqa: ASYNC110
+            await asyncio.sleep(_POLL)
+
+
+def _has_memory(pid: int) -> bool:
+    """Does a process hold memory? One that has ended and was not collected does not."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) > 0
+    except (OSError, IndexError):
+        return False
 
 
 def _died(what: str, log: Path, code: int | None = None) -> ProcessorError:
@@ -441,21 +472,13 @@ class EngineClient:
                 async with asyncio.timeout(_ENDING):
                     await self._send(Shutdown(alone=True))
                     await asyncio.shield(self._task)  # the engine ends the connection
-                    await self._ended()
+                    if not self._is_shared():
+                        path = self.log.with_suffix(".sock")
+                        await _until_ended(path, self._process, self.ready.pid)
         await self.close()
 
-    async def _ended(self) -> None:
-        """Wait until the process has ended, unless it stays for others."""
-        if self._gone is not None and self._gone.code == "engine_shared":
-            return
-        if self._process is not None:
-            while self._process.poll() is None:  # noqa: ASYNC110 - a process sets no event
-                await asyncio.sleep(_POLL)
-            return
-        path = self.log.with_suffix(".sock")
-        async with _start_lock(path):  # so that no engine is started that finds the lock taken
-            while _is_served(path):  # noqa: ASYNC110 - nor does a lock
-                await asyncio.sleep(_POLL)
+    def _is_shared(self) -> bool:
+        return self._gone is not None and self._gone.code == "engine_shared"
 
     async def close(self) -> None:
         """Leave; the engine cancels what this client still had running."""

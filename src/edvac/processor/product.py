@@ -204,7 +204,7 @@ async def _edvac(asks: _Questions, entries: list[dict[str, Any]]) -> Server | No
     models = [
         Served(
             text(one, "id"),
-            # A model that was not loaded yet says nothing of its weights, and an adapter never does.
+            # A model that was not loaded yet says nothing of its weights, nor does an adapter.
             _mark(one["identity"]) if text(one, "identity") else "",
             number(one, "max_model_len"),
             number(one, "slots"),
