@@ -55,10 +55,10 @@ def with_adapters(path: Path, home: Path, adapters: dict[str, Path]) -> Models[O
     return Models(((Offered(processor, tuple(adapters)), (path.stem,)),))
 
 
-def engines_at(home: Path) -> int:
+def engines_at(runtime: Path) -> int:
     """How many engine processes there are: each holds a lock for as long as it lives."""
     found = 0
-    for lock in (home / "run").glob("*.lock"):
+    for lock in runtime.glob("*.lock"):
         handle = os.open(lock, os.O_RDWR)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -43,7 +43,7 @@ def play(files: dict[str, Path], home: Path, work: Work) -> None:
                 await asyncio.wait_for(work(url, http, models), 60)
         finally:
             await end_all(models)
-        assert engines_at(home) == 0
+        assert engines_at(home / "run") == 0
 
     asyncio.run(scene())
 

@@ -101,7 +101,7 @@ def test_a_swap_under_traffic_loses_nothing_and_mixes_nothing(
         async def watch() -> None:
             nonlocal most
             while True:
-                most = max(most, engines_at(tmp_path))
+                most = max(most, engines_at(tmp_path / "run"))
                 await asyncio.sleep(0.02)
 
         watching = asyncio.ensure_future(watch())
@@ -116,14 +116,14 @@ def test_a_swap_under_traffic_loses_nothing_and_mixes_nothing(
                     await asyncio.sleep(0.05)
                 assert models.room.waiting == 0
                 here = [place for place in models.places if place.state is State.HERE]
-                assert len(here) == 1 == engines_at(tmp_path)
+                assert len(here) == 1 == engines_at(tmp_path / "run")
                 rows = (await http.get(f"{url}/metrics")).text.splitlines()
                 assert "edvac_models_loaded 1" in rows and "llamacpp:requests_processing 0" in rows
         finally:
             watching.cancel()
             await end_all(models)
         assert most == 1, "never two in memory"
-        assert engines_at(tmp_path) == 0 == engines_at(tmp_path / "alone")
+        assert engines_at(tmp_path / "run") == 0 == engines_at(tmp_path / "alone" / "run")
 
     asyncio.run(asyncio.wait_for(scene(), 110))
 
@@ -151,7 +151,7 @@ def test_the_official_client_chooses_and_sees_what_is_loaded(
                 assert props["total_slots"] == 32 and props["is_sleeping"] is False
                 first = (await http.post(f"{url}/tokenize", json={"content": "x"})).json()
                 assert first["tokens"] and models.places[0].state is State.HERE
-                assert models.places[1].state is State.AWAY and engines_at(tmp_path) == 1
+                assert models.places[1].state is State.AWAY and engines_at(tmp_path / "run") == 1
                 await client.close()
         finally:
             await end_all(models)
@@ -168,11 +168,11 @@ def test_an_engine_that_a_run_uses_is_left_to_it(paths: list[Path], tmp_path: Pa
                 assert await text_of(http, url, asked("m0", "tell me"))
                 assert await text_of(http, url, asked("m1", "tell me"))
                 assert not run.gone and (await run.stats()).running == 0
-                assert engines_at(tmp_path) == 2, "one is the run's"
+                assert engines_at(tmp_path / "run") == 2, "one is the run's"
         finally:
             await end_all(models)
             await run.release()
-        assert engines_at(tmp_path) == 0
+        assert engines_at(tmp_path / "run") == 0
 
     asyncio.run(asyncio.wait_for(scene(), 60))
 
@@ -205,7 +205,7 @@ def test_a_load_that_fails_and_an_engine_that_dies_are_told_and_made_good(
                 assert json.loads(rest[-2][6:])["error"]["code"] == "engine_died"
                 assert await text_of(http, url, asked("broken", "tell me"))
                 assert await text_of(http, url, asked("m0", "tell me")) == text
-                assert engines_at(tmp_path) == 1
+                assert engines_at(tmp_path / "run") == 1
         finally:
             await end_all(models)
 
