@@ -191,6 +191,27 @@ def test_who_waited_for_a_place_and_left_makes_nobody_give_way() -> None:
     play(work)
 
 
+def test_a_model_whose_last_waiter_is_passed_over_gives_way() -> None:
+    """It has left, but does not know it yet when its turn comes."""
+
+    async def work() -> None:
+        scene = Scene(2)
+        first = scene.ask(0)
+        await scene.settle()
+        await scene.loaded(0, 5)
+        leaves, other = scene.ask(0), scene.ask(1)
+        await scene.settle()
+        first.end.set()
+        leaves.task.cancel()
+        await scene.settle()
+        assert leaves.fate == "gone" and scene.states() == "Uu"
+        await scene.unloaded(0)
+        await scene.loaded(1)
+        await scene.finish(other)
+
+    play(work)
+
+
 def test_a_load_that_nobody_waits_for_any_more_is_brought_to_its_end() -> None:
     async def work() -> None:
         scene = Scene(2)

@@ -481,3 +481,38 @@ def test_a_service_that_stops_takes_nothing_new_and_tells_those_it_ends() -> Non
         await until(lambda: processor.cancelled == 2)
 
     asyncio.run(scene())
+
+
+# -- waiting for a model -------------------------------------------------------------------------
+
+
+class NeverThere(Pieces):
+    async def open(self) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("path", [CHAT, "/tokenize"])
+def test_who_waits_for_a_model_may_leave_and_is_told_when_the_service_stops(path: str) -> None:
+    body = HELLO | {"content": "x"}
+
+    async def scene() -> None:
+        seen: list[app.Service] = []
+        models = one_model(NeverThere(lambda _: ""), "m")
+        async with served(models, seen=seen) as (url, http):
+            (service,) = seen
+            call = asyncio.ensure_future(http.post(url + path, json=body))
+            await until(lambda: models.room.waiting == 1)
+            call.cancel()
+            await until(lambda: models.room.waiting == 0)
+            await until(lambda: service._held == 0)
+            call = asyncio.ensure_future(http.post(url + path, json=body))
+            await until(lambda: models.room.waiting == 1)
+            service.stop()
+            service.end()
+            reply = await call
+            assert reply.status_code == 503
+            assert reply.json()["error"]["code"] == "service_stopping"
+            assert models.room.waiting == 0 and not models.places[0].running
+            await models.close()
+
+    asyncio.run(scene())

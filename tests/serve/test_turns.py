@@ -83,3 +83,17 @@ def test_no_turn_is_lost_whoever_gives_up_when(most: int, seed: int) -> None:
         assert highest <= most
 
     asyncio.run(scene())
+
+
+def test_who_is_refused_and_leaves_at_the_same_time_gives_no_turn_back() -> None:
+    async def scene() -> None:
+        turns = Turns(1, Room(9))
+        async with turns.turn("a"):
+            waiting = asyncio.ensure_future(turns._enter("b"))
+            await asyncio.sleep(0)
+            turns.refuse(ProcessorError("engine_died", "it cannot be loaded"))
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            assert (turns.running, turns.waiting, turns.room.waiting) == (1, 0, 0)
+
+    asyncio.run(scene())
