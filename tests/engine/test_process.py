@@ -210,6 +210,42 @@ def test_a_client_that_leaves_cancels_its_requests_and_sigterm_drains(spec: Engi
     asyncio.run(scene())
 
 
+def is_alive(pid: int) -> bool:
+    """One that ended counts as dead, whoever has to collect it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_an_engine_that_is_released_ends_at_once_unless_others_use_it(
+    spec: EngineSpec, started: bool
+) -> None:
+    """Who releases it may have started it, or found it there."""
+
+    async def scene() -> None:
+        slow = replace(spec, idle_seconds=600)
+        first = await connect_or_start(slow)
+        other = await connect_or_start(slow)
+        last, guest = (first, other) if started else (other, first)
+        pid = first.ready.pid
+        running = asyncio.create_task(last.generate(ask("a", max_tokens=60)))
+        await guest.release()
+        assert is_alive(pid)
+        assert (await running).completion_tokens == 60
+        assert (await last.generate(ask("b"))).completion_tokens == 10
+        before = asyncio.get_running_loop().time()
+        await last.release()
+        assert asyncio.get_running_loop().time() - before < 15
+        await asyncio.sleep(0.2)  # its memory is free, but the system may still clear up
+        assert not is_alive(pid)
+        async with engine(spec) as again:  # its place is free at once
+            assert again.ready.pid != pid
+
+    asyncio.run(scene())
+
+
 def test_malformed_frames_end_the_connection_only(spec: EngineSpec) -> None:
     async def scene() -> None:
         async with engine(spec) as client:

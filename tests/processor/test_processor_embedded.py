@@ -24,6 +24,9 @@ class Engine:
     async def close(self) -> None:
         Engine.closed += 1
 
+    async def release(self) -> None:
+        Engine.closed += 1
+
 
 @pytest.fixture(autouse=True)
 def engine(monkeypatch: pytest.MonkeyPatch) -> None:

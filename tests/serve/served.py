@@ -14,7 +14,10 @@ import uvicorn
 from edvac.engine.protocol import Segment, StatsReply, Tokens
 from edvac.processor import Answer, OnText, OnTokens, Request, Timings, Token
 from edvac.processor.scripted import ScriptedProcessor
+from edvac.serve import app
 from edvac.serve.app import Service
+from edvac.serve.models import Models
+from edvac.serve.offered import Offered
 from edvac.serve.run import config_of, hosts_of, listen
 
 KEY = "a-key-of-some-length"
@@ -81,10 +84,24 @@ class Pieces(ScriptedProcessor):
     async def stats(self) -> StatsReply:
         return STATS
 
+    async def unload(self) -> None:
+        await self.close()
+
+    def has_adapter(self, name: str) -> bool:
+        return False
+
+
+def one_model(processor: Any, *names: str) -> Models[Offered]:
+    return Models(((Offered(processor), names),), most_waiting=app.MOST_WAITING)
+
 
 def service_at(processor: Any, listener: Any, **more: Any) -> Service:
-    chosen = {"names": ("m",), "hosts": hosts_of(listener, ()), "keys": {KEY: "one"}} | more
-    return Service(processor, **chosen)
+    """Of one processor, or of the models that are given instead."""
+    chosen = {"hosts": hosts_of(listener, ()), "keys": {KEY: "one"}} | more
+    models = processor
+    if not isinstance(processor, Models):
+        models = one_model(processor, *chosen.pop("names", ("m",)))
+    return Service(models, **chosen)
 
 
 @asynccontextmanager
@@ -99,6 +116,8 @@ async def served(
     config = config_of(service.application())
     config.log_level = "critical"
     config.configure_logging()
+    if not isinstance(processor, Models):  # as `edvac serve` does with its first
+        await service.models.load(service.models.places[0])
     server = uvicorn.Server(config)
     running = asyncio.ensure_future(server.serve(sockets=[listener]))
     key = next(iter(service.keys), "")

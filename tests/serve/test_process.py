@@ -20,6 +20,7 @@ import pytest
 from edvac.serve.run import listen
 
 from .conftest import Running, start
+from .engines import engines_at, write_models
 
 pytestmark = pytest.mark.xdist_group("service")
 PIECE = itemgetter("piece")
@@ -133,6 +134,16 @@ def test_keys_from_a_file_and_names_that_are_allowed(tiny: Path, tmp_path: Path)
         (("--key-file", "short", "--no-key"), "serve_keys"),
         (("--key-env", "NOT_THERE"), "serve_key"),
         (("--host", "192.0.2.1"), "address_unusable"),
+        (("--model", "tiny.gguf"), "serve_names"),
+        (("--model", "http://127.0.0.1:1/v1#m"), "serve_endpoint"),
+        (("--model", "absent.gguf"), "model_missing"),
+        (("--alias", "tiny"), "serve_names"),
+        (("--alias", "other=absent"), "serve_unknown"),
+        (("--alias", "=tiny"), "serve_name"),
+        (("--adapter", "x=absent.gguf"), "serve_adapter"),
+        (("--adapter", "x"), "serve_adapter"),
+        (("--adapter", "tiny=short"), "serve_names"),
+        (("--adapter", "x@absent=short"), "serve_unknown"),
     ],
 )
 def test_what_would_leave_it_open_is_refused(
@@ -151,6 +162,34 @@ def test_what_would_leave_it_open_is_refused(
         check=False,
     )
     assert found.returncode == 2 and code in found.stdout + found.stderr
+
+
+def test_two_models_and_an_adapter_of_the_second(tiny: Path, tmp_path: Path) -> None:
+    from engine.lora import matrices, write_gguf
+
+    _, second = write_models(tmp_path, 2)
+    write_gguf(tmp_path / "x.gguf", matrices(1), "qwen2")
+    flags = ("--model", str(second), "--adapter", "x@m1=x.gguf", "--alias", "gpt=m1")
+    running = start(tiny, tmp_path, *flags, "--idle-unload", "1")
+    with client(running) as http:
+        listed = http.get("/models").json()["data"]
+        assert [(one["id"], one["status"]["value"]) for one in listed] == [
+            ("tiny", "loaded"), ("m1", "unloaded"), ("x", "unloaded"),
+        ]  # fmt: skip
+        texts = {}
+        for model in ("tiny", "m1", "gpt", "x"):
+            asked = LONG | {"model": model, "max_tokens": 12}
+            found = http.post("/chat/completions", json=asked).json()
+            texts[model] = found["choices"][0]["message"]["content"]
+            assert found["model"] == ("m1" if model == "gpt" else model)
+        assert texts["m1"] == texts["gpt"] and len(set(texts.values())) == 3
+        for _ in range(200):
+            if not engines_at(tmp_path / "run" / "edvac"):
+                break
+            time.sleep(0.05)
+        assert not engines_at(tmp_path / "run" / "edvac"), "none was used for a second"
+        assert http.post("/chat/completions", json=LONG | {"max_tokens": 2}).status_code == 200
+    assert running.stop() == 0
 
 
 def test_tokens_templates_and_counters_of_a_real_engine(service: Running) -> None:

@@ -18,7 +18,7 @@ from edvac.serve import app, calls, events, run
 from edvac.serve.calls import MOST_UNSENT, Calls, Ended, Piece
 from edvac.serve.reading import LONGEST_BODY
 
-from .served import HELLO, KEY, Pieces, served, talk
+from .served import HELLO, KEY, Pieces, one_model, served, talk
 
 CHAT = "/v1/chat/completions"
 
@@ -95,7 +95,7 @@ def test_calls_that_wait_count_among_what_is_held(monkeypatch: pytest.MonkeyPatc
         calls = [asyncio.ensure_future(http.post(url + CHAT, json=HELLO))]
         await until(lambda: len(processor.asked) == 1)
         calls.append(asyncio.ensure_future(http.post(url + CHAT, json=large)))
-        await until(lambda: seen[0]._turns.waiting == 1)
+        await until(lambda: seen[0].models.room.waiting == 1)
         status = (await http.post(url + CHAT, json=large)).status_code
         for call in calls:
             call.cancel()
@@ -238,7 +238,7 @@ def test_no_document_brings_the_service_down(path: str, document: Any, good: boo
 
 
 def application(processor: Pieces) -> Any:
-    return app.Service(processor, ("m",), frozenset({"h"}), {}).application()  # type: ignore[arg-type]
+    return app.Service(one_model(processor, "m"), frozenset({"h"}), {}).application()
 
 
 # -- too many ------------------------------------------------------------------------------------
@@ -479,5 +479,40 @@ def test_a_service_that_stops_takes_nothing_new_and_tells_those_it_ends() -> Non
         assert lines[-1] == "data: [DONE]" and len(lines) > 5
         assert (await whole).status_code == 503
         await until(lambda: processor.cancelled == 2)
+
+    asyncio.run(scene())
+
+
+# -- waiting for a model -------------------------------------------------------------------------
+
+
+class NeverThere(Pieces):
+    async def open(self) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("path", [CHAT, "/tokenize"])
+def test_who_waits_for_a_model_may_leave_and_is_told_when_the_service_stops(path: str) -> None:
+    body = HELLO | {"content": "x"}
+
+    async def scene() -> None:
+        seen: list[app.Service] = []
+        models = one_model(NeverThere(lambda _: ""), "m")
+        async with served(models, seen=seen) as (url, http):
+            (service,) = seen
+            call = asyncio.ensure_future(http.post(url + path, json=body))
+            await until(lambda: models.room.waiting == 1)
+            call.cancel()
+            await until(lambda: models.room.waiting == 0)
+            await until(lambda: service._held == 0)
+            call = asyncio.ensure_future(http.post(url + path, json=body))
+            await until(lambda: models.room.waiting == 1)
+            service.stop()
+            service.end()
+            reply = await call
+            assert reply.status_code == 503
+            assert reply.json()["error"]["code"] == "service_stopping"
+            assert models.room.waiting == 0 and not models.places[0].running
+            await models.close()
 
     asyncio.run(scene())

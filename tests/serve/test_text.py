@@ -167,7 +167,6 @@ def test_llamas_form_of_many_of_some_fields_and_streamed() -> None:
         {"dry_multiplier": 0.8},
         {"typical_p": 0.5},
         {"samplers": ["top_k"]},
-        {"lora": [{"id": 0, "scale": 1}]},
         {"prompt": {"prompt_string": "a", "multimodal_data": ["x"]}},
     ],
 )

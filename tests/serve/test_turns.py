@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edvac.core.errors import ProcessorError
-from edvac.serve.turns import Turns
+from edvac.serve.turns import Room, Turns
 
 
 def test_clients_are_served_in_rotation_and_each_in_its_own_order() -> None:
@@ -22,7 +22,7 @@ def test_clients_are_served_in_rotation_and_each_in_its_own_order() -> None:
             await asyncio.sleep(0)
 
     async def scene() -> None:
-        turns = Turns(1, 100)
+        turns = Turns(1, Room(100))
         calls = [call(turns, "many", f"m{n}") for n in range(5)]
         calls += [call(turns, "one", "o0"), call(turns, "two", "t0"), call(turns, "two", "t1")]
         await asyncio.gather(*calls)
@@ -34,7 +34,7 @@ def test_clients_are_served_in_rotation_and_each_in_its_own_order() -> None:
 
 def test_too_many_are_refused_at_once() -> None:
     async def scene() -> None:
-        turns = Turns(1, 2)
+        turns = Turns(1, Room(2))
         async with turns.turn("a"):
             waiting = [asyncio.ensure_future(turns._enter("a")) for _ in range(2)]
             await asyncio.sleep(0)
@@ -69,7 +69,7 @@ def test_no_turn_is_lost_whoever_gives_up_when(most: int, seed: int) -> None:
                 running -= 1
 
     async def scene() -> None:
-        turns = Turns(most, 1000)
+        turns = Turns(most, Room(1000))
         calls = []
         for _ in range(40):
             calls.append(asyncio.ensure_future(call(turns, rng.choice("abc"))))
@@ -81,5 +81,19 @@ def test_no_turn_is_lost_whoever_gives_up_when(most: int, seed: int) -> None:
             await asyncio.gather(*calls, return_exceptions=True)
         assert (turns.running, turns.waiting) == (0, 0) and not turns._queues
         assert highest <= most
+
+    asyncio.run(scene())
+
+
+def test_who_is_refused_and_leaves_at_the_same_time_gives_no_turn_back() -> None:
+    async def scene() -> None:
+        turns = Turns(1, Room(9))
+        async with turns.turn("a"):
+            waiting = asyncio.ensure_future(turns._enter("b"))
+            await asyncio.sleep(0)
+            turns.refuse(ProcessorError("engine_died", "it cannot be loaded"))
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            assert (turns.running, turns.waiting, turns.room.waiting) == (1, 0, 0)
 
     asyncio.run(scene())

@@ -1,4 +1,4 @@
-"""`serve`: a model of this machine for any OpenAI client."""
+"""`serve`: models of this machine for any OpenAI client."""
 
 from __future__ import annotations
 
@@ -22,14 +22,50 @@ EXAMPLES = """\b
 Examples:
   edvac serve
   edvac serve --port 0 --key-env MY_KEY
+  edvac serve --model qwen2.5-coder:1.5b --model smollm2:135m --idle-unload 600
+  edvac serve --adapter invoices=adapters/invoices.gguf
   edvac serve --host 0.0.0.0 --allow-host box.example --key-file ~/.config/edvac/keys
   curl -H "Authorization: Bearer KEY" http://127.0.0.1:11435/v1/models
 """
 
 
 @click.command(epilog=EXAMPLES)
-@click.option("--model", help="The model: a name or a .gguf file.", shell_complete=complete_model)
-@click.option("--alias", "names", multiple=True, metavar="NAME", help="Another name of the model.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="MODEL",
+    help="A model: a name or a .gguf file. Said several times, requests choose by name.",
+    shell_complete=complete_model,
+)
+@click.option(
+    "--models-loaded",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="How many models are in memory at a time.",
+)
+@click.option(
+    "--idle-unload",
+    metavar="SECONDS",
+    default=0.0,
+    type=click.FloatRange(0),
+    help="Unload a model that was not used for so long; 0, the default, keeps it.",
+)
+@click.option(
+    "--alias",
+    "names",
+    multiple=True,
+    metavar="NAME[=MODEL]",
+    help="Another name of the first model, or of that one.",
+)
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="NAME[@MODEL]=PATH",
+    help="A LoRA adapter of the first model, or of that one, that requests may name.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", default=PORT, show_default=True, type=click.IntRange(0, 65535))
 @click.option(
@@ -49,10 +85,11 @@ Examples:
 @click.option("--no-key", is_flag=True, help="Answer everybody who reaches it.")
 @click.option("--json", "as_json", is_flag=True, help="The address and key as JSON.")
 def serve(**flags: object) -> None:
-    """Serve a model over HTTP, as OpenAI clients ask: chats, completions, tools, structure.
+    """Serve models over HTTP, as OpenAI clients ask: chats, completions, tools, structure.
 
-    Answers come whole or as they are written, under a JSON schema where one is given. Only this
-    machine is answered, and only with the key that is printed here, unless told otherwise.
+    The first model is loaded at once, others when they are asked for. Answers come whole or as they
+    are written, under a JSON schema where one is given. Only this machine is answered, and only
+    with the key that is printed here, unless told otherwise.
     """
     for name in ("starlette", "uvicorn"):
         if importlib.util.find_spec(name) is None:
@@ -60,7 +97,8 @@ def serve(**flags: object) -> None:
                 "serve_missing", "the service is not installed", "", "pip install 'edvac[serve]'."
             )
     from edvac.machine import settings
-    from edvac.serve.run import Offer, hosts_of, listen, name_of, url_of
+    from edvac.serve.offer import Offer, name_of
+    from edvac.serve.run import hosts_of, listen, url_of
     from edvac.serve.run import serve as start
 
     host, port = str(flags["host"]), int(str(flags["port"]))
@@ -72,18 +110,29 @@ def serve(**flags: object) -> None:
             f"{host} can be reached from others.",
             "Leave --no-key out, or listen at 127.0.0.1.",
         )
-    chosen = {"model": str(flags["model"])} if flags["model"] else {}
-    found, _ = settings.load(Path.cwd(), chosen)
-    name = name_of(found)
+    first, *others = _texts(flags["models"]) or ("",)
+    found, _ = settings.load(Path.cwd(), {"model": first} if first else {})
+    name = name_of(found.model)
+    offer = Offer(
+        found,
+        _texts(flags["names"]),
+        tuple(others),
+        _texts(flags["adapters"]),
+        int(str(flags["models_loaded"])),
+        float(str(flags["idle_unload"])),
+        _texts(flags["hosts"]),
+        keys,
+    )
     listener = listen(host, port)
     url = url_of(listener)
-    offer = Offer(found, _texts(flags["names"]), _texts(flags["hosts"]), keys)
 
     def opened() -> None:
         if flags["as_json"]:
-            ui.out_json({"url": url, "key": shown, "model": name})
+            names = [name, *(name_of(one) for one in others)]
+            ui.out_json({"url": url, "key": shown, "model": name, "models": names})
             return
-        ui.out(f"Serving {name} at {url}")
+        more = f" and {len(others)} more" if others else ""
+        ui.out(f"Serving {name}{more} at {url}")
         if shown:
             ui.out(f"Key: {shown}")
         else:
@@ -91,7 +140,7 @@ def serve(**flags: object) -> None:
         ui.err("Ctrl-C ends it.")
 
     with listener:
-        hosts_of(listener, offer.hosts)  # before a model is loaded
+        hosts_of(listener, offer.hosts)  # before a model is looked for
         asyncio.run(start(offer, listener, opened))
 
 

@@ -58,6 +58,8 @@ OnText = Callable[[str, int], None]  # text, and how many tokens it took
 OnTokens = Callable[[list[Token]], None]
 
 _POLL: Final = 0.05
+_ENDING: Final = 20.0  # seconds for which an engine that was told to end is waited for
+_FAILING: Final = 5.0  # and one that could not load its model
 _LOG_TAIL: Final = 2000
 _MAX_SOCKET_PATH: Final = 100  # the kernel's limit is 107 bytes
 
@@ -141,6 +143,12 @@ async def connect_or_start(spec: EngineSpec, on_progress: OnProgress | None = No
                     await client.close()  # caught the old process on its way out
                     await asyncio.sleep(_POLL)
                     continue
+                except EdvacError as error:
+                    if error.code != "protocol_error":  # it could not load, and ends
+                        with contextlib.suppress(TimeoutError):  # so that the next try is a new one
+                            async with asyncio.timeout(_FAILING):
+                                await _until_ended(spec.socket(), process)
+                    raise
                 if process is not None:
                     client.adopt(process)
                 return client
@@ -216,6 +224,21 @@ async def _start_lock(path: Path) -> AsyncIterator[None]:
         os.close(handle)
 
 
+def _is_served(path: Path) -> bool:
+    """Does a process hold the lock of this socket? It is let go of when the process ends."""
+    try:
+        handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 class _Process:
     """The engine process we started. Unlike a `Popen`, it may outlive us without a warning."""
 
@@ -245,6 +268,30 @@ class _Process:
             if pid:
                 self._code = os.waitstatus_to_exitcode(status)
         return self._code
+
+
+async def _until_ended(path: Path, process: _Process | None, pid: int = 0) -> None:
+    """Wait until the engine of a socket has ended and its memory is free.
+
+    Args:
+        process: it, where we started it.
+        pid: its number, where it is known.
+    """
+    if process is not None:
+        while process.poll() is None:  # noqa: ASYNC110 - a process sets no event
+            await asyncio.sleep(_POLL)
+        return
+    async with _start_lock(path):  # so that no engine is started that finds the lock taken
+        while _is_served(path) or (pid and _has_memory(pid)):  # noqa: ASYNC110
+            await asyncio.sleep(_POLL)
+
+
+def _has_memory(pid: int) -> bool:
+    """Does a process hold memory? One that has ended and was not collected does not."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) > 0
+    except (OSError, IndexError):
+        return False
 
 
 def _died(what: str, log: Path, code: int | None = None) -> ProcessorError:
@@ -417,6 +464,24 @@ class EngineClient:
     async def shutdown(self) -> None:
         """Ask the engine to end when nothing is running."""
         await self._send(Shutdown())
+
+    async def release(self) -> None:
+        """Leave, and have the engine end where nobody else uses it.
+
+        Returns when its memory is free, or it stays for others; or it takes too long to end.
+        """
+        if self._gone is None and self._task is not None:
+            with contextlib.suppress(EdvacError, TimeoutError):
+                async with asyncio.timeout(_ENDING):
+                    await self._send(Shutdown(alone=True))
+                    await asyncio.shield(self._task)  # the engine ends the connection
+                    if not self._is_shared():
+                        path = self.log.with_suffix(".sock")
+                        await _until_ended(path, self._process, self.ready.pid)
+        await self.close()
+
+    def _is_shared(self) -> bool:
+        return self._gone is not None and self._gone.code == "engine_shared"
 
     async def close(self) -> None:
         """Leave; the engine cancels what this client still had running."""

@@ -151,7 +151,10 @@ class Stats(_Message, frozen=True):
 
 
 class Shutdown(_Message, frozen=True):
-    """End once nothing is running."""
+    """End once nothing is running; with `alone` only where nobody else is connected, and otherwise
+    the sender alone is sent away (`engine_shared`)."""
+
+    alone: bool = False
 
 
 class Forget(_Message, frozen=True):

@@ -60,7 +60,8 @@ _log = logging.getLogger("edvac.engine")
 _MAX_UNSENT: Final = 64 << 20  # a client that does not read is dropped, not waited for
 _PAUSE: Final = 0.02  # seconds between two looks at work that waits for others
 _MAX_CLIENTS: Final = 256
-_LAST_WORDS: Final = 10.0  # seconds for which a failed load is still reported to a client
+_LAST_WORDS: Final = 10.0  # seconds for which a failed load waits for a client to be told
+_TELLING: Final = 0.2  # seconds that the telling may take
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 Work = Callable[[Engine], list[FromEngine]]
@@ -225,14 +226,14 @@ class Server:
         greeted = [client for client in self._clients.values() if client.greeted]
         for client in greeted:
             self._send(client, self._failed)
-        self._loop.call_later(0.2 if greeted else _LAST_WORDS, self._over.set)
+        self._loop.call_later(_TELLING if greeted else _LAST_WORDS, self._over.set)
 
     def _broken(self, why: str) -> None:
         self.exit_code = 1
         error = ProcessorError("engine_died", "the engine failed and is ending", why[:2000])
         for client in list(self._clients.values()):
             self._send(client, failure(None, error))
-        self._loop.call_later(0.2, self._over.set)
+        self._loop.call_later(_TELLING, self._over.set)
 
     def _deliver(self, messages: list[FromEngine]) -> None:
         for message in messages:
@@ -298,7 +299,7 @@ class Server:
         elif isinstance(message, Stats):
             self._work.put(lambda engine: self._stats(engine, client))
         elif isinstance(message, Shutdown):
-            self._drain()
+            self._end(client, message)
         elif isinstance(message, Forget):
             self._work.put(lambda engine: engine.forget())
         else:
@@ -312,6 +313,8 @@ class Server:
         first = self._failed or self._ready
         if first is not None:
             self._send(client, first)
+        if self._failed is not None:
+            self._loop.call_later(_TELLING, self._over.set)
 
     def _generate(self, client: _Client, message: Generate) -> None:
         own = message.id
@@ -332,6 +335,14 @@ class Server:
             return []
 
         self._work.put(start)
+
+    def _end(self, client: _Client, message: Shutdown) -> None:
+        if message.alone and len(self._clients) > 1:
+            shared = ProcessorError("engine_shared", "others use this engine, so it stays")
+            self._send(client, failure(None, shared))
+            client.writer.close()
+        else:
+            self._drain()
 
     def _tokenize(self, engine: Engine, message: Tokenize) -> list[FromEngine]:
         """In a thread of its own: a long text must not stop the steps of others."""

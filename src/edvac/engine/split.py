@@ -136,6 +136,9 @@ class SplitClient:
     async def shutdown(self) -> None:
         await asyncio.gather(self.reads.shutdown(), self.writes.shutdown())
 
+    async def release(self) -> None:
+        await asyncio.gather(self.reads.release(), self.writes.release())
+
     async def close(self) -> None:
         await asyncio.gather(self.reads.close(), self.writes.close())
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 
 from edvac.core.errors import EdvacError, InternalError, ModelFileError
 from edvac.core.seams import Contacts
 from edvac.engine import protocol
 from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
-from edvac.engine.digest import adapter_digest
 from edvac.engine.protocol import (
     STEPS,
     Done,
@@ -24,6 +24,7 @@ from edvac.engine.protocol import (
     Tokens,
 )
 from edvac.engine.split import SplitClient, connect_split
+from edvac.processor.adapted import NamedAdapters
 from edvac.processor.clean import without_thinking
 from edvac.processor.port import (
     FREE,
@@ -48,7 +49,7 @@ class EmbeddedProcessor:
     Args:
         sha256: what the model file's hash has to be, where that is known.
         split: two engines, one for long prompts and one for answers.
-        adapter: a LoRA adapter that all requests run under.
+        adapter: a LoRA adapter that requests run under which name none.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class EmbeddedProcessor:
         split: bool = False,
         adapter: Path | None = None,
     ) -> None:
-        self._spec, self._split, self._adapter = spec, split, adapter
+        self._spec, self._split = spec, split
+        self._adapter = adapter and adapter.absolute()
         self._adapter_sha256 = ""
+        self.adapters = NamedAdapters()  # that requests may name
         self._sha256 = sha256
         self._on_stage = on_stage
         self._client: EngineClient | SplitClient | None = None
@@ -105,7 +108,7 @@ class EmbeddedProcessor:
         connect = connect_split if self._split else connect_or_start
         client = await connect(self._spec, self._progress)
         if self._sha256 not in (None, client.ready.sha256):
-            await client.close()
+            await client.release()
             raise ModelFileError(
                 "model_damaged",
                 f"the model file {self._spec.model.name} has been changed",
@@ -115,11 +118,9 @@ class EmbeddedProcessor:
             )
         if self._adapter is not None:
             try:
-                # Its name is its content: another client may have loaded another one.
-                name = await asyncio.to_thread(adapter_digest, self._adapter)
-                self._adapter_sha256 = await client.load_adapter(name, self._adapter.absolute())
+                self._adapter_sha256 = await self.adapters.take(client, self._adapter)
             except EdvacError:
-                await client.close()
+                await client.release()
                 raise
         return client
 
@@ -135,26 +136,33 @@ class EmbeddedProcessor:
         """
         await self.open()
         assert self._client is not None
+        client = self._client  # another one would not hold the adapter
         segments = self.segments(request)
         if request.run and not request.goes_on and request.run not in self._runs:
             self._runs.add(request.run)
             self._hint("open", request.run, STEPS)
         name = f"{request.run}.{next(self._names)}"
         control = self._ready().control_tokens
-        generate = _generate(request, name, segments, control, self._adapter_sha256)
 
         def tokens(chosen: list[protocol.Token]) -> None:
             if on_tokens is not None:
                 on_tokens(_told(chosen))
 
-        done = await self._client.generate(
-            generate, on_text, on_tokens=None if on_tokens is None else tokens
-        )
+        async with self._adapted(request.adapter, client) as adapter:
+            generate = _generate(request, name, segments, control, adapter)
+            done = await client.generate(
+                generate, on_text, on_tokens=None if on_tokens is None else tokens
+            )
         if request.goes_on and request.tools is not None:
             for tool in names_called(request.tools, done.text)[:1]:  # the talk waits for it
                 self._hint("tool_started", done.program, tool)
         plain = request.lark is None and request.tools is None and not request.prompt
         return _answer(done, without_thinking(done.text) if plain else done.text, segments)
+
+    def _adapted(
+        self, name: str, client: EngineClient | SplitClient
+    ) -> AbstractAsyncContextManager[str]:
+        return self.adapters.using(name, client) if name else nullcontext(self._adapter_sha256)
 
     def segments(self, request: Request) -> list[protocol.Segment]:
         """The prompt as the model sees it.
@@ -193,6 +201,25 @@ class EmbeddedProcessor:
         assert self._client is not None
         return await self._client.tokenize(f"tokens.{next(self._names)}", segments, bos=bos)
 
+    async def load_adapter(self, name: str) -> None:
+        """Read an adapter now, and not when a request first names it.
+
+        Raises:
+            ModelFileError: it cannot be used with this model.
+            ConfigError: no adapter has this name.
+        """
+        await self.open()
+        assert self._client is not None
+        await self.adapters.load(name, self._client)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Give its memory back when no request uses it; one that names it later reads it again."""
+        await self.adapters.unload(name)
+
+    def has_adapter(self, name: str) -> bool:
+        """Is it in the engine's memory?"""
+        return self.adapters.is_loaded(name)
+
     async def stats(self) -> StatsReply:
         """The engine's counters, and its state right now."""
         await self.open()
@@ -218,12 +245,24 @@ class EmbeddedProcessor:
             self._client.hint(Hint(kind=kind, program=run, detail=detail, lease=_LEASE_S))
 
     async def close(self) -> None:
+        client = self._leave()
+        if client is not None:
+            await client.close()
+
+    async def unload(self) -> None:
+        """As `close`, and the engine ends at once where nobody else uses it; returns when its
+        memory is free. It may be opened again."""
+        async with self._opening:
+            client = self._leave()
+            if client is not None:
+                await client.release()
+
+    def _leave(self) -> EngineClient | SplitClient | None:
         for run in self._runs:
             self._hint("close", run)
         self._runs.clear()
         client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        return client
 
     def _ready(self) -> Ready:
         if self._client is None:

@@ -100,6 +100,7 @@ class Request:
         fit: cut `max_tokens` to what the prompt leaves of the context, instead of failing.
         report: tell the tokens of the answer; from 0, `logprobs` asks for their log-probabilities
             and so many alternatives.
+        adapter: name of a LoRA adapter that the processor has; empty for its own.
     """
 
     run: str
@@ -121,6 +122,7 @@ class Request:
     fit: bool = False
     report: bool = False
     logprobs: int = -1
+    adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True)

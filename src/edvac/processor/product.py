@@ -199,12 +199,13 @@ async def _lmstudio(asks: _Questions, entries: list[dict[str, Any]]) -> Server |
 
 async def _edvac(asks: _Questions, entries: list[dict[str, Any]]) -> Server | None:
     del asks  # its listing says all there is
-    if not all(text(one, "identity") for one in entries):
+    if not any(text(one, "identity") for one in entries):
         return None
     models = [
         Served(
             text(one, "id"),
-            _mark(text(one, "identity")),
+            # A model that was not loaded yet says nothing of its weights, nor does an adapter.
+            _mark(one["identity"]) if text(one, "identity") else "",
             number(one, "max_model_len"),
             number(one, "slots"),
             tools=False,

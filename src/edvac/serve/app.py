@@ -1,7 +1,7 @@
-"""The service: a thin application over one processor.
+"""The service: a thin application over models.
 
 It reads requests, takes turns, runs calls and writes answers; what a request means is `chat`'s and
-`text`'s, who is answered `guard`'s.
+`text`'s, who is answered `guard`'s, which models are there `models`'s.
 """
 
 from __future__ import annotations
@@ -9,36 +9,44 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as Received
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from edvac import __version__
 from edvac.core.errors import EdvacError, InternalError, ProcessorError, UsageError
 from edvac.core.seams import Clock, Entropy, SystemClock, SystemEntropy
-from edvac.engine.protocol import Ready, Segment, StatsReply, Tokens
-from edvac.processor import Answer, OnText, OnTokens, Processor, Request
+from edvac.engine.protocol import Segment, StatsReply
+from edvac.processor import Answer, OnText, OnTokens, Request
 from edvac.serve.calls import Calls, Ended, Piece
 from edvac.serve.chat import read_chat
 from edvac.serve.events import Events, event, unless_gone
 from edvac.serve.forms import Asked, Envelope, Form
 from edvac.serve.guard import CLIENT, Guard
 from edvac.serve.metrics import TYPE, Metrics
-from edvac.serve.reading import LONGEST_BODY, Model
+from edvac.serve.models import Models, Place, State
+from edvac.serve.offered import (
+    Offered,
+    read_adapter_name,
+    read_scales,
+    told,
+    told_adapter,
+    told_scales,
+)
+from edvac.serve.reading import LONGEST_BODY, Model, addressed
 from edvac.serve.refusal import body_of, refused
 from edvac.serve.text import read_completion, read_native
 from edvac.serve.tokens import read_text, read_tokens, told_text, told_tokens
-from edvac.serve.turns import Turns
 
-OWNER: Final = "edvac"
 MOST_WAITING: Final = 256  # calls; more are refused with 429
 BODY_S: Final = 60.0  # for which the body of a request may take to come
 MOST_HELD: Final = 64 << 20  # bytes of requests that are received or wait
@@ -49,44 +57,22 @@ Read: TypeAlias = Callable[[bytes, Model, int, Envelope], Asked]
 Endpoint: TypeAlias = Callable[[Received], Awaitable[Response]]
 
 
-class Served(Processor, Protocol):
-    """What is served: a processor that also tells tokens and what it is."""
-
-    @property
-    def card(self) -> Ready: ...
-
-    @property
-    def file(self) -> str: ...
-
-    async def complete(
-        self, request: Request, on_text: OnText | None = None, on_tokens: OnTokens | None = None
-    ) -> Answer: ...
-
-    def segments(self, request: Request) -> list[Segment]: ...
-
-    async def tokenize(self, segments: list[Segment], *, bos: bool) -> Tokens: ...
-
-    async def stats(self) -> StatsReply: ...
-
-
 @dataclass(slots=True)
 class Service:
     """
     Args:
-        names: of the model for clients; it has the first one in answers.
+        models: by the names that clients know; the first is meant where a request names none.
         hosts: values of the header ``Host`` that are answered.
         keys: what clients have to know, with the name of who has it; none for no key.
     """
 
-    processor: Served
-    names: tuple[str, ...]
+    models: Models[Offered]
     hosts: frozenset[str]
     keys: dict[str, str]
     clock: Clock = field(default_factory=SystemClock)
     entropy: Entropy = field(default_factory=SystemEntropy)
     metrics: Metrics = field(default_factory=Metrics)
     _numbers: Any = field(init=False)
-    _turns: Turns = field(init=False)
     _started: int = field(init=False)
     _running: set[Calls] = field(default_factory=set)
     _held: int = 0
@@ -95,7 +81,6 @@ class Service:
     def __post_init__(self) -> None:
         # Seeds of calls that name none: other ones after each start.
         self._numbers = itertools.count(int(self.entropy.token(3), 16))
-        self._turns = Turns(self.processor.concurrency, MOST_WAITING)
         self._started = int(self.clock.wall())
 
     def application(self) -> ASGIApp:
@@ -111,12 +96,16 @@ class Service:
             "/apply-template": self.apply_template,
             "/v1/chat/completions/input_tokens": self.input_tokens,
             "/chat/completions/input_tokens": self.input_tokens,
+            "/lora-adapters": self.set_scales,
+            "/v1/load_lora_adapter": self.load_adapter,
+            "/v1/unload_lora_adapter": self.unload_adapter,
         }
         gets: dict[str, Endpoint] = {
             "/health": self.health,
-            "/v1/models": self.models,
-            "/models": self.models,
+            "/v1/models": self.list_models,
+            "/models": self.list_models,
             "/v1/models/{name:path}": self.model,
+            "/lora-adapters": self.scales,
             "/props": self.props,
             "/slots": self.slots,
             "/metrics": self.counters,
@@ -132,7 +121,8 @@ class Service:
         self._stopping = True
 
     def end(self) -> None:
-        """End the calls that still run, with an error that says why."""
+        """End the calls that still run or wait, with an error that says why."""
+        self.models.refuse(_stopping())
         for calls in list(self._running):
             calls.fail(_stopping())
 
@@ -157,42 +147,69 @@ class Service:
         async def answer(received: Received) -> Response:
             if self._stopping:
                 raise _stopping()
-            asked = read(await self._body(received), *self._facts())
-            calls = self._start(asked, received.scope[CLIENT])
-            try:
-                if asked.stream:
-                    first = await unless_gone(received.receive, calls.next())
-                    # Who has gone away is not worked for.
-                    return Events(_events(calls, asked.form, first), lambda: self._close(calls))
-                answers = await unless_gone(received.receive, calls.answers())
-            except BaseException:
-                await self._close(calls)
-                raise
-            await self._close(calls)
-            return JSONResponse(asked.form.whole(answers))
+            data = await self._body(received)
+            wanted = self._find(addressed(data))
+            async with AsyncExitStack() as stack:
+                if wanted.place.model.about is None:  # it says how requests are read
+                    visit = self.models.visit(wanted.place, received.scope[CLIENT])
+                    await unless_gone(received.receive, stack.enter_async_context(visit))
+                asked = read(data, *self._facts(wanted))
+                calls = self._start(wanted.place, asked, received.scope[CLIENT])
+                await asyncio.sleep(0)  # its calls wait in line before this lets go of the model
+            return await self._answer(received, asked, calls)
 
         return answer
 
-    def _facts(self) -> tuple[Model, int, Envelope]:
+    async def _answer(self, received: Received, asked: Asked, calls: Calls) -> Response:
+        try:
+            if asked.stream:
+                first = await unless_gone(received.receive, calls.next())
+                # Who has gone away is not worked for.
+                return Events(_events(calls, asked.form, first), lambda: self._close(calls))
+            answers = await unless_gone(received.receive, calls.answers())
+        except BaseException:
+            await self._close(calls)
+            raise
+        await self._close(calls)
+        return JSONResponse(asked.form.whole(answers))
+
+    def _find(self, name: str | None) -> _Wanted:
+        """
+        Raises:
+            UsageError: no model and no adapter has this name.
+        """
+        place = self.models.find(name)
+        if place is not None:
+            return _Wanted(place)
+        for place in self.models.places:
+            if place.model.offers(name or ""):
+                return _Wanted(place, name or "")
+        fix = f"Name {self.models.places[0].name}; /v1/models lists what is served."
+        raise UsageError("model_not_found", f"{name!r} is not served here", "", fix)
+
+    def _facts(self, wanted: _Wanted) -> tuple[Model, int, Envelope]:
         """What is served, the number of this call, and what stands around its answer."""
         number, created = next(self._numbers), int(self.clock.wall())
         name = f"chatcmpl-{created:x}{number:x}"
-        return self._model(), number, Envelope(name, self.names[0], created, self._fingerprint())
+        place, adapter = wanted.place, wanted.adapter
+        about = place.model.about
+        assert about is not None, "it was there"
+        found = tuple(int(one[4:]) for one in about.card.special_tokens if one.startswith("end_"))
+        model = Model(
+            (adapter,) if adapter else place.names,
+            about.context,
+            found,
+            adapter or place.model.usual,
+            place.model.numbered,
+        )
+        fingerprint = _fingerprint(f"{about.identity}{adapter and '+'}{adapter} {__version__}")
+        return model, number, Envelope(name, model.name, created, fingerprint)
 
-    def _model(self) -> Model:
-        ends = self.processor.card.special_tokens
-        found = tuple(int(name[4:]) for name in ends if name.startswith("end_"))
-        return Model(self.names, self.processor.context_tokens, found)
-
-    def _fingerprint(self) -> str:
-        about = f"{self.processor.identity} {__version__}"
-        return f"edvac-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
-
-    def _start(self, asked: Asked, client: str) -> Calls:
+    def _start(self, place: Place[Offered], asked: Asked, client: str) -> Calls:
         def start(request: Request) -> Callable[[OnText, OnTokens], Awaitable[Answer]]:
             async def call(on_text: OnText, on_tokens: OnTokens) -> Answer:
-                async with self._turns.turn(f"{client}/{asked.client}"):
-                    answer = await self.processor.complete(
+                async with self.models.turn(place, f"{client}/{asked.client}"):
+                    answer = await place.model.complete(
                         request,
                         on_text if asked.stream else None,
                         on_tokens if asked.stream and request.report else None,
@@ -245,25 +262,89 @@ class Service:
     # --- tokens and templates --------------------------------------------------------------
 
     async def tokenize(self, received: Received) -> Response:
-        asked = read_text(await self._body(received))
-        found = await self.processor.tokenize([asked.segment], bos=asked.add_special)
+        data = await self._body(received)
+        asked = read_text(data)
+        async with self._there(received, data) as (model, _):
+            found = await model.processor.tokenize([asked.segment], bos=asked.add_special)
         return JSONResponse(told_tokens(found, asked.with_pieces))
 
     async def detokenize(self, received: Received) -> Response:
-        tokens = read_tokens(await self._body(received))
-        found = await self.processor.tokenize([Segment(tokens=tokens)], bos=False)
+        data = await self._body(received)
+        tokens = read_tokens(data)
+        async with self._there(received, data) as (model, _):
+            found = await model.processor.tokenize([Segment(tokens=tokens)], bos=False)
         return JSONResponse(told_text(found))
 
     async def apply_template(self, received: Received) -> Response:
-        return JSONResponse({"prompt": "".join(one.text for one in await self._prompt(received))})
+        data = await self._body(received)
+        async with self._there(received, data) as (model, wanted):
+            prompt = model.processor.segments(self._chat(data, wanted))
+        return JSONResponse({"prompt": "".join(one.text for one in prompt)})
 
     async def input_tokens(self, received: Received) -> Response:
-        found = await self.processor.tokenize(await self._prompt(received), bos=True)
+        data = await self._body(received)
+        async with self._there(received, data) as (model, wanted):
+            prompt = model.processor.segments(self._chat(data, wanted))
+            found = await model.processor.tokenize(prompt, bos=True)
         return JSONResponse({"input_tokens": len(found.tokens)})
 
-    async def _prompt(self, received: Received) -> list[Segment]:
-        asked = read_chat(await self._body(received), *self._facts())
-        return self.processor.segments(asked.requests[0])
+    def _chat(self, data: bytes, wanted: _Wanted) -> Request:
+        return read_chat(data, *self._facts(wanted)).requests[0]
+
+    @asynccontextmanager
+    async def _there(
+        self, received: Received, data: bytes
+    ) -> AsyncIterator[tuple[Offered, _Wanted]]:
+        """The model that a request names, in memory."""
+        if self._stopping:
+            raise _stopping()
+        wanted = self._find(addressed(data))
+        async with AsyncExitStack() as stack:
+            visit = self.models.visit(wanted.place, received.scope[CLIENT])
+            await unless_gone(received.receive, stack.enter_async_context(visit))
+            yield wanted.place.model, wanted
+
+    # --- adapters --------------------------------------------------------------------------
+
+    async def scales(self, received: Received) -> Response:
+        return JSONResponse(told_scales(self._named(received).model))
+
+    async def set_scales(self, received: Received) -> Response:
+        model = self._named(received).model
+        model.usual = read_scales(await self._body(received), model.numbered)
+        return JSONResponse({"success": True})
+
+    async def load_adapter(self, received: Received) -> Response:
+        if self._stopping:
+            raise _stopping()
+        name = read_adapter_name(await self._body(received))
+        place = self._place_of(name)
+        async with AsyncExitStack() as stack:
+            visit = self.models.visit(place, received.scope[CLIENT])
+            await unless_gone(received.receive, stack.enter_async_context(visit))
+            await place.model.switch_on(name)
+        return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")
+
+    async def unload_adapter(self, received: Received) -> Response:
+        name = read_adapter_name(await self._body(received))
+        place = self._place_of(name)
+        if not place.model.offers(name):
+            raise UsageError("model_not_found", f"the adapter {name!r} is not loaded")
+        place.model.switch_off(name)
+        with self.models.looking(place) as here:
+            if here:
+                await place.model.processor.unload_adapter(name)
+        return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
+
+    def _place_of(self, adapter: str) -> Place[Offered]:
+        """
+        Raises:
+            UsageError: the service was not started with such an adapter.
+        """
+        for place in self.models.places:
+            if adapter in place.model.adapters:
+                return place
+        raise UsageError("model_not_found", f"there is no adapter {adapter!r}")
 
     # --- what is served, and how it does ---------------------------------------------------
 
@@ -271,65 +352,79 @@ class Service:
         del received
         return JSONResponse({"status": "ok", "version": __version__})
 
-    async def models(self, received: Received) -> Response:
+    async def list_models(self, received: Received) -> Response:
         del received
-        return JSONResponse({"object": "list", "data": [self._about()]})
+        found = [told(place, __version__) for place in self.models.places]
+        for place in self.models.places:
+            found += [told_adapter(place, name) for name in place.model.numbered if name]
+        return JSONResponse({"object": "list", "data": found})
 
     async def model(self, received: Received) -> Response:
-        name = received.path_params["name"]
-        if name not in self.names:
-            raise UsageError("model_not_found", f"{name!r} is not served here")
-        return JSONResponse(self._about())
+        place, adapter = self._find(received.path_params["name"])
+        return JSONResponse(told_adapter(place, adapter) if adapter else told(place, __version__))
 
-    def _about(self) -> dict[str, Any]:
-        return {
-            "id": self.names[0],
-            "object": "model",
-            "created": 0,
-            "owned_by": OWNER,
-            "aliases": list(self.names),
-            "max_model_len": self.processor.context_tokens,
-            "identity": self.processor.identity,
-            "slots": self.processor.concurrency,
-            "version": __version__,
-        }
+    def _named(self, received: Received) -> Place[Offered]:
+        """The model of the query, or the first."""
+        return self._find(received.query_params.get("model")).place
 
     async def props(self, received: Received) -> Response:
-        del received
-        card = self.processor.card
-        settings = {"n_ctx": card.context_length}
-        about = {
-            "default_generation_settings": settings,
-            "total_slots": (await self.processor.stats()).slots,
-            "model_alias": self.names[0],
-            "model_path": self.processor.file,
-            "model_sha256": card.sha256,
-            "architecture": card.architecture,
-            "chat_template": card.chat_template or "",
-            "bos_token": card.special_tokens.get("bos_token", ""),
-            "eos_token": card.special_tokens.get("eos_token", ""),
+        """What a loaded model is; to look at one brings none to memory."""
+        place = self._named(received)
+        found = {
+            "model_alias": place.name,
+            "model_path": place.model.processor.file,
             "modalities": {"vision": False, "audio": False},
             "build_info": f"edvac {__version__}",
+            "is_sleeping": place.state is State.AWAY,
         }
-        return JSONResponse(about)
+        about = place.model.about
+        if about is not None:
+            card = about.card
+            found |= {
+                "default_generation_settings": {"n_ctx": card.context_length},
+                "model_sha256": card.sha256,
+                "architecture": card.architecture,
+                "chat_template": card.chat_template or "",
+                "bos_token": card.special_tokens.get("bos_token", ""),
+                "eos_token": card.special_tokens.get("eos_token", ""),
+            }
+        stats = await self._stats(place)
+        return JSONResponse(found | {"total_slots": 0 if stats is None else stats.slots})
 
     async def slots(self, received: Received) -> Response:
         """Places for sequences. A sequence keeps none beyond its answer, so they have no history;
-        which of them are taken says how many are."""
-        del received
-        stats = await self.processor.stats()
-        context = self.processor.context_tokens
+        which of them are taken says how many are. A model that is not in memory has none."""
+        place = self._named(received)
+        stats, about = await self._stats(place), place.model.about
+        if stats is None or about is None:
+            return JSONResponse([])
         found = [
-            {"id": at, "n_ctx": context, "is_processing": at < stats.running}
+            {"id": at, "n_ctx": about.context, "is_processing": at < stats.running}
             for at in range(stats.slots)
         ]
         return JSONResponse(found)
 
+    async def _stats(self, place: Place[Offered]) -> StatsReply | None:
+        with self.models.looking(place) as here:
+            return await place.model.processor.stats() if here else None
+
     async def counters(self, received: Received) -> Response:
         del received
-        stats = await self.processor.stats()
-        text = self.metrics.text(stats, self._turns.waiting)
+        found = await asyncio.gather(*(self._stats(place) for place in self.models.places))
+        engines = [one for one in found if one is not None]
+        text = self.metrics.text(engines, self.models.room.waiting)
         return Response(text, media_type=TYPE, headers={STARTED: str(self._started)})
+
+
+class _Wanted(NamedTuple):
+    """Whom a request is for: a model, or one of its adapters."""
+
+    place: Place[Offered]
+    adapter: str = ""
+
+
+def _fingerprint(about: str) -> str:
+    return f"edvac-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
 
 
 def _stopping() -> ProcessorError:

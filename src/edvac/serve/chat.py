@@ -25,6 +25,7 @@ from edvac.serve.reading import (
     MOST_LOGPROBS,
     Common,
     Model,
+    adapter_of,
     answers_of,
     check_model,
     check_schema,
@@ -108,6 +109,7 @@ def read_chat(data: bytes, model: Model, number: int, envelope: Envelope) -> Ask
         fit=True,
         report=bool(body.logprobs),
         logprobs=_logprobs(body),
+        adapter=adapter_of(body, model),
     )
     names = tuple(one["name"] for one in tools.functions) if tools else ()
     form = ChatForm(envelope, count, usage_wanted(body), names, request.report)

@@ -6,6 +6,7 @@ What llama.cpp's server counts too has its name, so that what watches one watche
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -38,12 +39,13 @@ class Metrics:
         self.drafted += spent.drafted
         self.accepted += spent.accepted
 
-    def text(self, engine: StatsReply, waiting: int) -> str:
+    def text(self, engines: Sequence[StatsReply], waiting: int) -> str:
         """
         Args:
-            engine: its counters, in which runs and other clients count too.
+            engines: their counters, in which runs and other clients count too.
             waiting: calls that wait for their turn here.
         """
+        engine = _sum_of(engines)
         rows = [
             ("llamacpp:prompt_tokens_total", "Prompt tokens computed.", self.prompt_tokens),
             ("llamacpp:prompt_tokens_cached_total", "Prompt tokens known.", self.cached_tokens),
@@ -76,7 +78,10 @@ class Metrics:
             ("edvac_engine_slots", "Sequences that can run at a time.", engine.slots),
             ("edvac_engine_busy_seconds_total", "Time in steps.", engine.busy_seconds),
             ("edvac_engine_forced_tokens_total", "Tokens by grammar.", engine.forced_tokens),
-            ("edvac_engine_resident_bytes", "Memory of the engine.", engine.resident_bytes),
+            ("edvac_engine_resident_bytes", "Memory of the engines.", engine.resident_bytes),
+            ("edvac_models_loaded", "Models in memory.", len(engines)),
+            ("edvac_adapters", "Adapters in memory.", engine.adapters),
+            ("edvac_adapter_bytes", "Memory of adapters.", engine.adapter_bytes),
         ]
         lines = [line for name, about, value in rows for line in _metric(name, about, value)]
         lines += ["# HELP edvac_http_responses_total Answers by status."]
@@ -84,6 +89,11 @@ class Metrics:
         for status, times in sorted(self.statuses.items()):
             lines.append(f'edvac_http_responses_total{{status="{status}"}} {times}')
         return "\n".join(lines) + "\n"
+
+
+def _sum_of(engines: Sequence[StatsReply]) -> StatsReply:
+    names = StatsReply.__struct_fields__
+    return StatsReply(**{name: sum(getattr(one, name) for one in engines) for name in names})
 
 
 def _metric(name: str, about: str, value: float) -> list[str]:

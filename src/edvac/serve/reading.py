@@ -43,18 +43,26 @@ _UNSERVED: Final[dict[str, tuple[Any, ...]]] = {
     "top_n_sigma": (-1, 0),
     "n_indent": (0,),
     "t_max_predict_ms": (-1, 0),
-    "lora": ([],),
     "image_data": ([],),
     "samplers": ([],),
     "post_sampling_probs": (False,),
     "return_progress": (False,),
 }
 
+_UNREADABLE: Final = (msgspec.DecodeError, msgspec.ValidationError, RecursionError, ValueError)
+
 T = TypeVar("T")
 
 
 class StreamOptions(msgspec.Struct):
     include_usage: bool = False
+
+
+class Scale(msgspec.Struct):
+    """How much of an adapter, by its number, is added to the model."""
+
+    id: int
+    scale: float = 1.0
 
 
 class Common(msgspec.Struct, kw_only=True):
@@ -80,6 +88,14 @@ class Common(msgspec.Struct, kw_only=True):
     json_schema: dict[str, Any] | None = None
     cache_prompt: bool | None = None
     user: str | None = None
+    lora: list[Scale] | None = None
+
+
+class _Address(msgspec.Struct):
+    model: str | None = None
+
+
+_addresses: Final = msgspec.json.Decoder(_Address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +106,15 @@ class Model:
         names: that clients may ask for it by; the first is the one that it has in answers.
         context: tokens that it has room for.
         ends: tokens that end an answer.
+        adapter: what the request is answered under where it says nothing of adapters itself.
+        adapters: all that the model has, by their numbers; an empty name is not served now.
     """
 
     names: tuple[str, ...]
     context: int
     ends: tuple[int, ...] = ()
+    adapter: str = ""
+    adapters: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -109,13 +129,25 @@ def decode(data: bytes, kind: type[T]) -> T:
     try:
         raw = msgspec.json.decode(data)
         body = msgspec.convert(raw, kind)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, ValueError) as problem:
+    except _UNREADABLE as problem:
         raise malformed("it cannot be read", str(problem)) from problem
     for name, neutral in _UNSERVED.items():
         value = raw.get(name)
         if value is not None and value not in neutral:
             raise unserved(name)
     return body
+
+
+def addressed(data: bytes) -> str | None:
+    """The model that a request names, whatever else it asks.
+
+    Raises:
+        UsageError: it is no request.
+    """
+    try:
+        return _addresses.decode(data).model
+    except _UNREADABLE as problem:
+        raise malformed("it cannot be read", str(problem)) from problem
 
 
 def unserved(name: str) -> UsageError:
@@ -134,6 +166,38 @@ def check_model(asked: str | None, model: Model) -> None:
     if asked is not None and asked not in model.names:
         fix = f"Name {model.name}; /v1/models lists it."
         raise UsageError("model_not_found", f"{asked!r} is not served here", "", fix)
+
+
+def adapter_of(body: Common, model: Model) -> str:
+    """The adapter that a request wants; empty for none.
+
+    Raises:
+        UsageError: there is no such one, or it is wanted in a way that is not served.
+    """
+    if body.lora is None:
+        return model.adapter
+    return adapter_at(body.lora, model.adapters)
+
+
+def adapter_at(scales: list[Scale], adapters: tuple[str, ...]) -> str:
+    """The adapter that is scaled with 1, as llama.cpp's clients say it; empty for none.
+
+    Raises:
+        UsageError: there is no such one, or it is wanted in a way that is not served.
+    """
+    wanted = {}
+    for one in scales:
+        if not 0 <= one.id < len(adapters) or not adapters[one.id]:
+            what = f"there is no adapter {one.id}"
+            raise UsageError("adapter_id_unknown", what, "", "/lora-adapters lists them.")
+        if one.scale not in (0, 1):
+            what = "an adapter is scaled with 0 or 1 and nothing between"
+            raise UsageError("adapter_scale", what, "", "Say 1 for it, or 0 for the model alone.")
+        wanted[one.id] = one.scale
+    found = [at for at, scale in wanted.items() if scale]
+    if len(found) > 1:
+        raise UsageError("adapter_several", "an answer is under one adapter at most")
+    return adapters[found[0]] if found else ""
 
 
 def check_schema(schema: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from edvac.core.errors import (
 
 # Codes whose status does not follow from the class of their error.
 _STATUS: Final = {
+    "adapter_path": 403,
     "address_unknown": 404,
     "client_gone": 499,
     "engine_overloaded": 429,

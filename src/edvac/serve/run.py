@@ -1,4 +1,4 @@
-"""Opens a model and serves it until it is told to stop."""
+"""Opens models and serves them until it is told to stop."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import ipaddress
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import h11
 import uvicorn
@@ -17,33 +15,14 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edvac.core.errors import ConfigError, UsageError
-from edvac.machine import Settings
-from edvac.machine.processors import choose_processor
-from edvac.processor.embedded import EmbeddedProcessor
 from edvac.serve.app import Service
+from edvac.serve.offer import Offer, models_of
 
 GRACE_S = 5.0  # seconds that calls have to end in when the service is stopped
 LAST_S = 2  # and then to tell their clients that they were ended
 MOST_CONNECTIONS = 1024
 LONGEST_HEAD = 32 << 10  # bytes of a request before its body
 HEAD_S = 30.0  # for which they may take to come
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What is served, where and to whom.
-
-    Args:
-        names: other names of the model.
-        hosts: names that this machine is reached by, beside the address that is listened at; with
-            a port where it is another than the listener's.
-        keys: what clients have to know, with the name of who has it; none for no key.
-    """
-
-    settings: Settings
-    names: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()
-    keys: dict[str, str] = field(default_factory=dict)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -65,22 +44,6 @@ def listen(host: str, port: int) -> socket.socket:
     # the second half of every answer waits 40 ms for the first to be acknowledged.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
-
-
-def name_of(settings: Settings) -> str:
-    """The name by which clients ask for the model.
-
-    Raises:
-        ConfigError: it is another server's.
-    """
-    if "://" in settings.model:
-        raise ConfigError(
-            "serve_endpoint",
-            f"{settings.model} is served already",
-            "What is served is a model that edvac itself runs.",
-            "Choose one with --model; `edvac model ls` lists them.",
-        )
-    return Path(settings.model).stem if settings.model.endswith(".gguf") else settings.model
 
 
 def hosts_of(listener: socket.socket, names: tuple[str, ...]) -> frozenset[str]:
@@ -116,26 +79,24 @@ def _shown(host: str, port: int) -> str:
 
 
 async def serve(offer: Offer, listener: socket.socket, on_open: Callable[[], None]) -> None:
-    """Serve ``settings.model`` at the listener's address.
+    """Serve models at the listener's address.
 
     Args:
-        on_open: called when the model is there and calls are taken.
+        on_open: called when the first model is there and calls are taken.
 
     Raises:
-        ConfigError, ModelFileError: the model cannot be opened.
-        UsageError: see `hosts_of`.
+        ConfigError, ModelFileError: the first model cannot be opened.
+        UsageError: see `hosts_of` and `models_of`.
     """
     hosts = hosts_of(listener, offer.hosts)
-    settings = offer.settings
-    processor = choose_processor(replace(settings, plan_model="", escalate_model=""))
-    assert isinstance(processor, EmbeddedProcessor), "name_of refuses others"
-    await processor.open()
+    models = models_of(offer)
     try:
-        service = Service(processor, (name_of(settings), *offer.names), hosts, offer.keys)
+        await models.load(models.places[0])
+        service = Service(models, hosts, offer.keys)
         on_open()
         await run(service, listener)
     finally:
-        await processor.close()
+        await models.close()
 
 
 async def run(service: Service, listener: socket.socket) -> None:

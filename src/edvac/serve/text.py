@@ -29,6 +29,7 @@ from edvac.serve.reading import (
     MOST_LOGPROBS,
     Common,
     Model,
+    adapter_of,
     answers_of,
     check_model,
     check_schema,
@@ -127,6 +128,7 @@ def _request(body: _Body, model: Model, number: int, default: Sampling) -> Reque
         reader_class=reader_of(body, number),
         sampling=sampling_of(body, model, default),
         fit=True,
+        adapter=adapter_of(body, model),
     )
 
 
