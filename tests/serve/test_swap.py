@@ -116,9 +116,11 @@ def test_a_swap_under_traffic_loses_nothing_and_mixes_nothing(
                     await asyncio.sleep(0.05)
                 assert models.room.waiting == 0
                 here = [place for place in models.places if place.state is State.HERE]
-                assert len(here) == 1 == engines_at(tmp_path / "run")
+                # None, where the last one to wait has left while its place was made.
+                assert engines_at(tmp_path / "run") == len(here) <= 1
                 rows = (await http.get(f"{url}/metrics")).text.splitlines()
-                assert "edvac_models_loaded 1" in rows and "llamacpp:requests_processing 0" in rows
+                assert f"edvac_models_loaded {len(here)}" in rows
+                assert "llamacpp:requests_processing 0" in rows
         finally:
             watching.cancel()
             await end_all(models)
