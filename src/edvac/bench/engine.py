@@ -167,8 +167,9 @@ class Wanted:
     """
     Args:
         python: of an environment that holds xllamacpp; None measures edvac alone.
-        others: peers instead of xllamacpp: a `llama-server` that was built for this machine,
-            ``openvino`` and ``transformers`` of the same environment.
+        others: the peers, where it is not only xllamacpp with one slot and with several: that with
+            several, a `llama-server` that was built for this machine, ``openvino`` and
+            ``transformers`` of the same environment.
     """
 
     model: Path
@@ -222,11 +223,14 @@ async def measure(
 
 
 async def _other(wanted: Wanted, name: str) -> Went:
-    """A peer beside llama.cpp's wheel."""
+    """A peer that was named."""
     opened: AbstractAsyncContextManager[Arm]
     if "llama-server" in name:
         label = f"llama.cpp built here, {STREAMS} slots"
         opened = llamacpp_arm(label, name, wanted.model, wanted.threads, STREAMS)
+    elif name == "xllamacpp":
+        label = f"llama.cpp's wheel, {STREAMS} slots"
+        opened = llamacpp_arm(label, wanted.python or "", wanted.model, wanted.threads, STREAMS)
     else:
         script = f"{name}_lines.py"
         opened = line_arm(name, wanted.python or "", script, wanted.model, wanted.threads)

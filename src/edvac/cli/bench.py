@@ -125,7 +125,7 @@ def bench_beside(peers: str, output: Path | None, as_json: bool) -> None:
 @click.option(
     "--beside",
     multiple=True,
-    help="openvino, transformers, or a llama-server's path; xllamacpp if none is named.",
+    help="xllamacpp (as if none is named), openvino, transformers, or a llama-server's path.",
 )
 @click.option("--documents", default=200, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--quick", is_flag=True, help="About a minute: small questions, without peers.")
