@@ -203,6 +203,31 @@ def test_a_shared_prefix_is_computed_once() -> None:
     ]
 
 
+def test_a_program_that_comes_back_gets_the_row_that_it_had() -> None:
+    scheduler = make(Limits(slots=3, step_tokens=64, context=256, kv_tokens=1024))
+    talks = {name: [number] * 40 for number, name in enumerate("abc")}
+    rows = {}
+    for name in "abcab":  # a and b later than c
+        one = job(name, talks[name])
+        scheduler.add(one)
+        scheduler.plan()
+        rows.setdefault(name, one.slot)
+        assert one.slot == rows[name]
+        talks[name] += [7, 8, 9]
+        scheduler.finish(one, kept=True)
+    assert sorted(rows.values()) == [0, 1, 2], "who is new takes a row that nobody had"
+    new = job("d", [99] * 40)
+    scheduler.add(new)
+    scheduler.plan()
+    assert new.slot == rows["c"], "or the one that was used least lately"
+    scheduler.finish(new, kept=True)
+    scheduler.forget()
+    back = job("a2", talks["a"])
+    scheduler.add(back)
+    scheduler.plan()
+    assert back.slot == 0, "nothing is known of what rows held"
+
+
 def test_reader_classes_share_nothing() -> None:
     scheduler = make(Limits(4, step_tokens=128))
     shared = list(range(40))

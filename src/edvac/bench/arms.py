@@ -7,6 +7,7 @@ started for the benchmark, spoken to over loopback, and ended with it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -27,6 +28,7 @@ from edvac.engine.client import EngineClient, EngineSpec, connect_or_start
 from edvac.engine.protocol import Generate, Hint, HintKind, Segment
 
 _PATIENCE: float = 1200.0
+_GRACE: float = 20.0  # seconds for a server to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,9 +272,12 @@ async def llamacpp_arm(
         raise UsageError("bench_peer", f"{name} did not answer", str(problem)) from problem
     finally:
         process.stdin.close()
+        # It ends by itself then, and ends what it has started; killed, it could not.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), _GRACE)
         if process.returncode is None:
             process.kill()
-        await process.wait()
+            await process.wait()
 
 
 async def _address(lines: asyncio.StreamReader) -> str:

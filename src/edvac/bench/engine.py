@@ -191,8 +191,8 @@ class Wanted:
 async def measure(
     document: Document, wanted: Wanted, say: Callable[[str], None]
 ) -> dict[str, Work]:
-    """Add the figures of one model, and give what they asked of our engine; `say` is told which
-    arm is done."""
+    """Add the figures of one model, and give what they asked of our engine without drafts; `say`
+    is told which arm is done."""
     model, threads, python = wanted.model, wanted.threads, wanted.python
 
     async def edvac(label: str, *extra: str) -> Went:
@@ -219,7 +219,7 @@ async def measure(
             document.notes.append(f"{wanted.name}: {error.what} ({error.why})")
             say(document.notes[-1])
     _figures(document, wanted.label, went)
-    return went[0].work
+    return went[1].work
 
 
 async def _other(wanted: Wanted, name: str) -> Went:

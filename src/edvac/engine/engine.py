@@ -186,7 +186,7 @@ class Engine:
     def forget(self) -> list[FromEngine]:
         """Give up all that is kept of finished sequences, in memory and on disk."""
         self._prefixes.forget()
-        self._scheduler.programs.forget()
+        self._scheduler.forget()
         self._drafting.forget()
         return []
 

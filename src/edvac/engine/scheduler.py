@@ -211,6 +211,11 @@ class Scheduler:
             return
         self.programs.left(job, kept=kept)
 
+    def forget(self) -> None:
+        """Give up what is known of jobs that have ended."""
+        self._held.clear()
+        self.programs.forget()
+
     def _release(self, job: Job) -> None:
         self.free.add(job.slot)
         self._held.pop(job.slot, None)

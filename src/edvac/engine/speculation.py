@@ -49,7 +49,7 @@ class Costs:
 # Measured with Qwen2.5-Coder-1.5B on two cores (docs/benchmarks/linear.md).
 TENSORS: Final = Costs((1, 2, 3, 5, 8, 16, 32), (1.0, 1.1, 1.2, 1.3, 1.55, 1.95, 3.0))
 KERNELS: Final = Costs(
-    (1, 2, 4, 6, 8, 12, 16, 24, 32), (1.0, 1.06, 1.17, 1.34, 1.55, 1.93, 2.4, 3.3, 4.2)
+    (1, 2, 4, 6, 8, 12, 16, 24, 32), (1.0, 1.05, 1.12, 1.28, 1.58, 2.1, 2.7, 4.1, 5.2)
 )
 
 
