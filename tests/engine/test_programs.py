@@ -114,6 +114,24 @@ def test_the_next_turn_replaces_the_claim_of_the_last() -> None:
     assert world.noted.claims["a"][0] == ("user", [*LONG, 1, 7, 1])
 
 
+@pytest.mark.parametrize("retention", ["told", "oracle"])
+def test_a_place_is_held_until_a_program_can_have_said_what_it_does(retention: str) -> None:
+    world = World(retention)
+    world.say("open", "a")
+    world.ask("a", LONG)  # its word that a tool runs comes a moment later
+    kept = world.kept("a")
+    assert kept is not None
+    assert kept.holds
+    assert kept.waits
+    world.clock.advance(0.3)
+    world.programs.tend()
+    kept = world.kept("a")
+    assert kept is None or not kept.holds, "it said nothing"
+    world.ask("b", LONG)  # and never does
+    kept = world.kept("b")
+    assert kept is None or not kept.holds
+
+
 def test_what_ends_claims_nothing() -> None:
     world = World()
     world.ask("a", LONG)

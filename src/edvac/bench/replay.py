@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edvac.bench.arms import Arm, Took, engine_arm, llamacpp_arm
+from edvac.bench.engine import words
 from edvac.bench.report import Document, Figure
 from edvac.bench.virtual import Machine, VirtualEngine
 from edvac.core.errors import UsageError
@@ -35,7 +36,7 @@ SPARE: Final = ("lru", "ttl=0", "ttl=cost", "ttl=2", "ttl=600", "continuum", "to
 LONGEST: Final = 6000  # tokens of a talk at its end, about; longer tasks are left out
 _CHARACTERS: Final = 3.6  # of a token, about
 _ANSWER: Final = 24  # tokens of each answer
-_RESULT: Final = 60  # words of what a tool gives back
+_RESULT: Final = 120  # tokens of what a tool gives back, about
 _FEWEST: Final = 4  # records of a tool that can be drawn from
 _RESULTS: Final = 1 << 18  # stands for the words of results on a virtual engine
 _NEXT: Final = "### Assistant\n"
@@ -152,7 +153,7 @@ def _size(talk: Talk) -> float:
     """Tokens at its end, about."""
     calls = sum(len(made) for _, made in talk.turns)
     letters = len(talk.begins) + sum(len(said) for said, _ in talk.turns)
-    return letters / _CHARACTERS + calls * (_ANSWER + 2 * _RESULT)
+    return letters / _CHARACTERS + calls * (_ANSWER + _RESULT)
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -216,7 +217,7 @@ async def replay(arm: Arm, name: str, tasks: list[Talk], at_once: int) -> Went:
 
 async def _talk(arm: Arm, talk: Talk, went: Went, *, oracle: bool) -> None:
     past = talk.begins
-    words = random.Random(talk.name)  # noqa: S311
+    seeds = random.Random(talk.name)  # noqa: S311
     arm.tell("open", talk.name)
     for said, calls in talk.turns:
         past += said
@@ -226,7 +227,7 @@ async def _talk(arm: Arm, talk: Talk, went: Went, *, oracle: bool) -> None:
             arm.tell("tool_started", talk.name, call.tool, call.seconds if oracle else 0.0)
             await asyncio.sleep(call.seconds)
             arm.tell("tool_ended", talk.name)
-            result = " ".join(str(words.randrange(1000)) for _ in range(_RESULT))
+            result = words(_RESULT, seeds.randrange(100_000))
             past += f"{_NEXT}{call.said}\n### Tool\n{result}\n"
     _note(went, await arm.complete(past + _NEXT, _ANSWER, talk.name))
     arm.tell("close", talk.name)
@@ -315,7 +316,7 @@ class _Virtual:
         self._at += 1
         self._hint("tool_started", call.tool, call.seconds)
         self._past += self._encode(f"{_NEXT}{call.said}\n### Tool\n")
-        self._past += [_RESULTS + self._numbers * 4096 + at for at in range(2 * _RESULT)]
+        self._past += [_RESULTS + self._numbers * 4096 + at for at in range(_RESULT)]
         self._engine.at(self._engine.clock.now() + call.seconds, self._resume)
 
     def _resume(self) -> None:

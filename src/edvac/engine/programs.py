@@ -27,6 +27,7 @@ _LONGEST: Final = 600.0  # seconds that any lease can have
 _LEASE: Final = 60.0  # seconds for which a program is remembered after its last request
 _UNNAMED: Final = "\0"  # begins the names of programs that gave none
 _BETWEEN: Final = 0.05  # seconds between two looks at all programs
+_WORD: Final = 0.25  # seconds within which a program that gives hints says what it does next
 
 
 class Claims(Protocol):
@@ -48,6 +49,7 @@ class Program:
         order: of its first arrival among all programs.
         until: time after which it is forgotten unless it is heard of.
         active: requests that are waiting or running.
+        tells: it gives hints.
         steps: its requests do not go on from one another.
         last: what its last request read and wrote; its first `asked` tokens are the request.
         shared: prefixes that its requests share, by digest.
@@ -58,6 +60,7 @@ class Program:
     until: float
     active: int = 0
     turns: int = 0
+    tells: bool = False
     steps: bool = False
     gap: Gap | None = None
     last: Prefix | None = None
@@ -125,7 +128,9 @@ class Programs:
             return
         program.last = (job.reader_class, job.tokens[: job.computed])
         program.asked = job.prompt
-        program.gap = Gap("", job.computed, now, sure=False)
+        # Its word on what comes next is on its way: until then nobody is let in to its place.
+        known = _WORD if program.tells else None
+        program.gap = Gap("", job.computed, now, known, sure=program.tells)
         self._claim(program, now)
 
     def order(self, job: Job) -> tuple[int, int]:
@@ -145,6 +150,7 @@ class Programs:
                 self._close(found)
             return
         program = self._named(hint.program)
+        program.tells = True
         program.until = max(program.until, now + min(max(hint.lease, 0.0), _LONGEST))
         detail = hint.detail[:_LONGEST_NAME]
         if hint.kind == "open":
@@ -215,6 +221,9 @@ class Programs:
             if not program.active and program.until < now:
                 self._close(program)
             elif program.gap is not None and not program.steps:
+                if program.gap.known == _WORD and now - program.gap.started > _WORD:
+                    program.gap = replace(program.gap, known=None, sure=False)  # it said nothing
+                    self._claim(program, now)
                 self._renew(program, now)
         self._claims.expire(now)
 
