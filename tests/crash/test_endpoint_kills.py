@@ -27,6 +27,8 @@ from edvac.machine.history import read_history
 from edvac.processor import Answer, OnText, Request
 from edvac.processor.scripted import ScriptedProcessor
 from edvac.serve.app import Service
+from edvac.serve.models import Models
+from edvac.serve.offered import Offered
 from edvac.serve.run import listen
 from edvac.store import Store
 
@@ -162,7 +164,8 @@ def serving(processor: Served) -> Iterator[str]:
     """`edvac serve` with this processor, in a thread."""
     listener = listen("127.0.0.1", 0)
     host = f"127.0.0.1:{listener.getsockname()[1]}"
-    application = Service(processor, ("model",), frozenset({host}), {}).application()
+    models = Models(((Offered(processor), ("model",)),))
+    application = Service(models, frozenset({host}), {}).application()
     service = uvicorn.Server(uvicorn.Config(application, log_level="error", lifespan="off"))
     thread = threading.Thread(target=service.run, kwargs={"sockets": [listener]})
     thread.start()
