@@ -222,7 +222,7 @@ def test_a_program_that_comes_back_gets_the_row_that_it_had() -> None:
     assert new.slot == rows["c"], "or the one that was used least lately"
     scheduler.finish(new, kept=True)
     scheduler.forget()
-    back = job("a2", talks["a"])
+    back = job("b2", talks["b"])
     scheduler.add(back)
     scheduler.plan()
     assert back.slot == 0, "nothing is known of what rows held"
