@@ -138,6 +138,19 @@ def test_types_have_names_and_sizes() -> None:
     assert caught.value.code == "kv_type_unknown"
 
 
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("name", ["k8v4", "int4"])
+def test_one_large_number_does_not_take_the_codes_of_values(name: str, biased: bool) -> None:
+    rows = noise(11, 50, 128)
+    rows[:, 5] = 60.0
+    others = torch.arange(128) != 5
+
+    def error(codec: Codec) -> float:
+        return float((codec.decode(codec.encode(rows)) - rows)[:, others].abs().mean())
+
+    assert error(kv_type_named(name, 128, biased=biased).values) < 0.7 * error(Uniform(4))
+
+
 WIDTHS = [(12, 128), (6, 64), (2, 16), (14, 48)]
 
 

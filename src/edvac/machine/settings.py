@@ -180,10 +180,10 @@ def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
         raise ConfigError("setting_range", f"{shown} is no choice", "", f"{', '.join(KV_DISK)}.")
     if name == "kv_type" and value not in KV_TYPES:
         fix = f"{', '.join(KV_TYPES[:-1])} or {KV_TYPES[-1]}."
-        raise ConfigError("setting_range", f"{shown} stores nothing", "", fix)
+        raise ConfigError("setting_range", f"{shown} is no way to store them", "", fix)
     if name == "kv_disk_type" and value not in KV_DISK_TYPES:
         fix = f"{', '.join(KV_DISK_TYPES[:-1])} or {KV_DISK_TYPES[-1]}."
-        raise ConfigError("setting_range", f"{shown} stores nothing", "", fix)
+        raise ConfigError("setting_range", f"{shown} is no way to store them", "", fix)
     if name == "precision" and value not in ("fast", "reference"):
         raise ConfigError("setting_range", f"{shown} is no precision", "", "fast or reference.")
     return value
