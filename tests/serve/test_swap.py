@@ -58,6 +58,25 @@ async def text_of(http: httpx2.AsyncClient, url: str, document: dict[str, Any]) 
 QUESTIONS = ["tell me", "the hell", "hello you", "what is it"]
 
 
+async def client(number: int, url: str, right: dict[str, dict[str, str]]) -> tuple[int, int]:
+    rng, answered, left = random.Random(number), 0, 0
+    head = {"Authorization": f"Bearer {KEY}"}
+    async with httpx2.AsyncClient(headers=head, timeout=90, trust_env=False) as http:
+        for at in range(10):
+            model, text = rng.choice(list(right)), rng.choice(QUESTIONS)
+            document = asked(model, text, stream=rng.random() < 0.5, user=str(number))
+            call = asyncio.ensure_future(text_of(http, url, document))
+            if at % 5 == 4:
+                await asyncio.wait({call}, timeout=rng.choice([0.0, 0.02, 0.5]))
+                call.cancel()
+                await asyncio.gather(call, return_exceptions=True)
+                left += 1
+                continue
+            assert await call == right[model][text], (model, text)
+            answered += 1
+    return answered, left
+
+
 @pytest.mark.slow
 def test_a_swap_under_traffic_loses_nothing_and_mixes_nothing(
     paths: list[Path], tmp_path: Path
@@ -73,24 +92,6 @@ def test_a_swap_under_traffic_loses_nothing_and_mixes_nothing(
                 }
         finally:
             await end_all(models)
-
-    async def client(number: int, url: str, right: dict[str, dict[str, str]]) -> tuple[int, int]:
-        rng, answered, left = random.Random(number), 0, 0
-        head = {"Authorization": f"Bearer {KEY}"}
-        async with httpx2.AsyncClient(headers=head, timeout=90, trust_env=False) as http:
-            for at in range(10):
-                model, text = rng.choice(list(right)), rng.choice(QUESTIONS)
-                document = asked(model, text, stream=rng.random() < 0.5, user=str(number))
-                call = asyncio.ensure_future(text_of(http, url, document))
-                if at % 5 == 4:
-                    await asyncio.wait({call}, timeout=rng.choice([0.0, 0.02, 0.5]))
-                    call.cancel()
-                    await asyncio.gather(call, return_exceptions=True)
-                    left += 1
-                    continue
-                assert await call == right[model][text], (model, text)
-                answered += 1
-        return answered, left
 
     async def scene() -> None:
         right = {path.stem: await alone(path) for path in paths}

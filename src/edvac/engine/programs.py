@@ -50,6 +50,7 @@ class Program:
         until: time after which it is forgotten unless it is heard of.
         active: requests that are waiting or running.
         tells: it gives hints.
+        awaited: until when it is expected to say what comes after its last answer; 0 if it is not.
         steps: its requests do not go on from one another.
         last: what its last request read and wrote; its first `asked` tokens are the request.
         shared: prefixes that its requests share, by digest.
@@ -61,6 +62,7 @@ class Program:
     active: int = 0
     turns: int = 0
     tells: bool = False
+    awaited: float = 0.0
     steps: bool = False
     gap: Gap | None = None
     last: Prefix | None = None
@@ -130,6 +132,7 @@ class Programs:
         program.asked = job.prompt
         # Its word on what comes next is on its way: until then nobody is let in to its place.
         known = _WORD if program.tells else None
+        program.awaited = now + _WORD if program.tells else 0.0
         program.gap = Gap("", job.computed, now, known, sure=program.tells)
         self._claim(program, now)
 
@@ -165,7 +168,7 @@ class Programs:
             self._drop(program, detail)
 
     def _tool_started(self, program: Program, tool: str, seconds: float) -> None:
-        now = self._clock.now()
+        now, program.awaited = self._clock.now(), 0.0
         known = min(seconds, _LONGEST) if seconds > 0 else None
         size = 0 if program.last is None else len(program.last[1])
         if program.steps and not program.active:
@@ -221,8 +224,9 @@ class Programs:
             if not program.active and program.until < now:
                 self._close(program)
             elif program.gap is not None and not program.steps:
-                if program.gap.known == _WORD and now - program.gap.started > _WORD:
-                    program.gap = replace(program.gap, known=None, sure=False)  # it said nothing
+                if 0 < program.awaited < now:  # it said nothing
+                    program.awaited = 0.0
+                    program.gap = replace(program.gap, known=None, sure=False)
                     self._claim(program, now)
                 self._renew(program, now)
         self._claims.expire(now)

@@ -171,24 +171,21 @@ def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
         raise ConfigError(
             "setting_range", f"{shown} is negative", "", f"The default is {default!r}."
         )
-    if name == "kernels" and value not in ("", "none", *LEVELS):
-        fix = f"{', '.join(LEVELS)}, none, or empty for what there is."
-        raise ConfigError("setting_range", f"{shown} names no kernels", "", fix)
-    if name == "engines" and value not in (1, 2):
-        raise ConfigError("setting_range", f"{shown} is no choice", "", "1 or 2.")
-    if name == "kv_disk" and value not in KV_DISK:
-        raise ConfigError("setting_range", f"{shown} is no choice", "", f"{', '.join(KV_DISK)}.")
-    if name == "kv_type" and value not in KV_TYPES:
-        fix = f"{', '.join(KV_TYPES[:-1])} or {KV_TYPES[-1]}."
-        raise ConfigError("setting_range", f"{shown} is no way to store them", "", fix)
-    if name == "kv_disk_type" and value not in KV_DISK_TYPES:
-        fix = f"{', '.join(KV_DISK_TYPES[:-1])} or {KV_DISK_TYPES[-1]}."
-        raise ConfigError("setting_range", f"{shown} is no way to store them", "", fix)
-    if name == "precision" and value not in ("fast", "reference"):
-        raise ConfigError("setting_range", f"{shown} is no precision", "", "fast or reference.")
+    if name in _CHOICES and value not in _CHOICES[name]:
+        *others, last = (str(one) or "empty" for one in _CHOICES[name])
+        fix = f"{', '.join(others)} or {last}."
+        raise ConfigError("setting_range", f"{shown} is no choice", "", fix)
     return value
 
 
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "kernels": (*LEVELS, "none", ""),  # empty for the best that there are
+    "engines": (1, 2),
+    "kv_disk": tuple(KV_DISK),
+    "kv_type": tuple(KV_TYPES),
+    "kv_disk_type": tuple(KV_DISK_TYPES),
+    "precision": ("fast", "reference"),
+}
 _KINDS = {int: "a whole number", str: "a text", tuple: "a list of texts or a table"}
 
 

@@ -282,13 +282,15 @@ def kv_type_named(name: str, head_dim: int, *, biased: bool = False) -> KVType:
         # Larger matrices gain little there (docs/benchmarks/kv.md).
         order = full_order(head_dim)
         return KVType(name, Uniform(4, min(order, 16) if biased else order), Uniform(4, order))
-    near = difflib.get_close_matches(name, KV_TYPES, 1)
-    raise ConfigError(
-        "kv_type_unknown",
-        f"keys and values cannot be stored as {name!r}",
-        f"There are {', '.join(KV_TYPES)}.",
-        f"Did you mean {near[0]}?" if near else "Choose one of these as kv_type.",
-    )
+    raise ConfigError("kv_type_unknown", f"keys and values cannot be stored as {name!r}",
+                      *choices(name, KV_TYPES, "kv_type"))  # fmt: skip
+
+
+def choices(name: str, known: tuple[str, ...], setting: str) -> tuple[str, str]:
+    """Why a name is none of those that are known, and what to do about it."""
+    near = difflib.get_close_matches(name, known, 1)
+    fix = f"Did you mean {near[0]}?" if near else f"Choose one of these as {setting}."
+    return f"There are {', '.join(known)}.", fix
 
 
 def full_order(head_dim: int) -> int:

@@ -7,7 +7,6 @@ taken off before and added after: its size would take all the codes.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +14,7 @@ from typing import Final
 import torch
 
 from edvac.core.errors import ConfigError
-from edvac.engine.kv.codecs import KVType, kv_type_named
+from edvac.engine.kv.codecs import KVType, choices, kv_type_named
 
 SAME: Final = "same"
 DISK_TYPES: Final = (SAME, "int8", "int4")
@@ -99,11 +98,6 @@ def disk_type_named(name: str, width: int) -> KVType | None:
     if name == SAME:
         return None
     if name not in DISK_TYPES:
-        near = difflib.get_close_matches(name, DISK_TYPES, 1)
-        raise ConfigError(
-            "kv_disk_type_unknown",
-            f"keys and values cannot lie on disk as {name!r}",
-            f"There are {', '.join(DISK_TYPES)}.",
-            f"Did you mean {near[0]}?" if near else "Choose one of these as kv_disk_type.",
-        )
+        raise ConfigError("kv_disk_type_unknown", f"keys and values cannot lie on disk as {name!r}",
+                          *choices(name, DISK_TYPES, "kv_disk_type"))  # fmt: skip
     return kv_type_named(name, width)
