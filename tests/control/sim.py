@@ -47,6 +47,7 @@ from edvac.core.value import (
 from edvac.machine.entry import Entry
 from edvac.machine.history import History
 from edvac.program import Evaluator, Fuel, Program, StepCall, parse
+from edvac.program.host import Branch, Condition
 
 DATA = Param("data", ANY, default=None, variadic=True)
 WORDS = Param("goal", STR, role=Role.INSTRUCTION)
@@ -79,7 +80,12 @@ CATALOGUE = Catalogue.of(
     ]
 )
 LIMITS = Limits(
-    at_once={"llm": 4, "files": 3}, default_at_once=5, attempts=3, backoff_s=0.5, escalate=True
+    at_once={"llm": 4, "files": 3},
+    default_at_once=5,
+    attempts=3,
+    backoff_s=0.5,
+    escalate=True,
+    ahead=frozenset({"llm", "files", "net", "mail"}),
 )
 START = {"f0": "zero", "f1": "one", "f2": "two"}
 TODAY = dt.date(2026, 3, 4)
@@ -193,6 +199,12 @@ class Sequential:
     def close_region(self, token: int) -> None:
         return
 
+    def undecided(self, branch: Branch) -> None:
+        raise AssertionError("a step that is answered at once leaves nothing undecided")
+
+    def decided(self, condition: Condition, taken: bool) -> None:
+        return
+
     def handled(self, failed: Failed) -> None:
         self.unhandled.discard(failed.slot)
         at = failed.origin
@@ -237,6 +249,8 @@ class World:
     executed: Counter[str] = field(default_factory=Counter)
     escalated: set[str] = field(default_factory=set)
     lives: int = 0
+    ahead: int = 0  # executions ahead of a condition; those taken over
+    taken_over: int = 0
 
     @property
     def files(self) -> Worlds:
@@ -280,6 +294,8 @@ class Simulation:
         self._count = 0
         self._running: dict[str, Running] = {}
         self._started: list[Intent] = []
+        self._begun = 0
+        self._stopped: list[tuple[str, Outcome]] = []  # aborted, and not told of yet
         self._failed_at: dict[str, tuple[float, float]] = {}
         self._away: set[str] = set()  # steps that met a processor that was away
         self._durable = world.replay()
@@ -299,7 +315,8 @@ class Simulation:
         while True:
             self._act(work)
             if work.closed:
-                assert not self._running, "something still runs"
+                assert not self._of_the_run(), "something still runs"
+                self.world.taken_over += self.unit.standing()["ahead"]
                 return str(work.closed)
             if "budget" in self.unit.awaited:
                 return "spent"
@@ -311,6 +328,9 @@ class Simulation:
         self._count += 1
         if self._count == self._cancel_at:
             return self._cancel()
+        if self._stopped:
+            stopped, self._stopped = self._stopped, []
+            return self.unit.finished(stopped, self._now)
         if work.questions:
             question = work.questions[0]
             self.world.asked[question.slot] += 1
@@ -326,12 +346,17 @@ class Simulation:
 
     def _cancel(self) -> Any:
         work = self.unit.cancel(self._now)
-        assert set(work.aborts) == set(self._running)
-        outcomes = [(slot, Failure("aborted", "")) for slot in self._running]
+        assert set(work.aborts) >= set(self._of_the_run())
+        outcomes = [(name, Failure("aborted", "")) for name in self._running]
         self._running.clear()
         self._ends.clear()
         self._act(work)
         return self.unit.finished(outcomes, self._now) if outcomes else work
+
+    def _of_the_run(self) -> list[str]:
+        """What runs and is not ahead of it."""
+        taken = {step.key for step in self.unit._issued.values()}
+        return [name for name, one in self._running.items() if not one.intent.key or name in taken]
 
     def _finish(self) -> Any:
         """One or several executions end together."""
@@ -340,9 +365,10 @@ class Simulation:
             done.append(heapq.heappop(self._ends))
         self._now = max(self._now, done[-1][0])
         outcomes = []
-        for _, _, slot in done:
-            running = self._running.pop(slot)
-            outcomes.append((slot, self._outcome(running)))
+        for _, _, name in done:
+            running = self._running.pop(name, None)
+            if running is not None:
+                outcomes.append((name, self._outcome(running)))
         return self.unit.finished(outcomes, self._now)
 
     def _outcome(self, running: Running) -> Outcome:
@@ -375,13 +401,28 @@ class Simulation:
                 self.world.records += work.records
             raise Crash
         self.world.records += work.records
+        if not self.unit._stopping:
+            self._abort(work.aborts)
         for intent in work.intents:
             self._check(intent)
-            self._started.append(intent)
-            self.world.executed[intent.slot] += 1
-            self._running[intent.slot] = Running(intent, self.world.files)
+            if intent.key:
+                self.world.ahead += 1
+            else:
+                self._started.append(intent)
+                self.world.executed[intent.slot] += 1
+            assert intent.name not in self._running
+            self._running[intent.name] = Running(intent, self.world.files)
             end = self._now + self._chance.choice([0.0, 0.1, 1.0, 5.0]) * self._chance.random()
-            heapq.heappush(self._ends, (end, len(self._started), intent.slot))
+            self._begun += 1
+            heapq.heappush(self._ends, (end, self._begun, intent.name))
+
+    def _abort(self, names: list[str]) -> None:
+        """Some stop at once, others have ended before they hear of it."""
+        for name in names:
+            assert self._running[name].intent.key, "a step of the run was aborted"
+            if self._chance.random() < 0.5:
+                del self._running[name]
+                self._stopped.append((name, Failure("aborted", "")))
 
     def _dies(self) -> bool:
         self._crash_at -= 1
@@ -389,8 +430,20 @@ class Simulation:
 
     # -- what must hold whenever a step is issued ---------------------------------------------
 
+    def _check_ahead(self, intent: Intent) -> None:
+        call = intent.call
+        assert call.signature.effect in (Effect.PURE, Effect.READ)
+        assert not any(conflict(one.intent, intent) for one in self._running.values())
+        own = self.unit.steps.get(call.slot)
+        assert own is None or own.digest != intent.digest, "the run does it itself"
+        device = [r for r in self._running.values() if r.intent.call.signature.device == _of(call)]
+        assert len(device) < self._limits.at_once.get(_of(call), self._limits.default_at_once)
+
     def _check(self, intent: Intent) -> None:
         call = intent.call
+        if intent.key:
+            self._check_ahead(intent)
+            return
         assert not self.unit._stopping, "a step was issued after a cancel"
         assert not any(open_cells(operand) for operand in call.args.values())
         assert fitting(call, intent.operands), f"{call.address} is of a wrong type"
@@ -408,16 +461,18 @@ class Simulation:
         self._check_order(intent)
 
     def _check_limits(self, call: StepCall) -> None:
-        device = [r for r in self._running.values() if r.intent.call.signature.device == _of(call)]
+        own = [self._running[name].intent.call for name in self._of_the_run()]
+        device = [one for one in own if one.signature.device == _of(call)]
         limit = self._limits.at_once.get(_of(call), self._limits.default_at_once)
         assert len(device) < limit, f"more than {limit} of {_of(call)} at once"
-        same = [r for r in device if r.intent.call.op == call.op]
+        same = [one for one in device if one.op == call.op]
         assert not call.signature.limit or len(same) < call.signature.limit
 
     def _check_order(self, intent: Intent) -> None:
-        for running in self._running.values():
-            assert not conflict(running.intent, intent), (
-                f"{intent.call.address} overlaps {running.intent.call.address}"
+        for name in self._of_the_run():
+            running = self._running[name].intent
+            assert not conflict(running, intent), (
+                f"{intent.call.address} overlaps {running.call.address}"
             )
         for before in self._started:
             later = before.call.order > intent.call.order and before.slot != intent.slot

@@ -15,7 +15,9 @@ import sim
 from sim import Crash, Ended, Simulation, World, parsed, sequentially
 from sim_programs import Writer
 
-from edvac.control import Replay, Scoreboard
+from edvac.control import Replay, Scoreboard, Step, ahead
+from edvac.control.ahead import RunAhead
+from edvac.control.external import ExternalOrder
 from edvac.control.scoreboard import _Paths
 from edvac.control.unit import ControlUnit
 from edvac.core.errors import EdvacError
@@ -81,16 +83,19 @@ def test_any_order_equals_program_order(kind: str) -> None:
 def test_the_programs_are_worth_it() -> None:
     """Together they have everything that the invariants speak of."""
     steps: dict[str, int] = {}
-    mails = blocked = retried = escalated = 0
+    mails = blocked = retried = escalated = ahead = taken_over = 0
     for seed in range(60):
         found, _, world = lives(seed, crashes=True, cancels=False)
         mails += len(found.mails)
         escalated += len(world.escalated)
+        ahead += world.ahead
+        taken_over += world.taken_over
         blocked += sum(state == "blocked" for state in found.steps.values())
         retried += sum(count > 1 for count in world.executed.values())
         for state in found.steps.values():
             steps[state] = steps.get(state, 0) + 1
     assert escalated > 10
+    assert ahead > 100 and taken_over > 30
     assert mails > 20 and blocked > 50 and retried > 50 and steps["failed"] > 30
 
 
@@ -120,12 +125,11 @@ def no_regions(patch: pytest.MonkeyPatch) -> None:
 
 
 def eager_external(patch: pytest.MonkeyPatch) -> None:
-    def at_once(self: ControlUnit) -> None:
-        waiting, self._in_order = self._in_order, []
-        for slot in waiting:
-            self._queue(self.steps[slot])
+    def at_once(self: ExternalOrder) -> list[Step]:
+        waiting, self._waiting = self._waiting, []
+        return waiting
 
-    patch.setattr(ControlUnit, "_try_external", at_once)
+    patch.setattr(ExternalOrder, "due", at_once)
 
 
 def no_limits(patch: pytest.MonkeyPatch) -> None:
@@ -178,7 +182,29 @@ def issue_after_cancel(patch: pytest.MonkeyPatch) -> None:
 
 
 def swallowed_failure(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ControlUnit, "_earlier_unhandled", lambda *_: None)
+    patch.setattr(ExternalOrder, "_earlier_failure", lambda *_: None)
+
+
+def any_operands(patch: pytest.MonkeyPatch) -> None:
+    """What was executed ahead is taken over whatever its operands were."""
+    patch.setattr(ahead, "operand_digest", lambda _: "")
+    claim = RunAhead.claim
+
+    def blind(self: RunAhead, step: Step) -> Any:
+        step.digest, digest = "", step.digest
+        found = claim(self, step)
+        step.digest = digest
+        return found
+
+    patch.setattr(RunAhead, "claim", blind)
+
+
+def reads_too_early(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ControlUnit, "_may_be_written", lambda *_: False)
+
+
+def writes_ahead(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RunAhead, "_harmless", lambda *_: True)
 
 
 PLANTS = [
@@ -195,6 +221,9 @@ PLANTS = [
     forgotten_unknown,
     issue_after_cancel,
     swallowed_failure,
+    any_operands,
+    reads_too_early,
+    writes_ahead,
 ]
 
 

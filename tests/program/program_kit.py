@@ -24,6 +24,7 @@ from edvac.core.value import (
 )
 from edvac.program import Evaluator, Fuel, Program, StepCall, parse
 from edvac.program.data import python, value
+from edvac.program.host import Branch, Condition
 
 INSTRUCTION = Role.INSTRUCTION
 DATA = Param("data", ANY, variadic=True)
@@ -107,6 +108,8 @@ class NaiveHost:
     opened: int = 0
     accepted: list[Failed] = field(default_factory=list)
     cells: dict[str, Cell] = field(default_factory=dict)
+    branches: list[Branch] = field(default_factory=list)
+    decisions: list[tuple[Condition, bool]] = field(default_factory=list)
 
     def step(self, call: StepCall) -> Cell:
         assert call.slot not in self.cells, f"{call.address} called twice"
@@ -123,6 +126,12 @@ class NaiveHost:
 
     def close_region(self, token: int) -> None:
         del self.regions[token]
+
+    def undecided(self, branch: Branch) -> None:
+        self.branches.append(branch)
+
+    def decided(self, condition: Condition, taken: bool) -> None:
+        self.decisions.append((condition, taken))
 
     def handled(self, failed: Failed) -> None:
         self.accepted.append(failed)

@@ -188,6 +188,40 @@ def bench_mixed(**flags: Any) -> None:
     _publish(document, flags["output"], as_json=flags["as_json"])
 
 
+@bench.command("ahead")
+@click.option("--rounds", default=60, show_default=True, type=click.IntRange(10, 10_000))
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(1, 20))
+@click.option("--quick", is_flag=True, help="Under a minute: 20 rounds, once.")
+@OUTPUT
+@JSON
+def bench_ahead(
+    rounds: int, repeats: int, quick: bool, output: Path | None, as_json: bool
+) -> None:
+    """Conditions that can be foretold more or less: what running ahead of them saves and wastes."""
+    from edvac.bench import ahead, report
+
+    rounds, repeats = (20, 1) if quick else (rounds, repeats)
+    words = " --quick" if quick else f" --rounds {rounds} --repeats {repeats}"
+    document = report.start("ahead", f"edvac bench ahead{words}")
+    ahead.measure(document, ahead.Wanted(rounds, repeats=repeats))
+    _publish(document, output, as_json=as_json)
+
+
+@bench.command("branches")
+@OUTPUT
+@JSON
+def bench_branches(output: Path | None, as_json: bool) -> None:
+    """Sparse models of 2 KB beside a TAGE predictor, on traces of processors (CBP-2025).
+
+    The traces are read from EDVAC_DATA/cbp2025.
+    """
+    from edvac.bench import branches, report
+
+    document = report.start("branches", "edvac bench branches")
+    branches.measure(document, ui.err)
+    _publish(document, output, as_json=as_json)
+
+
 @bench.command("replay")
 @click.option("--peers", metavar="PYTHON", required=True, help=f"{PEERS} With bfcl-eval.")
 @click.option("--model", help="A model's name or .gguf file.")

@@ -348,6 +348,7 @@ class _Command:
                     escalate=roles.escalate,
                     at_once=self._settings.at_once,
                     notify=self._settings.notify,
+                    ahead=self._settings.ahead == "on",
                 ) as machine:
                     yield machine
         finally:

@@ -55,6 +55,7 @@ from edvac.core.value import (
     total_label,
 )
 from edvac.program import Evaluator, Fuel, Program, StepCall
+from edvac.program.host import Branch, Condition
 from edvac.program.operands import misfit
 
 MAX_STEPS = 400
@@ -150,6 +151,12 @@ class Stage:
         return 0
 
     def close_region(self, token: int) -> None:
+        return
+
+    def undecided(self, branch: Branch) -> None:
+        return
+
+    def decided(self, condition: Condition, taken: bool) -> None:
         return
 
     def handled(self, failed: Failed) -> None:

@@ -9,7 +9,8 @@ or models.
 from edvac.control.journal import Record, Replay
 from edvac.control.scoreboard import Scoreboard
 from edvac.control.step import Failure, Intent, Limits, Outcome, Result, Step, StepState, Usage
-from edvac.control.unit import ControlUnit, Work
+from edvac.control.unit import ControlUnit
+from edvac.control.work import Work
 
 __all__ = [
     "ControlUnit",

@@ -11,8 +11,11 @@ import fnmatch
 import posixpath
 from dataclasses import replace
 
+from edvac.control.step import Failure
 from edvac.core.signature import WILD, Access, Effect, Signature, unbracketed
 from edvac.core.value import Value, plain
+from edvac.program.host import StepCall
+from edvac.program.operands import misfit
 
 
 def exact_access(signature: Signature, operands: dict[str, Value]) -> Access:
@@ -22,6 +25,11 @@ def exact_access(signature: Signature, operands: dict[str, Value]) -> Access:
         _paths(signature.writes, operands),
         external=signature.effect is Effect.EXTERNAL,
     )
+
+
+def whole_access(call: StepCall, values: dict[str, Value]) -> Access:
+    """What a step touches, once its operands are known."""
+    return with_contents(call.signature, exact_access(call.signature, values))
 
 
 def with_contents(signature: Signature, access: Access) -> Access:
@@ -53,6 +61,20 @@ def unforeseen(claimed: Access, exact: Access) -> str | None:
             if not any(_covers(pattern, path) for pattern in patterns):
                 return path
     return None
+
+
+def unfit(call: StepCall, values: dict[str, Value]) -> Failure | None:
+    """Why a step cannot be issued with these operands: a type, or a path that the text did not
+    announce."""
+    wrong = misfit(call, values)
+    if wrong is not None:
+        return Failure.of(wrong)
+    stray = unforeseen(claimed_access(call.static), exact_access(call.signature, values))
+    if stray is None:
+        return None
+    what = f"{stray!r} is not a path that line {call.line} says it may touch"
+    fix = "Keep `..` out of the parts that paths are made of."
+    return Failure("path_unforeseen", what, "", fix)
 
 
 def _paths(names: tuple[str, ...], operands: dict[str, Value]) -> tuple[str, ...]:

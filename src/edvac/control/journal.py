@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from edvac.control.question import asked_body, shown_operands
 from edvac.control.step import Failure, Result, Usage, WrittenFile
+from edvac.core.errors import InternalError
 from edvac.core.event import Question
 from edvac.core.signature import Effect
 from edvac.core.value import Failed, Value
@@ -167,6 +168,16 @@ class Replay:
     answered: Mapping[str, int] = field(default_factory=dict)
     asked: frozenset[str] = frozenset()
     edited: bool = False
+
+
+def diverged(address: str) -> InternalError:
+    """A step in the journal does not follow from what comes before it."""
+    return InternalError(
+        "replay_diverged",
+        f"{address} was computed from other operands than it has now",
+        "The same journal must give the same operands.",
+        "Run `edvac doctor`, and please report this with the program.",
+    )
 
 
 # Failures after which an external effect may have happened all the same.

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import Counter
 
 from edvac.control.absence import Absence
-from edvac.control.budget import over
+from edvac.control.ahead import RunAhead
+from edvac.control.budget import over, used_tokens
+from edvac.control.predictor import Decided
 from edvac.control.step import Failure, Limits, Step, StepState, Usage
 from edvac.program import Evaluator
 from edvac.program.host import Unreached
@@ -28,6 +30,7 @@ class Outlook:
     _asking: set[str]
     _unpaid: list[str]
     _absence: Absence
+    _ahead: RunAhead
     _later: list[str]
     _timers: list[tuple[float, str]]
     _unhandled: dict[str, Step]
@@ -114,11 +117,19 @@ class Outlook:
             "questions": self.questions,
             "spent": int(bool(self._unpaid)),
             "away": int(self._absence.why is not None),
+            "ahead": self._ahead.used,
+            "wasted": self._ahead.wasted,
+            "wasted_tokens": used_tokens(self._ahead.waste),
             "prompt": self.usage.prompt,
             "cached": self.usage.cached,
             "completion": self.usage.completion,
             "nano": int(self.usage.cost * 10**9),
         }
+
+    @property
+    def conditions(self) -> list[Decided]:
+        """How the program's conditions went, earlier runs included; empty where it has none."""
+        return self._ahead.predictor.trail()
 
     @property
     def unreached(self) -> tuple[Unreached, ...]:

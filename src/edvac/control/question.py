@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from edvac.core.event import Question
 from edvac.core.label import PROGRAM
 from edvac.core.value import Mapping, Value
 
@@ -43,3 +44,13 @@ def asked_body(step: Step, text: str, options: list[str], *, doubt: bool) -> dic
 def shown_operands(operands: dict[str, Value]) -> Value:
     """The operands as one value, so that whoever answers can see what it is about."""
     return Mapping(dict(operands), PROGRAM)
+
+
+def approval(step: Step, text: str, *, doubtful: bool) -> Question:
+    """Yes or no to a step; `text` says why the guard asks, `doubtful` that it was begun before."""
+    address = step.call.address
+    if doubtful:
+        begun = f"{address} ({step.call.op}) was begun before"
+        doubt = f"{begun}, and nobody knows whether it took effect. Do it (again)?"
+        text = f"{doubt} {text}".rstrip()
+    return Question(slot=step.slot, address=address, text=text, options=["yes", "no"])

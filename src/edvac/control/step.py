@@ -159,6 +159,7 @@ class Intent:
         complaint: what was wrong with the previous answer.
         escalated: the escalate model is asked.
         question: key of the question, where the step asks a person.
+        key: of an execution ahead of an undecided condition, which may never be the step's.
     """
 
     call: StepCall
@@ -171,10 +172,16 @@ class Intent:
     timeout_s: float = 600.0
     escalated: bool = False
     question: str = ""
+    key: str = ""
 
     @property
     def slot(self) -> str:
         return self.call.slot
+
+    @property
+    def name(self) -> str:
+        """Under which the execution runs, comes back and is aborted."""
+        return self.key or self.call.slot
 
 
 def operand_digest(operands: dict[str, Value]) -> str:
@@ -204,6 +211,7 @@ class Limits:
         money: of model steps altogether, in the run's currency; None is no limit.
         sample: elements of each outermost loop whose steps are done before somebody says that the
             run may go on; 0 does all.
+        ahead: devices that may be used ahead of undecided conditions; none switches that off.
         seconds: that the run may be driven; 0 is no limit. `before` of them were used by earlier
             drives.
     """
@@ -222,6 +230,7 @@ class Limits:
     sample: int = 0
     seconds: float = 0.0
     before: float = 0.0
+    ahead: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True, eq=False)
@@ -240,6 +249,7 @@ class Step:
     usage: Usage = Usage()
     approved: bool = False
     question: str = ""  # key of the last one that was asked about it
+    key: str = ""  # of the execution ahead that it has taken over
     failure: Failed | None = None
 
     @property

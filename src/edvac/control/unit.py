@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from edvac.control import notices
 from edvac.control.absence import Absence
-from edvac.control.access import claimed_access, exact_access, unforeseen, with_contents
-from edvac.control.journal import Record, Replay, StoredOutcome
+from edvac.control.access import claimed_access, unfit, whole_access
+from edvac.control.ahead import Room, RunAhead, Surroundings
+from edvac.control.external import ExternalOrder
+from edvac.control.journal import Record, Replay, StoredOutcome, diverged
 from edvac.control.outlook import Outlook
-from edvac.control.question import Asker, question_key
+from edvac.control.predictor import Decided, Predictor
+from edvac.control.question import Asker, approval, question_key
 from edvac.control.scoreboard import Claim, OpenOrders, Order, Scoreboard
 from edvac.control.step import (
     Failure,
@@ -35,6 +38,7 @@ from edvac.control.step import (
     StepState,
     operand_digest,
 )
+from edvac.control.work import Work
 from edvac.core import event
 from edvac.core.errors import InternalError
 from edvac.core.schema import selected
@@ -51,23 +55,12 @@ from edvac.core.value import (
 )
 from edvac.guard import Ask, Deny, Policy, Verdict, decide
 from edvac.program import Evaluator, Program, StepCall
-from edvac.program.operands import misfit
+from edvac.program.host import Branch, Condition
 
 EvaluatorOf = Callable[["ControlUnit"], Evaluator]
+_LAST = (1 << 62,)  # after every place of a program
+AHEAD = "executed ahead, while it was not yet known that it would be needed"
 ABORTED = "aborted"  # code of a failure that says only that the execution was told to stop
-
-
-@dataclass(slots=True)
-class Work:
-    """What the driver has to do, in this order: records durable, then everything else."""
-
-    records: list[Record] = field(default_factory=list)
-    intents: list[Intent] = field(default_factory=list)
-    aborts: list[str] = field(default_factory=list)
-    questions: list[event.Question] = field(default_factory=list)
-    events: list[event.Event] = field(default_factory=list)
-    wake_at: float | None = None  # clock time of the next tick; None when no timer runs
-    closed: str = ""  # done, partial or the reason of `cancel`, once nothing is left to do
 
 
 class ControlUnit(Outlook):
@@ -81,6 +74,7 @@ class ControlUnit(Outlook):
         policy: Policy = decide,
         *,
         growing: bool = False,
+        past: Sequence[Decided] = (),
     ) -> None:
         self._growing = growing
         self._answered = False  # has the model answered in this drive?
@@ -107,13 +101,15 @@ class ControlUnit(Outlook):
         self._answers = Counter(replay.answered)
         self._began = 0.0
         self._timers: list[tuple[float, str]] = []
-        self._in_order: list[str] = []  # external steps that wait for everything earlier
         self._unhandled: dict[str, Step] = {}
         self._doubtful = set(replay.unknown)
         self._stopping = ""
         self._now = 0.0
         self._work = Work()
         self.steps: dict[str, Step] = {}
+        self._in_order = ExternalOrder(self._open, self._unhandled, self.steps)
+        around = Surroundings(self.steps, self._spare, self._may_be_written)
+        self._ahead = RunAhead(Predictor(past), policy, limits.ahead, around)
         self.usage = replay.usage
         self.reused = 0
         self.replayed = 0
@@ -127,14 +123,14 @@ class ControlUnit(Outlook):
         return self._pump()
 
     def finished(self, outcomes: Iterable[tuple[str, Outcome]], now: float) -> Work:
-        """Executions came back. Outcomes of steps that are no longer running are ignored."""
+        """Executions came back, each by its name. Outcomes of steps that are no longer running are
+        ignored."""
         self._now = now
-        for slot, outcome in outcomes:
-            step = self._issued.pop(slot, None)
+        for name, outcome in outcomes:
+            step = self._issued.pop(self._ahead.finished(name, outcome), None)
             if step is None:
                 continue
-            self._running[step.call.signature.device] -= 1
-            self._running[step.call.op] -= 1
+            self._leave(step)
             if step.call.signature.device == "llm":
                 self._answered = True
                 for free in self._absence.listen(step, outcome, now):
@@ -195,7 +191,7 @@ class ControlUnit(Outlook):
         """Abort what runs, issue nothing more. What is finished stays finished."""
         self._now = now
         self._stopping = reason
-        self._work.aborts.extend(self._issued)
+        self._work.aborts.extend(step.key or step.slot for step in self._issued.values())
         return self._pump()
 
     # -- the evaluator's host -----------------------------------------------------------------
@@ -230,6 +226,12 @@ class ControlUnit(Outlook):
         if claim is not None:
             self._to_check.extend(self._scoreboard.release(claim))
 
+    def undecided(self, branch: Branch) -> None:
+        self._ahead.met(branch)
+
+    def decided(self, condition: Condition, taken: bool) -> None:
+        self._ahead.decided(condition, taken)
+
     def handled(self, failed: Failed) -> None:
         """attempt() or ok() accepted a failure: it and the steps that only passed it on count no
         longer."""
@@ -252,10 +254,28 @@ class ControlUnit(Outlook):
             self._issue()
             if not self._resolutions and not self._to_check and not self._give_up_external():
                 break
+        self._run_ahead()
         self._close_if_over()
         work, self._work = self._work, Work()
         work.wake_at = self._timers[0][0] if self._timers else None
         return work
+
+    def _run_ahead(self) -> None:
+        """Use places that nothing of the run needs now."""
+        if not (self._stopping or self._growing or self._limits.sample):
+            self._work.intents.extend(self._ahead.advance())
+        aborts, self._ahead.aborts = self._ahead.aborts, []
+        self._work.aborts.extend(aborts)
+
+    def _spare(self, device: str) -> Room:
+        if device == "llm" and self._absence.why is not None:
+            return Room(0, 1)
+        limit = self._room(device)
+        taken = self._running[device] + len(self._ready.get(device, ()))
+        return Room(max(0, limit - taken), limit)
+
+    def _may_be_written(self, access: Access) -> bool:
+        return self._scoreboard.hazard(_LAST, access) is not None
 
     def _settle(self) -> None:
         while self._resolutions or self._to_check:
@@ -295,20 +315,13 @@ class ControlUnit(Outlook):
     def _make_ready(self, step: Step) -> None:
         """The operands are complete: whether they fit and what the step touches is now known
         exactly. A step whose outcome is in the journal does not come here: history stands."""
-        wrong = misfit(step.call, step.values)
+        wrong = unfit(step.call, step.values)
         if wrong is not None:
-            self._fail(step, Failure.of(wrong))
-            return
-        exact = exact_access(step.call.signature, step.values)
-        stray = unforeseen(claimed_access(step.call.static), exact)
-        if stray is not None:
-            what = f"{stray!r} is not a path that line {step.call.line} says it may touch"
-            fix = "Keep `..` out of the parts that paths are made of."
-            self._fail(step, Failure("path_unforeseen", what, "", fix))
+            self._fail(step, wrong)
             return
         if self._limits.escalate:
             step.escalated = self._replay.escalated.get(step.slot) == step.digest
-        step.access = with_contents(step.call.signature, exact)
+        step.access = whole_access(step.call, step.values)
         step.state = StepState.READY
         claim = self._claims.get(step.slot)
         if claim is not None:
@@ -332,7 +345,7 @@ class ControlUnit(Outlook):
         if hazard is not None:
             hazard.waiters.append(step.slot)
         elif step.external:
-            self._in_order.append(step.slot)
+            self._in_order.add(step)
         else:
             self._queue(step)
 
@@ -342,12 +355,7 @@ class ControlUnit(Outlook):
         self._held.add(step.slot)
         self._asking.add(step.slot)
         text = verdict.text if isinstance(verdict, Ask) else ""
-        address = step.call.address
-        if doubtful:
-            begun = f"{address} ({step.call.op}) was begun before"
-            doubt = f"{begun}, and nobody knows whether it took effect. Do it (again)?"
-            text = f"{doubt} {text}".rstrip()
-        question = event.Question(slot=step.slot, address=address, text=text, options=["yes", "no"])
+        question = approval(step, text, doubtful=doubtful)
         if step.question not in self._replay.asked:
             self._work.records.append(Record.asked(step, question, doubt=doubtful))
         self._work.questions.append(question)
@@ -357,46 +365,26 @@ class ControlUnit(Outlook):
         return question_key(step, asker, self._answers[step.slot])
 
     def _try_external(self) -> None:
-        """External effects: every earlier line finished, or failed and handled (design 2)."""
-        if self._growing:
-            return
-        waiting, self._in_order = self._in_order, []
-        for slot in waiting:
-            step = self.steps[slot]
-            if self._open.earliest() < step.order or self._earlier_unhandled(step.order):
-                self._in_order.append(slot)
-            else:
+        if not self._growing:
+            for step in self._in_order.due():
                 self._queue(step)
 
     def _give_up_external(self) -> bool:
-        """Block the first external step that waits for a failure which nothing will handle any
-        more. While anything moves, a later attempt() may still accept it; so whether the step runs
-        does not depend on which of the two comes first."""
+        """Nothing moves: block an external step that waits for a failure in vain."""
         waiting = self._held or self._unpaid or self._absence.why or self._later or self._timers
         moving = self._issued or waiting or any(self._ready.values())
         if self._growing or moving or not self._in_order:
             return False
-        step = min((self.steps[slot] for slot in self._in_order), key=lambda step: step.order)
-        failed = self._earlier_unhandled(step.order)
-        if failed is None:
-            return False
-        self._in_order.remove(step.slot)
-        self._block(step, self._withheld(step, failed))
-        return True
-
-    def _withheld(self, step: Step, failed: Failed) -> Failed:
-        """A failure of its own: who accepts it has not accepted the one that it is due to."""
-        cause = self.steps.get(failed.slot)
-        name = cause.call.address if cause else "a line"
-        what = f"not done, because {name} failed before it and nothing handles that"
-        label = step.operand_label.steer(step.call.branch).steer(failed.label)
-        return Failed(step.slot, "earlier_failed", what, label)
-
-    def _earlier_unhandled(self, order: Order) -> Failed | None:
-        earlier = [step for step in self._unhandled.values() if step.order < order]
-        return min(earlier, key=lambda step: step.order).failure if earlier else None
+        given_up = self._in_order.give_up()
+        if given_up is not None:
+            self._block(*given_up)
+        return given_up is not None
 
     def _queue(self, step: Step) -> None:
+        done = self._ahead.claim(step)
+        if done:
+            self._take_over(step, done)
+            return
         ready = self._ready.setdefault(step.call.signature.device, [])
         heapq.heappush(ready, (step.order, step.slot))
 
@@ -437,13 +425,32 @@ class ControlUnit(Outlook):
         """While it waits for its next attempt: others of the same model would fare no better."""
         return step.call.signature.device == "llm" and not step.escalated
 
-    def _start(self, step: Step) -> None:
-        signature = step.call.signature
+    def _take_over(self, step: Step, done: Result | bool) -> None:
+        """The step has been executed ahead, or is being executed."""
+        self._occupy(step)
+        self._emit(notices.started(step))
+        if isinstance(done, Result):
+            del self._issued[step.slot]
+            self._leave(step)
+            self._retire(step, replace(done, notes=(*done.notes, AHEAD)))
+        else:
+            step.key = f"{step.slot}~{step.digest}"
+
+    def _occupy(self, step: Step) -> None:
         step.state = StepState.ISSUED
         step.attempt += 1
         self._issued[step.slot] = step
-        self._running[signature.device] += 1
-        self._running[signature.op] += 1
+        self._running[step.call.signature.device] += 1
+        self._running[step.call.op] += 1
+
+    def _leave(self, step: Step) -> None:
+        self._running[step.call.signature.device] -= 1
+        self._running[step.call.op] -= 1
+
+    def _start(self, step: Step) -> None:
+        signature = step.call.signature
+        step.key = ""
+        self._occupy(step)
         if signature.person:
             step.question = self._key(step, "program")
             self._asking.add(step.slot)
@@ -542,12 +549,7 @@ class ControlUnit(Outlook):
         """
         if known.digest != step.digest:
             if not self._replay.edited:
-                raise InternalError(
-                    "replay_diverged",
-                    f"{step.call.address} was computed from other operands than it has now",
-                    "The same journal must give the same operands.",
-                    "Run `edvac doctor`, and please report this with the program.",
-                )
+                raise diverged(step.call.address)
             self._doubtful.add(step.slot)  # an external effect is not repeated unasked
             return False
         self.replayed += 1
@@ -582,6 +584,7 @@ class ControlUnit(Outlook):
                 "A value is pending that no step will deliver.",
                 "Please report this with the program.",
             )
+        self._ahead.close()
         self._work.closed = "partial" if self._unhandled or self.unreached else "done"
 
     def _emit(self, happened: event.Event) -> None:

@@ -165,7 +165,7 @@ class Driver:
 
     def _begin(self, intent: Intent) -> None:
         task = asyncio.ensure_future(self._execute(intent))
-        self._tasks[intent.slot] = task
+        self._tasks[intent.name] = task
         task.add_done_callback(lambda done: self._ended(intent, done))
 
     def _ended(self, intent: Intent, task: asyncio.Future[Outcome]) -> None:
@@ -173,9 +173,9 @@ class Driver:
         self._wake.set()
         if task.cancelled():
             aborted = Failure(ABORTED, f"{intent.call.op} was stopped")
-            self._outcomes.append((intent.slot, aborted))
+            self._outcomes.append((intent.name, aborted))
         elif task.exception() is None:
-            self._outcomes.append((intent.slot, task.result()))
+            self._outcomes.append((intent.name, task.result()))
         else:
             self._broken = self._broken or task
 

@@ -194,8 +194,8 @@ class Executor:
         escalated = processor is self._escalate
         await processor.open()
         request = assemble(intent, self._run.run, self._seed(intent.slot), self._run.task)
-        request = replace(request, cls=self._run.cls)
-        answer = await processor.complete(request, self._on_text(intent.slot))
+        request = replace(request, cls="speculative" if intent.key else self._run.cls)
+        answer = await processor.complete(request, self._on_text(intent))
         cost = processor.price.of(answer)
         usage = Usage(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens, cost)
         seconds = self._clock.now() - start
@@ -228,9 +228,12 @@ class Executor:
         mixed = hashlib.blake2b(f"{self._run.seed}:{slot}".encode(), digest_size=4)
         return int.from_bytes(mixed.digest(), "big") >> 1
 
-    def _on_text(self, slot: str) -> Callable[[str, int], None]:
+    def _on_text(self, intent: Intent) -> Callable[[str, int], None]:
         def show(text: str, tokens: int) -> None:
-            self._run.emit(event.StepText(run=self._run.run, slot=slot, text=text, tokens=tokens))
+            if not intent.key:  # what may be thrown away is not shown
+                slot = intent.slot
+                told = event.StepText(run=self._run.run, slot=slot, text=text, tokens=tokens)
+                self._run.emit(told)
 
         return show
 

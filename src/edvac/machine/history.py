@@ -58,6 +58,8 @@ def read_history(store: Store, run: str, *, lazy: bool = False) -> History:
                 history.budget = Budget.restore(entry.body)
             case "approved" if entry.body.get("verdict") == "contacted":
                 _contacted(history, entry)
+            case "approved" if entry.body.get("verdict") == "conditions":
+                pass  # for later runs
             case _:
                 if record.kind == "closed":
                     _contacted(history, entry)

@@ -12,6 +12,7 @@ from typing import Any
 
 from edvac.compiler import PLANNER_VERSION
 from edvac.control import ControlUnit, Failure, Limits, Record, Replay, Step, StepState
+from edvac.control.predictor import Decided
 from edvac.core import event
 from edvac.core.errors import ConfigError
 from edvac.core.seams import Clock, Entropy, SystemClock, SystemEntropy, iso_date
@@ -29,6 +30,7 @@ from edvac.device import (
 )
 from edvac.machine import rates
 from edvac.machine.budget import UNLIMITED, Budget
+from edvac.machine.conditions import past_of, trail_record
 from edvac.machine.driver import LEASE_S, Answer, Driver, Front, Look
 from edvac.machine.entry import Entry
 from edvac.machine.every import occurrence_key
@@ -102,6 +104,7 @@ class Machine:
         at_once: model steps in flight; 0 lets the processor decide.
         devices: further devices by name, beside the ones that come with edvac.
         notify: command and arguments to call when a run waits for a person.
+        ahead: run ahead of undecided conditions where places are free.
     """
 
     def __init__(
@@ -116,7 +119,9 @@ class Machine:
         at_once: int = 0,
         devices: Mapping[str, Device] | None = None,
         notify: Sequence[str] = (),
+        ahead: bool = True,
     ) -> None:
+        self.ahead = ahead
         self._notify = tuple(notify)
         self.workspace = workspace
         self.processor = processor
@@ -256,6 +261,8 @@ class Machine:
                 await self.ledger.commit(lease, [given])
             before = (await self.ledger.call(lambda store: store.run(run))).seconds
             session = _Session(self, run, history, terminal, before)
+            name = history.opened.get("name", "")
+            session.past = await self.ledger.call(lambda store: past_of(store, name))
             try:
                 await self.processor.open()
                 self._say_what_differs(history.opened, terminal, begins=again is None)
@@ -370,9 +377,13 @@ class Machine:
         failed = [step.slot for step in report.failures if step.state is StepState.FAILED]
         body["unhandled"] = failed
         body["contacted"] = contacted
-        # Found by the next run of this program; see `previous`.
-        key = reuse_key(history.opened.get("name", "")) if state == "done" else ""
-        await self.ledger.commit(lease, [Record("closed", "", body, reuse_key=key)])
+        # Found by the next run of this program; see `previous` and `conditions`.
+        name = history.opened.get("name", "")
+        key = reuse_key(name) if state == "done" else ""
+        records = [Record("closed", "", body, reuse_key=key)]
+        if name and unit.conditions:
+            records.insert(0, trail_record(name, unit.conditions))
+        await self.ledger.commit(lease, records)
         await self.ledger.call(
             lambda store: store.set_state(
                 lease,
@@ -431,6 +442,7 @@ class _Session:
         self._budget = history.budget
         self._previous = history.previous
         self._before = before
+        self.past: list[Decided] = []
         self._machine = machine
         self._run = run
         self._opened = opened
@@ -457,6 +469,7 @@ class _Session:
             slow_start=1,
             sample=self._terminal.sample,
             escalate=self._machine.escalate is not None,
+            ahead=self._ahead(),
             at_once={
                 "llm": at_once or self._machine.processor.concurrency,
                 "python": os.cpu_count() or 1,
@@ -471,7 +484,15 @@ class _Session:
             replay,
             limits,
             growing=growing,
+            past=self.past,
         )
+
+    def _ahead(self) -> frozenset[str]:
+        """Devices that nothing leaves the machine by. What is limited is not spent on guesses."""
+        if not self._machine.ahead or self._budget:
+            return frozenset()
+        model = {"llm"} if self._machine.processor.local else set()
+        return frozenset({"files", "doc", "sql", "python", "shell"} | model)
 
     def driver(self, unit: ControlUnit, lease: Lease) -> Driver:
         machine, opened = self._machine, self._opened

@@ -69,6 +69,8 @@ class Settings:
         idle_s: seconds after its last client until the engine ends.
         budget: of a run, as ``--budget`` takes it; empty is no limit.
         at_once: model steps in flight; 0 lets the processor decide.
+        ahead: ``on`` lets steps that only read run ahead of a condition that is not known yet, on
+            the side that is more likely, where nothing else needs the place; ``off`` waits.
         notify: command and arguments to call when a run waits for a person.
         keep_days: days after its end until a run is removed, with its prompts and values, when
             another run ends here or `edvac gc` is called; 0 keeps every run.
@@ -94,6 +96,7 @@ class Settings:
     idle_s: int = 300
     budget: str = ""
     at_once: int = 0
+    ahead: str = "on"
     notify: tuple[str, ...] = ()
     keep_days: int = 0
     currency: str = "USD"
@@ -180,6 +183,7 @@ def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
 
 _CHOICES: dict[str, tuple[object, ...]] = {
     "kernels": (*LEVELS, "none", ""),  # empty for the best that there are
+    "ahead": ("on", "off"),
     "engines": (1, 2),
     "kv_disk": tuple(KV_DISK),
     "kv_type": tuple(KV_TYPES),

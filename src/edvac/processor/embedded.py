@@ -76,6 +76,7 @@ class EmbeddedProcessor:
         self.contacts = Contacts()  # stays empty: the engine is spoken to over a local socket
         self.has_grammar = True
         self.endpoint = "embedded engine"
+        self.local = True
 
     @property
     def identity(self) -> str:

@@ -119,6 +119,10 @@ class OpenAIProcessor:
         return self._address.origin
 
     @property
+    def local(self) -> bool:
+        return self._address.local and self.price == FREE
+
+    @property
     def concurrency(self) -> int:
         return self._gate.most
 

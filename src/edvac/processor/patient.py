@@ -48,6 +48,10 @@ class Patient:
     def endpoint(self) -> str:
         return self._inner.endpoint
 
+    @property
+    def local(self) -> bool:
+        return self._inner.local
+
     async def open(self) -> None:
         await self._inner.open()
 

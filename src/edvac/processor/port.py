@@ -88,7 +88,8 @@ class Request:
         prefill: the beginning of the assistant's answer, already decided.
         schema: JSON schema of the answer, or None for text; `lark` a Lark grammar instead.
         seed: makes sampling repeatable; derived from run and slot, never from time.
-        cls: whether somebody waits for the answer (``online``) or nobody does (``offline``).
+        cls: whether somebody waits for the answer (``online``), nobody does (``offline``), or it may
+            not even be needed (``speculative``).
         goes_on: a later request may begin with this one and its answer, as in a talk; the steps
             of a run do not.
 
@@ -114,7 +115,7 @@ class Request:
     seed: int = 0
     stop: tuple[str, ...] = ()
     reader_class: str = "user"
-    cls: Literal["online", "offline"] = "online"
+    cls: Literal["online", "offline", "speculative"] = "online"
     goes_on: bool = False
     prompt: tuple[str | tuple[int, ...], ...] = ()
     tools: Tools | None = None
@@ -223,6 +224,10 @@ class Processor(Protocol):
     @property
     def endpoint(self) -> str:
         """What it would contact: ``embedded engine`` or a host."""
+
+    @property
+    def local(self) -> bool:
+        """Does a call stay on this machine, free of charge?"""
 
     async def open(self) -> None:
         """Connect, or start the engine.

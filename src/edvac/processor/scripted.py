@@ -16,7 +16,13 @@ class ScriptedProcessor:
     """Answers `script(request)` after `delay_s`; the script may raise any error of the tree."""
 
     def __init__(
-        self, script: Script, *, name: str = "scripted", delay_s: float = 0.0, concurrency: int = 32
+        self,
+        script: Script,
+        *,
+        name: str = "scripted",
+        delay_s: float = 0.0,
+        concurrency: int = 32,
+        local: bool = False,
     ) -> None:
         self._script = script
         self._delay_s = delay_s
@@ -27,6 +33,7 @@ class ScriptedProcessor:
         self.context_tokens = 1_000_000
         self.has_grammar = True
         self.endpoint = "scripted"
+        self.local = local
         self.calls = 0
         self.told: list[tuple[str, Doing, str]] = []
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import replace
 
 from edvac.core.label import PROGRAM
 from edvac.core.schema import (
@@ -31,7 +32,7 @@ from edvac.program.lower import lower
 from edvac.program.patterns import known_patterns
 from edvac.program.program import Function, ParamInfo, Program, Use
 from edvac.program.refusal import refusal
-from edvac.program.sites import find_sites
+from edvac.program.sites import find_conditions, find_sites
 from edvac.program.source import Source
 from edvac.program.tree import dotted
 
@@ -53,18 +54,25 @@ def assemble(source: Source, catalogue: Catalogue, name: str) -> Program:
     functions = {key: _function(node, records) for key, node in defs.items()}
     plain = [stmt for stmt in body if not isinstance(stmt, ast.ClassDef | ast.FunctionDef)]
     facts = Facts(catalogue, functions, {})
+    bodies = {"": plain, **{key: node.body for key, node in defs.items()}}
     sites = find_sites(
-        {"": plain, **{key: node.body for key, node in defs.items()}},
+        bodies,
         lambda call: facts.signature(call) is not None or facts.function(call) is not None,
     )
     params = {found.name: found for found in map(_param, plain) if found is not None}
     made = Program(
-        name, source.text, tuple(lower(plain)), functions, records, params, catalogue, sites, ()
+        name,
+        source.text,
+        tuple(lower(plain)),
+        functions,
+        records,
+        params,
+        catalogue,
+        sites,
+        find_conditions(bodies),
+        (),
     )
-    uses = tuple(_uses(made, defs))
-    return Program(
-        name, source.text, made.statements, functions, records, params, catalogue, sites, uses
-    )
+    return replace(made, access=tuple(_uses(made, defs)))
 
 
 def _function(node: ast.FunctionDef, records: dict[str, Record]) -> Function:

@@ -14,9 +14,11 @@ import datetime as dt
 import decimal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from edvac.core.errors import FuelError, InternalError
 from edvac.core.label import PROGRAM, Label, combine
+from edvac.core.signature import Effect
 from edvac.core.value import (
     Cell,
     Failed,
@@ -35,8 +37,8 @@ from edvac.program.facts import Facts
 from edvac.program.flow import Flow
 from edvac.program.frame import Frame, Orders
 from edvac.program.fuel import Fuel
-from edvac.program.host import Host, Unreached
-from edvac.program.identity import Elements
+from edvac.program.host import Branch, Condition, Host, Unreached
+from edvac.program.identity import Elements, mix
 from edvac.program.mutate import Mutations
 from edvac.program.operate import ARITHMETIC
 from edvac.program.patterns import known_patterns
@@ -45,6 +47,8 @@ from edvac.program.program import Program
 from edvac.program.tree import RETURNED, assigned, definite, is_param, mutation, root
 
 Run = Callable[[Value, Frame], None]
+Block = tuple[ast.stmt, ...] | list[ast.stmt]
+After = tuple[Block, int]  # what follows a statement: a block, from a place on
 
 
 class Evaluator:
@@ -108,7 +112,11 @@ class Evaluator:
         if not program.text.startswith(self.program.text):
             raise InternalError("program_replaced", "a program was extended by another one")
         met = len(self.program.statements)
-        self.program = replace(program, sites=self.program.sites | program.sites)
+        self.program = replace(
+            program,
+            sites=self.program.sites | program.sites,
+            conditions=self.program.conditions | program.conditions,
+        )
         self._on.extend(self.program, self._facts_of(self.program))
         with decimal.localcontext(ARITHMETIC):
             self._run(self.program.statements[met:], self._top)
@@ -151,10 +159,13 @@ class Evaluator:
 
     # -- statements
 
-    def _run(self, block: tuple[ast.stmt, ...] | list[ast.stmt], frame: Frame) -> None:
-        for stmt in block:
+    def _run(self, block: Block, frame: Frame) -> None:
+        for at, stmt in enumerate(block):
             try:
-                self._statement(stmt, frame)
+                if isinstance(stmt, ast.If):
+                    self._if(stmt, frame, (block, at + 1))
+                else:
+                    self._statement(stmt, frame)
             except FuelError as problem:
                 self._block(stmt, self._on.apply.out_of_fuel(problem), frame)
 
@@ -169,8 +180,6 @@ class Evaluator:
             case ast.Expr():
                 if not self._mutates(stmt.value, frame, None):
                     self._on.value(stmt.value, frame)
-            case ast.If():
-                self._decided(stmt, self._on.value(stmt.test, frame), frame, self._arms(stmt))
             case ast.For():
                 source = self._on.value(stmt.iter, frame)
                 self._decided(stmt, source, frame, lambda here, sub: self._loop(stmt, here, sub))
@@ -241,11 +250,52 @@ class Evaluator:
 
     # -- decisions
 
+    def _if(self, stmt: ast.If, frame: Frame, after: After) -> None:
+        """Take one side, or tell the host of a condition that waits for a step."""
+        test = settle(self._on.value(stmt.test, frame))
+        run = self._arms(stmt)
+        if not isinstance(test, Cell):
+            if self._on.facts.steps(stmt):
+                self._tell(self._condition(stmt, frame), test)
+            self._decided(stmt, test, frame, run)
+            return
+        condition = self._condition(stmt, frame)
+        later = frame.split(condition.order)
+        beyond = partial(self._beyond, stmt, later, frame, after)
+        likely = _likely(self._on.facts, stmt)
+        guess = self._on.host.undecided(Branch(condition, likely, beyond))
+        if guess is not None:
+            self._on.flow.when([test], lambda: self._tell(condition, _known(test)))
+            self._decided(stmt, Scalar(guess, PROGRAM), frame, run)
+            return
+
+        def go(inner: Frame) -> None:
+            self._tell(condition, _known(test))
+            run(_known(test), inner)
+
+        self._later(stmt, [test], frame, later, go)
+
+    def _condition(self, stmt: ast.If, frame: Frame) -> Condition:
+        site = self.program.conditions[stmt.test]
+        return Condition(site, mix(frame.path, site).hex(), frame.orders.take())
+
+    def _tell(self, condition: Condition, test: Value) -> None:
+        if not isinstance(test, Failed):
+            self._on.host.decided(condition, truth(test))
+
+    def _beyond(
+        self, stmt: ast.If, later: Frame, live: Frame, after: After, guess: bool, host: Host
+    ) -> Evaluator:
+        from edvac.program.beyond import look_beyond
+
+        return look_beyond(self, stmt, (later, live), after, guess, host)
+
     def _decided(self, stmt: ast.stmt, test: Operand, frame: Frame, run: Run) -> None:
         """`run(known test, frame)`, now or in a region of its own."""
         here = settle(test)
         if isinstance(here, Cell):
-            self._later(stmt, [here], frame, lambda later: run(_known(here), later))
+            later = frame.split(frame.orders.take())
+            self._later(stmt, [here], frame, later, lambda inner: run(_known(here), inner))
         else:
             before = set(frame.names)
             run(here, frame)
@@ -260,11 +310,15 @@ class Evaluator:
                 frame.names.pop(name, None)
 
     def _later(
-        self, stmt: ast.stmt, cells: list[Cell], frame: Frame, go: Callable[[Frame], None]
+        self,
+        stmt: ast.stmt,
+        cells: list[Cell],
+        frame: Frame,
+        later: Frame,
+        go: Callable[[Frame], None],
     ) -> None:
-        """Run a statement in a region once `cells` are known; the names that it assigns are
-        pending until then."""
-        later = frame.split(frame.orders.take())
+        """Run a statement in a region, the frame `later`, once `cells` are known; the names that it
+        assigns are pending until then."""
         token = self._on.open(stmt, later)
         before = set(frame.names)
         certain = before | definite([stmt])
@@ -335,7 +389,21 @@ class Evaluator:
 
     def _wait(self, stmt: ast.For, over: Elements, index: int, frame: Frame) -> None:
         cells = open_cells(over.items[index])
-        self._later(stmt, cells, frame, lambda later: self._iterate(stmt, over, index, later))
+        later = frame.split(frame.orders.take())
+        go = partial(self._iterate, stmt, over, index)
+        self._later(stmt, cells, frame, later, go)
+
+
+def _likely(facts: Facts, stmt: ast.If) -> float:
+    """How likely the first side is, by the text alone: what asks a person or cannot be undone is
+    rather the exception."""
+
+    def rare(block: list[ast.stmt]) -> bool:
+        found = [signature for part in block for _, signature in facts.steps(part)]
+        return any(one.person or one.effect is Effect.EXTERNAL for one in found)
+
+    first, second = rare(stmt.body), rare(stmt.orelse)
+    return 0.55 if first is second else 0.4 if first else 0.6
 
 
 def _known(operand: Operand) -> Value:

@@ -6,13 +6,14 @@ unit answers with cells. Knows nothing of how either side works.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from edvac.core.label import Label
 from edvac.core.schema import Type
 from edvac.core.signature import Access, Signature
-from edvac.core.value import Cell, Failed, Operand
+from edvac.core.value import Cell, Failed, Operand, Value
 
 Order: TypeAlias = tuple[int, ...]
 
@@ -58,6 +59,48 @@ class Unreached:
     line: int
 
 
+class Beyond(Protocol):
+    """An evaluation of what lies on one side of an undecided condition."""
+
+    def resolve(self, slot: str, value: Value) -> None:
+        """The outcome of a step that it has announced to its own host."""
+        ...
+
+    def settle(self) -> None:
+        """Go on with what has become known to the evaluation that it came from."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One evaluation of the condition of an `if`.
+
+    Attributes:
+        site: identity in the text, the same in every run.
+        key: identity within the run, as a step has its slot.
+        order: sorts with those of steps.
+    """
+
+    site: str
+    key: str
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A condition that is not known yet.
+
+    Attributes:
+        likely: how likely its first side is, judged by the text alone.
+        beyond: evaluates one side, and as much of what follows in the same block as depends on it,
+            under a guess; its steps are announced to another host.
+    """
+
+    condition: Condition
+    likely: float
+    beyond: Callable[[bool, Host], Beyond]
+
+
 class Host(Protocol):
     """Implemented by the control unit. None of these may call back into the evaluator."""
 
@@ -70,6 +113,14 @@ class Host(Protocol):
         ...
 
     def close_region(self, token: int) -> None: ...
+
+    def undecided(self, branch: Branch) -> bool | None:
+        """A condition waits for a step. The side to go on with as if it were known; None waits."""
+        ...
+
+    def decided(self, condition: Condition, taken: bool) -> None:
+        """A condition of which steps depend is known now."""
+        ...
 
     def handled(self, failed: Failed) -> None:
         """A failure was accepted by ``attempt`` or ``ok``."""

@@ -83,6 +83,7 @@ class Program:
     params: dict[str, ParamInfo]
     catalogue: Catalogue
     sites: dict[ast.Call, Site]
+    conditions: dict[ast.expr, str]  # identity of each condition of an `if`
     access: tuple[Use, ...]
     guarded: frozenset[ast.AugAssign] = frozenset()  # may not turn out to change a list
 

@@ -22,17 +22,31 @@ def find_sites(bodies: dict[str, Sequence[ast.stmt]], makes_steps: IsStep) -> di
     statements as they are written."""
     found: dict[ast.Call, Site] = {}
     for function, body in bodies.items():
-        seen: Counter[str] = Counter()
         labels: Counter[str] = Counter()
-        for stmt in statements(body):
-            if isinstance(stmt, ast.FunctionDef | ast.ClassDef):
-                continue
-            text = header(stmt)
-            ordinal = seen[text]
-            seen[text] += 1
-            key = mix(function, text, ordinal)
+        for stmt, key in _named(function, body):
             found.update(_sites(stmt, key, labels, makes_steps))
     return found
+
+
+def find_conditions(bodies: dict[str, Sequence[ast.stmt]]) -> dict[ast.expr, str]:
+    """A name for the condition of every `if`, by the same rule."""
+    return {
+        stmt.test: key.hex()
+        for function, body in bodies.items()
+        for stmt, key in _named(function, body)
+        if isinstance(stmt, ast.If)
+    }
+
+
+def _named(function: str, body: Sequence[ast.stmt]) -> Iterator[tuple[ast.stmt, bytes]]:
+    seen: Counter[str] = Counter()
+    for stmt in statements(body):
+        if isinstance(stmt, ast.FunctionDef | ast.ClassDef):
+            continue
+        text = header(stmt)
+        ordinal = seen[text]
+        seen[text] += 1
+        yield stmt, mix(function, text, ordinal)
 
 
 def _sites(

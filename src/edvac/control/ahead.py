@@ -1,0 +1,295 @@
+"""Run ahead of undecided conditions: steps that only read are executed on the side that a condition
+will probably take, and their results held back.
+
+A *look* evaluates that side in names of its own (`program.beyond`). What it would do next becomes an
+execution under the key of slot and operands. When the condition is known, the run itself reaches the
+same steps; one whose operands are those of an execution takes over its result, or waits for it, and
+is otherwise as if it had been executed then: labels, journal and events come from the run. What
+nobody takes over is thrown away.
+
+Nothing leaves the machine this way: only devices that the run names are used, for effects that read
+or compute, where the guard allows the step without asking and no unfinished line could still write
+what it reads.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+from edvac.control.access import unfit, whole_access
+from edvac.control.predictor import Predictor
+from edvac.control.step import Intent, Outcome, Result, Step, Usage, operand_digest
+from edvac.core.schema import selected
+from edvac.core.signature import Access, Effect
+from edvac.core.value import Cell, Failed, Value, completed, first_failure, open_cells
+from edvac.guard import Allow, Policy
+from edvac.program import StepCall
+from edvac.program.host import Beyond, Branch, Condition, Order
+
+LOOKS = 8  # at the same time
+OPEN = 32  # undecided conditions, the first, that are considered
+DEPTH = 4  # conditions that one look may guess
+STEPS = 64  # of one look
+_IDLE_BAR = 0.5  # how sure a guess has to be where nothing else runs
+_BUSY_BAR = 0.8  # and where all places but one are taken
+
+
+@dataclass(slots=True, eq=False)
+class _Execution:
+    """One step that is being executed ahead, or was."""
+
+    call: StepCall
+    guards: dict[str, bool]  # by key of the conditions guessed for it
+    result: Result | None = None
+    failed: bool = False
+    step: Step | None = None  # that took it over while it was running
+
+
+class _Look:
+    """The host of an evaluation beyond a condition."""
+
+    def __init__(self, ahead: RunAhead, guards: dict[str, bool]) -> None:
+        self._ahead = ahead
+        self.guards = guards
+        self.waiting: list[tuple[StepCall, dict[str, bool]]] = []
+        self.taken = 0  # steps so far
+        self.beyond: Beyond | None = None
+
+    def step(self, call: StepCall) -> Cell:
+        self.taken += 1
+        if self.taken <= STEPS:
+            self.waiting.append((call, dict(self.guards)))
+        return Cell(call.slot)
+
+    def open_region(self, order: Order, access: Access) -> int:
+        del order, access
+        return 0
+
+    def close_region(self, token: int) -> None:
+        del token
+
+    def handled(self, failed: Failed) -> None:
+        del failed
+
+    def undecided(self, branch: Branch) -> bool | None:
+        if len(self.guards) >= DEPTH:
+            return None
+        guess = self._ahead.guess(branch)
+        if guess is not None:
+            self.guards[branch.condition.key] = guess
+        return guess
+
+    def decided(self, condition: Condition, taken: bool) -> None:
+        if self.guards.get(condition.key, taken) is not taken:
+            self.waiting.clear()
+            self.taken = STEPS
+
+
+@dataclass(slots=True)
+class Room:
+    """Places of a device that nothing of the run itself takes or waits for."""
+
+    free: int
+    of: int
+
+    @property
+    def bar(self) -> float:
+        busy = 1 - self.free / self.of if self.of else 1.0
+        return _IDLE_BAR + (_BUSY_BAR - _IDLE_BAR) * busy
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What running ahead sees of the control unit."""
+
+    steps: Mapping[str, Step]
+    room: Callable[[str], Room]
+    hazard: Callable[[Access], bool]  # could an unfinished line still write that?
+
+
+@dataclass(slots=True)
+class RunAhead:
+    """All looks of one run.
+
+    Attributes:
+        devices: that may be used ahead; none switches it off.
+        used, wasted: steps taken over and thrown away; `waste` tokens of the latter.
+    """
+
+    predictor: Predictor
+    policy: Policy
+    devices: frozenset[str]
+    around: Surroundings
+    used: int = 0
+    wasted: int = 0
+    waste: Usage = Usage()
+    aborts: list[str] = field(default_factory=list)
+    _open: dict[str, Branch] = field(default_factory=dict)
+    _asked: dict[str, int] = field(default_factory=dict)  # how much was decided then, by key
+    _decisions: int = 0
+    _looks: dict[str, _Look] = field(default_factory=dict)
+    _executions: dict[str, _Execution] = field(default_factory=dict)
+    _flying: dict[str, StepCall] = field(default_factory=dict)  # not come back, by key
+    _running: Counter[str] = field(default_factory=Counter)  # by device
+
+    # -- conditions
+
+    def met(self, branch: Branch) -> None:
+        self.predictor.met(branch.condition.site, branch.condition.order)
+        self._open[branch.condition.key] = branch
+
+    def decided(self, condition: Condition, taken: bool) -> None:
+        """What was done for the other side is thrown away."""
+        self.predictor.decided(condition.site, condition.order, taken)
+        self._decisions += 1
+        key = condition.key
+        self._open.pop(key, None)
+        self._asked.pop(key, None)
+        self._looks.pop(key, None)
+        for name, execution in list(self._executions.items()):
+            if execution.guards.pop(key, taken) is not taken:
+                self._discard(name, execution)
+
+    def guess(self, branch: Branch) -> bool | None:
+        """The side that is likely enough for the places that are free."""
+        condition = branch.condition
+        made = self.predictor.guess(condition.site, condition.order, branch.likely)
+        return made.taken if made.confidence >= self.around.room("llm").bar else None
+
+    # -- executions
+
+    def advance(self) -> list[Intent]:
+        """What to execute ahead now."""
+        if not self.devices or not (self._open or self._looks):
+            return []
+        if all(self._free(device) <= 0 for device in self.devices):
+            return []
+        for key in list(islice(self._open, OPEN)):
+            if len(self._looks) < LOOKS and key not in self._looks:
+                self._look(key, self._open[key])
+        found: list[Intent] = []
+        for look in list(self._looks.values()):
+            found += self._advance(look)
+        return found
+
+    def _free(self, device: str) -> int:
+        return self.around.room(device).free - self._running[device]
+
+    def _look(self, key: str, branch: Branch) -> None:
+        if self._asked.get(key) == self._decisions:
+            return
+        self._asked[key] = self._decisions
+        side = self.guess(branch)
+        if side is not None:
+            self.predictor.expect(branch.condition.order, side)
+            look = self._looks[key] = _Look(self, {key: side})
+            look.beyond = branch.beyond(side, look)
+
+    def _advance(self, look: _Look) -> list[Intent]:
+        assert look.beyond is not None
+        found: list[Intent] = []
+        moved = True
+        while moved:
+            moved = False
+            look.beyond.settle()
+            waiting, look.waiting = look.waiting, []
+            for call, guards in waiting:
+                if any(open_cells(operand) for operand in call.args.values()):
+                    look.waiting.append((call, guards))
+                    continue
+                outcome = self._meet(call, guards, found)
+                if isinstance(outcome, Result):
+                    look.beyond.resolve(call.slot, selected(outcome.value, call.result))
+                    moved = True
+                elif outcome:
+                    look.waiting.append((call, guards))
+        return found
+
+    def _meet(self, call: StepCall, guards: dict[str, bool], found: list[Intent]) -> Result | bool:
+        """The result of this step if it is there; else whether it may still come."""
+        values = {name: completed(operand) for name, operand in call.args.items()}
+        if not self._harmless(call, values):
+            return False
+        digest = operand_digest(values)
+        key = f"{call.slot}~{digest}"
+        known = self._executions.get(key)
+        if known is not None:
+            return known.result or not known.failed
+        own = self.around.steps.get(call.slot)
+        if own is not None and own.digest == digest:
+            return False  # the run does it itself
+        access = whole_access(call, values)
+        busy = self._free(call.signature.device) <= 0 or key in self._flying
+        if busy or self.around.hazard(access):
+            return True
+        self._executions[key] = _Execution(call, guards)
+        self._flying[key] = call
+        self._running[call.signature.device] += 1
+        timeout = call.signature.timeout_s
+        found.append(Intent(call, values, access, digest, timeout_s=timeout, key=key))
+        return True
+
+    def _harmless(self, call: StepCall, values: dict[str, Value]) -> bool:
+        signature = call.signature
+        reads = signature.effect in (Effect.PURE, Effect.READ) and not signature.person
+        if not reads or signature.limit or signature.device not in self.devices:
+            return False
+        if any(first_failure(value) is not None for value in values.values()):
+            return False
+        return unfit(call, values) is None and isinstance(self.policy(call, values), Allow)
+
+    # -- what becomes of them
+
+    def finished(self, key: str, outcome: Outcome) -> str:
+        """An execution came back: the slot of the step that has taken it over, or the key itself
+        where it is no execution of this kind, or nothing."""
+        call = self._flying.pop(key, None)
+        if call is None:
+            return key
+        self._running[call.signature.device] -= 1
+        execution = self._executions.get(key)
+        if execution is None:
+            self._count(outcome.usage)
+            return ""
+        if execution.step is not None:
+            del self._executions[key]
+            return execution.step.slot
+        if isinstance(outcome, Result):
+            execution.result = outcome
+        else:
+            execution.failed = True
+            self._count(outcome.usage)
+        return ""
+
+    def claim(self, step: Step) -> Result | bool:
+        """Take over what was done for `step`: its result, or True if that is still to come."""
+        key = f"{step.slot}~{step.digest}"
+        execution = self._executions.get(key)
+        if execution is None or execution.failed or step.attempt:
+            return False
+        self.used += 1
+        if execution.result is None:
+            execution.step = step
+            execution.guards = {}
+            return True
+        del self._executions[key]
+        return execution.result
+
+    def close(self) -> None:
+        """Nothing more is taken over."""
+        for key, execution in list(self._executions.items()):
+            self._discard(key, execution)
+
+    def _discard(self, key: str, execution: _Execution) -> None:
+        del self._executions[key]
+        if execution.result is not None:
+            self._count(execution.result.usage)
+        elif not execution.failed:
+            self.aborts.append(key)
+
+    def _count(self, usage: Usage) -> None:
+        self.wasted += 1
+        self.waste = self.waste + usage

@@ -1,0 +1,95 @@
+"""A look beyond an undecided condition: one side, and what follows from it, evaluated under a guess.
+
+It has names, fuel and cells of its own and announces its steps to a host of its own, so that nothing
+of it is seen by the evaluation that it came from. What it gets wrong (the guess, or a name that has
+another version by then) costs time and no more: steps are told by slot and operands, and who uses
+the result of one compares both.
+"""
+
+from __future__ import annotations
+
+import ast
+import decimal
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from edvac.core.label import PROGRAM
+from edvac.core.value import Scalar
+from edvac.program.evaluate import Evaluator
+from edvac.program.frame import Frame, Orders
+from edvac.program.fuel import Fuel
+from edvac.program.operate import ARITHMETIC
+from edvac.program.tree import assigned
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from edvac.program.evaluate import After
+    from edvac.program.facts import Facts
+    from edvac.program.host import Host
+    from edvac.program.program import Program
+
+FOLLOWED = 64  # statements after the condition that are looked at
+FUEL = Fuel(steps=100_000, memory=64 << 20)
+
+
+class LookAhead(Evaluator):
+    """One side of a condition, and what follows."""
+
+    def __init__(self, base: Evaluator, host: Host) -> None:
+        self._base = base
+        date: dt.date = base._on.constants["run.date"].data  # type: ignore[union-attr, assignment]
+        super().__init__(base.program, host, base._params, date, replace(FUEL))
+        self._on.constants = base._on.constants
+        self._started = True
+
+    def _facts_of(self, program: Program) -> Facts:
+        return self._base._on.facts
+
+    def settle(self) -> None:
+        """Go on with what has become known to the evaluation that it came from."""
+        with decimal.localcontext(ARITHMETIC):
+            self._flow.drain()
+
+    def look(self, stmt: ast.If, frames: tuple[Frame, Frame], after: After, guess: bool) -> None:
+        """Evaluate `stmt` in a copy of the first of `frames`; names that what follows needs and that
+        do not depend on it come from the second."""
+        later, live = frames
+        names = self._top.names
+        names.update(self._base._top.names)
+        if later.function:
+            names = dict(later.names)
+        else:
+            names.update(later.names)
+        frame = replace(later, names=names, orders=Orders(later.orders.prefix))
+        with decimal.localcontext(ARITHMETIC):
+            self._decided(stmt, Scalar(guess, PROGRAM), frame, self._arms(stmt))
+            self._follow(set(assigned([stmt], self._outside)), after, frame, live)
+            self._flow.drain()
+
+    def _follow(self, changed: set[str], after: After, frame: Frame, live: Frame) -> None:
+        block, start = after
+        for at in range(start, min(start + FOLLOWED, len(block))):
+            stmt = block[at]
+            made = assigned([stmt], self._outside)
+            if not changed.isdisjoint(self._on.facts.names(stmt)):
+                changed.update(made)
+                self._run(block[at : at + 1], frame)
+            elif all(name in live.names for name in made):
+                frame.names.update({name: live.names[name] for name in made})
+            else:
+                return
+
+
+def look_beyond(
+    base: Evaluator,
+    stmt: ast.If,
+    frames: tuple[Frame, Frame],
+    after: After,
+    guess: bool,
+    host: Host,
+) -> LookAhead:
+    """Begin a look; see `LookAhead.look`."""
+    made = LookAhead(base, host)
+    made.look(stmt, frames, after, guess)
+    return made

@@ -1,0 +1,239 @@
+"""Steps beyond an undecided condition, executed ahead: taken over, thrown away, never seen."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+from typing import Any
+
+from sim import CATALOGUE, LIMITS
+
+from edvac.control import ControlUnit, Failure, Limits, Replay, Result, Work
+from edvac.control.step import Usage
+from edvac.core.label import PROGRAM, Label
+from edvac.core.value import Scalar
+from edvac.program import Evaluator, Fuel, parse
+
+NEWS = Label.of(["file:news"], bits=8)
+
+
+class Bench:
+    """One unit whose executions the test ends by hand."""
+
+    def __init__(self, text: str, limits: Limits = LIMITS, past: list[Any] | None = None) -> None:
+        program = parse(text, CATALOGUE)
+        self.unit = ControlUnit(
+            lambda host: Evaluator(program, host, {}, dt.date(2026, 1, 1), Fuel()),
+            Replay(),
+            limits,
+            past=past or (),
+        )
+        self.running: dict[str, Any] = {}
+        self.records: list[Any] = []
+        self.aborted: list[str] = []
+        self.work = self._take(self.unit.start(0.0))
+
+    def _take(self, work: Work) -> Work:
+        self.records += work.records
+        self.aborted += work.aborts
+        self.running |= {intent.name: intent for intent in work.intents}
+        return work
+
+    def ops(self, *, ahead: bool) -> list[str]:
+        return [
+            f"{one.call.op} {one.operands.get('goal', one.operands.get('path')).data}"
+            for one in self.running.values()
+            if bool(one.key) is ahead
+        ]
+
+    def end(self, goal: str, value: str, label: Label = PROGRAM, tokens: int = 10) -> Work:
+        for name, intent in list(self.running.items()):
+            if any(getattr(one, "raw", None) == goal for one in intent.operands.values()):
+                del self.running[name]
+                result = Result(Scalar(value, label), usage=Usage(tokens, 0, 0))
+                return self._take(self.unit.finished([(name, result)], 1.0))
+        raise AssertionError(f"{goal} does not run: {list(self.running)}")
+
+    def fail(self, goal: str, failure: Failure) -> Work:
+        for name, intent in list(self.running.items()):
+            if any(getattr(one, "raw", None) == goal for one in intent.operands.values()):
+                del self.running[name]
+                return self._take(self.unit.finished([(name, failure)], 1.0))
+        raise AssertionError(f"{goal} does not run")
+
+
+ONE = """\
+kind = llm.write("kind")
+if kind == "long":
+    text = files.read("f1")
+    note = llm.write("shorten", text)
+else:
+    note = llm.write("plain")
+end = llm.write("end", note)
+"""
+LONG = [("", True)] * 0
+
+
+def test_reads_and_model_steps_run_ahead_and_are_taken_over() -> None:
+    bench = Bench(ONE)
+    assert bench.ops(ahead=False) == ["llm.write kind"]
+    assert bench.ops(ahead=True) == ["files.read f1"]
+    bench.end("f1", "a text")
+    assert bench.ops(ahead=True) == ["llm.write shorten"]
+    bench.end("shorten", "short")
+    assert bench.ops(ahead=True) == ["llm.write end"]
+    assert not [record for record in bench.records if record.kind == "outcome"]
+    bench.end("kind", "long", NEWS)
+    done = [record.body["at"] for record in bench.records if record.kind == "outcome"]
+    assert done == ["kind", "text", "note"]
+    assert bench.ops(ahead=False) == [] and bench.ops(ahead=True) == ["llm.write end"]
+    work = bench.end("end", "all")
+    assert work.closed == "done"
+    standing = bench.unit.standing()
+    assert (standing["ahead"], standing["wasted"], standing["finished"]) == (3, 0, 4)
+    assert bench.unit.usage.prompt == 40
+
+
+def test_labels_are_those_of_the_run() -> None:
+    """What decides the condition is in the value, though the value was there before."""
+    bench = Bench(ONE)
+    bench.end("f1", "a text")
+    bench.end("kind", "long", NEWS)
+    text = next(r for r in bench.records if r.body.get("at") == "text" and r.kind == "outcome")
+    assert "file:news" in text.value.label.steered
+
+
+def test_the_other_side_throws_away() -> None:
+    bench = Bench(ONE)
+    bench.end("f1", "a text")
+    bench.end("kind", "short")
+    assert bench.aborted == [name for name, one in bench.running.items() if one.key]
+    assert bench.ops(ahead=False) == ["llm.write plain"]
+    for name in bench.aborted:
+        del bench.running[name]
+        bench.unit.finished([(name, Failure("aborted", ""))], 1.0)
+    bench.end("plain", "p")
+    assert bench.end("end", "e").closed == "done"
+    standing = bench.unit.standing()
+    assert (standing["ahead"], standing["wasted"], standing["wasted_tokens"]) == (0, 2, 10)
+    assert not any("f1" in str(record.body) for record in bench.records)
+
+
+def test_what_writes_asks_or_leaves_does_not_run_ahead() -> None:
+    bench = Bench(
+        'kind = llm.write("kind")\n'
+        'if kind == "long":\n'
+        '    files.write("f2", "x")\n'
+        '    sent = mail.send("me", "x")\n'
+        '    after = llm.write("after", sent)\n'
+    )
+    assert bench.ops(ahead=True) == []
+
+
+def test_a_device_that_is_not_named_is_not_used() -> None:
+    bench = Bench(ONE, replace(LIMITS, ahead=frozenset({"llm"})))
+    assert bench.ops(ahead=True) == []
+
+
+def test_what_may_still_be_written_is_not_read() -> None:
+    bench = Bench('made = llm.write("made")\nfiles.write("f1", made)\n' + ONE)
+    assert bench.ops(ahead=True) == []
+    bench.end("made", "new")
+    assert "files.read f1" not in bench.ops(ahead=True)
+    bench.end("f1", "f1")
+    assert bench.ops(ahead=True) == ["files.read f1"]
+
+
+def test_a_side_that_writes_what_it_reads_is_left_alone() -> None:
+    bench = Bench(
+        'kind = llm.write("kind")\n'
+        'if kind == "long":\n'
+        '    files.write("f1", kind)\n'
+        '    text = files.read("f1")\n'
+    )
+    assert bench.ops(ahead=True) == []
+
+
+def test_other_operands_are_executed_again() -> None:
+    """The guess was right and the name had another version: what counts is what the run has."""
+    bench = Bench(
+        'kind = llm.write("kind")\n'
+        'word = "old"\n'
+        'if kind == "long":\n'
+        '    note = llm.write("note", kind)\n'
+        "else:\n"
+        '    note = llm.write("other", word)\n'
+    )
+    assert bench.ops(ahead=True) == []  # its operand is what the condition waits for
+    bench.end("kind", "long")
+    assert bench.ops(ahead=False) == ["llm.write note"]
+
+
+def test_busy_places_are_left_to_the_run() -> None:
+    text = "\n".join(f'n{at} = llm.write("n{at}")' for at in range(4)) + "\n" + ONE
+    bench = Bench(text)
+    assert len(bench.ops(ahead=False)) == 4
+    assert bench.ops(ahead=True) == ["files.read f1"]
+    bench.end("f1", "t")
+    assert bench.ops(ahead=True) == []
+
+
+def test_a_wait_goes_on_under_the_runs_name() -> None:
+    """The condition comes out right while the step is still being executed."""
+    bench = Bench(ONE)
+    bench.end("f1", "a text")
+    bench.end("kind", "long")
+    assert not bench.aborted
+    bench.end("shorten", "short")
+    done = [record.body["at"] for record in bench.records if record.kind == "outcome"]
+    assert done == ["kind", "text", "note"]
+
+
+def test_one_taken_over_while_it_runs_is_tried_again_when_it_fails() -> None:
+    bench = Bench(ONE)
+    bench.end("f1", "a text")
+    bench.end("kind", "long")
+    work = bench.fail("shorten", Failure("away", "try again", retry=True))
+    assert work.wake_at is not None
+    bench._take(bench.unit.tick(work.wake_at))
+    assert bench.ops(ahead=False) == ["llm.write shorten"]
+
+
+def test_a_failure_ahead_is_forgotten() -> None:
+    bench = Bench(ONE)
+    bench.fail("f1", Failure("broken", "no"))
+    bench.end("kind", "long")
+    assert bench.ops(ahead=False) == ["files.read f1"]
+
+
+def test_nested_conditions_are_guessed_and_undone_apart() -> None:
+    bench = Bench(
+        'a = llm.write("a")\n'
+        'if a == "1":\n'
+        '    b = llm.write("b")\n'
+        '    if b == "1":\n'
+        '        c = llm.write("c")\n'
+        "    else:\n"
+        '        c = llm.write("d")\n'
+    )
+    assert bench.ops(ahead=True) == ["llm.write b", "llm.write c"]
+    bench.end("b", "2")
+    bench.end("a", "1")
+    assert bench.ops(ahead=False) == ["llm.write d"]
+    assert len(bench.aborted) == 1
+
+
+def test_a_condition_that_history_decides_is_not_guessed_the_other_way() -> None:
+    bench = Bench(ONE)
+    site = next(iter(bench.unit._ahead._open.values())).condition.site
+    other = Bench(ONE, past=[(site, False)] * 20)
+    assert other.ops(ahead=True) == ["llm.write plain"]
+
+
+def test_cancel_ends_what_is_taken_over_too() -> None:
+    bench = Bench(ONE)
+    bench.end("f1", "a text")
+    bench.end("kind", "long")
+    work = bench.unit.cancel(1.0)
+    assert work.aborts == [name for name in bench.running]
+    assert not work.intents
