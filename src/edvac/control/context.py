@@ -85,7 +85,7 @@ def assemble(intent: Intent, run: str, seed: int, task: str = "") -> Request:
         max_tokens=_BOUND[verb],
         temperature=0.0 if intent.attempt == 1 or intent.escalated else 0.4,
         seed=seed + intent.attempt,
-        reader_class=_reader_class(intent),
+        reader_class=reader_class(intent),
     )
 
 
@@ -215,11 +215,11 @@ def _data(intent: Intent) -> list[tuple[str, str]]:
         if operand is None or param.role is not Role.DATA:
             continue
         parts = operand.items if param.variadic and isinstance(operand, Sequence) else (operand,)
-        found.extend(("", _render(plain(part))) for part in parts)
+        found.extend(("", rendered(plain(part))) for part in parts)
     return found
 
 
-def _render(data: Any) -> str:
+def rendered(data: Any) -> str:
     if isinstance(data, str):
         return data
     if isinstance(data, list) and data and all(isinstance(item, dict) for item in data):
@@ -231,7 +231,7 @@ def _json(data: Any) -> str:
     return _ENCODER.encode(data)
 
 
-def _reader_class(intent: Intent) -> str:
+def reader_class(intent: Intent) -> str:
     """KV is shared only between prompts that the same people may read."""
     readers: set[str] | None = None
     for operand in intent.operands.values():
@@ -249,4 +249,6 @@ __all__ = [
     "assemble",
     "describe",
     "read_answer",
+    "reader_class",
+    "rendered",
 ]

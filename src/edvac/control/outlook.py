@@ -12,6 +12,7 @@ from edvac.control.ahead import RunAhead
 from edvac.control.budget import over, used_tokens
 from edvac.control.predictor import Decided
 from edvac.control.step import Failure, Limits, Step, StepState, Usage
+from edvac.core.value import Value
 from edvac.program import Evaluator
 from edvac.program.host import Unreached
 
@@ -125,6 +126,10 @@ class Outlook:
             "completion": self.usage.completion,
             "nano": int(self.usage.cost * 10**9),
         }
+
+    def bound(self, name: str) -> Value | None:
+        """What a name of the program holds; None while that is not known."""
+        return self._evaluator.bound(name)
 
     @property
     def conditions(self) -> list[Decided]:

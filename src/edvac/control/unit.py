@@ -41,6 +41,7 @@ from edvac.control.step import (
 from edvac.control.work import Work
 from edvac.core import event
 from edvac.core.errors import InternalError
+from edvac.core.label import PUBLIC, Label
 from edvac.core.schema import selected
 from edvac.core.signature import Access, Effect
 from edvac.core.value import (
@@ -141,12 +142,14 @@ class ControlUnit(Outlook):
                 self._fail_or_retry(step, outcome)
         return self._pump()
 
-    def extend(self, program: Program, now: float, *, whole: bool) -> Work:
+    def extend(
+        self, program: Program, now: float, *, whole: bool, decided_by: Label = PUBLIC
+    ) -> Work:
         """More of the program has been written. Until it is whole, steps that only read or compute
-        run ahead; what writes or leaves the machine waits."""
+        run ahead; what writes or leaves the machine waits. See `Evaluator.extend`."""
         self._now = now
         self._growing = not whole
-        self._evaluator.extend(program)
+        self._evaluator.extend(program, decided_by)
         return self._pump()
 
     def tick(self, now: float) -> Work:

@@ -3,7 +3,7 @@ device like others."""
 
 from __future__ import annotations
 
-from edvac.core.schema import ANY, STR, ListOf
+from edvac.core.schema import ANY, INT, STR, ListOf
 from edvac.core.signature import Effect, Param, Role, Signature
 
 _DATA = Param("data", ANY, default=None, variadic=True, doc="values the model sees, as data")
@@ -40,5 +40,28 @@ SIGNATURES = (
         Effect.PURE,
         "Let the model choose one of the options.",
         timeout_s=1800.0,
+    ),
+    Signature(
+        "llm.do",
+        (
+            Param("goal", STR, role=Role.INSTRUCTION, doc="what to find out"),
+            Param(
+                "functions",
+                ListOf(STR),
+                role=Role.INSTRUCTION,
+                doc="what the worker may call, such as files.read; only what reads or computes",
+            ),
+            Param("budget", INT, doc="tokens that it may use; 0 is no limit of its own"),
+            Param("T", ANY, role=Role.TYPE, doc="type of what it returns"),
+            _DATA,
+            Param("reads", ListOf(STR), ["**"], role=Role.ADDRESS, keyword_only=True, glob=True,
+                  doc="the only paths that it may read"),
+        ),
+        None,
+        Effect.READ,
+        "Let a worker find something out, turn by turn, with functions that it may call.",
+        reads=("reads",),
+        timeout_s=3600.0,
+        planned=False,  # plans that use it have not been measured yet
     ),
 )

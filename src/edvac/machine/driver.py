@@ -16,7 +16,7 @@ import msgspec
 from edvac.control import ControlUnit, Failure, Intent, Outcome, Record, Result, Work
 from edvac.control.unit import ABORTED
 from edvac.core import event
-from edvac.core.label import USER
+from edvac.core.label import PUBLIC, USER, Label
 from edvac.core.seams import Clock, durability_point
 from edvac.core.value import Scalar, plain
 from edvac.machine.ledger import Ledger
@@ -32,6 +32,8 @@ DURABILITY_POINTS = ("driver.after_commit", "driver.before_commit")
 Execute = Callable[[Intent], Awaitable[Outcome]]
 Answer = Callable[[event.Question], Awaitable[bool | None]]
 Look = Callable[[], Awaitable[bool]]
+# More lines of a program that writes itself, whether it is whole now, and who decided on them.
+Grows = Callable[[], tuple[Program, bool, Label] | None]
 _SAMPLE = "sample"  # stands for a slot where somebody looks at the sample
 
 
@@ -73,7 +75,10 @@ class Driver:
         lease: Lease,
         execute: Execute,
         front: Front,
+        *,
+        grows: Grows = lambda: None,
     ) -> None:
+        self._grows = grows
         self._unit = unit
         self._ledger = ledger
         self._lease = lease
@@ -218,7 +223,10 @@ class Driver:
             if letter is not None:
                 return self._heed(letter, now)
             if self._drafts:
-                return self._extend(*self._drafts.popleft(), now)
+                return self._extend(*self._drafts.popleft(), PUBLIC, now)
+            more = self._grows()
+            if more is not None:
+                return self._extend(*more, now)
             if self._answers:
                 return self._unit.answer(*self._answers.popleft(), now)
             if self._looked:
@@ -230,11 +238,11 @@ class Driver:
                 return self._unit.tick(now)
             await self._sleep(wake_at, now)
 
-    def _extend(self, program: Program, whole: bool, now: float) -> Work:
+    def _extend(self, program: Program, whole: bool, decided_by: Label, now: float) -> Work:
         """The added text is durable before any step of it begins."""
         added = program.text[len(self._text) :]
         self._text = program.text
-        work = self._unit.extend(program, now, whole=whole)
+        work = self._unit.extend(program, now, whole=whole, decided_by=decided_by)
         work.records.insert(0, Record("extended", "", {"text": added, "whole": whole}))
         return work
 

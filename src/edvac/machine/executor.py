@@ -14,8 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from edvac.control import Failure, Intent, Outcome, Result, Usage
+from edvac.control import worker_prompt
 from edvac.control.context import TEMPLATE_VERSION, answer_kind, assemble, read_answer
 from edvac.control.step import WrittenFile
+from edvac.control.worker import SIGNATURES as WORKER_SIGNATURES
+from edvac.control.worker import Brief
 from edvac.core import event
 from edvac.core.codec import INLINE_LIMIT
 from edvac.core.errors import (
@@ -24,6 +27,7 @@ from edvac.core.errors import (
     EdvacError,
     ModelFileError,
     ModelOutputError,
+    StepError,
     TransientError,
 )
 from edvac.core.label import Label
@@ -33,11 +37,12 @@ from edvac.core.value import Failed, LazyText, Scalar, Value, lazy_texts
 from edvac.device import Call, Device
 from edvac.machine.entry import decoder_of, read_entry
 from edvac.machine.ledger import Ledger
-from edvac.processor import Processor
+from edvac.processor import Processor, Request
 from edvac.processor.presence import Presence
 from edvac.store import Record as StoredRecord
 from edvac.store import Store
 
+WORKER_OPS = frozenset(one.op for one in WORKER_SIGNATURES)
 SUSPECT = (TransientError, ConfigError, ModelFileError)  # may be no fault of the step
 NEVER_REUSED = frozenset({"files"})  # as cheap to do as to look up
 
@@ -55,6 +60,8 @@ class Execution:
     read_of: Callable[..., dict[str, str]]  # input files at paths, with the hashes they had
     cls: Literal["online", "offline"] = "online"  # whether somebody waits for the run
     escalate: Processor | None = None  # asked where answers did not fit; opened when first needed
+    worker: Callable[[Intent], Awaitable[Outcome]] | None = None  # does an `llm.do`
+    brief: Brief | None = None  # of the worker whose steps these are
 
 
 class Executor:
@@ -118,6 +125,8 @@ class Executor:
         return replace(outcome, read=self._run.read_of(intent.access.reads, below=below))
 
     async def _execute(self, intent: Intent, start: float) -> Outcome:
+        if intent.call.op == "llm.do":
+            return await self._worker(intent, start)
         model = intent.call.signature.device == "llm"
         key = self._model_key(intent, self._processor.identity) if model else ""
         key = key if model else await self._device_key(intent)
@@ -193,7 +202,7 @@ class Executor:
         processor = (self._escalate if intent.escalated else None) or self._processor
         escalated = processor is self._escalate
         await processor.open()
-        request = assemble(intent, self._run.run, self._seed(intent.slot), self._run.task)
+        request = self._request(intent)
         request = replace(request, cls="speculative" if intent.key else self._run.cls)
         answer = await processor.complete(request, self._on_text(intent))
         cost = processor.price.of(answer)
@@ -204,7 +213,7 @@ class Executor:
         try:
             if received.strip() and not answer.text.strip():
                 raise _only_thoughts()
-            value = read_answer(intent, answer.text, answer.finish, model)
+            value = self._read(intent, answer.text, answer.finish, model)
         except EdvacError as error:
             failed = Failure.of(error, usage=usage, seconds=seconds)
             return replace(failed, prompt=answer.sent, answer=received, model=model)
@@ -223,6 +232,24 @@ class Executor:
             model=model,
             escalated=escalated,
         )
+
+    async def _worker(self, intent: Intent, start: float) -> Outcome:
+        if self._run.worker is None:
+            fix = "Let the program call it."
+            raise StepError("worker_nested", "a worker may not have workers", "", fix)
+        outcome = await self._run.worker(intent)
+        return replace(outcome, seconds=self._clock.now() - start)
+
+    def _request(self, intent: Intent) -> Request:
+        seed = self._seed(intent.slot)
+        if self._run.brief is not None and intent.call.op in WORKER_OPS:
+            return worker_prompt.assemble(self._run.brief, intent, self._run.run, seed)
+        return assemble(intent, self._run.run, seed, self._run.task)
+
+    def _read(self, intent: Intent, text: str, finish: str, model: str) -> Value:
+        if self._run.brief is not None and intent.call.op in WORKER_OPS:
+            return worker_prompt.read_turn(self._run.brief, intent, text, finish, model)
+        return read_answer(intent, text, finish, model)
 
     def _seed(self, slot: str) -> int:
         mixed = hashlib.blake2b(f"{self._run.seed}:{slot}".encode(), digest_size=4)

@@ -13,6 +13,7 @@ from typing import Any
 from edvac.compiler import PLANNER_VERSION
 from edvac.control import ControlUnit, Failure, Limits, Record, Replay, Step, StepState
 from edvac.control.predictor import Decided
+from edvac.control.worker import Brief
 from edvac.core import event
 from edvac.core.errors import ConfigError
 from edvac.core.seams import Clock, Entropy, SystemClock, SystemEntropy, iso_date
@@ -43,6 +44,7 @@ from edvac.machine.notify import Waiting, notify
 from edvac.machine.overlay import Overlay
 from edvac.machine.previous import mentions_previous, previous_run, reuse_key
 from edvac.machine.questions import write_answer
+from edvac.machine.worker import DoWork, Surroundings, Workers
 from edvac.processor import Processor
 from edvac.program import Evaluator, Fuel, Program, parse
 from edvac.program.host import Unreached
@@ -443,6 +445,7 @@ class _Session:
         self._previous = history.previous
         self._before = before
         self.past: list[Decided] = []
+        self._at_once: dict[str, int] = {}
         self._machine = machine
         self._run = run
         self._opened = opened
@@ -461,6 +464,12 @@ class _Session:
     def unit(self, replay: Replay, at_once: int, *, growing: bool = False) -> ControlUnit:
         settings = program_parameters(self._program, self._opened["settings"])
         date = dt.date.fromisoformat(self._opened["date"])
+        self._at_once = {
+            "llm": at_once or self._machine.processor.concurrency,
+            "python": os.cpu_count() or 1,
+            "shell": os.cpu_count() or 1,
+            "human": QUESTIONS_AT_ONCE,
+        }
         limits = Limits(
             tokens=self._budget.tokens,
             money=self._budget.money,
@@ -470,12 +479,7 @@ class _Session:
             sample=self._terminal.sample,
             escalate=self._machine.escalate is not None,
             ahead=self._ahead(),
-            at_once={
-                "llm": at_once or self._machine.processor.concurrency,
-                "python": os.cpu_count() or 1,
-                "shell": os.cpu_count() or 1,
-                "human": QUESTIONS_AT_ONCE,
-            },
+            at_once=self._at_once,
         )
         return ControlUnit(
             lambda host: Evaluator(
@@ -496,24 +500,41 @@ class _Session:
 
     def driver(self, unit: ControlUnit, lease: Lease) -> Driver:
         machine, opened = self._machine, self._opened
+        terminal = self._terminal
         execution = Execution(
             self._run,
             opened["seed"],
             opened["task"],
             opened["fresh"],
-            self._terminal.emit,
+            terminal.emit,
             self._files.behind,
             self._files.read_of,
-            "online" if self._terminal.attended else "offline",
+            "online" if terminal.attended else "offline",
             machine.escalate,
         )
-        executor = Executor(
-            self.devices, machine.processor, machine.ledger, machine.clock, execution
-        )
-        terminal = self._terminal
+
+        def executor(run: str, brief: Brief | None, worker: DoWork | None = None) -> Executor:
+            told = replace(execution, run=run, brief=brief, worker=worker)
+            return Executor(self.devices, machine.processor, machine.ledger, machine.clock, told)
+
         asks = terminal.ask is not None
         front = Front(machine.clock, terminal.emit, terminal.answer, asks, terminal.looks)
-        return Driver(unit, machine.ledger, lease, executor.execute, front)
+        workers = Workers(
+            Surroundings(
+                self._run,
+                dt.date.fromisoformat(opened["date"]),
+                opened["seed"],
+                machine._owner,
+                machine.ledger,
+                machine.clock,
+                machine.catalogue,
+                self._at_once,
+                machine.processor,
+                executor,
+            )
+        )
+        own = executor(self._run, None, workers.do)
+        return Driver(unit, machine.ledger, lease, own.execute, front)
 
     async def close(self) -> None:
         await self._documents.close()

@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 
 from edvac.core.errors import FuelError, InternalError
-from edvac.core.label import PROGRAM, Label, combine
+from edvac.core.label import PROGRAM, PUBLIC, Label, combine
 from edvac.core.signature import Effect
 from edvac.core.value import (
     Cell,
@@ -25,6 +25,7 @@ from edvac.core.value import (
     Operand,
     Scalar,
     Value,
+    completed,
     open_cells,
     settle,
     total_label,
@@ -103,8 +104,12 @@ class Evaluator:
             self._run(self.program.statements, self._top)
             self._flow.drain()
 
-    def extend(self, program: Program) -> None:
+    def extend(self, program: Program, decided_by: Label = PUBLIC) -> None:
         """Go on with a longer text of the same program: a planner has written more of it.
+
+        Args:
+            decided_by: label of what decided which lines these are; they and all after them stand
+                under that decision.
 
         Raises:
             InternalError: the longer text does not begin with the one evaluated so far.
@@ -118,6 +123,7 @@ class Evaluator:
             conditions=self.program.conditions | program.conditions,
         )
         self._on.extend(self.program, self._facts_of(self.program))
+        self._top.pc = self._top.pc.steer(decided_by)
         with decimal.localcontext(ARITHMETIC):
             self._run(self.program.statements[met:], self._top)
             self._flow.drain()
@@ -147,6 +153,13 @@ class Evaluator:
     def unreached(self) -> tuple[Unreached, ...]:
         """Calls that were never made because what decides them failed."""
         return tuple(sorted(self._on.unreached, key=lambda one: (one.order, one.line)))
+
+    def bound(self, name: str) -> Value | None:
+        """What a name at top level holds; None while it, or a part of it, is not known."""
+        operand = self._top.names.get(name)
+        if operand is None or open_cells(operand):
+            return None
+        return completed(operand)
 
     def bindings(self) -> dict[str, Operand]:
         """The program's names as they are now."""

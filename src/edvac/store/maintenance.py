@@ -42,6 +42,11 @@ _USED_BLOBS = (
     " UNION SELECT blob FROM file WHERE blob NOTNULL"
     " UNION SELECT before FROM applied WHERE before NOTNULL"
 )
+_WORKERS = "SELECT id FROM run WHERE substr(id, 1, ?) = ?"
+_ORPHANS = (
+    "SELECT id FROM run WHERE instr(id, '.') > 0"
+    " AND substr(id, 1, instr(id, '.') - 1) NOT IN (SELECT id FROM run)"
+)
 _RECORD_BLOBS = "SELECT lower(hex(ref)) FROM record WHERE ref NOTNULL AND id >= ? AND id < ?"
 _FILE_BLOBS = "SELECT blob FROM file WHERE blob NOTNULL AND number = ?"
 _APPLIED_BLOBS = "SELECT before FROM applied WHERE before NOTNULL AND number = ?"
@@ -165,14 +170,16 @@ class MaintenancePart(JournalPart, FilePart, RunPart):
         """Remove blobs, labels and segments that nothing refers to.
 
         What was touched within `grace_s`, or since the earliest live lease was taken, stays: a
-        record that names it may be on its way.
+        record that names it may be on its way. Removes runs, too, that worked for one that is gone.
         """
+        for (orphan,) in self._db.rows(_ORPHANS):
+            self.remove_run(orphan)
         return self._sweep(grace_s, set(self._blobs.all()))
 
     def forget_run(self, run: str) -> Swept:
         """Remove a run and, at once, its prompts and blobs that nothing else refers to, so that no
-        byte of them stays in the store's files. What somebody touched since a run that is being
-        worked on was taken up stays for `gc`.
+        byte of them stays in the store's files; with it those that worked for it. What somebody
+        touched since a run that is being worked on was taken up stays for `gc`.
 
         Raises:
             LeaseError: somebody is working on it.
@@ -188,7 +195,10 @@ class MaintenancePart(JournalPart, FilePart, RunPart):
         for sql in (_FILE_BLOBS, _APPLIED_BLOBS):
             blobs.update(row[0] for row in self._db.rows(sql, (number,)))
         self.remove_run(run)
-        return self._sweep(0.0, blobs)
+        swept = self._sweep(0.0, blobs)
+        for (worker,) in self._db.rows(_WORKERS, (len(run) + 1, f"{run}.")):
+            self.forget_run(worker)
+        return swept
 
     def _sweep(self, grace_s: float, among: set[str]) -> Swept:
         """Blobs of these, and labels and segments, to which nothing refers."""

@@ -49,7 +49,7 @@ from edvac.store.model import (
 )
 from edvac.store.owner import Owners, SystemOwners
 from edvac.store.part import unknown_run
-from edvac.store.runs import check_name, pick_run
+from edvac.store.runs import check_name, is_meant, pick_run
 from edvac.store.segments import has_row
 
 
@@ -150,7 +150,8 @@ class MemoryStore:
         return [self._info(run) for run in ordered]
 
     def runs(self, limit: int = 50, states: Sequence[State] = ()) -> list[RunInfo]:
-        return [i for i in self._newest() if not states or i.state in states][:limit]
+        found = [i for i in self._newest() if not states or i.state in states]
+        return [info for info in found if "." not in info.id][:limit]
 
     def run(self, run: str) -> RunInfo:
         return self._info(self._get(run))
@@ -158,7 +159,9 @@ class MemoryStore:
     def find_run(self, prefix: str | None = None) -> RunInfo:
         newest = self._newest()
         if prefix is not None:
-            return pick_run(prefix, [info for info in newest if info.id.startswith(prefix)])
+            found = [info for info in newest if info.id.startswith(prefix)]
+            return pick_run(prefix, [info for info in found if is_meant(info.id, prefix)])
+        newest = [info for info in newest if "." not in info.id]
         if not newest:
             raise UsageError(
                 "run_none", "there are no runs here yet", "", "Start one: `edvac run TASK`."

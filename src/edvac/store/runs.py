@@ -45,6 +45,12 @@ def check_name(run: str) -> None:
         raise InternalError("run_name_malformed", f"{run!r} cannot name a run")
 
 
+def is_meant(run: str, prefix: str) -> bool:
+    """May somebody who gives this prefix mean the run? One that works for another is meant only by
+    who names that."""
+    return "." in prefix or "." not in run
+
+
 def pick_run(prefix: str, found: Sequence[RunInfo]) -> RunInfo:
     """The one run meant by a prefix: the exact name, or the only one that starts so.
 
@@ -97,9 +103,10 @@ class RunPart(Part):
         durability_point("store.create.after_commit")
 
     def runs(self, limit: int = 50, states: Sequence[State] = ()) -> list[RunInfo]:
-        """Runs, newest first, in the order of their creation and not of any clock."""
-        where = f" WHERE run.state IN ({','.join('?' * len(states))})" if states else ""
-        sql = f"{_COLUMNS}{where} ORDER BY run.number DESC LIMIT ?"
+        """Runs, newest first, in the order of their creation and not of any clock; without those
+        that work for another."""
+        where = f" AND run.state IN ({','.join('?' * len(states))})" if states else ""
+        sql = f"{_COLUMNS} WHERE instr(run.id, '.') = 0{where} ORDER BY run.number DESC LIMIT ?"
         return self._infos(self._db.rows(sql, (*states, limit)))
 
     def run(self, run: str) -> RunInfo:
@@ -149,7 +156,8 @@ class RunPart(Part):
                 )
             return latest[0]
         sql = f"{_COLUMNS} WHERE substr(run.id, 1, ?) = ? ORDER BY run.number DESC"
-        return pick_run(prefix, self._infos(self._db.rows(sql, (len(prefix), prefix))))
+        found = self._infos(self._db.rows(sql, (len(prefix), prefix)))
+        return pick_run(prefix, [info for info in found if is_meant(info.id, prefix)])
 
     def set_state(
         self,
