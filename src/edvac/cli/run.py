@@ -84,6 +84,7 @@ def common(command: Any) -> Any:
 @click.option("--output", type=click.Path(path_type=Path), help=_OUTPUT_HELP)
 @click.option("--plan-only", is_flag=True, help="Print the program and stop.")
 @click.option("--sample", type=click.IntRange(min=1), help="Do so many items first, and show them.")
+@click.option("--read-only", is_flag=True, help="Only read and compute; list what it would do.")
 @click.option("--fresh", is_flag=True, help="Take no results from earlier runs.")
 @click.option("--occurrence", default="", hidden=True)  # given by a schedule
 @common
@@ -167,7 +168,8 @@ class _Command:
         self._view: View = choose(
             plain=flags["plain"] or one_document, as_json=flags["as_json"] and not one_document
         )
-        self.talk = Talk(self._view, flags.get("sample") or 0)
+        read_only = bool(flags.get("read_only"))
+        self.talk = Talk(self._view, flags.get("sample") or 0, read_only=read_only)
 
     async def run(self, task: str) -> int:
         source = read_source(task)

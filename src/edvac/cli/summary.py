@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edvac.cli.failed import table
-from edvac.cli.ui import counted, seconds, used
+from edvac.cli.ui import counted, safe_line, seconds, used
 from edvac.machine import delivery
 from edvac.machine.failures import failed_items
 from edvac.machine.history import read_history
 from edvac.machine.overlay import newest
 
 if TYPE_CHECKING:
+    from edvac.control import Step
     from edvac.machine import Machine, Report
     from edvac.machine.history import History
     from edvac.store import Store
@@ -132,7 +133,13 @@ def _other_models(history: History) -> list[str]:
 def _waiting(report: Report) -> list[str]:
     name, open_now = report.run, report.counts["questions"]
     lines = []
-    if not open_now and not report.spent and not report.away:
+    if report.actions:
+        lines.append(f"It has only read. {counted(len(report.actions), 'step')} would act now:")
+        lines += [f"  {action(step)}" for step in report.actions[:SHOWN]]
+        if len(report.actions) > SHOWN:
+            lines.append(f"  … {len(report.actions) - SHOWN} more")
+        lines.append(f"`edvac resume {name}` lets it, and does the rest.")
+    elif not open_now and not report.spent and not report.away:
         lines.append(f"The sample is done. `edvac resume {name}` does the rest.")
     if open_now:
         lines.append(f"It waits for you: {counted(open_now, 'question')}.")
@@ -145,6 +152,14 @@ def _waiting(report: Report) -> list[str]:
         lines += [text for text in (report.away.why, report.away.fix) if text]
         lines.append(f"When it is there again: `edvac resume {name}`.")
     return lines
+
+
+def action(step: Step) -> str:
+    """A step that would act: what it does, to what, with which data."""
+    from edvac.control.notices import preview
+
+    given = ", ".join(f"{name}={preview(value)}" for name, value in step.values.items())
+    return safe_line(f"{step.call.address}: {step.call.op}({given})")
 
 
 def _next_step(report: Report, pending: bool, applied: bool) -> list[str]:

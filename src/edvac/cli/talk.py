@@ -29,13 +29,14 @@ class Talk:
         sample: items of each loop to show before the rest is done; 0 does all.
     """
 
-    def __init__(self, view: View, sample: int) -> None:
+    def __init__(self, view: View, sample: int, *, read_only: bool = False) -> None:
         from edvac.machine.detach import HANDSHAKE
 
         self._handshake = HANDSHAKE
         self.view = view
         self.asker = Asker()
         self.sample = sample
+        self._read_only = read_only
         self._results: list[str] = []  # of the sample
         self._run = ""
         self._one_question = asyncio.Lock()
@@ -86,6 +87,7 @@ class Talk:
             self._ask if asks else None,
             self.sample,
             look if asks else None,
+            self._read_only,
             self._own,
         )
 

@@ -48,7 +48,8 @@ class Outlook:
     def awaited(self) -> frozenset[str]:
         """What keeps the run from going on, when only the outside does: ``approval`` of a held
         step, an ``answer`` to a question of the program, a larger ``budget``, a look at the
-        ``sample``, a ``processor`` that is away."""
+        ``sample``, or at the ``actions`` of a run that only reads, a ``processor`` that is
+        away."""
         asked = [step for step in self._issued.values() if step.call.signature.person]
         if self._growing or len(asked) < len(self._issued) or self._timers:
             return frozenset()
@@ -58,7 +59,8 @@ class Outlook:
             "approval": self._held,
             "budget": self._unpaid,
             "processor": away,
-            "sample": self._later and not away,  # else there is nothing to look at yet
+            # With the processor away there is nothing to look at yet.
+            "actions" if self._limits.read_only else "sample": self._later and not away,
         }
         return frozenset(name for name, waits in found.items() if waits)
 
@@ -71,6 +73,12 @@ class Outlook:
 
     def is_held(self, slot: str) -> bool:
         return slot in self._held
+
+    @property
+    def actions(self) -> list[Step]:
+        """What a run that only reads would do next, in the program's order."""
+        found = [self.steps[slot] for slot in self._later]
+        return sorted((step for step in found if step.acts), key=lambda step: step.order)
 
     @property
     def questions(self) -> int:

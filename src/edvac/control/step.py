@@ -211,6 +211,7 @@ class Limits:
         money: of model steps altogether, in the run's currency; None is no limit.
         sample: elements of each outermost loop whose steps are done before somebody says that the
             run may go on; 0 does all.
+        read_only: steps that write, leave the machine or ask a person are held back.
         ahead: devices that may be used ahead of undecided conditions; none switches that off.
         seconds: that the run may be driven; 0 is no limit. `before` of them were used by earlier
             drives.
@@ -231,6 +232,7 @@ class Limits:
     seconds: float = 0.0
     before: float = 0.0
     ahead: frozenset[str] = frozenset()
+    read_only: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -269,6 +271,13 @@ class Step:
         self.call = replace(self.call, args={})
         self.values = {}
         self.access = NO_ACCESS
+
+    @property
+    def acts(self) -> bool:
+        """Does it do more than observe and compute? Known once its operands are: a command whose
+        sandbox lets it write nothing only observes."""
+        signature = self.call.signature
+        return self.external or signature.person or bool(self.access.writes)
 
     @property
     def external(self) -> bool:

@@ -182,9 +182,9 @@ class ControlUnit(Outlook):
         return self._pump()
 
     def go_on(self, now: float) -> Work:
-        """The sample was looked at: the other elements too."""
+        """The sample, or what the run would do, was looked at: the rest too."""
         self._now = now
-        self._limits = replace(self._limits, sample=0)
+        self._limits = replace(self._limits, sample=0, read_only=False)
         later, self._later = self._later, []
         for slot in later:
             self._queue(self.steps[slot])
@@ -402,7 +402,7 @@ class ControlUnit(Outlook):
                     continue
                 if self._too_early(step) or (limit and self._running[step.call.op] >= limit):
                     at_limit.append(first)
-                elif self._limits.sample and (step.call.place or 0) >= self._limits.sample:
+                elif self._kept_back(step):
                     self._later.append(step.slot)
                 elif self._over(step):
                     self._unpaid.append(step.slot)
@@ -412,6 +412,12 @@ class ControlUnit(Outlook):
                     self._start(step)
             for left in at_limit:
                 heapq.heappush(ready, left)
+
+    def _kept_back(self, step: Step) -> bool:
+        """Until somebody has looked: at the sample, or at what the run would do."""
+        sample = self._limits.sample
+        beyond = sample and (step.call.place or 0) >= sample
+        return bool(beyond) or (self._limits.read_only and step.acts)
 
     def _too_early(self, step: Step) -> bool:
         """A write of a program that may still be taken back."""

@@ -65,6 +65,7 @@ class Report:
     spent: str = ""  # which budget holds back steps, as a clause
     away: Failure | None = None  # why the model is taken to be away, where that holds back steps
     unreached: tuple[Unreached, ...] = ()  # calls never made: what decides them failed
+    actions: tuple[Step, ...] = ()  # what a run that only reads would do next
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class Terminal:
     Attributes:
         sample: elements of each outermost loop that are done before the run waits for a person who
             looks at them; 0 does all. `looks` says whether it may go on; without it the run parks.
+        read_only: what writes, leaves the machine or asks a person is held back.
     """
 
     emit: event.Emit = lambda _: None
@@ -89,6 +91,7 @@ class Terminal:
     ask: AskPerson | None = None
     sample: int = 0
     looks: Look | None = None
+    read_only: bool = False
     on_driver: Callable[[Driver], None] = lambda _: None
 
     @property
@@ -290,7 +293,7 @@ class Machine:
                 )
                 report = _report(run, state, self.clock.now() - start, unit)
                 contacted = await self._record_end(lease, report, unit, history)
-                if growth is None and not terminal.sample:
+                if growth is None and not terminal.sample and not terminal.read_only:
                     self._note_rate(history, report, unit, replay)
                 terminal.emit(_closed(report, unit, contacted))
             finally:
@@ -477,6 +480,7 @@ class _Session:
             before=self._before,
             slow_start=1,
             sample=self._terminal.sample,
+            read_only=self._terminal.read_only,
             escalate=self._machine.escalate is not None,
             ahead=self._ahead(),
             at_once=self._at_once,
@@ -569,7 +573,15 @@ def _catalogue(devices: Mapping[str, Device]) -> Catalogue:
 def _report(run: str, state: str, seconds: float, unit: ControlUnit) -> Report:
     failures = tuple(unit.failures())
     return Report(
-        run, state, seconds, unit.standing(), failures, unit.spent, unit.away, unit.unreached
+        run,
+        state,
+        seconds,
+        unit.standing(),
+        failures,
+        unit.spent,
+        unit.away,
+        unit.unreached,
+        tuple(unit.actions),
     )
 
 
