@@ -86,6 +86,26 @@ def bench_run(quick: bool, peers: str | None, repeats: int, output: str, as_json
     _publish(document, None if quick else Path(output), as_json=as_json)
 
 
+@bench.command("control")
+@click.option("--quick", is_flag=True, help="Under a minute: a smaller program, without peers.")
+@click.option("--peers", metavar="PYTHON", help=PEERS)
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(1, 20))
+@OUTPUT
+@JSON
+def bench_control(
+    quick: bool, peers: str | None, repeats: int, output: Path | None, as_json: bool
+) -> None:
+    """What a durable step costs, and a program of ten thousand instructions."""
+    from edvac.bench import control, large, report
+
+    words = " --quick" if quick else f" --repeats {repeats}"
+    document = report.start("control", f"edvac bench control{words}{' --peers PYTHON' if peers else ''}")
+    instructions, repeats = (2000, 1) if quick else (10_000, repeats)
+    control.measure(document, None if quick else peers, steps=200 if quick else 1000, repeats=repeats)
+    large.measure(document, instructions, repeats)
+    _publish(document, output, as_json=as_json)
+
+
 @bench.command("scale")
 @click.option("--quick", is_flag=True, help="Under a minute: 4,000 steps.")
 @click.option("--steps", default=20_000, show_default=True, type=click.IntRange(1000, 1_000_000))

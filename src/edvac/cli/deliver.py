@@ -38,14 +38,34 @@ def _target(store: Store, run: str, output: Path | None) -> Path:
 
 @click.command()
 @RUN
+@click.argument("other", required=False, metavar="[RUN2]", shell_complete=complete_run)
 @TARGET
 @click.option("--all", "whole", is_flag=True, help="Every row of a database that differs.")
 @click.option("--patch", "as_patch", is_flag=True, help="A patch for `git apply` or `patch -p1`.")
 @JSON
 def diff(
-    run_id: str | None, output: Path | None, whole: bool, as_patch: bool, as_json: bool
+    run_id: str | None,
+    other: str | None,
+    output: Path | None,
+    whole: bool,
+    as_patch: bool,
+    as_json: bool,
 ) -> None:
-    """Show what apply would change."""
+    """Show what apply would change; or, of two runs, what they have apart: program, steps, files."""
+    if other is not None:
+        from edvac.cli.explained import compare
+
+        if as_patch or whole or output is not None:
+            raise UsageError(
+                "diff_runs",
+                "two runs are compared with each other, not with a directory",
+                "",
+                "Leave out --output, --all and --patch, or name one run.",
+            )
+        with open_store() as store:
+            left, right = store.find_run(run_id).id, store.find_run(other).id
+            compare(store, left, right, as_json=as_json)
+        return
     if as_patch and (as_json or whole):
         raise UsageError(
             "diff_formats",

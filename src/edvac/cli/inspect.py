@@ -128,6 +128,7 @@ def _counts(info: RunInfo) -> str:
 @click.option("--steps", is_flag=True, help="Every step, however many there are.")
 @click.option("--failed", is_flag=True, help="Every item that failed: inputs, reason, remedy.")
 @click.option("--csv", "as_csv", is_flag=True, help="With --failed: as CSV.")
+@click.option("--explain", is_flag=True, help="Why each step was executed, or was not.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def show(run_id: str | None, step: str | None, prompt: bool, **flags: bool) -> None:
     """Show RUN (default: the latest), or the STEP of it that is addressed like invoices[17]."""
@@ -138,6 +139,11 @@ def show(run_id: str | None, step: str | None, prompt: bool, **flags: bool) -> N
         info = store.find_run(run_id)
         if flags["failed"] or flags["as_csv"]:
             _show_failed(store, info.id, as_json=as_json, as_csv=flags["as_csv"])
+            return
+        if flags["explain"]:
+            from edvac.cli.explained import say_why
+
+            say_why(store, info.id, as_json=as_json)
             return
         history = read_history(store, info.id, lazy=True)
         if flags["program"] and as_json:

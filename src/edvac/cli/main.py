@@ -28,6 +28,7 @@ COMMANDS = {
     "diff": ("deliver", "diff", "Show what apply would change."),
     "apply": ("deliver", "apply", "Make a run's files real."),
     "undo": ("deliver", "undo", "Put back what apply replaced."),
+    "fork": ("manage", "fork", "Begin another run from a step of one."),
     "kill": ("manage", "kill", "Stop a run."),
     "rm": ("manage", "rm", "Remove a run."),
     "gc": ("manage", "gc", "Free the space of what nothing needs."),

@@ -1,8 +1,9 @@
-"""`kill`, `rm`, `gc`: stopping runs and freeing what they hold."""
+"""`kill`, `fork`, `rm`, `gc`: stopping runs, branching them off, freeing what they hold."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -78,6 +79,44 @@ def rm(run_ids: tuple[str, ...], as_json: bool) -> None:
     else:
         space = f"; freed {ui.megabytes(freed)} of large texts and files" if freed else ""
         ui.out(f"removed {', '.join(removed)}{space}")
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN", shell_complete=complete_run)
+@click.option("--from", "step", required=True, metavar="STEP", help="The step to begin from.")
+@click.option("--program", type=click.Path(path_type=Path, exists=True), help="An edited program.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter's value.")
+@JSON
+def fork(
+    run_id: str, step: str, program: Path | None, settings: tuple[str, ...], as_json: bool
+) -> None:
+    """Begin another run from STEP of RUN, with all that RUN has done and that does not depend on it.
+
+    RUN stays as it is. `edvac resume` goes on with the new one, `edvac diff` compares the two.
+    """
+    from edvac.cli.run import read_settings
+    from edvac.core.seams import SystemEntropy
+    from edvac.device import CATALOGUE
+    from edvac.machine.fork import fork as make
+
+    text = program.read_text(encoding="utf-8") if program is not None else None
+    with open_store() as store:
+        old = store.find_run(run_id).id
+        new, kept = make(
+            store,
+            old,
+            step,
+            CATALOGUE,
+            SystemClock(),
+            SystemEntropy(),
+            program=text,
+            settings=read_settings(settings),
+        )
+    if as_json:
+        ui.out_json({"run": new, "from": old, "step": step, "kept": kept})
+        return
+    ui.out(f"run {new} begins from {step} with {ui.counted(kept, 'step')} of {old}")
+    ui.out(f"Go on with it: `edvac resume {new}`; afterwards `edvac diff {old} {new}`")
 
 
 @click.command()

@@ -86,6 +86,7 @@ def common(command: Any) -> Any:
 @click.option("--sample", type=click.IntRange(min=1), help="Do so many items first, and show them.")
 @click.option("--read-only", is_flag=True, help="Only read and compute; list what it would do.")
 @click.option("--fresh", is_flag=True, help="Take no results from earlier runs.")
+@click.option("--explain", is_flag=True, help="Say at the end why each step ran or did not.")
 @click.option("--occurrence", default="", hidden=True)  # given by a schedule
 @common
 def run(task: str, **flags: Any) -> int:
@@ -449,6 +450,8 @@ class _Command:
             refused = error
         as_json, days = self._flags["as_json"], self._settings.keep_days
         self.talk.say([] if as_json else summarise(machine, report, applied))
+        if self._flags.get("explain") and not as_json:
+            self.talk.say(self._reasons(machine, report.run))
         if refused is not None:
             ui.report_error(refused, as_json=as_json)
         wall = machine.clock.wall()
@@ -458,6 +461,14 @@ class _Command:
             damaged = isinstance(refused, errors.DamageError)
             return errors.EXIT_DAMAGED if damaged else errors.EXIT_FAILED
         return self._exit_code(report)
+
+    @staticmethod
+    def _reasons(machine: Machine, run: str) -> list[str]:
+        from edvac.cli.explained import told
+        from edvac.machine.explain import explain
+
+        before, reasons = machine.ledger.call_now(lambda store: explain(store, run))
+        return ["", *told(before, reasons)]
 
     @staticmethod
     def _exit_code(report: Report) -> int:

@@ -128,7 +128,7 @@ class RunAhead:
     waste: Usage = Usage()
     aborts: list[str] = field(default_factory=list)
     _open: dict[str, Branch] = field(default_factory=dict)
-    _asked: dict[str, int] = field(default_factory=dict)  # how much was decided then, by key
+    _asked: dict[str, tuple[int, float]] = field(default_factory=dict)  # what it depended on then
     _decisions: int = 0
     _looks: dict[str, _Look] = field(default_factory=dict)
     _executions: dict[str, _Execution] = field(default_factory=dict)
@@ -179,9 +179,10 @@ class RunAhead:
         return self.around.room(device).free - self._running[device]
 
     def _look(self, key: str, branch: Branch) -> None:
-        if self._asked.get(key) == self._decisions:
+        standing = self._decisions, self.around.room("llm").bar
+        if self._asked.get(key) == standing:
             return
-        self._asked[key] = self._decisions
+        self._asked[key] = standing
         side = self.guess(branch)
         if side is not None:
             self.predictor.expect(branch.condition.order, side)

@@ -26,7 +26,7 @@ from edvac.control.external import ExternalOrder
 from edvac.control.journal import Record, Replay, StoredOutcome, diverged
 from edvac.control.outlook import Outlook
 from edvac.control.predictor import Decided, Predictor
-from edvac.control.question import Asker, approval, question_key
+from edvac.control.question import approval, question_key
 from edvac.control.scoreboard import Claim, OpenOrders, Order, Scoreboard
 from edvac.control.step import (
     Failure,
@@ -354,7 +354,9 @@ class ControlUnit(Outlook):
 
     def _hold(self, step: Step, verdict: Verdict, *, doubtful: bool) -> None:
         step.state = StepState.HELD
-        step.question = self._key(step, "doubt" if doubtful else "guard")
+        step.question = question_key(
+            step, "doubt" if doubtful else "guard", self._answers[step.slot]
+        )
         self._held.add(step.slot)
         self._asking.add(step.slot)
         text = verdict.text if isinstance(verdict, Ask) else ""
@@ -363,9 +365,6 @@ class ControlUnit(Outlook):
             self._work.records.append(Record.asked(step, question, doubt=doubtful))
         self._work.questions.append(question)
         self._emit(question)
-
-    def _key(self, step: Step, asker: Asker) -> str:
-        return question_key(step, asker, self._answers[step.slot])
 
     def _try_external(self) -> None:
         if not self._growing:
@@ -461,7 +460,7 @@ class ControlUnit(Outlook):
         step.key = ""
         self._occupy(step)
         if signature.person:
-            step.question = self._key(step, "program")
+            step.question = question_key(step, "program", self._answers[step.slot])
             self._asking.add(step.slot)
         intent = Intent(
             step.call,

@@ -22,8 +22,23 @@ from edvac.store import FileVersion, Lease, NewRecord, Store
 T = TypeVar("T")
 
 
+def append(
+    store: Store, lease: Lease, records: Sequence[Record], taken: Sequence[int] = ()
+) -> None:
+    """`Ledger.commit` for who has the store itself."""
+    versions: dict[str, int] = {}  # of this batch only: others may have written before it
+    files = [
+        _version(store, lease.run, record.slot, new, versions)
+        for record in records
+        for new in record.files
+    ]
+    store.append(lease, [encode(store, record) for record in records], files, taken)
+
+
 class Ledger:
     """A store on a thread of its own."""
+
+    _commit = staticmethod(append)
 
     def __init__(self, open_store: Callable[[], Store]) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="edvac-store")
@@ -58,18 +73,6 @@ class Ledger:
             StoreError: the disk refused; nothing was acknowledged.
         """
         await self.call(lambda store: self._commit(store, lease, records, taken))
-
-    @staticmethod
-    def _commit(
-        store: Store, lease: Lease, records: Sequence[Record], taken: Sequence[int]
-    ) -> None:
-        versions: dict[str, int] = {}  # of this batch only: others may have written before it
-        files = [
-            _version(store, lease.run, record.slot, new, versions)
-            for record in records
-            for new in record.files
-        ]
-        store.append(lease, [encode(store, record) for record in records], files, taken)
 
 
 def _version(

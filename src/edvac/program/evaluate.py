@@ -38,7 +38,7 @@ from edvac.program.facts import Facts
 from edvac.program.flow import Flow
 from edvac.program.frame import Frame, Orders
 from edvac.program.fuel import Fuel
-from edvac.program.host import Branch, Condition, Host, Unreached
+from edvac.program.host import Beyond, Branch, Condition, Host, Unreached
 from edvac.program.identity import Elements, mix
 from edvac.program.mutate import Mutations
 from edvac.program.operate import ARITHMETIC
@@ -298,7 +298,7 @@ class Evaluator:
 
     def _beyond(
         self, stmt: ast.If, later: Frame, live: Frame, after: After, guess: bool, host: Host
-    ) -> Evaluator:
+    ) -> Beyond:
         from edvac.program.beyond import look_beyond
 
         return look_beyond(self, stmt, (later, live), after, guess, host)
