@@ -126,7 +126,7 @@ class RunAhead:
     used: int = 0
     wasted: int = 0
     waste: Usage = Usage()
-    aborts: list[str] = field(default_factory=list)
+    _aborts: list[str] = field(default_factory=list)
     _open: dict[str, Branch] = field(default_factory=dict)
     _asked: dict[str, tuple[int, float]] = field(default_factory=dict)  # what it depended on then
     _decisions: int = 0
@@ -279,6 +279,11 @@ class RunAhead:
         del self._executions[key]
         return execution.result
 
+    def take_aborts(self) -> list[str]:
+        """Executions that are to be stopped, each told once."""
+        aborts, self._aborts = self._aborts, []
+        return aborts
+
     def close(self) -> None:
         """Nothing more is taken over."""
         for key, execution in list(self._executions.items()):
@@ -289,7 +294,7 @@ class RunAhead:
         if execution.result is not None:
             self._count(execution.result.usage)
         elif not execution.failed:
-            self.aborts.append(key)
+            self._aborts.append(key)
 
     def _count(self, usage: Usage) -> None:
         self.wasted += 1

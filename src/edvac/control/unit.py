@@ -267,13 +267,11 @@ class ControlUnit(Outlook):
         """Use places that nothing of the run needs now."""
         if not (self._stopping or self._growing or self._limits.sample):
             self._work.intents.extend(self._ahead.advance())
-        aborts, self._ahead.aborts = self._ahead.aborts, []
-        self._work.aborts.extend(aborts)
+        self._work.aborts.extend(self._ahead.take_aborts())
 
     def _spare(self, device: str) -> Room:
-        if device == "llm" and self._absence.why is not None:
-            return Room(0, 1)
-        limit = self._room(device)
+        away = device == "llm" and self._absence.why is not None
+        limit = 0 if away else self._room(device)
         taken = self._running[device] + len(self._ready.get(device, ()))
         return Room(max(0, limit - taken), limit)
 
@@ -377,8 +375,7 @@ class ControlUnit(Outlook):
         moving = self._issued or waiting or any(self._ready.values())
         if self._growing or moving or not self._in_order:
             return False
-        given_up = self._in_order.give_up()
-        if given_up is not None:
+        if given_up := self._in_order.give_up():
             self._block(*given_up)
         return given_up is not None
 
