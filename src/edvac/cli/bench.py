@@ -209,7 +209,8 @@ def bench_replay(**flags: Any) -> None:
     threads = flags["threads"]
     said = f" --model {flags['model']}" * bool(flags["model"]) + f" --threads {threads}"
     said += f" --talks {flags['talks']} --at-once {flags['at_once']} --peers PYTHON"
-    said += " --server LLAMA_SERVER" * bool(flags["server"])
+    said += " --server LLAMA_SERVER" * bool(flags["server"]) + " --alone" * flags["alone"]
+    said += "".join(f" --arm {name}" for name in flags["arms"])
     document = report.start("replay", f"edvac bench replay{said}")
     wanted = replay.Wanted(
         model_path(flags["model"] or Settings().model),
