@@ -325,4 +325,99 @@ def test_what_is_fetched_and_waited_for_is_what_the_request_may_have(exact: bool
     one.exact = exact
     scheduler.add(one)
     scheduler.plan()
-    assert asked == [("fetch", exact), ("coming", exact), ("use", exact)]
+    assert {name for name, _ in asked} == {"fetch", "coming", "use"}
+    assert {given for _, given in asked} == {exact}
+
+
+class Arriving(NoPrefixes):
+    """What is on its way from the disk: tokens by their first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_its_way: set[int] = set()
+        self.spilled: set[int] = set()
+        self.resident: set[int] = set()
+        self.used: list[int] = []
+
+    def match(self, reader_class: str, tokens: list[int], *, exact: bool) -> int:
+        return 64 if tokens[0] in self.resident else 0
+
+    def coming(self, reader_class: str, tokens: list[int], *, exact: bool) -> int:
+        return 64 if tokens[0] in self.on_its_way | self.resident else 0
+
+    def use(self, reader_class: str, tokens: list[int], *, exact: bool) -> None:
+        self.used.append(tokens[0])
+
+    def fetch(self, reader_class: str, tokens: list[int], *, exact: bool) -> bool:
+        found = tokens[0] in self.spilled
+        if found:
+            self.spilled.discard(tokens[0])
+            self.on_its_way.add(tokens[0])
+        return found
+
+    def arrive(self, first: int) -> None:
+        self.on_its_way.discard(first)
+        self.resident.add(first)
+
+    def leave(self, first: int) -> None:
+        self.resident.discard(first)
+        self.spilled.add(first)
+
+
+def test_nobody_takes_the_room_of_one_who_waits_for_the_disk() -> None:
+    """Two that fit only one after the other: the second has to wait, though it could begin."""
+    prefixes = Arriving()
+    prefixes.spilled = {1}
+    scheduler = make(Limits(slots=4, step_tokens=200, context=150, kv_tokens=200), prefixes=prefixes)
+    scheduler.add(job("back", [1] * 100))
+    scheduler.add(job("new", [2] * 100))
+    plan = scheduler.plan()
+    assert not plan.admissions and not plan.pauses
+    assert prefixes.used == [1], "what has come already stays"
+    prefixes.arrive(1)
+    admitted = scheduler.plan().admissions
+    assert [(one.job.id, one.cached) for one in admitted] == [("back", 64)]
+
+
+def test_one_who_comes_after_and_fits_too_does_not_wait() -> None:
+    prefixes = Arriving()
+    prefixes.spilled = {1}
+    scheduler = make(Limits(slots=4, step_tokens=200, context=150, kv_tokens=400), prefixes=prefixes)
+    scheduler.add(job("back", [1] * 100))
+    scheduler.add(job("new", [2] * 100))
+    assert [one.job.id for one in scheduler.plan().admissions] == ["new"]
+
+
+def test_what_left_again_while_it_was_waited_for_is_sent_for_again() -> None:
+    prefixes = Arriving()
+    prefixes.spilled = {1}
+    scheduler = make(Limits(slots=4, step_tokens=200, context=150, kv_tokens=200), prefixes=prefixes)
+    scheduler.add(job("back", [1] * 100))
+    scheduler.plan()
+    prefixes.arrive(1)
+    prefixes.leave(1)
+    assert not scheduler.plan().admissions and prefixes.on_its_way == {1}
+    prefixes.arrive(1)
+    assert [one.cached for one in scheduler.plan().admissions] == [64]
+
+
+def test_a_prompt_is_not_sent_for_endlessly() -> None:
+    prefixes = Arriving()
+    prefixes.spilled = {1}
+    scheduler = make(Limits(slots=4, step_tokens=200, context=150, kv_tokens=200), prefixes=prefixes)
+    scheduler.add(job("back", [1] * 100))
+    for _ in range(3):
+        assert not scheduler.plan().admissions
+        prefixes.arrive(1)
+        prefixes.leave(1)
+    assert [one.cached for one in scheduler.plan().admissions] == [0]
+
+
+def test_claims_are_not_given_up_for_one_who_can_wait_for_the_disk() -> None:
+    prefixes = Arriving()
+    prefixes.spilled, prefixes.holding = {1}, {"other": 60}
+    scheduler = make(Limits(slots=4, step_tokens=200, context=150, kv_tokens=200), prefixes=prefixes)
+    scheduler.add(job("back", [1] * 100))
+    scheduler.add(job("new", [2] * 100))
+    plan = scheduler.plan()
+    assert prefixes.holding == {"other": 60} and not plan.pauses

@@ -250,6 +250,7 @@ def bench_branches(output: Path | None, as_json: bool) -> None:
 @click.option("--at-once", default=8, show_default=True, type=click.IntRange(2, 32))
 @click.option("--arm", "arms", multiple=True, help="One way of keeping contexts; all by default.")
 @click.option("--alone", is_flag=True, help="Without llama.cpp's server.")
+@click.option("--server", metavar="PATH", help="A llama-server to take, not the package's.")
 @click.option("--virtual", default=0, metavar="DRAWS", help="On a virtual clock, without a model.")
 @OUTPUT
 @JSON
@@ -262,12 +263,14 @@ def bench_replay(**flags: Any) -> None:
     threads = flags["threads"]
     said = f" --model {flags['model']}" * bool(flags["model"]) + f" --threads {threads}"
     said += f" --talks {flags['talks']} --at-once {flags['at_once']} --peers PYTHON"
+    said += " --server LLAMA_SERVER" * bool(flags["server"]) + " --alone" * flags["alone"]
+    said += "".join(f" --arm {name}" for name in flags["arms"])
     document = report.start("replay", f"edvac bench replay{said}")
     wanted = replay.Wanted(
         model_path(flags["model"] or Settings().model),
         replay.bfcl_data(flags["peers"]),
         external.data("agentcgroup"),
-        None if flags["alone"] else flags["peers"],
+        None if flags["alone"] else flags["server"] or flags["peers"],
         threads,
         flags["talks"],
         flags["at_once"],

@@ -32,7 +32,7 @@ class Job:
     served: int = 0  # the last step that had a row of it
     evicted: int = 0  # times
     stays: bool = False  # it has waited long enough not to make room for others
-    fetched: bool = False  # what is spilled of its prompt has been asked for
+    fetched: int = 0  # how often what is spilled of its prompt was sent for
     exact: bool = False  # it is given nothing lossy
     lossy_from: int | None = None  # tokens of its row from here on are, or are computed behind that
 

@@ -24,6 +24,7 @@ from edvac.engine.pace import Pace
 from edvac.engine.programs import Claims, Programs
 from edvac.engine.sequences import common_prefix
 
+_FETCHES: Final = 3  # times that one prompt is sent for, should it leave memory again meanwhile
 _WORTH_WAITING: Final = 16  # tokens of a common prefix below which waiting costs more than it saves
 _PATIENCE: Final = 60.0  # seconds after which one of a lower class goes first
 _TURN: Final = 30.0  # seconds after which a request goes before fresh ones of earlier programs
@@ -146,7 +147,7 @@ class Scheduler:
         self.running: list[Job] = []
         self.free = set(range(limits.slots))
         self._held: dict[int, list[int]] = {}  # what rows held last, the latest of them at the end
-        self._count = self._steps = 0
+        self._count = self._steps = self._promised = 0
         self._let_in: dict[int, float] = {}  # when one of a lower rank was admitted last
         self._places: dict[str, int] = {}  # of offline jobs in the order of their groups
         self._placed: frozenset[str] = frozenset()
@@ -181,6 +182,7 @@ class Scheduler:
         """What the next step computes; nothing is counted as done until `commit`."""
         self.programs.tend()
         self._steps += 1
+        self._promised = 0
         plan = StepPlan()
         budget = self.limits.step_tokens - self._answers(plan)
         for job in self._readers():
@@ -283,11 +285,12 @@ class Scheduler:
         no room for it."""
         if rows <= 0 or not self._makes_room(plan, job):
             return None
-        if not job.fetched:
-            job.fetched = True
-            self._prefixes.fetch(job.reader_class, job.tokens, exact=job.exact)
         source, cached, coming = self._common(job)
+        if coming - cached < _WORTH_WAITING and job.fetched < _FETCHES:
+            job.fetched += self._prefixes.fetch(job.reader_class, job.tokens, exact=job.exact)
+            source, cached, coming = self._common(job)
         if coming - cached >= _WORTH_WAITING:
+            self._promise(job, cached)
             return 0
         self.waiting.remove(job)
         self._prefixes.use(job.reader_class, job.tokens, exact=job.exact)
@@ -295,6 +298,14 @@ class Scheduler:
         self._start(job, cached)
         plan.admissions.append(Admission(job, source, cached))
         return self._chunk(plan, job, rows)
+
+    def _promise(self, job: Job, cached: int) -> None:
+        """Where it waits for the disk, nobody who comes after takes the room that it will need, nor
+        what has come already."""
+        prompt, exact = (job.reader_class, job.tokens), job.exact
+        if self._prefixes.coming(*prompt, exact=exact) > cached:
+            self._promised += job.reserved
+            self._prefixes.use(*prompt, exact=exact)
 
     def _lossy_from(self, job: Job, source: int, cached: int) -> int | None:
         """Where the first lossy one of a row's first `cached` tokens stands, if there is one."""
@@ -332,13 +343,14 @@ class Scheduler:
         while not self._has_room(job):
             if self._evict(plan, job):
                 continue
-            if self.running or not self._prefixes.yield_claim():
-                plan.pauses = not self.running
+            busy = bool(self.running or self._promised)
+            if busy or not self._prefixes.yield_claim():
+                plan.pauses = not busy
                 return False
         return True
 
     def _has_room(self, job: Job, less: int = 0) -> bool:
-        reserved = sum(one.reserved for one in self.running) - less
+        reserved = sum(one.reserved for one in self.running) + self._promised - less
         held = self._prefixes.held(job.program)
         return bool(self.free or less) and reserved + held + job.reserved <= self.limits.kv_tokens
 
@@ -358,7 +370,7 @@ class Scheduler:
         plan.chunks = [chunk for chunk in plan.chunks if chunk.job is not victim]
         self.running.remove(victim)
         self._release(victim)
-        victim.slot, victim.computed, victim.fetched, victim.draft = -1, 0, False, []
+        victim.slot, victim.computed, victim.fetched, victim.draft = -1, 0, 0, []
         victim.evicted += 1
         victim.stays = victim.evicted == _MOST_EVICTED
         self.waiting.append(victim)
