@@ -311,12 +311,17 @@ class Simulation:
 
     def run(self) -> str:
         """To the end of the run, of the process (`Crash`), or to a cancel."""
+        try:
+            return self._live()
+        finally:
+            self.world.taken_over += self.unit.standing()["ahead"]
+
+    def _live(self) -> str:
         work = self.unit.start(self._now)
         while True:
             self._act(work)
             if work.closed:
                 assert not self._of_the_run(), "something still runs"
-                self.world.taken_over += self.unit.standing()["ahead"]
                 return str(work.closed)
             if "budget" in self.unit.awaited:
                 return "spent"
@@ -366,9 +371,12 @@ class Simulation:
         self._now = max(self._now, done[-1][0])
         outcomes = []
         for _, _, name in done:
+            counts = name in self._of_the_run()
             running = self._running.pop(name, None)
             if running is not None:
                 outcomes.append((name, self._outcome(running)))
+                if not counts:  # nobody waits for what has failed ahead of the run
+                    self._failed_at.pop(running.intent.slot, None)
         return self.unit.finished(outcomes, self._now)
 
     def _outcome(self, running: Running) -> Outcome:

@@ -6,9 +6,11 @@ import datetime as dt
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from sim import CATALOGUE, LIMITS
 
-from edvac.control import ControlUnit, Failure, Limits, Replay, Result, Work
+from edvac.control import ControlUnit, Failure, Limits, Replay, Result, Step, Work, ahead
+from edvac.control.ahead import RunAhead
 from edvac.control.step import Usage
 from edvac.core.label import PROGRAM, Label
 from edvac.core.value import Scalar
@@ -65,8 +67,8 @@ class Bench:
 ONE = """\
 kind = llm.write("kind")
 if kind == "long":
-    text = files.read("f1")
-    note = llm.write("shorten", text)
+    part = files.read("f1")
+    note = llm.write("shorten", part)
 else:
     note = llm.write("plain")
 end = llm.write("end", note)
@@ -85,7 +87,7 @@ def test_reads_and_model_steps_run_ahead_and_are_taken_over() -> None:
     assert not [record for record in bench.records if record.kind == "outcome"]
     bench.end("kind", "long", NEWS)
     done = [record.body["at"] for record in bench.records if record.kind == "outcome"]
-    assert done == ["kind", "text", "note"]
+    assert done == ["kind", "part", "note"]
     assert bench.ops(ahead=False) == [] and bench.ops(ahead=True) == ["llm.write end"]
     work = bench.end("end", "all")
     assert work.closed == "done"
@@ -99,8 +101,8 @@ def test_labels_are_those_of_the_run() -> None:
     bench = Bench(ONE)
     bench.end("f1", "a text")
     bench.end("kind", "long", NEWS)
-    text = next(r for r in bench.records if r.body.get("at") == "text" and r.kind == "outcome")
-    assert "file:news" in text.value.label.steered
+    part = next(r for r in bench.records if r.body.get("at") == "part" and r.kind == "outcome")
+    assert "file:news" in part.value.label.steered
 
 
 def test_the_other_side_throws_away() -> None:
@@ -149,33 +151,64 @@ def test_a_side_that_writes_what_it_reads_is_left_alone() -> None:
         'kind = llm.write("kind")\n'
         'if kind == "long":\n'
         '    files.write("f1", kind)\n'
-        '    text = files.read("f1")\n'
+        '    part = files.read("f1")\n'
     )
     assert bench.ops(ahead=True) == []
 
 
+RENAMED = """\
+kind = llm.write("kind")
+if kind == "long":
+    part = "1"
+else:
+    part = "2"
+word = "mid"
+note = llm.write("note", part, word)
+word = "new"
+end = llm.write("end", word)
+"""
+
+
+def given(intent: Any) -> list[Any]:
+    return [item.data for item in intent.operands["data"].items]
+
+
 def test_other_operands_are_executed_again() -> None:
-    """The guess was right and the name had another version: what counts is what the run has."""
-    bench = Bench(
-        'kind = llm.write("kind")\n'
-        'word = "old"\n'
-        'if kind == "long":\n'
-        '    note = llm.write("note", kind)\n'
-        "else:\n"
-        '    note = llm.write("other", word)\n'
-    )
-    assert bench.ops(ahead=True) == []  # its operand is what the condition waits for
+    """The guess was right and a name had another version: what counts is what the run has."""
+    bench = Bench(RENAMED)
+    [early] = [one for one in bench.running.values() if one.key]
+    assert given(early) == ["1", "new"]  # what the name holds after all lines
+    bench.end("note", "of new")
     bench.end("kind", "long")
-    assert bench.ops(ahead=False) == ["llm.write note"]
+    [again] = [one for one in bench.running.values() if one.operands["goal"].data == "note"]
+    assert not again.key and given(again) == ["1", "mid"]
+
+
+def test_taking_over_whatever_the_operands_are_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planted bug."""
+    monkeypatch.setattr(ahead, "operand_digest", lambda _: "")
+    claim = RunAhead.claim
+
+    def blind(self: RunAhead, step: Step) -> Any:
+        step.digest, digest = "", step.digest
+        found = claim(self, step)
+        step.digest = digest
+        return found
+
+    monkeypatch.setattr(RunAhead, "claim", blind)
+    with pytest.raises(ValueError, match="unpack"):
+        test_other_operands_are_executed_again()
 
 
 def test_busy_places_are_left_to_the_run() -> None:
     text = "\n".join(f'n{at} = llm.write("n{at}")' for at in range(4)) + "\n" + ONE
     bench = Bench(text)
     assert len(bench.ops(ahead=False)) == 4
-    assert bench.ops(ahead=True) == ["files.read f1"]
-    bench.end("f1", "t")
     assert bench.ops(ahead=True) == []
+    for at in range(3):
+        bench.end(f"n{at}", "n")
+    assert bench.ops(ahead=False) == ["llm.write n3", "llm.write kind"]
+    assert bench.ops(ahead=True) == ["files.read f1"]
 
 
 def test_a_wait_goes_on_under_the_runs_name() -> None:
@@ -186,7 +219,7 @@ def test_a_wait_goes_on_under_the_runs_name() -> None:
     assert not bench.aborted
     bench.end("shorten", "short")
     done = [record.body["at"] for record in bench.records if record.kind == "outcome"]
-    assert done == ["kind", "text", "note"]
+    assert done == ["kind", "part", "note"]
 
 
 def test_one_taken_over_while_it_runs_is_tried_again_when_it_fails() -> None:
@@ -235,5 +268,5 @@ def test_cancel_ends_what_is_taken_over_too() -> None:
     bench.end("f1", "a text")
     bench.end("kind", "long")
     work = bench.unit.cancel(1.0)
-    assert work.aborts == [name for name in bench.running]
+    assert work.aborts == list(bench.running)
     assert not work.intents

@@ -36,11 +36,13 @@ def objective(
     return loss / (2 * len(rows)) + penalty * sum(map(abs, weights))
 
 
+ROW = st.lists(st.sampled_from([-1, 0, 1]), min_size=4, max_size=4)
+
+
 @given(
-    st.lists(st.tuples(st.lists(st.sampled_from([-1, 0, 1]), min_size=4, max_size=4), st.booleans()),
-             min_size=4, max_size=40),
+    st.lists(st.tuples(ROW, st.booleans()), min_size=4, max_size=40),
     st.floats(0.02, 0.5),
-)  # fmt: skip
+)
 def test_no_step_from_the_model_makes_it_better(
     samples: list[tuple[list[int], bool]], penalty: float
 ) -> None:

@@ -368,7 +368,9 @@ def test_nobody_takes_the_room_of_one_who_waits_for_the_disk() -> None:
     """Two that fit only one after the other: the second has to wait, though it could begin."""
     prefixes = Arriving()
     prefixes.spilled = {1}
-    scheduler = make(Limits(slots=4, step_tokens=200, context=150, kv_tokens=200), prefixes=prefixes)
+    scheduler = make(
+        Limits(slots=4, step_tokens=200, context=150, kv_tokens=200), prefixes=prefixes
+    )
     scheduler.add(job("back", [1] * 100))
     scheduler.add(job("new", [2] * 100))
     plan = scheduler.plan()
@@ -382,7 +384,9 @@ def test_nobody_takes_the_room_of_one_who_waits_for_the_disk() -> None:
 def test_one_who_comes_after_and_fits_too_does_not_wait() -> None:
     prefixes = Arriving()
     prefixes.spilled = {1}
-    scheduler = make(Limits(slots=4, step_tokens=200, context=150, kv_tokens=400), prefixes=prefixes)
+    scheduler = make(
+        Limits(slots=4, step_tokens=200, context=150, kv_tokens=400), prefixes=prefixes
+    )
     scheduler.add(job("back", [1] * 100))
     scheduler.add(job("new", [2] * 100))
     assert [one.job.id for one in scheduler.plan().admissions] == ["new"]
@@ -391,7 +395,9 @@ def test_one_who_comes_after_and_fits_too_does_not_wait() -> None:
 def test_what_left_again_while_it_was_waited_for_is_sent_for_again() -> None:
     prefixes = Arriving()
     prefixes.spilled = {1}
-    scheduler = make(Limits(slots=4, step_tokens=200, context=150, kv_tokens=200), prefixes=prefixes)
+    scheduler = make(
+        Limits(slots=4, step_tokens=200, context=150, kv_tokens=200), prefixes=prefixes
+    )
     scheduler.add(job("back", [1] * 100))
     scheduler.plan()
     prefixes.arrive(1)
@@ -404,7 +410,9 @@ def test_what_left_again_while_it_was_waited_for_is_sent_for_again() -> None:
 def test_a_prompt_is_not_sent_for_endlessly() -> None:
     prefixes = Arriving()
     prefixes.spilled = {1}
-    scheduler = make(Limits(slots=4, step_tokens=200, context=150, kv_tokens=200), prefixes=prefixes)
+    scheduler = make(
+        Limits(slots=4, step_tokens=200, context=150, kv_tokens=200), prefixes=prefixes
+    )
     scheduler.add(job("back", [1] * 100))
     for _ in range(3):
         assert not scheduler.plan().admissions
@@ -416,7 +424,9 @@ def test_a_prompt_is_not_sent_for_endlessly() -> None:
 def test_claims_are_not_given_up_for_one_who_can_wait_for_the_disk() -> None:
     prefixes = Arriving()
     prefixes.spilled, prefixes.holding = {1}, {"other": 60}
-    scheduler = make(Limits(slots=4, step_tokens=200, context=150, kv_tokens=200), prefixes=prefixes)
+    scheduler = make(
+        Limits(slots=4, step_tokens=200, context=150, kv_tokens=200), prefixes=prefixes
+    )
     scheduler.add(job("back", [1] * 100))
     scheduler.add(job("new", [2] * 100))
     plan = scheduler.plan()

@@ -18,10 +18,10 @@ from edvac.processor.scripted import ScriptedProcessor
 PROGRAM = """\
 word = param("first")
 texts = [files.read(p) for p in files.list("in/*")]
-notes = [llm.write("note", text) for text in texts]
-all = llm.write("all", notes, word)
+notes = [llm.write("note", part) for part in texts]
+whole = llm.write("all", notes, word)
 files.write("notes.txt", "\\n".join(notes))
-files.write("all.txt", all)
+files.write("all.txt", whole)
 """
 
 
@@ -74,7 +74,7 @@ def test_a_file_that_was_added_and_what_follows_from_it(place: Place) -> None:
     why = place.why(place.run().run)
     assert why["notes[0]"].startswith("not: an earlier result was taken")
     assert why["notes[2]"] == "ran: its line, or what it is done for, is new"
-    assert why["all"] == "ran: its operands differ: notes came out differently"
+    assert why["whole"] == "ran: its operands differ: notes came out differently"
 
 
 def test_a_file_that_was_changed(place: Place) -> None:
@@ -87,8 +87,8 @@ def test_a_file_that_was_changed(place: Place) -> None:
 def test_a_parameter_another_model_and_fresh(place: Place) -> None:
     place.run()
     why = place.why(place.run(settings={"word": "second"}).run)
-    assert why["all"].startswith("ran: its operands differ: the line, a parameter")
-    assert place.why(place.run(fresh=True).run)["all"] == "ran: --fresh was given"
+    assert why["whole"].startswith("ran: its operands differ: the line, a parameter")
+    assert place.why(place.run(fresh=True).run)["whole"] == "ran: --fresh was given"
     place.model = "two"
     assert place.why(place.run().run)["notes[0]"].startswith("ran: another model: two")
 
@@ -113,7 +113,13 @@ def forked(place: Place, run: str, step: str, **options: object) -> tuple[str, i
     with place.machine() as machine:
         return machine.ledger.call_now(
             lambda store: fork(
-                store, run, step, CATALOGUE, machine.clock, machine.entropy, **options  # type: ignore[arg-type]
+                store,
+                run,
+                step,
+                CATALOGUE,
+                clock=machine.clock,
+                entropy=machine.entropy,
+                **options,  # type: ignore[arg-type]
             )
         )
 
@@ -137,7 +143,7 @@ def test_a_fork_executes_only_what_depends_on_the_step(place: Place) -> None:
 def test_a_fork_with_another_program(place: Place) -> None:
     old = place.run(fresh=True).run
     place.calls = 0
-    text = PROGRAM.replace('llm.write("note", text)', 'llm.write("remark", text)')
+    text = PROGRAM.replace('llm.write("note", part)', 'llm.write("remark", part)')
     new, _ = forked(place, old, "notes", program=text)
     assert resumed(place, new).state == "done"
     assert place.calls == 3  # two remarks, and what is made of them
@@ -151,7 +157,7 @@ def test_a_fork_with_another_program(place: Place) -> None:
 def test_a_fork_with_another_setting(place: Place) -> None:
     old = place.run(fresh=True).run
     place.calls = 0
-    new, _ = forked(place, old, "all", settings={"word": "other"})
+    new, _ = forked(place, old, "whole", settings={"word": "other"})
     assert resumed(place, new).state == "done" and place.calls == 1
 
 
@@ -165,6 +171,6 @@ def test_a_step_that_is_not_there(place: Place) -> None:
 def test_an_illegal_program_forks_nothing(place: Place) -> None:
     old = place.run().run
     with pytest.raises(UsageError):
-        forked(place, old, "all", program="x = nothing()\n")
+        forked(place, old, "whole", program="x = nothing()\n")
     with place.machine() as machine:
         assert len(machine.ledger.call_now(lambda store: store.runs())) == 1

@@ -63,7 +63,7 @@ def test_a_failing_tool_ends_its_step_and_not_the_run(tmp_path: Path) -> None:
     program = (
         'a = tool.find("good")\n'
         'b = tool.find("bad")\n'
-        'c = tool.join(a, b)\n'
+        "c = tool.join(a, b)\n"
         'files.write("out.txt", a)\n'
     )
     report, text = run(tmp_path, program, Tool())

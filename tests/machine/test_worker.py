@@ -52,7 +52,11 @@ def docs(tmp_path: Path) -> Path:
 
 
 def run(
-    place: Path, docs: Path, script: Callable[[Request], str], program: str = PROGRAM, **options: Any
+    place: Path,
+    docs: Path,
+    script: Callable[[Request], str],
+    program: str = PROGRAM,
+    **options: Any,
 ) -> tuple[Machine, Any, ScriptedProcessor]:
     (place / "ws").mkdir(exist_ok=True)
     processor = ScriptedProcessor(script)
@@ -187,7 +191,7 @@ def test_a_budget_ends_it(tmp_path: Path, docs: Path) -> None:
     _, (report, _), processor = run(tmp_path, docs, script, program)
     assert report.failures[0].failure.code == "worker_budget"
     assert 2 < processor.calls < 12
-    assert report.counts["prompt"] > 2000
+    assert report.counts["prompt"] + report.counts["completion"] >= 2000
 
 
 def test_a_turn_that_is_none_is_asked_for_again(tmp_path: Path, docs: Path) -> None:

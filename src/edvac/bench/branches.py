@@ -58,7 +58,9 @@ class _Seen:
     """What the first half says of one branch."""
 
     wrong: int = 0
-    samples: list[tuple[int, bool, bool]] = field(default_factory=list)  # history, taken, TAGE right
+    samples: list[tuple[int, bool, bool]] = field(
+        default_factory=list
+    )  # history, taken, TAGE right
 
 
 @dataclass(slots=True)
@@ -156,9 +158,7 @@ def _fitted(samples: list[tuple[int, bool, bool]]) -> tuple[int, Entry | None]:
     """An entry, and how many more of the later samples it gets right than TAGE did."""
     outcomes = sum(1 << at for at, (_, taken, _) in enumerate(samples) if taken)
     everywhere = (1 << len(samples)) - 1
-    columns = [
-        Column(everywhere, positive) for positive in _transposed([h for h, _, _ in samples])
-    ]
+    columns = [Column(everywhere, positive) for positive in _transposed([h for h, _, _ in samples])]
     model = fit(columns, outcomes, len(samples), most=FEATURES)
     if not model.weights:
         return 0, None
@@ -218,8 +218,14 @@ def _add(document: Document, path: Path, counted: Counted) -> None:
         label = f"{name}: {kind}"
         document.figures.append(
             Figure(
-                label, both / thousands, "MPKI", "lower", None, "TAGE alone", alone / thousands,
+                label,
+                both / thousands,
+                "MPKI",
+                "lower",
+                None,
+                "TAGE alone",
+                alone / thousands,
                 note=f"{both} instead of {alone} mispredictions",
-            )  # fmt: skip
+            )
         )
     document.notes.append(f"{name}: {counted.entries} entries of {ENTRIES}")

@@ -1,8 +1,8 @@
 """A branch predictor of the TAGE kind (Seznec and Michaud 2006), as the baseline of `branches`.
 
 A table of two-bit counters, and tagged tables that are looked up with ever longer pieces of the
-global history; the longest that matches speaks. About 24 KB. It has no statistical corrector and no
-loop predictor, so it is weaker than the TAGE-SC-L of 64 KB whose figures are published.
+global history; the longest that matches speaks. About 24 KB. It has no statistical corrector and
+no loop predictor, so it is weaker than the TAGE-SC-L of 64 KB whose figures are published.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FADE: Final = 1 << 18  # branches after which what is useful fades
 
 @dataclass(slots=True)
 class _Fold:
-    """The latest `length` outcomes, folded to `width` bits by exclusive or, kept up step by step."""
+    """The latest `length` outcomes, folded to `width` bits by exclusive or, step by step."""
 
     length: int
     width: int

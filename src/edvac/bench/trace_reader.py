@@ -1,10 +1,10 @@
 """Branch traces of processors in the format of CBP-2025 (github.com/ramisheikh/cbp2025), as far as
 branches go.
 
-A record: address (8 bytes), class (1); of a load or store the address accessed (8), size (1), whether
-the base register moves (1), of a store whether a register is added (1); of a branch whether it was
-taken (1) and, if so, its target (8); then the numbers and names of registers read and written, and
-the values written, 8 bytes each, 16 for vector registers.
+A record: address (8 bytes), class (1); of a load or store the address accessed (8), size (1),
+whether the base register moves (1), of a store whether a register is added (1); of a branch
+whether it was taken (1) and, if so, its target (8); then the numbers and names of registers read
+and written, and the values written, 8 bytes each, 16 for vector registers.
 """
 
 from __future__ import annotations

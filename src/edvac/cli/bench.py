@@ -99,9 +99,13 @@ def bench_control(
     from edvac.bench import control, large, report
 
     words = " --quick" if quick else f" --repeats {repeats}"
-    document = report.start("control", f"edvac bench control{words}{' --peers PYTHON' if peers else ''}")
+    document = report.start(
+        "control", f"edvac bench control{words}{' --peers PYTHON' if peers else ''}"
+    )
     instructions, repeats = (2000, 1) if quick else (10_000, repeats)
-    control.measure(document, None if quick else peers, steps=200 if quick else 1000, repeats=repeats)
+    control.measure(
+        document, None if quick else peers, steps=200 if quick else 1000, repeats=repeats
+    )
     large.measure(document, instructions, repeats)
     _publish(document, output, as_json=as_json)
 
@@ -214,9 +218,7 @@ def bench_mixed(**flags: Any) -> None:
 @click.option("--quick", is_flag=True, help="Under a minute: 20 rounds, once.")
 @OUTPUT
 @JSON
-def bench_ahead(
-    rounds: int, repeats: int, quick: bool, output: Path | None, as_json: bool
-) -> None:
+def bench_ahead(rounds: int, repeats: int, quick: bool, output: Path | None, as_json: bool) -> None:
     """Conditions that can be foretold more or less: what running ahead of them saves and wastes."""
     from edvac.bench import ahead, report
 

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from edvac.cli import ui
-from edvac.cli.names import RUN
+from edvac.cli.names import RUN, complete_run
 from edvac.cli.ui import open_store
 from edvac.core.errors import UsageError
 from edvac.machine import delivery
@@ -43,19 +43,12 @@ def _target(store: Store, run: str, output: Path | None) -> Path:
 @click.option("--all", "whole", is_flag=True, help="Every row of a database that differs.")
 @click.option("--patch", "as_patch", is_flag=True, help="A patch for `git apply` or `patch -p1`.")
 @JSON
-def diff(
-    run_id: str | None,
-    other: str | None,
-    output: Path | None,
-    whole: bool,
-    as_patch: bool,
-    as_json: bool,
-) -> None:
-    """Show what apply would change; or, of two runs, what they have apart: program, steps, files."""
+def diff(run_id: str | None, other: str | None, output: Path | None, **flags: bool) -> None:
+    """Show what apply would change; or what two runs have apart: program, steps, files."""
     if other is not None:
         from edvac.cli.explained import compare
 
-        if as_patch or whole or output is not None:
+        if flags["as_patch"] or flags["whole"] or output is not None:
             raise UsageError(
                 "diff_runs",
                 "two runs are compared with each other, not with a directory",
@@ -64,9 +57,9 @@ def diff(
             )
         with open_store() as store:
             left, right = store.find_run(run_id).id, store.find_run(other).id
-            compare(store, left, right, as_json=as_json)
+            compare(store, left, right, as_json=flags["as_json"])
         return
-    if as_patch and (as_json or whole):
+    if flags["as_patch"] and (flags["as_json"] or flags["whole"]):
         raise UsageError(
             "diff_formats",
             "--patch goes with neither --json nor --all",
@@ -78,11 +71,11 @@ def diff(
         target = _target(store, info.id, output)
         for path, why in delivery.refused(store, info.id, target).items():
             ui.err(ui.safe_line(f"note: {path}: {why}; apply would refuse it"))
-        if as_patch:
+        if flags["as_patch"]:
             _print_patch(delivery.patch(store, info.id, target))
             return
-        found = delivery.changes(store, info.id, target, rows=ALL if whole else SHOWN)
-    if as_json:
+        found = delivery.changes(store, info.id, target, rows=ALL if flags["whole"] else SHOWN)
+    if flags["as_json"]:
         ui.out_json({"run": info.id, "changes": [_document(change) for change in found]})
         return
     if not found:

@@ -90,7 +90,7 @@ def rm(run_ids: tuple[str, ...], as_json: bool) -> None:
 def fork(
     run_id: str, step: str, program: Path | None, settings: tuple[str, ...], as_json: bool
 ) -> None:
-    """Begin another run from STEP of RUN, with all that RUN has done and that does not depend on it.
+    """Begin another run from STEP of RUN, with all of RUN that does not depend on the step.
 
     RUN stays as it is. `edvac resume` goes on with the new one, `edvac diff` compares the two.
     """
@@ -107,8 +107,8 @@ def fork(
             old,
             step,
             CATALOGUE,
-            SystemClock(),
-            SystemEntropy(),
+            clock=SystemClock(),
+            entropy=SystemEntropy(),
             program=text,
             settings=read_settings(settings),
         )

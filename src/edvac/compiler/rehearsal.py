@@ -138,7 +138,7 @@ class Stage:
         self.fault = self.fault or self._lost()
 
     @property
-    def undecided(self) -> bool:
+    def unseen(self) -> bool:
         """Did made-up contents keep a part of the program from being gone through?"""
         return bool(self._evaluator.unreached) or bool(self._calls)
 

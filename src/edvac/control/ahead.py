@@ -1,15 +1,15 @@
 """Run ahead of undecided conditions: steps that only read are executed on the side that a condition
 will probably take, and their results held back.
 
-A *look* evaluates that side in names of its own (`program.beyond`). What it would do next becomes an
-execution under the key of slot and operands. When the condition is known, the run itself reaches the
-same steps; one whose operands are those of an execution takes over its result, or waits for it, and
-is otherwise as if it had been executed then: labels, journal and events come from the run. What
-nobody takes over is thrown away.
+A *look* evaluates that side in names of its own (`program.beyond`). What it would do next becomes
+an execution under the key of slot and operands. When the condition is known, the run itself
+reaches the same steps; one whose operands are those of an execution takes over its result, or
+waits for it, and is otherwise as if it had been executed then: labels, journal and events come
+from the run. What nobody takes over is thrown away.
 
-Nothing leaves the machine this way: only devices that the run names are used, for effects that read
-or compute, where the guard allows the step without asking and no unfinished line could still write
-what it reads.
+Nothing leaves the machine this way: only devices that the run names are used, for effects that
+read or compute, where the guard allows the step without asking and no unfinished line could still
+write what it reads.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from edvac.guard import Allow, Policy
 from edvac.program import StepCall
 from edvac.program.host import Beyond, Branch, Condition, Order
 
+NOTE = "executed ahead, while it was not yet known that it would be needed"
 LOOKS = 8  # at the same time
 OPEN = 32  # undecided conditions, the first, that are considered
 DEPTH = 4  # conditions that one look may guess
 STEPS = 64  # of one look
-_IDLE_BAR = 0.5  # how sure a guess has to be where nothing else runs
-_BUSY_BAR = 0.8  # and where all places but one are taken
+_BAR = 0.5  # how sure a guess has to be while half of the places are free
+_BUSY_BAR = 0.8  # and where none is
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +99,7 @@ class Room:
     @property
     def bar(self) -> float:
         busy = 1 - self.free / self.of if self.of else 1.0
-        return _IDLE_BAR + (_BUSY_BAR - _IDLE_BAR) * busy
+        return _BAR + (_BUSY_BAR - _BAR) * max(0.0, 2 * busy - 1)
 
 
 @dataclass(slots=True)
@@ -125,7 +126,7 @@ class RunAhead:
     around: Surroundings
     used: int = 0
     wasted: int = 0
-    waste: Usage = Usage()
+    waste: Usage = field(default_factory=Usage)
     _aborts: list[str] = field(default_factory=list)
     _open: dict[str, Branch] = field(default_factory=dict)
     _asked: dict[str, tuple[int, float]] = field(default_factory=dict)  # what it depended on then

@@ -36,6 +36,7 @@ class Outlook:
     _timers: list[tuple[float, str]]
     _unhandled: dict[str, Step]
     _growing: bool
+    _alone: bool
     _now: float
     _began: float
 
@@ -51,7 +52,8 @@ class Outlook:
         ``sample``, or at the ``actions`` of a run that only reads, a ``processor`` that is
         away."""
         asked = [step for step in self._issued.values() if step.call.signature.person]
-        if self._growing or len(asked) < len(self._issued) or self._timers:
+        written = self._growing and not self._alone  # by somebody who may go on
+        if written or len(asked) < len(self._issued) or self._timers:
             return frozenset()
         away = self._absence.why is not None
         found = {

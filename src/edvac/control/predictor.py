@@ -1,10 +1,11 @@
 """Which way an undecided condition will go, judged by conditions decided before it.
 
-History is in the program's order, whatever order conditions became known in: those of this run that
-stand before, then those of earlier runs of the same program. A feature is how a condition went the
-last, the last but one or the last but two times, or the outcome so many conditions back; one that is
-not known yet says nothing. `sparse.fit` finds the few that matter. Where little is known, it is the
-share of earlier outcomes that counts, and where nothing is, what the text suggests.
+History is in the program's order, whatever order conditions became known in: those of this run
+that stand before, then those of earlier runs of the same program. A feature is how a condition
+went the last, the last but one or the last but two times, or the outcome so many conditions back;
+one that is not known yet says nothing. `sparse.fit` finds the few that matter. Where little is
+known, it is the share of earlier outcomes that counts, and where nothing is, what the text
+suggests.
 
 Guessing reads some numbers; a model is fitted anew only when there is half as much again to learn
 from. Knows nothing of steps.

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from edvac.core.signature import Access, overlap
 
 Order = tuple[int, ...]
+_LAST: Order = (1 << 62,)  # after every place of a program
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +85,10 @@ class Scoreboard:
             if found is not None:
                 return found
         return None
+
+    def conflicts(self, access: Access) -> bool:
+        """Is there any claim, wherever it stands, that does not go with this access?"""
+        return self.hazard(_LAST, access) is not None
 
     def __len__(self) -> int:
         return self._size

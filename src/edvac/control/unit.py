@@ -21,7 +21,7 @@ from dataclasses import replace
 from edvac.control import notices
 from edvac.control.absence import Absence
 from edvac.control.access import claimed_access, unfit, whole_access
-from edvac.control.ahead import Room, RunAhead, Surroundings
+from edvac.control.ahead import NOTE, Room, RunAhead, Surroundings
 from edvac.control.external import ExternalOrder
 from edvac.control.journal import Record, Replay, StoredOutcome, diverged
 from edvac.control.outlook import Outlook
@@ -59,13 +59,15 @@ from edvac.program import Evaluator, Program, StepCall
 from edvac.program.host import Branch, Condition
 
 EvaluatorOf = Callable[["ControlUnit"], Evaluator]
-_LAST = (1 << 62,)  # after every place of a program
-AHEAD = "executed ahead, while it was not yet known that it would be needed"
 ABORTED = "aborted"  # code of a failure that says only that the execution was told to stop
 
 
 class ControlUnit(Outlook):
-    """Issue, hazards, retire. One object per run; not thread-safe."""
+    """Issue, hazards, retire. One object per run; not thread-safe.
+
+    Args:
+        growing: the program is still being written; `alone`: by what its own steps come to.
+    """
 
     def __init__(
         self,
@@ -75,9 +77,10 @@ class ControlUnit(Outlook):
         policy: Policy = decide,
         *,
         growing: bool = False,
+        alone: bool = False,
         past: Sequence[Decided] = (),
     ) -> None:
-        self._growing = growing
+        self._growing, self._alone = growing, alone
         self._answered = False  # has the model answered in this drive?
         self._replay = replay
         self._limits = limits
@@ -109,7 +112,7 @@ class ControlUnit(Outlook):
         self._work = Work()
         self.steps: dict[str, Step] = {}
         self._in_order = ExternalOrder(self._open, self._unhandled, self.steps)
-        around = Surroundings(self.steps, self._spare, self._may_be_written)
+        around = Surroundings(self.steps, self._spare, self._scoreboard.conflicts)
         self._ahead = RunAhead(Predictor(past), policy, limits.ahead, around)
         self.usage = replay.usage
         self.reused = 0
@@ -275,9 +278,6 @@ class ControlUnit(Outlook):
         taken = self._running[device] + len(self._ready.get(device, ()))
         return Room(max(0, limit - taken), limit)
 
-    def _may_be_written(self, access: Access) -> bool:
-        return self._scoreboard.hazard(_LAST, access) is not None
-
     def _settle(self) -> None:
         while self._resolutions or self._to_check:
             while self._resolutions:
@@ -437,7 +437,7 @@ class ControlUnit(Outlook):
         if isinstance(done, Result):
             del self._issued[step.slot]
             self._leave(step)
-            self._retire(step, replace(done, notes=(*done.notes, AHEAD)))
+            self._retire(step, replace(done, notes=(*done.notes, NOTE)))
         else:
             step.key = f"{step.slot}~{step.digest}"
 

@@ -163,7 +163,7 @@ class _Survey(Stage):
     def result(self) -> Estimate:
         read_low, read_high, low, high = self._tokens
         steps = Counter({op: round(count) for op, count in self._made.items()})
-        guessed = self._blocked or self.undecided or self._tables_guessed
+        guessed = self._blocked or self.unseen or self._tables_guessed
         return Estimate(steps, Range(read_low, read_high), Range(low, high), guessed)
 
 

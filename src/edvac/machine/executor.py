@@ -13,8 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edvac.control import Failure, Intent, Outcome, Result, Usage
-from edvac.control import worker_prompt
+from edvac.control import Failure, Intent, Outcome, Result, Usage, worker_prompt
 from edvac.control.context import TEMPLATE_VERSION, answer_kind, assemble, read_answer
 from edvac.control.step import WrittenFile
 from edvac.control.worker import SIGNATURES as WORKER_SIGNATURES

@@ -1,4 +1,5 @@
-"""Why each step of a run was executed, or was not: told from its journal and that of the run before.
+"""Why each step of a run was executed, or was not: told from its journal and that of the run
+before.
 
 Knows nothing of how reuse is decided; it compares what decides it (design 2, Identity): operation,
 operands, what was read, model.
@@ -18,7 +19,7 @@ from edvac.core.value import Failed, digest
 from edvac.machine.entry import Entry
 from edvac.machine.history import History, read_history
 from edvac.machine.overlay import newest
-from edvac.program.tree import names, pieces, statements
+from edvac.program.tree import pieces, statements
 from edvac.store import Store
 
 MANY = 1000  # runs that are looked through for the one before
@@ -51,7 +52,7 @@ def run_before(store: Store, run: str, name: str) -> str:
     found = [info.id for info in store.runs(MANY)]
     older = found[found.index(run) + 1 :] if run in found and name else []
     for other in older:
-        for record in store.records(other, kinds=("opened",)):
+        for record in store.records(other, kinds=["opened"]):
             if msgspec.msgpack.decode(record.payload).get("name") == name:
                 return other
             break
@@ -74,7 +75,9 @@ class _Ended:
 def _reason(entry: Entry, here: _Ended, before: _Ended | None) -> Reason:
     body = entry.body
     if body.get("reused"):
-        why = "an earlier result was taken: operation, operands, what it reads and model are the same"
+        why = (
+            "an earlier result was taken: operation, operands, what it reads and model are the same"
+        )
         return Reason(entry.address, body["op"], False, why)
     why = _why(entry, here, before)
     return Reason(entry.address, body["op"], True, why)
@@ -136,7 +139,12 @@ def _names_read(program: str, line: int) -> frozenset[str]:
     found: frozenset[str] = frozenset()
     for stmt in (one for block in (body, *functions) for one in statements(block)):
         if stmt.lineno <= line <= (stmt.end_lineno or stmt.lineno):
-            found = frozenset[str]().union(*map(names, pieces(stmt)))
+            found = frozenset(
+                node.id
+                for part in pieces(stmt)
+                for node in ast.walk(part)
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+            )
     return found
 
 

@@ -31,16 +31,16 @@ def fork(
     run: str,
     step: str,
     catalogue: Catalogue,
+    *,
     clock: Clock,
     entropy: Entropy,
-    *,
     program: str | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> tuple[str, int]:
     """Make the new run; its name, and how many outcomes it begins with.
 
     Args:
-        step: address of the step to begin from, ``note`` or ``notes[3]``; all of a list by its name.
+        step: address of the step to begin from, ``note`` or ``notes[3]``; ``notes`` for all of it.
         program: an edited text; steps of lines that are the same keep what they have.
         settings: values of parameters that are to be others.
 
@@ -88,9 +88,7 @@ def _is_at(address: str, step: str) -> bool:
     return address == step or address.startswith((f"{step}[", f"{step}."))
 
 
-def _copies(
-    store: Store, run: str, entries: list[Entry], forgotten: set[str]
-) -> list[Record]:
+def _copies(store: Store, run: str, entries: list[Entry], forgotten: set[str]) -> list[Record]:
     files = _files(store, run)
     copies: list[Record] = []
     for entry in entries:

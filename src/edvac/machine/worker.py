@@ -22,17 +22,17 @@ from edvac.core.label import Label
 from edvac.core.seams import Clock
 from edvac.core.signature import Access, Catalogue
 from edvac.core.value import Failed, Instance, Sequence, Value, plain, total_label
+from edvac.guard import Deny, Verdict, decide
 from edvac.machine.driver import LEASE_S, Driver, Front
 from edvac.machine.entry import Entry
 from edvac.machine.history import read_history
 from edvac.machine.ledger import encode
-from edvac.guard import Deny, Verdict, decide
 from edvac.processor import Processor
 from edvac.program import Evaluator, Fuel, Program, StepCall, parse
 from edvac.store import Lease, RunInfo, Store
 
 if TYPE_CHECKING:
-    from edvac.machine.executor import Execution, Executor
+    from edvac.machine.executor import Executor
     from edvac.machine.ledger import Ledger
 
 DoWork = Callable[[Intent], Awaitable[Outcome]]
@@ -74,7 +74,9 @@ class Workers:
         """
         around = self._around
         names = plain(intent.operands["functions"])
-        brief = writing.brief_of(names, around.catalogue, intent.call.result, around.processor.context_tokens)
+        brief = writing.brief_of(
+            names, around.catalogue, intent.call.result, around.processor.context_tokens
+        )
         known = [*around.catalogue.signatures.values(), *writing.SIGNATURES]
         child = _Child(around, intent, brief, Catalogue.of(known))
         return await child.run()
@@ -163,6 +165,7 @@ class _Child:
             limits,
             self._policy,
             growing=True,
+            alone=True,
         )
 
     def _policy(self, call: StepCall, values: dict[str, Value]) -> Verdict:
@@ -221,5 +224,3 @@ class _Child:
         if away is not None:
             return replace(away, usage=usage)
         return Failure("worker_stopped", f"its worker was stopped ({state})", usage=usage)
-
-

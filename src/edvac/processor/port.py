@@ -88,8 +88,8 @@ class Request:
         prefill: the beginning of the assistant's answer, already decided.
         schema: JSON schema of the answer, or None for text; `lark` a Lark grammar instead.
         seed: makes sampling repeatable; derived from run and slot, never from time.
-        cls: whether somebody waits for the answer (``online``), nobody does (``offline``), or it may
-            not even be needed (``speculative``).
+        cls: whether somebody waits for the answer (``online``), nobody does (``offline``), or it
+            may not even be needed (``speculative``).
         goes_on: a later request may begin with this one and its answer, as in a talk; the steps
             of a run do not.
 

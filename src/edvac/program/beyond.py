@@ -1,14 +1,13 @@
-"""A look beyond an undecided condition: one side, and what follows from it, evaluated under a guess.
+"""A look beyond an undecided condition: one side, and what follows, evaluated under a guess.
 
-It has names, fuel and cells of its own and announces its steps to a host of its own, so that nothing
-of it is seen by the evaluation that it came from. What it gets wrong (the guess, or a name that has
-another version by then) costs time and no more: steps are told by slot and operands, and who uses
-the result of one compares both.
+It has names, fuel and cells of its own and announces its steps to a host of its own, so that
+nothing of it is seen by the evaluation that it came from. What it gets wrong (the guess, or a name
+that has another version by then) costs time and no more: steps are told by slot and operands, and
+who uses the result of one compares both.
 """
 
 from __future__ import annotations
 
-import ast
 import decimal
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from edvac.core.label import PROGRAM
 from edvac.core.value import Scalar
 from edvac.program.evaluate import Evaluator
-from edvac.program.frame import Frame, Orders
+from edvac.program.frame import Orders
 from edvac.program.fuel import Fuel
 from edvac.program.operate import ARITHMETIC
 from edvac.program.tree import assigned
@@ -24,8 +23,9 @@ from edvac.program.tree import assigned
 if TYPE_CHECKING:
     import datetime as dt
 
-    from edvac.program.evaluate import After
+    from edvac.program.evaluate import Undecided
     from edvac.program.facts import Facts
+    from edvac.program.frame import Frame
     from edvac.program.host import Host
     from edvac.program.program import Program
 
@@ -51,45 +51,38 @@ class LookAhead(Evaluator):
         with decimal.localcontext(ARITHMETIC):
             self._flow.drain()
 
-    def look(self, stmt: ast.If, frames: tuple[Frame, Frame], after: After, guess: bool) -> None:
-        """Evaluate `stmt` in a copy of the first of `frames`; names that what follows needs and that
-        do not depend on it come from the second."""
-        later, live = frames
+    def look(self, at: Undecided, guess: bool) -> None:
+        """Evaluate one side, and what follows from it."""
         names = self._top.names
         names.update(self._base._top.names)
-        if later.function:
-            names = dict(later.names)
+        if at.frame.function:
+            names = dict(at.frame.names)
         else:
-            names.update(later.names)
-        frame = replace(later, names=names, orders=Orders(later.orders.prefix))
+            names.update(at.frame.names)
+        frame = replace(at.frame, names=names, orders=Orders(at.frame.orders.prefix))
         with decimal.localcontext(ARITHMETIC):
-            self._decided(stmt, Scalar(guess, PROGRAM), frame, self._arms(stmt))
-            self._follow(set(assigned([stmt], self._outside)), after, frame, live)
+            self._decided(at.stmt, Scalar(guess, PROGRAM), frame, self._arms(at.stmt))
+            self._follow(at, frame)
             self._flow.drain()
 
-    def _follow(self, changed: set[str], after: After, frame: Frame, live: Frame) -> None:
-        block, start = after
-        for at in range(start, min(start + FOLLOWED, len(block))):
-            stmt = block[at]
+    def _follow(self, at: Undecided, frame: Frame) -> None:
+        """Evaluate what depends on the condition; other names are as they have become."""
+        changed = set(assigned([at.stmt], self._outside))
+        block, start = at.after
+        for place in range(start, min(start + FOLLOWED, len(block))):
+            stmt = block[place]
             made = assigned([stmt], self._outside)
             if not changed.isdisjoint(self._on.facts.names(stmt)):
                 changed.update(made)
-                self._run(block[at : at + 1], frame)
-            elif all(name in live.names for name in made):
-                frame.names.update({name: live.names[name] for name in made})
+                self._run(block[place : place + 1], frame)
+            elif all(name in at.live.names for name in made):
+                frame.names.update({name: at.live.names[name] for name in made})
             else:
                 return
 
 
-def look_beyond(
-    base: Evaluator,
-    stmt: ast.If,
-    frames: tuple[Frame, Frame],
-    after: After,
-    guess: bool,
-    host: Host,
-) -> LookAhead:
-    """Begin a look; see `LookAhead.look`."""
+def look_beyond(base: Evaluator, at: Undecided, guess: bool, host: Host) -> LookAhead:
+    """Begin a look at one side of a condition; its steps are announced to `host`."""
     made = LookAhead(base, host)
-    made.look(stmt, frames, after, guess)
+    made.look(at, guess)
     return made

@@ -13,7 +13,7 @@ import ast
 import datetime as dt
 import decimal
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from edvac.core.errors import FuelError, InternalError
@@ -50,6 +50,21 @@ from edvac.program.tree import RETURNED, assigned, definite, is_param, mutation,
 Run = Callable[[Value, Frame], None]
 Block = tuple[ast.stmt, ...] | list[ast.stmt]
 After = tuple[Block, int]  # what follows a statement: a block, from a place on
+
+
+@dataclass(frozen=True, slots=True)
+class Undecided:
+    """An `if` whose condition waits for a step.
+
+    Attributes:
+        frame: what it will be evaluated in, with the names as they were when it was reached;
+            `live` is the one around it, whose names go on.
+    """
+
+    stmt: ast.If
+    frame: Frame
+    live: Frame
+    after: After
 
 
 class Evaluator:
@@ -274,7 +289,7 @@ class Evaluator:
             return
         condition = self._condition(stmt, frame)
         later = frame.split(condition.order)
-        beyond = partial(self._beyond, stmt, later, frame, after)
+        beyond = partial(self._beyond, Undecided(stmt, later, frame, after))
         likely = _likely(self._on.facts, stmt)
         guess = self._on.host.undecided(Branch(condition, likely, beyond))
         if guess is not None:
@@ -296,12 +311,10 @@ class Evaluator:
         if not isinstance(test, Failed):
             self._on.host.decided(condition, truth(test))
 
-    def _beyond(
-        self, stmt: ast.If, later: Frame, live: Frame, after: After, guess: bool, host: Host
-    ) -> Beyond:
+    def _beyond(self, at: Undecided, guess: bool, host: Host) -> Beyond:
         from edvac.program.beyond import look_beyond
 
-        return look_beyond(self, stmt, (later, live), after, guess, host)
+        return look_beyond(self, at, guess, host)
 
     def _decided(self, stmt: ast.stmt, test: Operand, frame: Frame, run: Run) -> None:
         """`run(known test, frame)`, now or in a region of its own."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from edvac.program.identity import mix
 from edvac.program.program import Site
@@ -17,7 +17,9 @@ from edvac.program.tree import calls, dotted, header, pieces, statements, target
 IsStep = Callable[[ast.Call], bool]
 
 
-def find_sites(bodies: dict[str, Sequence[ast.stmt]], makes_steps: IsStep) -> dict[ast.Call, Site]:
+def find_sites(
+    bodies: Mapping[str, Sequence[ast.stmt]], makes_steps: IsStep
+) -> dict[ast.Call, Site]:
     """A site for every call that makes steps; `bodies` maps a function's name, or "", to its
     statements as they are written."""
     found: dict[ast.Call, Site] = {}
@@ -28,7 +30,7 @@ def find_sites(bodies: dict[str, Sequence[ast.stmt]], makes_steps: IsStep) -> di
     return found
 
 
-def find_conditions(bodies: dict[str, Sequence[ast.stmt]]) -> dict[ast.expr, str]:
+def find_conditions(bodies: Mapping[str, Sequence[ast.stmt]]) -> dict[ast.expr, str]:
     """A name for the condition of every `if`, by the same rule."""
     return {
         stmt.test: key.hex()
