@@ -12,6 +12,7 @@ from program_kit import CATALOGUE, TODAY, NaiveHost, run, shown
 from test_program_order import legal, summary, world
 
 from edvac.core.errors import InternalError
+from edvac.core.label import Label
 from edvac.program import Evaluator, Fuel, Program, parse
 
 
@@ -77,3 +78,18 @@ def test_another_program_is_no_extension() -> None:
     evaluator.start()
     with pytest.raises(InternalError, match="extended by another"):
         evaluator.extend(parse("a = 2\nb = 1\n", CATALOGUE))
+
+
+def test_lines_stand_under_what_decided_on_them() -> None:
+    """Who chose the lines of an extension steers them, and all that come after."""
+    host = NaiveHost(world)
+    text = 'a = llm.write("one")\n'
+    evaluator = Evaluator(parse(text, CATALOGUE), host, {}, TODAY, Fuel())
+    evaluator.start()
+    model = Label.of(["model:m"], bits=8)
+    second = text + 'b = llm.write("two")\n'
+    evaluator.extend(parse(second, CATALOGUE), model)
+    evaluator.extend(parse(second + 'c = llm.write("three")\n', CATALOGUE))
+    first, *rest = host.calls
+    assert "model:m" not in first.branch.steered
+    assert ["model:m" in call.branch.steered for call in rest] == [True, True]

@@ -127,13 +127,11 @@ class Brief:
             for one in self.functions
         ]
         items = {"anyOf": calls} if len(calls) > 1 else calls[0]
-        return _object(
-            {
-                "thought": {"type": "string", "maxLength": _THOUGHT},
-                "calls": {"type": "array", "items": items, "maxItems": MOST_CALLS},
-                "answer": {"anyOf": [json_schema(self.answer), {"type": "null"}]},
-            }
-        )
+        thought = {"type": "string", "maxLength": _THOUGHT}
+        some = {"type": "array", "items": items, "minItems": 1, "maxItems": MOST_CALLS}
+        turns = [{"thought": thought, "calls": some}]
+        turns.append({"thought": thought, "answer": json_schema(self.answer)})
+        return {"anyOf": [_object(one) for one in turns]}
 
     def decode(self, data: Any, label: Label) -> Value:
         """A model's turn as the record that the program reads.
@@ -142,7 +140,7 @@ class Brief:
             ModelOutputError: it is none.
         """
         if not isinstance(data, dict) or not isinstance(data.get("calls", []), list):
-            raise ModelOutputError("turn_malformed", "a turn has thought, calls and answer")
+            raise ModelOutputError("turn_malformed", "a turn has a thought, and calls or an answer")
         known = {one.op: one for one in self.functions}
         made: dict[str, list[Value]] = {_name(one): [] for one in self.functions}
         order: list[Value] = []

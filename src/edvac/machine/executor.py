@@ -265,7 +265,9 @@ class Executor:
 
     def _model_key(self, intent: Intent, model: str) -> str:
         """Everything that decides what this model answers (design 2, Identity)."""
-        return _key(intent, model, str(TEMPLATE_VERSION), self._run.task)
+        worker = self._run.brief is not None and intent.call.op in WORKER_OPS
+        version = f"worker {worker_prompt.VERSION}" if worker else str(TEMPLATE_VERSION)
+        return _key(intent, model, version, self._run.task)
 
     async def _device_key(self, intent: Intent) -> str:
         """The same for a device; empty where reuse is not allowed."""
