@@ -202,7 +202,7 @@ class Sequential:
     def undecided(self, branch: Branch) -> None:
         raise AssertionError("a step that is answered at once leaves nothing undecided")
 
-    def decided(self, condition: Condition, taken: bool) -> None:
+    def decided(self, condition: Condition, taken: bool | None) -> None:
         return
 
     def handled(self, failed: Failed) -> None:

@@ -13,9 +13,12 @@ from edvac.control import ControlUnit, Failure, Limits, Replay, Result, Step, Wo
 from edvac.control.ahead import RunAhead
 from edvac.control.step import Usage
 from edvac.core.label import PROGRAM, Label
+from edvac.core.schema import STR
+from edvac.core.signature import Catalogue, Effect, Param, Signature
 from edvac.core.value import Scalar
 from edvac.program import Evaluator, Fuel, parse
 
+WORKER = Signature("llm.do", (Param("goal", STR),), STR, Effect.READ, "", journal=True)
 NEWS = Label.of(["file:news"], bits=8)
 
 
@@ -270,3 +273,23 @@ def test_cancel_ends_what_is_taken_over_too() -> None:
     work = bench.unit.cancel(1.0)
     assert work.aborts == list(bench.running)
     assert not work.intents
+
+
+def test_a_condition_that_fails_throws_away_both_sides() -> None:
+    bench = Bench(ONE)
+    bench.end("f1", "a text")
+    work = bench.fail("kind", Failure("broken", "no"))
+    assert bench.aborted == [name for name, one in bench.running.items() if one.key]
+    assert work.closed == "partial"
+    assert not bench.unit._ahead._looks and not bench.unit._ahead._executions
+
+
+def test_a_worker_does_not_run_ahead() -> None:
+    """It keeps a journal, which nobody would end."""
+    catalogue = Catalogue.of([*CATALOGUE.signatures.values(), WORKER])
+    text = 'kind = llm.write("kind")\nif kind == "a":\n    x = llm.do("find")\n'
+    program = parse(text, catalogue)
+    unit = ControlUnit(
+        lambda host: Evaluator(program, host, {}, dt.date(2026, 1, 1), Fuel()), Replay(), LIMITS
+    )
+    assert [intent.call.op for intent in unit.start(0.0).intents] == ["llm.write"]

@@ -271,3 +271,8 @@ def test_a_worker_has_no_workers(tmp_path: Path, docs: Path) -> None:
     program = PROGRAM.replace('["files.list", "files.read"]', '["files.read", "llm.do"]')
     _, (report, _), _ = run(tmp_path, docs, finder, program)
     assert report.failures[0].failure.code == "function_refused"
+
+
+def test_a_negative_budget_is_refused(tmp_path: Path, docs: Path) -> None:
+    _, (report, _), _ = run(tmp_path, docs, finder, PROGRAM.replace("], 0,", "], -1,"))
+    assert report.failures[0].failure.code == "budget_negative"

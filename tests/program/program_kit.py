@@ -109,7 +109,7 @@ class NaiveHost:
     accepted: list[Failed] = field(default_factory=list)
     cells: dict[str, Cell] = field(default_factory=dict)
     branches: list[Branch] = field(default_factory=list)
-    decisions: list[tuple[Condition, bool]] = field(default_factory=list)
+    decisions: list[tuple[Condition, bool | None]] = field(default_factory=list)
 
     def step(self, call: StepCall) -> Cell:
         assert call.slot not in self.cells, f"{call.address} called twice"
@@ -130,7 +130,7 @@ class NaiveHost:
     def undecided(self, branch: Branch) -> None:
         self.branches.append(branch)
 
-    def decided(self, condition: Condition, taken: bool) -> None:
+    def decided(self, condition: Condition, taken: bool | None) -> None:
         self.decisions.append((condition, taken))
 
     def handled(self, failed: Failed) -> None:

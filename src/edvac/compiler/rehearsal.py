@@ -156,7 +156,7 @@ class Stage:
     def undecided(self, branch: Branch) -> None:
         return
 
-    def decided(self, condition: Condition, taken: bool) -> None:
+    def decided(self, condition: Condition, taken: bool | None) -> None:
         return
 
     def handled(self, failed: Failed) -> None:

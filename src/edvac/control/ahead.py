@@ -83,7 +83,7 @@ class _Look:
             self.guards[branch.condition.key] = guess
         return guess
 
-    def decided(self, condition: Condition, taken: bool) -> None:
+    def decided(self, condition: Condition, taken: bool | None) -> None:
         if self.guards.get(condition.key, taken) is not taken:
             self.waiting.clear()
             self.taken = STEPS
@@ -142,9 +142,10 @@ class RunAhead:
         self.predictor.met(branch.condition.site, branch.condition.order)
         self._open[branch.condition.key] = branch
 
-    def decided(self, condition: Condition, taken: bool) -> None:
-        """What was done for the other side is thrown away."""
-        self.predictor.decided(condition.site, condition.order, taken)
+    def decided(self, condition: Condition, taken: bool | None) -> None:
+        """What was done for the other side is thrown away; for both, where it has failed."""
+        if taken is not None:
+            self.predictor.decided(condition.site, condition.order, taken)
         self._decisions += 1
         key = condition.key
         self._open.pop(key, None)
@@ -237,7 +238,9 @@ class RunAhead:
     def _harmless(self, call: StepCall, values: dict[str, Value]) -> bool:
         signature = call.signature
         reads = signature.effect in (Effect.PURE, Effect.READ) and not signature.person
-        if not reads or signature.limit or signature.device not in self.devices:
+        if not reads or signature.limit or signature.journal:
+            return False
+        if signature.device not in self.devices:
             return False
         if any(first_failure(value) is not None for value in values.values()):
             return False

@@ -235,7 +235,7 @@ class ControlUnit(Outlook):
     def undecided(self, branch: Branch) -> None:
         self._ahead.met(branch)
 
-    def decided(self, condition: Condition, taken: bool) -> None:
+    def decided(self, condition: Condition, taken: bool | None) -> None:
         self._ahead.decided(condition, taken)
 
     def handled(self, failed: Failed) -> None:

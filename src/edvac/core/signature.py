@@ -70,6 +70,7 @@ class Signature:
         person: answered by a person; journalled before it is asked, never reused in another run.
         limit: how many calls may run at once; 0 means no limit of its own.
         planned: is it shown to the model that writes programs?
+        journal: does a call keep one of its own, as a worker does?
     """
 
     op: str
@@ -83,6 +84,7 @@ class Signature:
     limit: int = 0
     timeout_s: float = 600.0
     planned: bool = True
+    journal: bool = False
 
     @property
     def device(self) -> str:

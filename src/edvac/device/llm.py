@@ -70,5 +70,6 @@ SIGNATURES = (
         reads=("reads",),
         timeout_s=3600.0,
         planned=False,  # plans that use it have not been measured yet
+        journal=True,
     ),
 )

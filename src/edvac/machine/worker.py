@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edvac.control import ControlUnit, Failure, Intent, Limits, Outcome, Record, Result
 from edvac.control import worker as writing
 from edvac.control.access import exact_access, unforeseen
-from edvac.core.errors import ModelOutputError, PolicyError, UsageError
+from edvac.core.errors import ModelOutputError, OperandError, PolicyError, UsageError
 from edvac.core.label import Label
 from edvac.core.seams import Clock
 from edvac.core.signature import Access, Catalogue
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from edvac.machine.ledger import Ledger
 
 DoWork = Callable[[Intent], Awaitable[Outcome]]
-NAMED = 8  # characters of a step's slot in the name of its worker
+NAMED = 12  # characters of a step's slot in the name of its worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,9 @@ class Workers:
             LeaseError, StoreError: its journal could not be written.
         """
         around = self._around
-        names = plain(intent.operands["functions"])
+        names, budget = (plain(intent.operands[name]) for name in ("functions", "budget"))
+        if budget < 0:
+            raise OperandError("budget_negative", f"a worker cannot use {budget} tokens")
         brief = writing.brief_of(
             names, around.catalogue, intent.call.result, around.processor.context_tokens
         )

@@ -308,8 +308,7 @@ class Evaluator:
         return Condition(site, mix(frame.path, site).hex(), frame.orders.take())
 
     def _tell(self, condition: Condition, test: Value) -> None:
-        if not isinstance(test, Failed):
-            self._on.host.decided(condition, truth(test))
+        self._on.host.decided(condition, None if isinstance(test, Failed) else truth(test))
 
     def _beyond(self, at: Undecided, guess: bool, host: Host) -> Beyond:
         from edvac.program.beyond import look_beyond

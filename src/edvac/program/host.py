@@ -118,8 +118,8 @@ class Host(Protocol):
         """A condition waits for a step. The side to go on with as if it were known; None waits."""
         ...
 
-    def decided(self, condition: Condition, taken: bool) -> None:
-        """A condition of which steps depend is known now."""
+    def decided(self, condition: Condition, taken: bool | None) -> None:
+        """A condition of which steps depend is known now, or has failed: None."""
         ...
 
     def handled(self, failed: Failed) -> None:
