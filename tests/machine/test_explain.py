@@ -135,6 +135,10 @@ def test_a_fork_executes_only_what_depends_on_the_step(place: Place) -> None:
     new, kept = forked(place, old, "notes[1]")
     report = resumed(place, new)
     assert report.state == "done" and place.calls == 1  # it came out the same: nothing more
+    why = place.why(new)
+    assert why.pop("notes[1]").startswith("ran: ")
+    assert set(why.values()) == {f"not: the run was begun from {old}, which had done it"}
+    assert 0 < report.counts["completion"] < 10, "what the old run used is counted there"
     assert kept == 7
     with place.machine() as machine:
         assert machine.ledger.call_now(lambda store: apart(store, old, new)).empty

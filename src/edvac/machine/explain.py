@@ -74,6 +74,9 @@ class _Ended:
 
 def _reason(entry: Entry, here: _Ended, before: _Ended | None) -> Reason:
     body = entry.body
+    if body.get("copied"):
+        why = f"the run was begun from {body['copied']}, which had done it"
+        return Reason(entry.address, body["op"], False, why)
     if body.get("reused"):
         why = (
             "an earlier result was taken: operation, operands, what it reads and model are the same"

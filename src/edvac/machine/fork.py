@@ -23,6 +23,7 @@ from edvac.machine.ledger import append
 from edvac.program import parse
 from edvac.store import RunInfo, Store
 
+_TAKEN = frozenset({"tokens", "cost", "seconds"})
 _COPIED = ("intent", "outcome", "approved")
 
 
@@ -97,7 +98,9 @@ def _copies(store: Store, run: str, entries: list[Entry], forgotten: set[str]) -
             continue
         prompt = tuple(store.segment(name) for name in entry.prompt)
         written = tuple(files.pop(entry.slot, ())) if entry.kind == "outcome" else ()
-        body: dict[str, Any] = entry.body
+        # What it took is the old run's, which has been counted.
+        body = {name: part for name, part in entry.body.items() if name not in _TAKEN}
+        body["copied"] = run
         kind: Any = entry.kind
         copies.append(Record(kind, entry.slot, body, entry.value, written, prompt))
     return copies
