@@ -293,3 +293,29 @@ def test_a_worker_does_not_run_ahead() -> None:
         lambda host: Evaluator(program, host, {}, dt.date(2026, 1, 1), Fuel()), Replay(), LIMITS
     )
     assert [intent.call.op for intent in unit.start(0.0).intents] == ["llm.write"]
+
+
+LATER = """\
+a = llm.write("a")
+if a == "1":
+    x = llm.write("x")
+b = llm.write("b", a)
+if b == "1":
+    y = llm.write("y", b)
+else:
+    y = llm.write("z", b)
+"""
+
+
+def test_a_guess_is_made_anew_when_more_is_known() -> None:
+    """The second condition has gone as the first did; while the first is open, it is guessed by its
+    share, and nothing can begin for it yet."""
+    bench = Bench(LATER)
+    first, second = (branch.condition.site for branch in bench.unit._ahead._open.values())
+    past = [pair for at in range(40) for pair in ((first, at % 4 > 0), (second, at % 4 > 0))]
+    bench = Bench(LATER, past=past)
+    look = list(bench.unit._ahead._looks.values())[-1]
+    assert list(look.guards.values()) == [True]
+    bench.end("a", "0")
+    look = list(bench.unit._ahead._looks.values())[-1]
+    assert list(look.guards.values()) == [False]

@@ -57,6 +57,7 @@ class _Look:
         self.guards = guards
         self.waiting: list[tuple[StepCall, dict[str, bool]]] = []
         self.taken = 0  # steps so far
+        self.begun = False  # has anything been executed for it?
         self.beyond: Beyond | None = None
 
     def step(self, call: StepCall) -> Cell:
@@ -170,7 +171,8 @@ class RunAhead:
         if all(self._free(device) <= 0 for device in self.devices):
             return []
         for key in list(islice(self._open, OPEN)):
-            if len(self._looks) < LOOKS and key not in self._looks:
+            look = self._looks.get(key)
+            if (look is None and len(self._looks) < LOOKS) or (look and not look.begun):
                 self._look(key, self._open[key])
         found: list[Intent] = []
         for look in list(self._looks.values()):
@@ -185,7 +187,10 @@ class RunAhead:
         if self._asked.get(key) == standing:
             return
         self._asked[key] = standing
-        side = self.guess(branch)
+        side, old = self.guess(branch), self._looks.get(key)
+        if old is not None and old.guards.get(key) is side:
+            return
+        self._looks.pop(key, None)  # what was decided since says otherwise
         if side is not None:
             self.predictor.expect(branch.condition.order, side)
             look = self._looks[key] = _Look(self, {key: side})
@@ -204,6 +209,7 @@ class RunAhead:
                     look.waiting.append((call, guards))
                     continue
                 outcome = self._meet(call, guards, found)
+                look.begun = look.begun or bool(found) or isinstance(outcome, Result)
                 if isinstance(outcome, Result):
                     look.beyond.resolve(call.slot, selected(outcome.value, call.result))
                     moved = True
