@@ -178,3 +178,12 @@ def test_an_illegal_program_forks_nothing(place: Place) -> None:
         forked(place, old, "whole", program="x = nothing()\n")
     with place.machine() as machine:
         assert len(machine.ledger.call_now(lambda store: store.runs())) == 1
+
+
+def test_a_device_is_no_name_that_came_out_differently(place: Place) -> None:
+    text = PROGRAM + 'files.write("more.txt", llm.write("more", notes))\n'
+    place.run(text)
+    place.write("c.txt", "cedar")
+    why = place.why(place.run(text).run)
+    [said] = [reason for address, reason in why.items() if address.startswith("llm.write@")]
+    assert said == "ran: its operands differ: notes came out differently"

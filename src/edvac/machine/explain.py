@@ -120,11 +120,11 @@ def _operands(entry: Entry, here: _Ended, before: _Ended) -> str:
 
 
 def _moved(here: _Ended, before: _Ended) -> set[str]:
-    """Names that hold something else than in the run before."""
+    """Names that hold something else than in the run before; a step with a line (``@``) has none."""
     return {
         _base(entry.address)
         for slot, entry in here.outcomes.items()
-        if _digest(entry) != _digest(before.outcomes.get(slot))
+        if "@" not in entry.address and _digest(entry) != _digest(before.outcomes.get(slot))
     }
 
 
