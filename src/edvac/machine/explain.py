@@ -120,7 +120,7 @@ def _operands(entry: Entry, here: _Ended, before: _Ended) -> str:
 
 
 def _moved(here: _Ended, before: _Ended) -> set[str]:
-    """Names that hold something else than in the run before; a step with a line (``@``) has none."""
+    """Names that hold something else than in the run before; a step on a line has none."""
     return {
         _base(entry.address)
         for slot, entry in here.outcomes.items()
