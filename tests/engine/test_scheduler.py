@@ -364,14 +364,19 @@ class Arriving(NoPrefixes):
         self.spilled.add(first)
 
 
-def test_nobody_takes_the_room_of_one_who_waits_for_the_disk() -> None:
-    """Two that fit only one after the other: the second has to wait, though it could begin."""
+def one_away(room: int) -> tuple[Scheduler, Arriving]:
+    """A prompt whose beginning lies on the disk, and room for so many tokens."""
     prefixes = Arriving()
     prefixes.spilled = {1}
-    scheduler = make(
-        Limits(slots=4, step_tokens=200, context=150, kv_tokens=200), prefixes=prefixes
-    )
+    limits = Limits(slots=4, step_tokens=200, context=150, kv_tokens=room)
+    scheduler = make(limits, prefixes=prefixes)
     scheduler.add(job("back", [1] * 100))
+    return scheduler, prefixes
+
+
+def test_nobody_takes_the_room_of_one_who_waits_for_the_disk() -> None:
+    """Two that fit only one after the other: the second has to wait, though it could begin."""
+    scheduler, prefixes = one_away(200)
     scheduler.add(job("new", [2] * 100))
     plan = scheduler.plan()
     assert not plan.admissions and not plan.pauses
@@ -382,23 +387,13 @@ def test_nobody_takes_the_room_of_one_who_waits_for_the_disk() -> None:
 
 
 def test_one_who_comes_after_and_fits_too_does_not_wait() -> None:
-    prefixes = Arriving()
-    prefixes.spilled = {1}
-    scheduler = make(
-        Limits(slots=4, step_tokens=200, context=150, kv_tokens=400), prefixes=prefixes
-    )
-    scheduler.add(job("back", [1] * 100))
+    scheduler, _ = one_away(400)
     scheduler.add(job("new", [2] * 100))
     assert [one.job.id for one in scheduler.plan().admissions] == ["new"]
 
 
 def test_what_left_again_while_it_was_waited_for_is_sent_for_again() -> None:
-    prefixes = Arriving()
-    prefixes.spilled = {1}
-    scheduler = make(
-        Limits(slots=4, step_tokens=200, context=150, kv_tokens=200), prefixes=prefixes
-    )
-    scheduler.add(job("back", [1] * 100))
+    scheduler, prefixes = one_away(200)
     scheduler.plan()
     prefixes.arrive(1)
     prefixes.leave(1)
@@ -408,12 +403,7 @@ def test_what_left_again_while_it_was_waited_for_is_sent_for_again() -> None:
 
 
 def test_a_prompt_is_not_sent_for_endlessly() -> None:
-    prefixes = Arriving()
-    prefixes.spilled = {1}
-    scheduler = make(
-        Limits(slots=4, step_tokens=200, context=150, kv_tokens=200), prefixes=prefixes
-    )
-    scheduler.add(job("back", [1] * 100))
+    scheduler, prefixes = one_away(200)
     for _ in range(3):
         assert not scheduler.plan().admissions
         prefixes.arrive(1)

@@ -38,6 +38,11 @@ _BAR = 0.5  # how sure a guess has to be while half of the places are free
 _BUSY_BAR = 0.8  # and where none is
 
 
+def key_of(slot: str, digest: str) -> str:
+    """Names an execution ahead: of this step, with these operands."""
+    return f"{slot}~{digest}"
+
+
 @dataclass(slots=True, eq=False)
 class _Execution:
     """One step that is being executed ahead, or was."""
@@ -223,7 +228,7 @@ class RunAhead:
         if not self._harmless(call, values):
             return False
         digest = operand_digest(values)
-        key = f"{call.slot}~{digest}"
+        key = key_of(call.slot, digest)
         known = self._executions.get(key)
         if known is not None:
             return known.result or not known.failed
@@ -277,7 +282,7 @@ class RunAhead:
 
     def claim(self, step: Step) -> Result | bool:
         """Take over what was done for `step`: its result, or True if that is still to come."""
-        key = f"{step.slot}~{step.digest}"
+        key = key_of(step.slot, step.digest)
         execution = self._executions.get(key)
         if execution is None or execution.failed or step.attempt:
             return False

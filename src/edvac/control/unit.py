@@ -21,7 +21,7 @@ from dataclasses import replace
 from edvac.control import notices
 from edvac.control.absence import Absence
 from edvac.control.access import claimed_access, unfit, whole_access
-from edvac.control.ahead import NOTE, Room, RunAhead, Surroundings
+from edvac.control.ahead import NOTE, Room, RunAhead, Surroundings, key_of
 from edvac.control.external import ExternalOrder
 from edvac.control.journal import Record, Replay, StoredOutcome, diverged
 from edvac.control.outlook import Outlook
@@ -439,7 +439,7 @@ class ControlUnit(Outlook):
             self._leave(step)
             self._retire(step, replace(done, notes=(*done.notes, NOTE)))
         else:
-            step.key = f"{step.slot}~{step.digest}"
+            step.key = key_of(step.slot, step.digest)
 
     def _occupy(self, step: Step) -> None:
         step.state = StepState.ISSUED

@@ -41,6 +41,7 @@ from edvac.core.schema import (
     Type,
     decode,
     json_schema,
+    object_schema,
     show,
 )
 from edvac.core.signature import REQUIRED, Catalogue, Effect, Param, Role, Signature
@@ -123,7 +124,7 @@ class Brief:
     def schema(self) -> dict[str, Any]:
         """What a turn of the model is decoded under."""
         calls = [
-            _object({"name": {"enum": [one.op]}, "arguments": json_schema(arguments_of(one))})
+            object_schema({"name": {"enum": [one.op]}, "arguments": json_schema(arguments_of(one))})
             for one in self.functions
         ]
         items = {"anyOf": calls} if len(calls) > 1 else calls[0]
@@ -131,7 +132,7 @@ class Brief:
         some = {"type": "array", "items": items, "minItems": 1, "maxItems": MOST_CALLS}
         turns = [{"thought": thought, "calls": some}]
         turns.append({"thought": thought, "answer": json_schema(self.answer)})
-        return {"anyOf": [_object(one) for one in turns]}
+        return {"anyOf": [object_schema(one) for one in turns]}
 
     def decode(self, data: Any, label: Label) -> Value:
         """A model's turn as the record that the program reads.
@@ -329,15 +330,6 @@ def _class(record: Record) -> str:
         return f"    {part.name}: {show(part.type)}{comment}\n"
 
     return f"class {record.name}:\n" + "".join(map(line, record.fields))
-
-
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
 
 
 def _offer(known: Iterable[str]) -> str:

@@ -196,9 +196,9 @@ def json_schema(kind: Type) -> dict[str, Any]:
         case Maybe():
             return {"anyOf": [json_schema(kind.item), {"type": "null"}]}
         case Quoted():
-            return _object({"quote": {"type": "string"}, "value": json_schema(kind.item)})
+            return object_schema({"quote": {"type": "string"}, "value": json_schema(kind.item)})
         case Record():
-            return _object({part.name: _described(part) for part in kind.fields})
+            return object_schema({part.name: _described(part) for part in kind.fields})
 
 
 def _described(part: Field) -> dict[str, Any]:
@@ -206,7 +206,8 @@ def _described(part: Field) -> dict[str, Any]:
     return {**made, "description": part.description} if part.description else made
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
+def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
+    """An object with exactly these properties, all required, in this order."""
     return {
         "type": "object",
         "properties": properties,

@@ -27,6 +27,7 @@ from edvac.machine.driver import LEASE_S, Driver, Front
 from edvac.machine.entry import Entry
 from edvac.machine.history import read_history
 from edvac.machine.ledger import encode
+from edvac.machine.replay import replayed
 from edvac.processor import Processor
 from edvac.program import Evaluator, Fuel, Program, StepCall, parse
 from edvac.store import Lease, RunInfo, Store
@@ -107,8 +108,9 @@ class _Child:
             unit = self._unit(history.entries)
             executor = self._around.executor(self.name, self._brief)
             front = Front(self._around.clock, lambda _: None)
-            driver = Driver(unit, ledger, lease, executor.execute, front,
-                            grows=lambda: self._grow(unit))  # fmt: skip
+            driver = Driver(
+                unit, ledger, lease, executor.execute, front, grows=lambda: self._grow(unit)
+            )
             state = await driver.run()
             outcome = self._outcome(unit, state)
             if state in ("done", "partial"):
@@ -155,8 +157,6 @@ class _Child:
         return lease
 
     def _unit(self, entries: list[Entry]) -> ControlUnit:
-        from edvac.machine.replay import replayed
-
         operands = self._intent.operands
         params = {"goal": operands["goal"], "data": operands["data"]}
         budget = plain(operands["budget"])
