@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edvac.core import event
 from edvac.machine import Job, Machine, Report
 from edvac.machine.machine import Terminal
 from edvac.processor.scripted import ScriptedProcessor
@@ -78,3 +79,13 @@ made = shell.run("echo x > out.txt", writes=["out.txt"])
             if e.address == "said" and e.kind == "outcome"
         )
     assert said.value is not None and "Read-only file system" in str(said.value)
+
+
+def test_who_reads_events_is_told_what_would_act(inbox: Path) -> None:
+    seen: list[event.Event] = []
+    processor = ScriptedProcessor(lambda request: request.messages[-1].text.split()[0])
+    with Machine(inbox / "ws", processor) as machine:
+        job = Job(PROGRAM, roots={"in": inbox / "in"}, name="p")
+        asyncio.run(machine.run(job, Terminal(seen.append, read_only=True)))
+    [closed] = [one for one in seen if isinstance(one, event.RunClosed)]
+    assert closed.actions == ["files.write@3: files.write"]

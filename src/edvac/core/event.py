@@ -128,6 +128,7 @@ class RunClosed(Event, frozen=True, kw_only=True, tag="run_closed"):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    actions: list[str] = []  # what a run that only reads would do next
     endpoints: list[str] = []
 
 

@@ -595,4 +595,5 @@ def _closed(report: Report, unit: ControlUnit, endpoints: list[str]) -> event.Ru
         cached_tokens=unit.usage.cached,
         completion_tokens=unit.usage.completion,
         endpoints=endpoints,
+        actions=[f"{step.call.address}: {step.call.op}" for step in report.actions],
     )
