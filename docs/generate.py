@@ -25,6 +25,7 @@ from edvac.engine._native import KINDS
 from edvac.engine.gguf import BLOCK_TYPES
 from edvac.machine.settings import Settings
 from edvac.program import library
+from edvac.program.written import WRITTEN, written
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -217,6 +218,9 @@ def functions() -> str:
     for doc in library():
         signature = doc.signature.replace("|", "\\|")
         lines.append(f"| `{signature}` | {doc.result.replace('|', chr(92) + '|')} | {doc.doc} |")
+    for name in WRITTEN:
+        lines += ["", f"## {name}", "", "Written in the language itself: a program that calls it"]
+        lines += ["carries this text below its own.", "", "```python", written(name).rstrip(), "```"]
     return "\n".join(lines) + "\n"
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import crash_asking
+import crash_build
 import crash_plants
 
 from edvac.core import seams
@@ -131,7 +132,8 @@ def processors_of(order: dict[str, Any], work: Path) -> tuple[Processor, Process
     """A scripted model, or one behind an endpoint; with one to escalate to, the first does not
     manage what it else repairs."""
     if "endpoint" not in order:
-        return ScriptedProcessor(answer, delay_s=0.001), None
+        script = crash_build.answer if "parts" in order else answer
+        return ScriptedProcessor(script, delay_s=0.001), None
     made = [
         OpenAIProcessor(order["endpoint"], model, records=work / "cache")
         for model in (("weak", "strong") if order.get("escalate") else ("model",))
@@ -155,7 +157,8 @@ async def drive(order: dict[str, Any], work: Path) -> str:
         known = machine.ledger.call_now(lambda store: store.runs())
         begun = [info for info in known if info.last_seq]
         if not begun:
-            job = Job(PROGRAM_TEXT, roots={"inbox": work / "inbox"}, seed=7)
+            text = crash_build.program(order["parts"]) if "parts" in order else PROGRAM_TEXT
+            job = Job(text, roots={"inbox": work / "inbox"}, seed=7)
             return (await machine.run(job, terminal)).state
         if begun[0].state == "done":
             return "done"
@@ -186,6 +189,8 @@ def child(order: dict[str, Any]) -> None:
     seams._trigger_left[0] = int(count) if name else 0
     work = Path(order["work"])
     watch_executions(work / "executed")
+    if "parts" in order:
+        crash_build.put_in_place()
     if order.get("plant"):
         crash_plants.PLANTS[order["plant"]]()
     if order["do"] in crash_asking.ORDERS:

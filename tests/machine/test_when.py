@@ -144,3 +144,87 @@ def test_what_is_no_schedule(text: str) -> None:
     with pytest.raises(UsageError) as wrong:
         parse_when(text)
     assert wrong.value.code == "schedule_malformed"
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "hours", "times"),
+    [
+        ("30 7 * * mon-fri", "2026-03-27 12:00", 96, ["30 07:30", "31 07:30"]),
+        ("30 7 * * 0,7", "2026-03-27 12:00", 72, ["29 07:30"]),  # Sunday has two numbers
+        ("0 9-17/4 * * *", "2026-03-27 12:00", 24, ["27 13:00", "27 17:00", "28 09:00"]),
+        ("0 0 31 * *", "2026-03-01 12:00", 24 * 62, ["31 00:00"]),  # April has none
+        ("0 0 13 * fri", "2026-03-05 12:00", 24 * 9, ["06 00:00", "13 00:00"]),  # either
+        ("0 0 1 jan *", "2026-12-31 12:00", 24, ["01 00:00"]),
+        ("30 2 * * *", "2026-03-28 12:00", 48, ["29 03:30", "30 02:30"]),  # left out
+        ("30 2 * * *", "2026-10-24 12:00", 48, ["25 02:30", "26 02:30"]),  # repeated
+        (
+            "*/30 * * * *",
+            "2026-10-25 01:40",
+            2.4,
+            ["25 02:00", "25 02:30", "25 02:00", "25 02:30", "25 03:00"],  # how often, not when
+        ),
+    ],
+)
+def test_crontab(text: str, start: str, hours: float, times: list[str]) -> None:
+    assert Watcher(text, start).watch(hours) == times
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_crontab_against_looking_at_every_minute(seed: int) -> None:
+    chance = random.Random(seed)
+    fields = [
+        chance.choice(["*", "*/7", str(chance.randint(0, 59)), "5-50/9"]),
+        chance.choice(["*", "3,15", "9-17"]),
+        chance.choice(["*", "1-7", "13"]),
+        chance.choice(["*", "mar,apr"]),
+        chance.choice(["*", "mon", "1-5"]),
+    ]
+    when, zone = parse_when(" ".join(fields)), dt.UTC
+    start = wall("2026-03-01 00:00", zone)
+    named = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+
+    def matches(at: dt.datetime) -> bool:
+        def one(field: str, value: int, names: tuple[str, ...] = ()) -> bool:
+            for part in field.split(","):
+                span, _, step = part.partition("/")
+                low, _, high = span.partition("-")
+                low = str(names.index(low)) if low in names else low
+                if span == "*":
+                    low, high = "0", "99"
+                ends = int(low), int(high or low)
+                if ends[0] <= value <= ends[1] and (value - ends[0]) % int(step or 1) == 0:
+                    return True
+            return False
+
+        month = "*" if fields[3] == "*" else "3,4"
+        if not (one(fields[0], at.minute) and one(fields[1], at.hour) and one(month, at.month)):
+            return False
+        day, week = one(fields[2], at.day), one(fields[4], at.isoweekday() % 7, named)
+        return day or week if fields[2] != "*" and fields[4] != "*" else day and week
+
+    expected = [
+        start + 60 * minute
+        for minute in range(60 * 24 * 45)
+        if matches(dt.datetime.fromtimestamp(start + 60 * minute, zone))
+    ]
+    found, at = [], start - 1
+    while len(found) < min(200, len(expected)):
+        at = when.upcoming(at, zone)
+        found.append(at)
+    assert found == expected[:200]
+    for one, following in itertools.pairwise(found):
+        assert (
+            when.latest(following - 1, zone)
+            == when.latest(one, zone)
+            != when.latest(following, zone)
+        )
+
+
+@pytest.mark.parametrize(
+    "text", ["60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 8", "*/0 * * * *",
+             "5-1 * * * *", "x * * * *", "0 0 30 feb *", "1,, * * * *"],
+)  # fmt: skip
+def test_a_crontab_that_is_none(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_when(text)
+    assert caught.value.code == "schedule_malformed"

@@ -10,7 +10,16 @@ from typing import Any
 
 from edvac.core.label import Label
 from edvac.core.schema import ANY, STR, ListOf
-from edvac.core.signature import Access, Catalogue, Effect, Param, Role, Signature, address_param
+from edvac.core.signature import (
+    Access,
+    Catalogue,
+    Effect,
+    Param,
+    Role,
+    Signature,
+    address_param,
+    overlap,
+)
 from edvac.core.value import (
     Cell,
     Failed,
@@ -113,6 +122,9 @@ class NaiveHost:
 
     def step(self, call: StepCall) -> Cell:
         assert call.slot not in self.cells, f"{call.address} called twice"
+        for order, access in self.regions.values():
+            if call.order[: len(order)] == order:
+                _within(call, access)
         self.calls.append(call)
         cell = self.cells[call.slot] = Cell(call.slot)
         if self.immediate:
@@ -150,6 +162,20 @@ class NaiveHost:
         if isinstance(made, Failed):
             return Failed(call.slot, made.code, made.what, label)
         return made if isinstance(made, Value) else value(made, label)
+
+
+def _within(call: StepCall, claimed: Access) -> None:
+    """What a step touches was claimed by the region that it stands in."""
+    signature = call.signature
+    sides = ((signature.reads, claimed.reads), (signature.writes, claimed.writes))
+    for names, patterns in sides:
+        for name in names:
+            operand = call.args.get(name)
+            if operand is None or open_cells(operand) or first_failure(operand) is not None:
+                continue
+            data = python(operand)
+            for path in data if isinstance(data, list) else [data]:
+                assert any(overlap(p, path) for p in patterns), (call.address, path, patterns)
 
 
 def _labels(operand: Operand) -> Label:

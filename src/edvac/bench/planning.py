@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from edvac.bench.planset import Task
 from edvac.bench.report import Document, Figure
@@ -50,10 +50,18 @@ class Result:
         return not self.kind
 
 
-class Counted:
-    """A processor that counts what a plan costs, and may hide that it decodes under grammars."""
+class Cost(Protocol):
+    """What is counted: answers, tokens read and not cached, tokens written."""
 
-    def __init__(self, inner: Processor, result: Result, *, grammar: bool = True) -> None:
+    samples: int
+    read: int
+    written: int
+
+
+class Counted:
+    """A processor that counts what is asked of it, and may hide that it decodes under grammars."""
+
+    def __init__(self, inner: Processor, result: Cost, *, grammar: bool = True) -> None:
         self._inner = inner
         self._result = result
         self.has_grammar = grammar and inner.has_grammar

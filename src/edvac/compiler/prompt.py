@@ -59,6 +59,8 @@ def constant(catalogue: Catalogue, *, rules: bool = True) -> tuple[Message, ...]
 def _line(signature: Signature) -> str:
     parts = []
     for param in signature.params:
+        if param.keyword_only:  # for who writes programs by hand
+            continue
         name = f"*{param.name}" if param.variadic else param.name
         parts.append(name if param.default is REQUIRED or param.variadic else f"{name}=…")
     result = show(signature.result) if signature.result is not None else "T"

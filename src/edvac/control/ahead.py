@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from edvac.control.access import unfit, whole_access
+from edvac.control.paging import pages
 from edvac.control.predictor import Predictor
 from edvac.control.step import Intent, Outcome, Result, Step, Usage, operand_digest
 from edvac.core.schema import selected
@@ -253,7 +254,7 @@ class RunAhead:
             return False
         if signature.device not in self.devices:
             return False
-        if any(first_failure(value) is not None for value in values.values()):
+        if pages(values) or any(first_failure(value) is not None for value in values.values()):
             return False
         return unfit(call, values) is None and isinstance(self.policy(call, values), Allow)
 

@@ -26,23 +26,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edvac.control.texts import class_text, with_inner
 from edvac.core.errors import ModelOutputError, OperandError
 from edvac.core.label import Label
 from edvac.core.schema import (
     ANY,
     STR,
-    DictOf,
     Field,
     ListOf,
     Maybe,
-    Quoted,
     Record,
-    TupleOf,
     Type,
     decode,
     json_schema,
     object_schema,
-    show,
 )
 from edvac.core.signature import REQUIRED, Catalogue, Effect, Param, Role, Signature
 from edvac.core.value import Instance, Scalar, Sequence, Value, plain
@@ -111,7 +108,7 @@ class Brief:
         """The program that it begins with."""
         records = {TURN: self._turn(), ANSWER: Record(ANSWER, (Field("value", self.answer),))}
         records[KEPT] = Record(KEPT, (Field("facts", ListOf(STR)),))
-        parts = [_class(record) for record in _with_inner(records.values())]
+        parts = [class_text(record) for record in with_inner(records.values())]
         parts.append('goal = param("")\ndata = param([])\npast1 = []\n')
         return "\n".join(parts) + _turn_line(1, "past1", "[]", "None")
 
@@ -301,35 +298,6 @@ def arguments_of(signature: Signature) -> Record:
     name = "".join(part.capitalize() for part in signature.op.replace("_", ".").split("."))
     fields = (Field(one.name, one.type, one.doc) for one in _params(signature))
     return Record(f"Worker{name}", tuple(fields))
-
-
-def _with_inner(records: Iterable[Record]) -> list[Record]:
-    """The records with those that they hold, each after what it needs."""
-    found: dict[str, Record] = {}
-
-    def add(kind: Type) -> None:
-        match kind:
-            case Record():
-                for part in kind.fields:
-                    add(part.type)
-                found.setdefault(kind.name, kind)
-            case ListOf() | DictOf() | Maybe() | Quoted():
-                add(kind.item)
-            case TupleOf():
-                for item in kind.items:
-                    add(item)
-
-    for record in records:
-        add(record)
-    return list(found.values())
-
-
-def _class(record: Record) -> str:
-    def line(part: Field) -> str:
-        comment = f"  # {' '.join(part.description.split())}" if part.description else ""
-        return f"    {part.name}: {show(part.type)}{comment}\n"
-
-    return f"class {record.name}:\n" + "".join(map(line, record.fields))
 
 
 def _offer(known: Iterable[str]) -> str:

@@ -76,10 +76,15 @@ SIGNATURES = (
     ),
     Signature(
         "files.write",
-        (address_param(), Param("text", STR, doc="the whole new content")),
+        (
+            address_param(),
+            Param("text", STR, doc="the whole new content"),
+            Param("was", STR, default="", keyword_only=True, doc="hash of what it replaces"),
+        ),
         STR,
         Effect.WRITE,
-        "Write a file; returns its path. Nothing outside the run changes before `edvac apply`.",
+        "Write a file; returns its path. With was=, only if that is what the file holds now. "
+        "Nothing outside the run changes before `edvac apply`.",
         writes=("path",),
     ),
     Signature(
@@ -143,9 +148,27 @@ class Files:
             case "write":
                 path = writable(call.text("path"))
                 label = total_label(call.operands["text"])
+                if call.text("was"):
+                    label = label.steer(await self._compared(path, call))
                 content = _encoded(path, call.text("text"))
                 return Reply(Scalar(path, PROGRAM), (NewFile(path, content, label),))
         return await self._copy(call, move=call.signature.function == "move")
+
+    async def _compared(self, path: str, call: Call) -> Label:
+        """Who decided that a compare-and-set may go ahead.
+
+        Raises:
+            DeviceError: the file holds something else, or is not there.
+        """
+        now = await self.fetch(path)
+        if await asyncio.to_thread(fingerprint, now.content) != call.text("was"):
+            raise DeviceError(
+                "file_changed",
+                f"{path!r} no longer holds what was to be replaced",
+                "It was written after the version that this step was made from.",
+                "Read it again and make the change from what it holds now.",
+            )
+        return total_label(call.operands["was"]).join(now.label.cap(1))
 
     async def read_version(self, call: Call) -> str | None:
         match call.signature.function:
@@ -260,6 +283,10 @@ class Files:
                 labels += [file_label(pattern), _shape(pattern)]
             labels += [version.label for version in made]
         return combine(labels)
+
+    async def written(self, path: str) -> bool:
+        """Has this run written or removed it?"""
+        return path in await self._held.versions()
 
     async def is_there(self, path: str) -> bool:
         """Is there such a file, the run's own or an input?"""

@@ -3,15 +3,23 @@ device like others."""
 
 from __future__ import annotations
 
-from edvac.core.schema import ANY, INT, STR, ListOf
+from edvac.core.schema import ANY, INT, STR, Choice, ListOf
 from edvac.core.signature import Effect, Param, Role, Signature
 
 _DATA = Param("data", ANY, default=None, variadic=True, doc="values the model sees, as data")
+_OVER = Param(
+    "over",
+    Choice(("refuse", "split", "retrieve", "summarise")),
+    default="refuse",
+    role=Role.INSTRUCTION,
+    keyword_only=True,
+    doc="what to do with data that does not fit the model's context",
+)
 
 SIGNATURES = (
     Signature(
         "llm.write",
-        (Param("goal", STR, role=Role.INSTRUCTION, doc="what to write"), _DATA),
+        (Param("goal", STR, role=Role.INSTRUCTION, doc="what to write"), _DATA, _OVER),
         STR,
         Effect.PURE,
         "Let the model write a text.",
@@ -23,6 +31,7 @@ SIGNATURES = (
             Param("data", ANY, doc="a text, or any value"),
             Param("T", ANY, role=Role.TYPE, doc="a record or a list of records"),
             Param("hint", STR, default="", role=Role.INSTRUCTION),
+            _OVER,
         ),
         None,
         Effect.PURE,
@@ -35,6 +44,7 @@ SIGNATURES = (
             Param("question", STR, role=Role.INSTRUCTION),
             Param("options", ListOf(STR), role=Role.INSTRUCTION),
             _DATA,
+            _OVER,
         ),
         STR,
         Effect.PURE,

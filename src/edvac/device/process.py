@@ -27,7 +27,8 @@ from edvac.core.label import Label, combine
 from edvac.core.schema import ANY, STR, DictOf, ListOf
 from edvac.core.signature import Effect, Param, Role, Signature
 from edvac.core.value import Scalar, total_label
-from edvac.device.files import Files, writable
+from edvac.device import checking
+from edvac.device.files import Files, clean, writable
 from edvac.device.glob import covers, is_glob
 from edvac.device.port import Call, NewFile, Reply
 from edvac.device.roots import Listing, Roots, fingerprint
@@ -61,6 +62,7 @@ def _signature(op: str, doc: str) -> Signature:
 SIGNATURES = (
     _signature("python.run", "Run Python code in a sandbox; returns what it prints."),
     _signature("shell.run", "Run a shell command in a sandbox; returns what it prints."),
+    checking.SIGNATURE,
 )
 
 # Runs the code as a file of its own, so that its line numbers are the program's, and with only this
@@ -92,19 +94,46 @@ class Processes:
     """The `python` and `shell` devices."""
 
     signatures = SIGNATURES
-    version = f"1/{sys.version_info.major}.{sys.version_info.minor}"
+    version = f"2/{sys.version_info.major}.{sys.version_info.minor}"
 
     def __init__(self, files: Files) -> None:
         self._files = files  # all is read through them, so that what the run wrote counts
 
     async def call(self, call: Call) -> Reply:
         bubblewrap.require()
-        check_names(call.data("data"))
-        writes = tuple(writable(pattern) for pattern in call.data("writes"))
         try:
+            if call.signature.op == checking.SIGNATURE.op:
+                return await self._checked(call)
+            check_names(call.data("data"))
+            writes = tuple(writable(pattern) for pattern in call.data("writes"))
             return await self._carried_out(call, writes)
         except OSError as problem:
             raise _no_room(call, problem) from problem
+
+    async def _checked(self, call: Call) -> Reply:
+        """A verdict on files as they are now; the tests as they were before the run."""
+        checking.libraries()
+        paths, tests = [], []
+        for path in map(clean, call.data("tests")):
+            if await self._files.written(path):
+                raise checking.changed(path)
+            tests.append(path)
+        root = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="edvac-call-"))
+        try:
+            work, control = root / "work", root / "edvac"
+            work.mkdir()
+            control.mkdir()
+            found, label, _ = await self._laid_out(call, work, ("paths", "reads", "tests"))
+            for pattern in map(clean, call.data("paths")):
+                matching = [path for path in sorted(found) if covers(pattern, path)]
+                paths += matching or [pattern]
+            asked = checking.Checked(
+                tuple(dict.fromkeys(paths)), tuple(tests), call.data("seconds")
+            )
+            spec = checking.spec_of(asked, work, control, _inside())
+            return Reply(await checking.verdict(spec, label))
+        finally:
+            await asyncio.to_thread(_remove, root)
 
     async def _carried_out(self, call: Call, writes: tuple[str, ...]) -> Reply:
         root = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="edvac-call-"))
@@ -120,11 +149,12 @@ class Processes:
         return Reply(Scalar(text, staged.label), files, (*staged.notes, *notes))
 
     async def read_version(self, call: Call) -> str | None:
-        if call.data("writes"):
+        if call.signature.writes and call.data("writes"):
             return None
+        patterns = [pattern for name in call.signature.reads for pattern in call.data(name)]
         seen = [
             f"{path}={fingerprint((await self._files.fetch(path)).content)}"
-            for path in sorted((await self._files.named(call.data("reads"))).labels)
+            for path in sorted((await self._files.named(patterns)).labels)
         ]
         return fingerprint("\n".join(seen).encode())
 
@@ -133,17 +163,10 @@ class Processes:
         work, control = root / "work", root / "edvac"
         work.mkdir()
         control.mkdir()
-        found = await self._files.named(call.data("reads"))
-        labels = [total_label(operand) for operand in call.operands.values()]
-        labels += [found.shape, *found.labels.values()]
-        before: dict[str, str] = {}
-        for path in sorted(found.labels):
-            held = await self._files.fetch(path)
-            labels.append(held.label)
-            await asyncio.to_thread(_put, work / path, held.content)
+        before, label, notes = await self._laid_out(call, work, ("reads",))
+        for path in before:
             if not any(covers(pattern, path) for pattern in writes):
                 (work / path).chmod(0o444)
-            before[path] = fingerprint(held.content)
         for pattern in writes:
             above = list(
                 itertools.takewhile(lambda part: not is_glob(part), pattern.split("/")[:-1])
@@ -156,7 +179,23 @@ class Processes:
         code = call.text("code").encode(errors="surrogatepass")
         (control / "code").write_bytes(code)
         grants = (Grant(work, _inside(), write=True), Grant(control, "/.edvac"))
-        return _Staged(work, grants, combine(labels), before, writes, found.notes)
+        return _Staged(work, grants, label, before, writes, notes)
+
+    async def _laid_out(
+        self, call: Call, work: Path, names: tuple[str, ...]
+    ) -> tuple[dict[str, str], Label, tuple[str, ...]]:
+        """Copies of the files that operands declare: their fingerprints, who has influenced the
+        call by them, and what there is to say."""
+        found = await self._files.named([path for name in names for path in call.data(name)])
+        labels = [total_label(operand) for operand in call.operands.values()]
+        labels += [found.shape, *found.labels.values()]
+        before: dict[str, str] = {}
+        for path in sorted(found.labels):
+            held = await self._files.fetch(path)
+            labels.append(held.label)
+            await asyncio.to_thread(_put, work / path, held.content)
+            before[path] = fingerprint(held.content)
+        return before, combine(labels), found.notes
 
 
 def _spec(call: Call, staged: _Staged) -> Spec:

@@ -23,6 +23,7 @@ import msgspec
 
 from edvac.core.errors import LeaseError, UsageError
 from edvac.core.seams import Clock
+from edvac.machine.cron import Cron
 from edvac.machine.detach import COMMAND
 from edvac.machine.when import When, due, parse_when
 from edvac.program import Program
@@ -154,7 +155,7 @@ class Scheduler:
             next_at = min(next_at, when.upcoming(self._clock.wall(), self._zone()))
         return max(0.05, min(LOOK_S, next_at - self._clock.wall()))
 
-    def _serve(self, schedule: Schedule, when: When) -> None:
+    def _serve(self, schedule: Schedule, when: When | Cron) -> None:
         found = due(when, schedule.fired, self._clock.wall(), self._zone())
         if found.fired == schedule.fired:
             return

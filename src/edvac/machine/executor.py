@@ -15,6 +15,7 @@ from typing import Literal
 
 from edvac.control import Failure, Intent, Outcome, Result, Usage, worker_prompt
 from edvac.control.context import TEMPLATE_VERSION, answer_kind, assemble, read_answer
+from edvac.control.paging import pages
 from edvac.control.step import WrittenFile
 from edvac.control.worker import SIGNATURES as WORKER_SIGNATURES
 from edvac.control.worker import Brief
@@ -26,6 +27,7 @@ from edvac.core.errors import (
     EdvacError,
     ModelFileError,
     ModelOutputError,
+    OperandError,
     StepError,
     TransientError,
 )
@@ -59,7 +61,7 @@ class Execution:
     read_of: Callable[..., dict[str, str]]  # input files at paths, with the hashes they had
     cls: Literal["online", "offline"] = "online"  # whether somebody waits for the run
     escalate: Processor | None = None  # asked where answers did not fit; opened when first needed
-    worker: Callable[[Intent], Awaitable[Outcome]] | None = None  # does an `llm.do`
+    child: Callable[[Intent], Awaitable[Outcome]] | None = None  # does what is a program itself
     brief: Brief | None = None  # of the worker whose steps these are
 
 
@@ -203,7 +205,17 @@ class Executor:
         await processor.open()
         request = self._request(intent)
         request = replace(request, cls="speculative" if intent.key else self._run.cls)
-        answer = await processor.complete(request, self._on_text(intent))
+        try:
+            answer = await processor.complete(request, self._on_text(intent))
+        except OperandError as problem:
+            child = self._run.child
+            if problem.code != "operand_too_large" or child is None or not pages(intent.operands):
+                raise
+            outcome = replace(await child(intent), seconds=self._clock.now() - start)
+            if isinstance(outcome, Failure):
+                return outcome
+            model = processor.identity
+            return replace(outcome, model=model, reuse_key=self._model_key(intent, model))
         cost = processor.price.of(answer)
         usage = Usage(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens, cost)
         seconds = self._clock.now() - start
@@ -233,10 +245,10 @@ class Executor:
         )
 
     async def _worker(self, intent: Intent, start: float) -> Outcome:
-        if self._run.worker is None:
+        if self._run.child is None:
             fix = "Let the program call it."
             raise StepError("worker_nested", "a worker may not have workers", "", fix)
-        outcome = await self._run.worker(intent)
+        outcome = await self._run.child(intent)
         return replace(outcome, seconds=self._clock.now() - start)
 
     def _request(self, intent: Intent) -> Request:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from edvac.core.errors import EdvacError
 from edvac.core.signature import Catalogue
-from edvac.program import parse
+from edvac.program import Program, parse
 
 if TYPE_CHECKING:
     from edvac.machine.driver import Driver
@@ -27,7 +27,8 @@ class Growth:
     def __init__(self, write: Writer, catalogue: Catalogue) -> None:
         self._write = write
         self._catalogue = catalogue
-        self._begun = ""
+        self._begun = ""  # what has been written
+        self._whole = ""  # the same with what it uses of the library, as it runs
         self._replaced = False
         self._task: asyncio.Task[str] | None = None
 
@@ -63,8 +64,7 @@ class Growth:
                 self._replaced = True
                 driver.stop("replanned")
                 return
-            self._begun = text
-            driver.grow(parse(text, self._catalogue), whole=False)
+            driver.grow(self._grown(text), whole=False)
 
         try:
             text = await self._write(draft)
@@ -73,5 +73,10 @@ class Growth:
             raise
         draft(text)
         if not self._replaced:
-            driver.grow(parse(text, self._catalogue), whole=True)
+            driver.grow(self._grown(text), whole=True)
         return text
+
+    def _grown(self, text: str) -> Program:
+        program = parse(self._whole + text[len(self._begun) :], self._catalogue)
+        self._begun, self._whole = text, program.text
+        return program

@@ -31,6 +31,8 @@ from edvac.device import (
 )
 from edvac.machine import rates
 from edvac.machine.budget import UNLIMITED, Budget
+from edvac.machine.child import DoWork, Surroundings
+from edvac.machine.children import Children
 from edvac.machine.conditions import past_of, trail_record
 from edvac.machine.driver import LEASE_S, Answer, Driver, Front, Look
 from edvac.machine.entry import Entry
@@ -44,7 +46,6 @@ from edvac.machine.notify import Waiting, notify
 from edvac.machine.overlay import Overlay
 from edvac.machine.previous import mentions_previous, previous_run, reuse_key
 from edvac.machine.questions import write_answer
-from edvac.machine.worker import DoWork, Surroundings, Workers
 from edvac.processor import Processor
 from edvac.program import Evaluator, Fuel, Program, parse
 from edvac.program.host import Unreached
@@ -517,13 +518,13 @@ class _Session:
             machine.escalate,
         )
 
-        def executor(run: str, brief: Brief | None, worker: DoWork | None = None) -> Executor:
-            told = replace(execution, run=run, brief=brief, worker=worker)
+        def executor(run: str, brief: Brief | None, child: DoWork | None = None) -> Executor:
+            told = replace(execution, run=run, brief=brief, child=child)
             return Executor(self.devices, machine.processor, machine.ledger, machine.clock, told)
 
         asks = terminal.ask is not None
         front = Front(machine.clock, terminal.emit, terminal.answer, asks, terminal.looks)
-        workers = Workers(
+        children = Children(
             Surroundings(
                 self._run,
                 dt.date.fromisoformat(opened["date"]),
@@ -537,7 +538,7 @@ class _Session:
                 executor,
             )
         )
-        own = executor(self._run, None, workers.do)
+        own = executor(self._run, None, children.do)
         return Driver(unit, machine.ledger, lease, own.execute, front)
 
     async def close(self) -> None:

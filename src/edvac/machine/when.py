@@ -1,4 +1,4 @@
-"""When a schedule is due: ``07:00``, ``mon,thu 07:00``, ``hourly``, ``15min``.
+"""When a schedule is due: ``07:00``, ``mon,thu 07:00``, ``hourly``, ``15min``, or as a crontab.
 
 Pure arithmetic on a wall clock that may jump. An occurrence has a name that does not depend on how
 the clock came there: a day's is its local date, so that the hour that DST repeats or leaves out, a
@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 
 from edvac.core.errors import UsageError
+from edvac.machine.cron import MOST_COUNTED, Cron, parse_cron
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _GROUPS = {"weekdays": _DAYS[:5], "weekends": _DAYS[5:], "daily": _DAYS}
@@ -47,6 +48,14 @@ class When:
             day += dt.timedelta(days=1)
         return self._instant(day, zone)
 
+    def between(self, first: str, last: str, wall: float, zone: dt.tzinfo) -> int:
+        """How many there are after one and before the other, which is not after `wall`."""
+        if self.every_s:
+            return int(last) - int(first) - 1
+        begin, end = dt.date.fromisoformat(first), dt.date.fromisoformat(last)
+        span = range(1, min((end - begin).days, MOST_COUNTED))
+        return sum((begin + dt.timedelta(days=day)).weekday() in self.days for day in span)
+
     def _instant(self, day: dt.date, zone: dt.tzinfo) -> float:
         """A time that DST leaves out is as much later as the clock was put forward; of one that
         it repeats the first counts."""
@@ -63,30 +72,22 @@ class Due:
     missed: int = 0
 
 
-def due(when: When, fired: str, wall: float, zone: dt.tzinfo) -> Due:
+def due(when: When | Cron, fired: str, wall: float, zone: dt.tzinfo) -> Due:
     """What is to be begun at `wall`, after `fired` was begun last. Of several that were missed only
     the last one is."""
     latest = when.latest(wall, zone)
     if latest > fired:
-        return Due(latest, latest, _between(when, fired, latest, zone))
+        return Due(latest, latest, when.between(fired, latest, wall, zone))
     coming = when.latest(when.upcoming(wall, zone), zone)
     # Begun although another comes before it: the clock was wrong then, and the days until it count.
     return Due(latest if fired > coming else fired)
-
-
-def _between(when: When, fired: str, latest: str, zone: dt.tzinfo) -> int:
-    if when.every_s:
-        return int(latest) - int(fired) - 1
-    first, last = dt.date.fromisoformat(fired), dt.date.fromisoformat(latest)
-    span = range(1, min((last - first).days, 10_000))
-    return sum((first + dt.timedelta(days=day)).weekday() in when.days for day in span)
 
 
 def _local(wall: float, zone: dt.tzinfo) -> dt.datetime:
     return dt.datetime.fromtimestamp(wall, zone)
 
 
-def parse_when(text: str) -> When:
+def parse_when(text: str) -> When | Cron:
     """A schedule as people write it.
 
     Raises:
@@ -98,6 +99,9 @@ def parse_when(text: str) -> When:
     found = _EVERY.fullmatch(words)
     if found and int(found[1]):
         return When(every_s=int(found[1]) * _UNITS[found[2]])
+    cron = parse_cron(words)
+    if cron is not None:
+        return cron
     days, _, time = words.rpartition(" ")
     clock = _TIME.fullmatch(time)
     names = [
@@ -109,7 +113,7 @@ def parse_when(text: str) -> When:
             "schedule_malformed",
             f"{text[:60]!r} is no schedule",
             "It is a time of day, days of the week with one, or how often.",
-            "Such as 07:00, mon 07:00, weekdays 18:30, hourly or 15min.",
+            "Such as 07:00, mon 07:00, weekdays 18:30, hourly, 15min, or '30 7 * * mon-fri'.",
         )
     at = dt.time(int(clock[1]), int(clock[2]))
     return When(frozenset(map(_DAYS.index, names)), at)

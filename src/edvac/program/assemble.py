@@ -24,9 +24,10 @@ from edvac.core.schema import (
     Record,
     Type,
 )
-from edvac.core.signature import Catalogue
+from edvac.core.signature import Access, Catalogue
 from edvac.core.value import Value, lift
 from edvac.program.annotate import read_record, read_type
+from edvac.program.claims import Claims
 from edvac.program.facts import Facts
 from edvac.program.lower import lower
 from edvac.program.patterns import known_patterns
@@ -187,18 +188,39 @@ def type_of(value: Value) -> Type:
 
 def _uses(program: Program, defs: dict[str, ast.FunctionDef]) -> Iterator[Use]:
     facts = Facts(program.catalogue, program.functions, known_patterns(program, {}))
+    closer = _closer(program, facts)
     for stmt in program.statements:
-        yield from _uses_in(stmt, facts, isinstance(stmt, ast.For))
+        yield from _uses_in(stmt, facts, closer, isinstance(stmt, ast.For))
     for function in program.functions.values():
         for stmt in function.body:
-            yield from _uses_in(stmt, facts, True)
+            yield from _uses_in(stmt, facts, closer, True)
 
 
-def _uses_in(node: ast.AST, facts: Facts, repeated: bool) -> Iterator[Use]:
+def _closer(program: Program, facts: Facts) -> dict[ast.Call, Access]:
+    """What each call may touch, given the plain data that the program hands to functions."""
+    claims = Claims(facts, program.outside, program.records)
+    known = claims.constants(program.statements)
+    found: dict[ast.Call, dict[str, dict[str, None]]] = {}
+    external: dict[ast.Call, bool] = {}
+    for stmt in program.statements:
+        for call, _, access in claims.calls(stmt, known):
+            sides = found.setdefault(call, {"reads": {}, "writes": {}})
+            sides["reads"].update(dict.fromkeys(access.reads))
+            sides["writes"].update(dict.fromkeys(access.writes))
+            external[call] = access.external
+    return {
+        call: Access(tuple(sides["reads"]), tuple(sides["writes"]), external[call])
+        for call, sides in found.items()
+    }
+
+
+def _uses_in(
+    node: ast.AST, facts: Facts, closer: dict[ast.Call, Access], repeated: bool
+) -> Iterator[Use]:
     if isinstance(node, ast.Call):
         signature = facts.signature(node)
         if signature is not None:
-            access = facts.call_access(node, signature)
+            access = closer.get(node) or facts.call_access(node, signature)
             yield Use(dotted(node.func) or "", signature.effect, access, node.lineno, repeated)
     for child in ast.iter_child_nodes(node):
-        yield from _uses_in(child, facts, repeated or isinstance(node, LOOPS))
+        yield from _uses_in(child, facts, closer, repeated or isinstance(node, LOOPS))

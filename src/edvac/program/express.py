@@ -24,6 +24,7 @@ from edvac.core.value import (
 )
 from edvac.program.apply import Apply
 from edvac.program.calling import Calls
+from edvac.program.claims import narrowed
 from edvac.program.containers import attribute, item, sliced, truth
 from edvac.program.data import python
 from edvac.program.facts import Facts
@@ -123,7 +124,9 @@ class Expressions:
         """Announce that steps of the piece may still appear; None where it has none."""
         if not self.facts.steps(node):
             return None
-        return self.host.open_region(later.orders.prefix, self.facts.access(node))
+        known = {**self.top.names, **later.names} if later.function else later.names
+        access = narrowed(self.program, self.facts, node, known)
+        return self.host.open_region(later.orders.prefix, access)
 
     def close(self, token: int | None) -> None:
         if token is not None:

@@ -17,6 +17,7 @@ from edvac.program.places import PLACES
 from edvac.program.regex import REGEX
 from edvac.program.tables import TABLES
 from edvac.program.textual import STRINGS, TEXT
+from edvac.program.views import VIEWS
 
 _PLACED = {name: one for name, one in PLACES.items() if ":" not in name}
 _OWNED = {
@@ -27,6 +28,7 @@ _OWNED = {
 FUNCTIONS: dict[str, Native] = {
     **BASICS,
     **TEXT,
+    **VIEWS,
     **ALIKE,
     **TABLES,
     **FORMATS,

@@ -10,10 +10,11 @@ import ast
 import io
 import tokenize
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edvac.core.errors import ProgramError
 from edvac.program.limits import LINE_CHARS, NESTING, TEXT_BYTES
+from edvac.program.written import definitions_first, with_written
 
 TREE_DEPTH = 90  # levels of one statement's tree: a + b + c ... is as deep as it has terms
 
@@ -27,8 +28,20 @@ class Source:
     comments: dict[int, str]
 
 
+def read_whole(text: str) -> Source:
+    """Parse a program, with what it uses of the library that is written in the language.
+
+    Raises:
+        ProgramError: it is too large, too deep, or not Python.
+    """
+    source = read_source(text)
+    whole = with_written(text, source.tree)
+    found = source if whole == text else read_source(whole)
+    return replace(found, tree=definitions_first(found.text, found.tree))
+
+
 def read_source(text: str) -> Source:
-    """Parse a program.
+    """Parse a text as it is.
 
     Raises:
         ProgramError: it is too large, too deep, or not Python.

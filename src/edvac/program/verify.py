@@ -20,7 +20,7 @@ from edvac.program.program import Program
 from edvac.program.refusal import fail
 from edvac.program.rules import broken
 from edvac.program.scope import Scope
-from edvac.program.source import Source, read_source
+from edvac.program.source import Source, read_whole
 from edvac.program.statements import Report, Statements
 from edvac.program.tree import targets
 
@@ -77,7 +77,7 @@ def _stop(error: ProgramError) -> None:
 
 
 def _verified(text: str, catalogue: Catalogue, name: str, report: Report) -> tuple[Program, Scope]:
-    source = read_source(text)
+    source = read_whole(text)
     broken_lines = False
     for error in broken(source.tree):
         broken_lines = True

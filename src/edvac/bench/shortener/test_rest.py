@@ -20,10 +20,10 @@ def two_users():
     return one, one.shorten("https://example.com/a", user="ann")
 
 
-@pytest.mark.parametrize("url", ["no url", "ftp://example.com", "https://dead.example.com"])
-def test_1_2_what_is_no_live_url_is_refused(url):
-    with pytest.raises(ValueError):
-        service().shorten(url)
+def test_1_2_what_is_no_live_url_is_refused():
+    for url in ("no url", "ftp://example.com", "https://dead.example.com"):
+        with pytest.raises(ValueError):
+            service().shorten(url)
 
 
 def test_1_3_codes_are_unique():
