@@ -21,6 +21,7 @@ COMMANDS = {
     "resume": ("run", "resume", "Go on with an interrupted run."),
     "every": ("every", "every", "Run a program at set times."),
     "ps": ("inspect", "ps", "List runs."),
+    "find": ("find", "find", "Find a text in runs."),
     "answer": ("answer", "answer", "Answer the questions of a run."),
     "show": ("inspect", "show", "Show a run, or one step of it."),
     "log": ("inspect", "log", "Print the journal of a run."),
