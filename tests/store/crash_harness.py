@@ -26,6 +26,8 @@ from edvac.store import (
     MemoryStore,
     NewRecord,
     Process,
+    Queue,
+    Queued,
     RunInfo,
     Schedule,
     Store,
@@ -69,7 +71,8 @@ def dump(store: Any) -> Any:
         ]
         found.append((info, records, files, store.inbox(info.id), store.applied(info.id)))
     reuse = [store.reuse_get(f"key-{number}") for number in range(6)]
-    return found, reuse, store.grants()
+    queues = [(one, store.queued(one.name)) for one in store.queues()]
+    return found, reuse, (store.grants(), store.schedules(), queues)
 
 
 Step = Callable[["Workload"], None]
@@ -152,6 +155,9 @@ def steps() -> list[Step]:
         lambda w: w.store.ack("r1", 1) and None,
         lambda w: w.store.grant(Grant("g", "{}", "run", None, 1.0)),
         lambda w: w.store.keep_schedule(Schedule("s", "{}", 1.0, "2026-05-01")),
+        lambda w: w.store.keep_queue(Queue("q", "{}", 1.0)),
+        lambda w: w.store.enqueue(Queued(0, "q", "{}", "k"), 9) and None,
+        lambda w: w.store.keep_queued(Queued(1, "q", "{}", "k", state="done")) and None,
         lambda w: w.create("r2"),
         lambda w: w.acquire("r2"),
         lambda w: w.append("r2", 2, number=5),

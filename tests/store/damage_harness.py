@@ -44,6 +44,8 @@ SQL: dict[str, str] = {
     "message": "UPDATE inbox SET payload = x'00'",
     "grant": "UPDATE permission SET scope = 'always'",
     "schedule": "UPDATE schedule SET spec = '[]'",
+    "queue": "UPDATE queue SET spec = '[]'",
+    "queued": "UPDATE queued SET state = 'waiting'",
     "apply": "UPDATE apply SET root = '/'",
     "applied": "UPDATE applied SET mode = 511",
     "no entry": "DELETE FROM applied WHERE path = 'a'",
@@ -87,7 +89,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 }
 
 
-def build(root: Path, until: int = 20, **seams: Any) -> Any:
+def build(root: Path, until: int = 23, **seams: Any) -> Any:
     """A closed store after the first steps of the crash workload; what it holds."""
     root.mkdir(exist_ok=True)
     work = harness.Workload(lambda: harness.open_store(root, **seams))

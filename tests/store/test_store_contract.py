@@ -18,6 +18,8 @@ from edvac.store import (
     FileVersion,
     Grant,
     NewRecord,
+    Queue,
+    Queued,
     RunInfo,
     Schedule,
 )
@@ -472,3 +474,61 @@ def test_schedules_are_kept_replaced_and_dropped(kit: Any) -> None:
     assert store.schedules() == [again, second]
     assert store.drop_schedule("b") and not store.drop_schedule("b")
     assert kit.reopen().schedules() == [again]
+
+
+def queued(queue: str = "q", **more: Any) -> Queued:
+    return Queued(0, queue, "{}", **more)
+
+
+def test_queues_are_kept_replaced_and_dropped(kit: Any) -> None:
+    store = kit.store
+    store.keep_queue(Queue("q", "{}", 1.0))
+    store.keep_queue(Queue("a", "{}", 2.0))
+    made = store.enqueue(queued(), 10)
+    store.keep_queue(Queue("q", '{"at_once":2}', 9.0))
+    store = kit.reopen()
+    assert store.queues() == [Queue("q", '{"at_once":2}', 1.0), Queue("a", "{}", 2.0)]
+    assert store.queued("q") == [made], "what is in it stays"
+    assert store.drop_queue("q") and not store.drop_queue("q")
+    assert store.queued("q") == [] and len(kit.reopen().queues()) == 1
+
+
+def test_a_queue_gives_what_is_in_it_in_its_order(kit: Any) -> None:
+    store = kit.store
+    store.keep_queue(Queue("q", "{}", 1.0))
+    ids = [store.enqueue(queued(priority=p), 10).id for p in (0, 2, 0, 1)]
+    assert [one.id for one in store.queued("q")] == [ids[1], ids[3], ids[0], ids[2]]
+    done = replace(store.queued("q")[0], state="done", run="r", said="ü", ended=3.5)
+    assert store.keep_queued(done)
+    assert kit.reopen().queued("q", ("done",)) == [done]
+    assert len(kit.store.queued("q", ("waiting", "dead"))) == 3
+    assert kit.store.drop_queued(ids[0]) and not kit.store.drop_queued(ids[0])
+    assert not kit.store.keep_queued(replace(done, id=ids[0]))
+    assert ids[0] not in [one.id for one in kit.store.queued("q")]
+    assert kit.store.enqueue(queued(), 10).id > max(ids), "a number is never given again"
+
+
+def test_a_key_gets_into_a_queue_once(kit: Any) -> None:
+    store = kit.store
+    for name in ("q", "other"):
+        store.keep_queue(Queue(name, "{}", 1.0))
+    first = store.enqueue(queued(key="k"), 10)
+    assert store.enqueue(queued(key="k", priority=5), 10) == first
+    assert store.enqueue(queued("other", key="k"), 10) != first
+    assert len({store.enqueue(queued(), 10).id for _ in range(3)}) == 3, "no key is no key"
+
+
+def test_a_full_queue_and_one_that_there_is_not(kit: Any) -> None:
+    store = kit.store
+    store.keep_queue(Queue("q", "{}", 1.0))
+    held = store.enqueue(queued(key="k"), 2)
+    store.enqueue(queued(), 2)
+    with pytest.raises(UsageError) as caught:
+        store.enqueue(queued(), 2)
+    assert caught.value.code == "queue_full"
+    assert store.enqueue(queued(key="k"), 2) == held, "what is known is named all the same"
+    store.keep_queued(replace(held, state="running"))
+    store.enqueue(queued(), 2)
+    with pytest.raises(UsageError) as caught:
+        store.enqueue(queued("none"), 2)
+    assert caught.value.code == "queue_unknown"

@@ -8,8 +8,9 @@ import re
 import shlex
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from edvac.machine.every import Spec
     from edvac.store import Schedule
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 EXAMPLES = """\b
 Examples:
   edvac every 07:00 inbox.edv --output out/
@@ -29,6 +32,26 @@ Examples:
   edvac every --run               run what is due, until stopped
 """
 PASSED = ("model", "plan_model", "escalate_model")  # flags of `run` with one value
+_FLAGS = (
+    click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="As for run."),
+    click.option(
+        "--input", "inputs", multiple=True, metavar="[NAME=]DIRECTORY", help="As for run."
+    ),
+    click.option("--output", type=click.Path(path_type=Path), help="As for run."),
+    click.option("--fresh", is_flag=True, help="As for run."),
+    click.option("--model", help="As for run."),
+    click.option("--plan-model", hidden=True),
+    click.option("--escalate-model", help="As for run."),
+    click.option("--budget", multiple=True, metavar="AMOUNT", help="As for run, of each run."),
+    click.option("--yes", "-y", is_flag=True, help="Approve without asking."),
+)
+
+
+def run_flags(command: Command) -> Command:
+    """The flags of `run` that a program which is started later takes."""
+    for flag in reversed(_FLAGS):
+        command = flag(command)
+    return command
 
 
 @click.command(epilog=EXAMPLES)
@@ -38,15 +61,7 @@ PASSED = ("model", "plan_model", "escalate_model")  # flags of `run` with one va
 @click.option("--due", "once", is_flag=True, help="Run what is due now, and end: for cron.")
 @click.option("--remove", metavar="ID", help="Forget a schedule; its runs stay.")
 @click.option("--unit", is_flag=True, help="Print a systemd unit and a cron line that keep it up.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="As for run.")
-@click.option("--input", "inputs", multiple=True, metavar="[NAME=]DIRECTORY", help="As for run.")
-@click.option("--output", type=click.Path(path_type=Path), help="As for run.")
-@click.option("--fresh", is_flag=True, help="As for run.")
-@click.option("--model", help="As for run.")
-@click.option("--plan-model", hidden=True)
-@click.option("--escalate-model", help="As for run.")
-@click.option("--budget", multiple=True, metavar="AMOUNT", help="As for run, of each run.")
-@click.option("--yes", "-y", is_flag=True, help="Approve without asking.")
+@run_flags
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def every(when: str, program: str, **flags: Any) -> int:
     """Run PROGRAM (.edv) at set times: 07:00, "mon 07:00", "weekdays 18:30", hourly, 15min, or the
@@ -75,8 +90,8 @@ def _add(when: str, program: str, flags: dict[str, Any]) -> None:
     from edvac.store import Schedule, Store
 
     parsed = parse_when(when)
-    text = _checked(program, flags)
-    spec = Spec(when, program, _passed(flags), str(Path.cwd()), touch_digest(text))
+    text = checked_program(program, flags, "Run it at these times?")
+    spec = Spec(when, program, passed_flags(flags), str(Path.cwd()), touch_digest(text))
     clock = SystemClock()
     wall, zone = clock.wall(), local_zone()
     with Store(ui.workspace()) as store:
@@ -90,7 +105,7 @@ def _add(when: str, program: str, flags: dict[str, Any]) -> None:
     ui.out("It runs while `edvac every --run` does; `edvac every --unit` says how to keep that up.")
 
 
-def _checked(program: str, flags: dict[str, Any]) -> Any:
+def checked_program(program: str, flags: dict[str, Any], question: str) -> Any:
     """The program, legal and approved.
 
     Raises:
@@ -117,17 +132,17 @@ def _checked(program: str, flags: dict[str, Any]) -> Any:
     if not flags["yes"]:
         for line in describe_touches(found, {}):
             ui.err(line)
-        if not ui.is_terminal() or not click.confirm("Run it at these times?", err=True):
+        if not ui.is_terminal() or not click.confirm(question, err=True):
             raise PolicyError(
                 "approval_needed",
                 "nobody approved this program",
-                "A schedule runs it without asking again.",
+                "It is run later without asking again.",
                 "Repeat with --yes.",
             )
     return found
 
 
-def _passed(flags: dict[str, Any]) -> list[str]:
+def passed_flags(flags: dict[str, Any]) -> list[str]:
     found = [("set", pair) for pair in flags["settings"]]
     found += [("input", directory) for directory in flags["inputs"]]
     found += [("budget", amount) for amount in flags["budget"]]
@@ -144,7 +159,7 @@ def _serve(*, once: bool) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with open_store() as store, alone(store.workspace):
-        scheduler = Scheduler(store, SystemClock(), approved=_approved, say=_say)
+        scheduler = Scheduler(store, SystemClock(), approved=approved, say=_say)
         if not once:
             ui.err(f"{ui.counted(len(store.schedules()), 'schedule')}; stop with Ctrl-C")
         while not stop.is_set():
@@ -159,7 +174,7 @@ def _say(line: str) -> None:
     ui.err(f"{dt.datetime.now().strftime('%Y-%m-%d %H:%M')}  {ui.safe_line(line)}")
 
 
-def _approved(spec: Spec) -> str:
+def approved(spec: Spec) -> str:
     """Why the program is not what was approved: its text may change, what it touches may not."""
     from edvac.core.errors import EdvacError
     from edvac.device import CATALOGUE

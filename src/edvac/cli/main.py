@@ -20,6 +20,7 @@ COMMANDS = {
     "run": ("run", "run", "Run a task in words, or a program."),
     "resume": ("run", "resume", "Go on with an interrupted run."),
     "every": ("every", "every", "Run a program at set times."),
+    "queue": ("queue", "queue", "Let runs wait their turn."),
     "ps": ("inspect", "ps", "List runs."),
     "find": ("find", "find", "Find a text in runs."),
     "answer": ("answer", "answer", "Answer the questions of a run."),

@@ -98,21 +98,21 @@ def local_zone() -> dt.tzinfo:
 
 
 @contextmanager
-def alone(workspace: Path) -> Iterator[None]:
-    """The one scheduler of a workspace, as long as its process lives.
+def alone(workspace: Path, lock: str = LOCK) -> Iterator[None]:
+    """The one process of a workspace that starts runs by itself, as long as it lives.
 
     Raises:
         LeaseError: there is one already.
     """
-    descriptor = os.open(workspace / DIRECTORY / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(workspace / DIRECTORY / lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as problem:
             raise LeaseError(
                 "scheduler_running",
-                "another process runs this workspace's schedules",
-                "There is one scheduler at a time.",
+                "another process does that for this workspace",
+                "Schedules and queues are each looked after by one process at a time.",
                 "Nothing has to be done; or stop that one first.",
             ) from problem
         yield

@@ -41,6 +41,9 @@ from edvac.store.model import (
     MessageKind,
     NewRecord,
     Problem,
+    Queue,
+    Queued,
+    QueuedState,
     Record,
     RunInfo,
     Schedule,
@@ -49,6 +52,7 @@ from edvac.store.model import (
 )
 from edvac.store.owner import Owners, SystemOwners
 from edvac.store.part import unknown_run
+from edvac.store.queues import queue_full, queue_unknown
 from edvac.store.runs import check_name, is_meant, pick_run
 from edvac.store.segments import has_row
 
@@ -107,6 +111,9 @@ class MemoryStore:
         self._reuse: dict[str, dict[int, tuple[str, int]]] = {}
         self._grants: dict[str, Grant] = {}
         self._schedules: dict[str, Schedule] = {}
+        self._queues: dict[str, Queue] = {}
+        self._queued: dict[int, Queued] = {}
+        self._queued_last = 0
         self._placed: set[bytes] = set()
 
     def close(self) -> None:
@@ -467,6 +474,44 @@ class MemoryStore:
 
     def drop_schedule(self, schedule: str) -> bool:
         return self._schedules.pop(schedule, None) is not None
+
+    def keep_queue(self, queue: Queue) -> None:
+        known = self._queues.get(queue.name, queue)
+        self._queues[queue.name] = replace(queue, created=known.created)
+
+    def queues(self) -> list[Queue]:
+        return sorted(self._queues.values(), key=lambda one: (one.created, one.name))
+
+    def drop_queue(self, name: str) -> bool:
+        self._queued = {key: one for key, one in self._queued.items() if one.queue != name}
+        return self._queues.pop(name, None) is not None
+
+    def enqueue(self, item: Queued, most: int) -> Queued:
+        if item.queue not in self._queues:
+            raise queue_unknown(item.queue)
+        here = self.queued(item.queue)
+        for one in here:
+            if item.key and one.key == item.key:
+                return one
+        if sum(one.state == "waiting" for one in here) >= most:
+            raise queue_full(item.queue, most)
+        self._queued_last += 1
+        made = self._queued[self._queued_last] = replace(item, id=self._queued_last)
+        return made
+
+    def queued(self, queue: str, states: Sequence[QueuedState] = ()) -> list[Queued]:
+        found = [one for one in self._queued.values() if one.queue == queue]
+        found = [one for one in found if not states or one.state in states]
+        return sorted(found, key=lambda one: (-one.priority, one.id))
+
+    def keep_queued(self, item: Queued) -> bool:
+        if item.id not in self._queued:
+            return False
+        self._queued[item.id] = item
+        return True
+
+    def drop_queued(self, item: int) -> bool:
+        return self._queued.pop(item, None) is not None
 
     # care
 

@@ -58,6 +58,8 @@ DURABILITY_POINTS: tuple[str, ...] = (
     "store.open.before_schema",
     "store.post.after_commit",
     "store.post.before_commit",
+    "store.queue.after_commit",
+    "store.queue.before_commit",
     "store.recover.after",
     "store.recover.before",
     "store.release.before_commit",
@@ -204,6 +206,48 @@ class Schedule:
     created: float
     fired: str
     run: str = ""
+    said: str = ""
+
+
+QueuedState: TypeAlias = Literal["waiting", "running", "asking", "done", "dead"]
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue of runs: `spec` is JSON that only who serves it reads."""
+
+    name: str
+    spec: str
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A run that waits its turn, has it, or had it.
+
+    Attributes:
+        spec: what is to be started, as JSON.
+        key: no other of the same key gets into the queue; empty for none.
+        due: not before this time (UTC seconds).
+        state: `asking` waits for a person, `dead` was given up.
+        attempts: runs and retries begun; `recoveries` those that went on after their process died.
+        started: when the last of them was.
+        said: why it waits again or was given up.
+    """
+
+    id: int
+    queue: str
+    spec: str
+    key: str = ""
+    priority: int = 0
+    added: float = 0.0
+    due: float = 0.0
+    state: QueuedState = "waiting"
+    run: str = ""
+    attempts: int = 0
+    recoveries: int = 0
+    started: float = 0.0
+    ended: float = 0.0
     said: str = ""
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from edvac.core.errors import StoreError
 
 APPLICATION_ID = 0x45445643  # "EDVC"
-FORMAT = 4
+FORMAT = 5
 OLDEST = 2  # the first release's
 
 Execute: TypeAlias = Callable[..., Any]
@@ -147,7 +147,30 @@ def _placed(execute: Execute) -> None:
     )
 
 
-MIGRATIONS: dict[int, Callable[[Execute], None]] = {0: _create, 2: _schedules, 3: _placed}
+def _queues(execute: Execute) -> None:
+    """4 → 5: queues of runs."""
+    execute(
+        "CREATE TABLE queue (name TEXT PRIMARY KEY, spec TEXT NOT NULL, created REAL NOT NULL,"
+        " mark BLOB NOT NULL DEFAULT x'') WITHOUT ROWID"
+    )
+    execute(
+        "CREATE TABLE queued (id INTEGER PRIMARY KEY AUTOINCREMENT,"
+        " queue TEXT NOT NULL REFERENCES queue ON DELETE CASCADE, spec TEXT NOT NULL,"
+        " key TEXT NOT NULL, priority INTEGER NOT NULL, added REAL NOT NULL, due REAL NOT NULL,"
+        " state TEXT NOT NULL, run TEXT NOT NULL, attempts INTEGER NOT NULL,"
+        " recoveries INTEGER NOT NULL, started REAL NOT NULL, ended REAL NOT NULL,"
+        " said TEXT NOT NULL, mark BLOB NOT NULL DEFAULT x'')"
+    )
+    execute("CREATE UNIQUE INDEX queued_key ON queued (queue, key) WHERE key != ''")
+    execute("CREATE INDEX queued_state ON queued (queue, state)")
+
+
+MIGRATIONS: dict[int, Callable[[Execute], None]] = {
+    0: _create,
+    2: _schedules,
+    3: _placed,
+    4: _queues,
+}
 
 
 def migrate(execute: Execute) -> int:

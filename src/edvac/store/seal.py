@@ -24,6 +24,9 @@ _COLUMNS = {
     "permission": "id, shape, scope, expires, created",
     "schedule": "id, spec, created, fired, run, said",
     "placed": "key",
+    "queue": "name, spec, created",
+    "queued": "id, queue, spec, key, priority, added, due, state, run, attempts, recoveries,"
+    " started, ended, said",
 }
 TABLES = tuple(_COLUMNS)
 _encode = msgspec.msgpack.Encoder().encode

@@ -23,13 +23,14 @@ from edvac.store.files import Files, SystemFiles
 from edvac.store.maintenance import MaintenancePart
 from edvac.store.notes import NotePart
 from edvac.store.owner import Owners, SystemOwners
+from edvac.store.queues import QueuePart
 
 DIRECTORY = ".edvac"
 DATABASE = "store.db"
 MARKER = "store.id"  # written once the tables are durable: a missing database is then damage
 
 
-class Store(MaintenancePart, NotePart):
+class Store(MaintenancePart, NotePart, QueuePart):
     """Open with ``Store(workspace)``; usable as a context manager.
 
     Args:

@@ -1,0 +1,134 @@
+"""Queues of runs: what waits, what goes on, what ended, and what was given up.
+
+Needs no lease: whoever serves a workspace's queues is alone (`machine.queues`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from edvac.core.errors import UsageError
+from edvac.core.seams import durability_point
+from edvac.store.model import Queue, Queued, QueuedState
+from edvac.store.part import Part
+from edvac.store.schema import Execute
+from edvac.store.seal import reseal, sealed, sound
+
+_QUEUES = sealed("SELECT name, spec, created, SOUND FROM queue ORDER BY created, name", "queue")
+_COLUMNS = (
+    "id, queue, spec, key, priority, added, due, state, run, attempts, recoveries, started, ended,"
+    " said"
+)
+_ITEMS = f"SELECT {_COLUMNS}, SOUND FROM queued"  # noqa: S608 (a constant)
+_ORDER = " ORDER BY priority DESC, id"
+
+
+def queue_unknown(name: str) -> UsageError:
+    return UsageError(
+        "queue_unknown",
+        f"there is no queue {name!r} in this workspace",
+        "",
+        "`edvac queue` lists those there are; `edvac queue put` makes one.",
+    )
+
+
+def queue_full(name: str, most: int) -> UsageError:
+    return UsageError(
+        "queue_full",
+        f"{most:,} runs wait in the queue {name!r} already",
+        "It takes no more than that.",
+        "Let `edvac queue run` work on it, or allow more: edvac queue set NAME --most N.",
+    )
+
+
+class QueuePart(Part):
+    def keep_queue(self, queue: Queue) -> None:
+        """Keep a queue; the same name replaces what is known of it, not what is in it."""
+        with self._db.write("storing a queue") as execute:
+            execute(
+                "INSERT INTO queue (name, spec, created) VALUES (?,?,?)"
+                " ON CONFLICT (name) DO UPDATE SET spec = excluded.spec",
+                (queue.name, queue.spec, queue.created),
+            )
+            reseal(execute, "queue", "name = ?", (queue.name,))
+
+    def queues(self) -> list[Queue]:
+        """All of them, oldest first."""
+        return [Queue(*row) for row in sound("queue", self._db.rows(_QUEUES))]
+
+    def drop_queue(self, name: str) -> bool:
+        """Remove a queue and what is in it; its runs stay. Whether it was there."""
+        with self._db.write("removing a queue") as execute:
+            rows = execute("DELETE FROM queue WHERE name = ? RETURNING name", (name,)).fetchall()
+        return bool(rows)
+
+    def enqueue(self, item: Queued, most: int) -> Queued:
+        """Put one at the end; where its key is in the queue already, that one.
+
+        Args:
+            item: its `id` is given by the store.
+            most: how many may wait.
+
+        Raises:
+            UsageError: no such queue, or it is full.
+        """
+        with self._db.write("queueing a run") as execute:
+            if not execute("SELECT 1 FROM queue WHERE name = ?", (item.queue,)).fetchall():
+                raise queue_unknown(item.queue)
+            if item.key:
+                where = " WHERE queue = ? AND key = ?"
+                known = _read(execute, where, (item.queue, item.key))
+                if known:
+                    return known[0]
+            counted = "SELECT count(*) FROM queued WHERE queue = ? AND state = 'waiting'"
+            if execute(counted, (item.queue,)).fetchall()[0][0] >= most:
+                raise queue_full(item.queue, most)
+            values = _values(item)[1:]
+            places = ",".join("?" * len(values))
+            columns = _COLUMNS.removeprefix("id, ")
+            number: int = execute(
+                f"INSERT INTO queued ({columns}) VALUES ({places}) RETURNING id",  # noqa: S608
+                values,
+            ).fetchall()[0][0]
+            reseal(execute, "queued", "id = ?", (number,))
+            durability_point("store.queue.before_commit")
+        durability_point("store.queue.after_commit")
+        return replace(item, id=number)
+
+    def queued(self, queue: str, states: Sequence[QueuedState] = ()) -> list[Queued]:
+        """What is in a queue, in the order in which it is taken."""
+        where = f" AND state IN ({','.join('?' * len(states))})" if states else ""
+        rows = self._db.rows(
+            sealed(f"{_ITEMS} WHERE queue = ?{where}{_ORDER}", "queued"),
+            (queue, *states),
+        )
+        return [Queued(*row) for row in sound("queued", rows)]
+
+    def keep_queued(self, item: Queued) -> bool:
+        """Replace what is known of one; whether it was still there."""
+        sets = ", ".join(f"{name} = ?" for name in _COLUMNS.split(", ")[1:])
+        with self._db.write("storing what became of a queued run") as execute:
+            rows = execute(
+                f"UPDATE queued SET {sets} WHERE id = ? RETURNING id",  # noqa: S608
+                (*_values(item)[1:], item.id),
+            ).fetchall()
+            reseal(execute, "queued", "id = ?", (item.id,))
+            durability_point("store.queue.before_commit")
+        durability_point("store.queue.after_commit")
+        return bool(rows)
+
+    def drop_queued(self, item: int) -> bool:
+        """Take one out; its run stays. Whether it was there."""
+        with self._db.write("taking a run out of a queue") as execute:
+            rows = execute("DELETE FROM queued WHERE id = ? RETURNING id", (item,)).fetchall()
+        return bool(rows)
+
+
+def _values(item: Queued) -> tuple[object, ...]:
+    return tuple(getattr(item, name) for name in _COLUMNS.split(", "))
+
+
+def _read(execute: Execute, where: str, values: Sequence[object]) -> list[Queued]:
+    rows = execute(sealed(_ITEMS + where, "queued"), values).fetchall()
+    return [Queued(*row) for row in sound("queued", rows)]
