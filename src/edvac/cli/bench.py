@@ -64,6 +64,12 @@ def bench() -> None:
     """Measure edvac beside its peers, in one run, as ratios."""
 
 
+def _examples() -> Path:
+    if not Path("examples/inbox.edv").exists():
+        raise UsageError("bench_place", "run this from the project's directory", "", "")
+    return Path("examples")
+
+
 @bench.command("run")
 @click.option("--quick", is_flag=True, help="Under a minute: only the control overhead.")
 @click.option("--peers", metavar="PYTHON", help=PEERS)
@@ -80,10 +86,8 @@ def bench_run(quick: bool, peers: str | None, repeats: int, output: str, as_json
         document.notes.append("No peers were measured: none were given with --peers.")
     control.measure(document, peers, steps=200 if quick else 1000, repeats=repeats)
     if not quick:
-        program = Path("examples/inbox.edv")
-        if not program.exists():
-            raise UsageError("bench_place", "run this from the project's directory", "", "")
-        main_job.measure(document, program, Path("examples/inbox"), peers, repeats)
+        examples = _examples()
+        main_job.measure(document, examples / "inbox.edv", examples / "inbox", peers, repeats)
     _publish(document, None if quick else Path(output), as_json=as_json)
 
 
@@ -138,7 +142,7 @@ def bench_beside(peers: str, output: Path | None, as_json: bool) -> None:
     from edvac.bench import beside, report
 
     document = report.start("beside", "edvac bench beside --peers PYTHON")
-    beside.measure(document, peers, Path("examples"))
+    beside.measure(document, peers, _examples())
     _publish(document, output, as_json=as_json)
 
 
@@ -436,6 +440,24 @@ def bench_plan(**flags: Any) -> None:
     )
     planning.add_figures(document, asyncio.run(_and_close(work, processor)))
     _publish(document, flags["output"], as_json=flags["as_json"])
+
+
+@bench.command("context")
+@click.option("--model", help="A model's name, .gguf file, or URL#MODEL.")
+@OUTPUT
+@JSON
+def bench_context(model: str | None, output: Path | None, as_json: bool) -> None:
+    """How much of the sample program's prompts coincides, and is not read again."""
+    from edvac.bench import context, report
+    from edvac.machine import Settings
+    from edvac.machine.processors import choose_processor
+
+    settings = Settings(model=model or Settings().model)
+    examples = _examples()
+    document = report.start("context", f"edvac bench context --model {settings.model}")
+    processor = choose_processor(settings)
+    asyncio.run(_and_close(context.measure(document, processor, examples), processor))
+    _publish(document, output, as_json=as_json)
 
 
 @bench.command("coding")
