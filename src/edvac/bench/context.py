@@ -8,8 +8,6 @@ before the instruction: how much of those would coincide.
 
 from __future__ import annotations
 
-import asyncio
-import os.path
 import tempfile
 from bisect import bisect_left, insort
 from collections.abc import Iterable
@@ -53,10 +51,16 @@ def shared(prompts: Iterable[str]) -> float:
     for prompt in prompts:
         at = bisect_left(seen, prompt)
         near = seen[max(0, at - 1) : at + 1]  # in order, the neighbours share most
-        common += max((len(os.path.commonprefix([prompt, one])) for one in near), default=0)
+        common += max((_common(prompt, one) for one in near), default=0)
         total += len(prompt)
         insort(seen, prompt)
     return common / total if total else 0.0
+
+
+def _common(left: str, right: str) -> int:
+    """How many characters two texts begin with."""
+    pairs = zip(left, right, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))
 
 
 async def measure(document: Document, processor: Processor, examples: Path) -> None:
