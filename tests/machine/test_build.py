@@ -14,6 +14,7 @@ import pytest
 
 from edvac.core.errors import OperandError
 from edvac.machine import Job, Machine, Report
+from edvac.machine.budget import Budget
 from edvac.processor import Request
 from edvac.processor.scripted import ScriptedProcessor
 
@@ -68,7 +69,7 @@ class Author:
 
 def run(place: Path, author: Author, program: str = PROGRAM, **more: object) -> tuple[Report, dict]:
     tests = place / "tests"
-    tests.mkdir(exist_ok=True)
+    tests.mkdir(parents=True, exist_ok=True)
     (tests / "test_shop.py").write_text(TEST)
     with Machine(place, ScriptedProcessor(author, delay_s=0.01)) as machine:
         job = Job(program, roots={"tests": tests}, **more)  # type: ignore[arg-type]
@@ -174,3 +175,49 @@ def test_a_program_carries_what_it_uses_of_the_library(tmp_path: Path) -> None:
     with Machine(tmp_path, ScriptedProcessor(str)) as machine:
         text = machine.history(report.run).program
     assert text.startswith(PROGRAM) and "def build_again(" in text
+
+
+def test_a_budget_that_ends_in_the_middle_of_a_part_holds_it_back(tmp_path: Path) -> None:
+    """It fails nothing: with more to spend the part goes on where it was, and comes out the same."""
+    wrong = ["class Store\n", "class Store:\n    x = y\n", STORE]
+    _, wanted = run(tmp_path / "whole", Author(store=list(wrong)))
+    place = tmp_path / "cut"
+    author = Author(store=list(wrong))
+    first, _ = run(place, author, budget=Budget(tokens=1_500))
+    assert first.spent and not first.failures and 0 < len(author.asked) < 5
+    with Machine(place, ScriptedProcessor(author)) as machine:
+        last = asyncio.run(machine.resume(first.run, budget=Budget(tokens=10**6)))
+        files = machine.ledger.call_now(
+            lambda s: {
+                f.path: s.read_file(last.run, f.path).decode() for f in s.list_files(last.run)
+            }
+        )
+    assert last.state == "done" and files == wanted
+
+
+def test_files_that_need_each_other_are_read_in_the_order_of_the_program(tmp_path: Path) -> None:
+    """There is no deadlock: who reads before anybody has written says what is missing."""
+    parts = (
+        'sees = [View("shop/price.py", "")]\n'
+        'parts = [FilePart("shop/store.py", "part store", sees),'
+        ' FilePart("shop/price.py", "part price", [View("shop/store.py", "")])]\n'
+        'made = build("A shop.", parts)\n'
+    )
+    report, files = run(tmp_path, Author(), parts)
+    assert report.state == "partial" and "shop/store.py" not in files
+    assert {s.failure.code for s in report.failures if s.failure} >= {"file_unreadable"}
+
+
+def test_a_run_keeps_the_program_that_it_was_begun_with(tmp_path: Path) -> None:
+    """Edited while it runs, the file is another program: for the next run."""
+    source = tmp_path / "p.edv"
+    source.write_text(PROGRAM)
+
+    def edits(text: str) -> str:
+        source.write_text("edited = 1\n")
+        return STORE
+
+    report, files = run(tmp_path, Author(store=edits), source.read_text())
+    assert report.state == "done" and table(files)["tests"][0]
+    with Machine(tmp_path, ScriptedProcessor(str)) as machine:
+        assert machine.history(report.run).program.startswith(PROGRAM)
