@@ -178,7 +178,7 @@ def test_a_program_carries_what_it_uses_of_the_library(tmp_path: Path) -> None:
 
 
 def test_a_budget_that_ends_in_the_middle_of_a_part_holds_it_back(tmp_path: Path) -> None:
-    """It fails nothing: with more to spend the part goes on where it was, and comes out the same."""
+    """It fails nothing: with more to spend the part goes on, and comes out the same."""
     wrong = ["class Store\n", "class Store:\n    x = y\n", STORE]
     _, wanted = run(tmp_path / "whole", Author(store=list(wrong)))
     place = tmp_path / "cut"

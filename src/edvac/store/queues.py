@@ -15,7 +15,9 @@ from edvac.store.part import Part
 from edvac.store.schema import Execute
 from edvac.store.seal import reseal, sealed, sound
 
-_QUEUES = sealed("SELECT name, spec, created, SOUND FROM queue ORDER BY created, name", "queue")
+_QUEUES = sealed(
+    "SELECT name, spec, created, SOUND FROM queue_rules ORDER BY created, name", "queue_rules"
+)
 _COLUMNS = (
     "id, queue, spec, key, priority, added, due, state, run, attempts, recoveries, started, ended,"
     " said"
@@ -47,11 +49,11 @@ class QueuePart(Part):
         """Keep a queue; the same name replaces what is known of it, not what is in it."""
         with self._db.write("storing a queue") as execute:
             execute(
-                "INSERT INTO queue (name, spec, created) VALUES (?,?,?)"
+                "INSERT INTO queue_rules (name, spec, created) VALUES (?,?,?)"
                 " ON CONFLICT (name) DO UPDATE SET spec = excluded.spec",
                 (queue.name, queue.spec, queue.created),
             )
-            reseal(execute, "queue", "name = ?", (queue.name,))
+            reseal(execute, "queue_rules", "name = ?", (queue.name,))
 
     def queues(self) -> list[Queue]:
         """All of them, oldest first."""
@@ -60,7 +62,9 @@ class QueuePart(Part):
     def drop_queue(self, name: str) -> bool:
         """Remove a queue and what is in it; its runs stay. Whether it was there."""
         with self._db.write("removing a queue") as execute:
-            rows = execute("DELETE FROM queue WHERE name = ? RETURNING name", (name,)).fetchall()
+            rows = execute(
+                "DELETE FROM queue_rules WHERE name = ? RETURNING name", (name,)
+            ).fetchall()
         return bool(rows)
 
     def enqueue(self, item: Queued, most: int) -> Queued:
@@ -74,7 +78,7 @@ class QueuePart(Part):
             UsageError: no such queue, or it is full.
         """
         with self._db.write("queueing a run") as execute:
-            if not execute("SELECT 1 FROM queue WHERE name = ?", (item.queue,)).fetchall():
+            if not execute("SELECT 1 FROM queue_rules WHERE name = ?", (item.queue,)).fetchall():
                 raise queue_unknown(item.queue)
             if item.key:
                 where = " WHERE queue = ? AND key = ?"

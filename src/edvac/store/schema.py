@@ -150,12 +150,12 @@ def _placed(execute: Execute) -> None:
 def _queues(execute: Execute) -> None:
     """4 → 5: queues of runs."""
     execute(
-        "CREATE TABLE queue (name TEXT PRIMARY KEY, spec TEXT NOT NULL, created REAL NOT NULL,"
+        "CREATE TABLE queue_rules (name TEXT PRIMARY KEY, spec TEXT NOT NULL, created REAL NOT NULL,"
         " mark BLOB NOT NULL DEFAULT x'') WITHOUT ROWID"
     )
     execute(
         "CREATE TABLE queued (id INTEGER PRIMARY KEY AUTOINCREMENT,"
-        " queue TEXT NOT NULL REFERENCES queue ON DELETE CASCADE, spec TEXT NOT NULL,"
+        " queue TEXT NOT NULL REFERENCES queue_rules ON DELETE CASCADE, spec TEXT NOT NULL,"
         " key TEXT NOT NULL, priority INTEGER NOT NULL, added REAL NOT NULL, due REAL NOT NULL,"
         " state TEXT NOT NULL, run TEXT NOT NULL, attempts INTEGER NOT NULL,"
         " recoveries INTEGER NOT NULL, started REAL NOT NULL, ended REAL NOT NULL,"

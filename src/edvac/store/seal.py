@@ -24,7 +24,7 @@ _COLUMNS = {
     "permission": "id, shape, scope, expires, created",
     "schedule": "id, spec, created, fired, run, said",
     "placed": "key",
-    "queue": "name, spec, created",
+    "queue_rules": "name, spec, created",
     "queued": "id, queue, spec, key, priority, added, due, state, run, attempts, recoveries,"
     " started, ended, said",
 }
