@@ -150,8 +150,8 @@ def _placed(execute: Execute) -> None:
 def _queues(execute: Execute) -> None:
     """4 → 5: queues of runs."""
     execute(
-        "CREATE TABLE queue_rules (name TEXT PRIMARY KEY, spec TEXT NOT NULL, created REAL NOT NULL,"
-        " mark BLOB NOT NULL DEFAULT x'') WITHOUT ROWID"
+        "CREATE TABLE queue_rules (name TEXT PRIMARY KEY, spec TEXT NOT NULL,"
+        " created REAL NOT NULL, mark BLOB NOT NULL DEFAULT x'') WITHOUT ROWID"
     )
     execute(
         "CREATE TABLE queued (id INTEGER PRIMARY KEY AUTOINCREMENT,"
