@@ -72,7 +72,7 @@ def test_rules_are_set_and_told(edvac: Bench) -> None:
         (["drop", "nightly", "99"], "queued_unknown"),
         (["put", "../x", "p.edv", "--yes"], "queue_name"),
         (["put", "nightly", "p.edv", "--yes", "--after", "soon"], "delay_malformed"),
-        (["put", "nightly", "none.edv", "--yes"], "program_missing"),
+        (["put", "nightly", "none.edv", "--yes"], "program_unreadable"),
         (["put", "nightly", "p.edv"], "approval_needed"),
         (["set", "nightly", "--rate", "often"], "rate_malformed"),
         (["run", "none", "--drain"], "queue_unknown"),

@@ -25,7 +25,7 @@ def test_cutting_a_text_loses_nothing_and_keeps_to_the_size(text: str, size: int
 
 def test_a_text_is_cut_where_it_pauses() -> None:
     text = "one two three.\n\nfour five six seven.\nEight nine"
-    assert list(_cuts(text, 20)) == ["one two three.\n\n", "four five six seven.", "\nEight nine"]
+    assert list(_cuts(text, 21)) == ["one two three.\n\n", "four five six seven.\n", "Eight nine"]
 
 
 @given(st.lists(st.text(alphabet="xy", max_size=30), max_size=20), st.integers(10, 60))

@@ -29,7 +29,18 @@ RUN_POINTS = tuple(
     for point in POINTS
     if point.split(".")[0] in ("driver", "store")
     and point.split(".")[1]
-    not in ("apply", "gc", "remove", "post", "recover", "open", "blob", "release", "checkpoint")
+    not in (
+        "apply",
+        "gc",
+        "remove",
+        "post",
+        "recover",
+        "open",
+        "blob",
+        "release",
+        "checkpoint",
+        "queue",
+    )
 )
 # How often a point is passed in one life: kills are spread over all of them.
 OFTEN = ("store.append", "store.commit", "driver")

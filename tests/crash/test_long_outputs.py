@@ -14,7 +14,7 @@ import crash_build
 import pytest
 from crash_kit import RUN_POINTS, Ended, Server, differences, lines, live, random_kills, workspace
 
-KILLS = int(os.environ.get("EDVAC_KILLS", "20"))
+KILLS = int(os.environ.get("EDVAC_KILLS", "10"))
 SMALL = 40  # parts, where only the place of a kill matters
 
 
@@ -44,9 +44,9 @@ def test_the_work_is_worth_killing(whole: tuple[Ended, float, Path]) -> None:
         assert row["shortened"] == str(crash_build.crowded(number)), number
     assert len(lines(work / "executed")) > 1_000
     saw = ended.files["lib/p003.py"].decode()
-    assert "saw ['0', '2', '3']" in saw, "its own number, the one before, the first of its chain"
+    assert "saw ['0', '2']" in saw, "the one before, and the first of its chain"
     outlined = ended.files["lib/p012.py"].decode()
-    assert "saw ['12']" in outlined, "outlines hold no bodies"
+    assert "saw []" in outlined, "outlines hold no bodies"
 
 
 def test_killed_at_any_moment(

@@ -12,7 +12,7 @@ from device_kit import World, make_call, wait
 from edvac.core.errors import ConfigError, DeviceError
 from edvac.core.label import PROGRAM
 from edvac.core.value import plain, total_label
-from edvac.device import Held, checking
+from edvac.device import Held, checking, process
 
 pytestmark = pytest.mark.sandbox
 
@@ -116,7 +116,8 @@ def test_only_what_is_declared_is_there_and_nothing_can_be_written(world: World)
     write(world, "lib/add.py", "from lib.secret import KEY\n\n\ndef add(a, b):\n    return a + b\n")
     assert "No module named" in check(world, tests=["tests/test_given.py"])["said"]
     assert check(world, reads=["lib/secret.py"], tests=["tests/test_given.py"])["ok"]
-    spoils = "open('/work/lib/add.py', 'w')\n\n\ndef add(a, b):\n    return a + b\n"
+    place = f"{process._inside()}/lib/add.py"
+    spoils = f"open({place!r}, 'w')\n\n\ndef add(a, b):\n    return a + b\n"
     write(world, "lib/add.py", spoils)
     assert "Read-only file system" in check(world, tests=["tests/test_given.py"])["said"]
 

@@ -21,7 +21,7 @@ LIMIT = 10
 @cached
 def first(
     a,
-    b=")",
+    b=1,
 ):
     """Add them."""
     return a + b
@@ -88,7 +88,7 @@ def view(text: str, part: str) -> str:
         ("LIMIT", "LIMIT = 10", "LIMIT = 10", 1),
         ("last", "def last(): return 2", "def last(): return 2", 1),
         ("3-3", "LIMIT = 10", "LIMIT = 10", 1),
-        ("29-900", "def last(): return 2", "def last(): return 2", 1),
+        ("31-900", "def last(): return 2", "def last(): return 2", 1),
     ],
 )
 def test_views_of_python(part: str, first: str, last: str, lines: int) -> None:
@@ -105,7 +105,7 @@ def test_views_of_another_language() -> None:
 
 def test_an_outline_has_signatures_and_what_they_say() -> None:
     assert view(PYTHON, "outline").split("\n") == [
-        'def first( a, b=")", ):',
+        "def first( a, b=1, ):",
         '    """Add them."""',
         "class Store:",
         '    """Keeps things."""',

@@ -38,4 +38,4 @@ def test_no_flipped_byte_comes_back_as_data(whole: tuple[Path, object], tmp_path
         answer = harness.seen(tmp_path / "copy", whole[1])
         found[answer] += 1
         assert answer != "lied", f"byte {at}"
-    assert found["refused"] + found["told"] > 100
+    assert found["refused"] + found["told"] > 60

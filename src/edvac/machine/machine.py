@@ -524,21 +524,19 @@ class _Session:
 
         asks = terminal.ask is not None
         front = Front(machine.clock, terminal.emit, terminal.answer, asks, terminal.looks)
-        children = Children(
-            Surroundings(
-                self._run,
-                dt.date.fromisoformat(opened["date"]),
-                opened["seed"],
-                machine._owner,
-                machine.ledger,
-                machine.clock,
-                machine.catalogue,
-                self._at_once,
-                machine.processor,
-                executor,
-            )
+        around = Surroundings(
+            self._run,
+            dt.date.fromisoformat(opened["date"]),
+            opened["seed"],
+            machine._owner,
+            machine.ledger,
+            machine.clock,
+            machine.catalogue,
+            self._at_once,
+            machine.processor,
+            executor,
         )
-        own = executor(self._run, None, children.do)
+        own = executor(self._run, None, Children(around).do)
         return Driver(unit, machine.ledger, lease, own.execute, front)
 
     async def close(self) -> None:

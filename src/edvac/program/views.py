@@ -117,11 +117,10 @@ def _symbol(lines: Sequence[str], name: str) -> Sequence[str]:
     Raises:
         ValueError: there is none of this name.
     """
-    outer = lines
     for part in name.split("."):
-        lines = _block(lines, part)
+        around, lines = lines, _block(lines, part)
         if not lines:
-            known = [found[2] for line in outer if (found := _DEFINITION.match(line))]
+            known = [found[2] for line in around if (found := _DEFINITION.match(line))]
             has = f"it defines {', '.join(known[:20])}" if known else "it defines nothing"
             raise ValueError(f"there is no {name!r} in the text; {has}")
     return lines
