@@ -225,7 +225,7 @@ LISTED = "paths = files.list('in/*')\n"
          "    files.write(p, 'x')\n", 2),
         (LISTED + "for n, p in zip(paths, [files.read('x')]):\n    files.write(p, 'x')\n", 1),
         (LISTED + "for p in paths:\n    files.write('o', files.read(p))\n"
-         "def f(p):\n    return files.read(p)\nx = f('y')\n", 2),
+         "def f(p):\n    return files.read(p)\nx = f('y')\n", 1),
         (LISTED + "paths.append(files.read('n'))\nfor p in paths:\n    files.write(p, 'x')\n", 1),
     ],
 )  # fmt: skip

@@ -181,8 +181,8 @@ def steps() -> list[Step]:
 
 
 # Steps that append (repeated blindly after a failure) and steps that close.
-APPENDS = frozenset({4, 5, 6, 7, 9, 15, 20, 24, 26, 27})
-CLOSES = CLOSING = frozenset({22, 30})
+APPENDS = frozenset({4, 5, 6, 7, 9, 18, 23, 27, 29, 30})
+CLOSES = CLOSING = frozenset({25, 33})
 
 
 @dataclass

@@ -40,7 +40,7 @@ _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
 @_JSON
 @click.pass_context
 def queue(ctx: click.Context, as_json: bool) -> None:
-    """Runs that wait their turn: so many at a time, so many in a period, again where one failed."""
+    """Let runs wait their turn: so many at a time, so many in a period, again where one failed."""
     if ctx.invoked_subcommand is None:
         _list(as_json=as_json)
 
