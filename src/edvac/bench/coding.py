@@ -136,6 +136,12 @@ class Spent:
         self.seconds = time.perf_counter() - self.start
         return self
 
+    def add(self, other: Spent) -> None:
+        """What it took over from another arm was paid for there."""
+        self.read += other.read
+        self.written += other.written
+        self.seconds += other.seconds
+
 
 Arm: TypeAlias = tuple[dict[str, str], Spent]  # files by path, and what they cost
 
@@ -175,6 +181,7 @@ async def measure_functions(
     with tempfile.TemporaryDirectory() as place:
         for name, times in (("draft", 0), ("checked", repairs)):
             arms[name] = await _built(Path(place), processor, found, times)
+    arms["checked"][1].add(arms["draft"][1])
     right = {name: 100 * await _right(codes, found) for name, (codes, _) in arms.items()}
     for peer in ("one answer", "draft"):
         document.figures += [
@@ -184,8 +191,7 @@ async def measure_functions(
     seen = sum(bool(problem.examples) for problem in found)
     document.notes.append(
         f"{len(found)} functions, of which {seen} have examples that a check may run; "
-        f"at most {repairs} repairs; checked takes over the answers of draft, so its cost is what "
-        "checks and repairs come to"
+        f"at most {repairs} repairs"
     )
 
 
@@ -213,6 +219,7 @@ async def measure_service(document: Document, processor: Processor, repairs: int
         for name, times in (("draft", 0), ("checked", repairs)):
             arms[name] = await _run(Path(place), processor, program, {"given": given}, times)
             document.notes.append(f"the service, {name}: {_rows(arms[name][0]['made.csv'])}")
+    arms["checked"][1].add(arms["draft"][1])
     kept = {name: await features(files) for name, (files, _) in arms.items()}
     for peer in ("one answer", "draft"):
         for part, total, what in (("seen", 6, "saw tests of"), ("rest", 11, "saw no test of")):
