@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from edvac.bench.planning import Result
     from edvac.bench.report import Document
     from edvac.processor import Processor
+
+T = TypeVar("T")
 
 PEERS = (
     "Python of an environment that holds the peers (xllamacpp, langgraph, "
@@ -229,6 +232,44 @@ def bench_ahead(rounds: int, repeats: int, quick: bool, output: Path | None, as_
     _publish(document, output, as_json=as_json)
 
 
+@bench.command("parallel")
+@click.option("--questions", default=10, show_default=True, type=click.IntRange(1, 500))
+@click.option("--rate", default=50.0, show_default=True, type=click.FloatRange(1, 10_000))
+@click.option("--model", help="A real model plans and answers: a name, .gguf file, or URL#MODEL.")
+@click.option("--quick", is_flag=True, help="Under a minute: two questions a set, 0.2 s a call.")
+@OUTPUT
+@JSON
+def bench_parallel(**flags: Any) -> None:
+    """Parallel calls of tools beside LLMCompiler's rules and a ReAct loop, on published questions.
+
+    The questions are read from EDVAC_DATA/llmcompiler. The model is scripted and writes --rate
+    tokens a second; with --model there are no peers, and one latency of 0.2 s.
+    """
+    import gc
+
+    from edvac.bench import parallel, report
+    from edvac.bench.parallel_model import measure as measure_model
+    from edvac.machine import Settings
+    from edvac.machine.processors import choose_processor
+
+    quick, model = flags["quick"], flags["model"]
+    said = f" --questions {flags['questions']}" * (not quick) + " --quick" * quick
+    said += f" --model {model}" if model else f" --rate {flags['rate']:g}"
+    document = report.start(
+        "parallel-model" if model else "parallel", f"edvac bench parallel{said}"
+    )
+    gc.set_threshold(*RUN_COLLECTS)
+    wanted = parallel.Wanted(flags["questions"], rate=flags["rate"])
+    wanted = replace(parallel.QUICK, rate=flags["rate"]) if quick else wanted
+    if model:
+        processor = choose_processor(Settings(model=model))
+        work = measure_model(document, processor, wanted.questions, 0.2, ui.err)
+        asyncio.run(_closing(work, processor))
+    else:
+        parallel.measure(document, wanted, ui.err)
+    _publish(document, flags["output"], as_json=flags["as_json"])
+
+
 @bench.command("branches")
 @OUTPUT
 @JSON
@@ -433,14 +474,14 @@ def bench_plan(**flags: Any) -> None:
         rules=not flags["no_rules"],
         on_result=_Told(flags["programs"], len(chosen)),
     )
-    planning.add_figures(document, asyncio.run(_and_close(work, processor)))
+    planning.add_figures(document, asyncio.run(_closing(work, processor)))
     _publish(document, flags["output"], as_json=flags["as_json"])
 
 
 _SWITCHES = ("held_out", "tuning", "documented", "quick", "end_to_end", "no_rules")
 
 
-async def _and_close(work: Awaitable[list[Result]], processor: Processor) -> list[Result]:
+async def _closing(work: Awaitable[T], processor: Processor) -> T:
     try:
         return await work
     finally:
