@@ -17,13 +17,15 @@ import pytest
 from parallel_kit import COMPARISONS, FILMS, SUMS, data_in, row, swapped
 
 from edvac.bench import parallel, parallel_arms, parallel_model
-from edvac.bench.parallel_arms import Setting, by_edvac, by_task_list, by_turns
+from edvac.bench.parallel_arms import Setting, by_edvac, by_short_list, by_task_list, by_turns
 from edvac.bench.parallel_plans import (
     count,
     finish,
     finished,
     optimum,
+    own_words,
     pieces,
+    place,
     program_lines,
     streams,
     task_lines,
@@ -123,8 +125,8 @@ def test_the_optimum_is_the_longest_chain() -> None:
     chance = random.Random(7)
     for _ in range(200):
         latter = []
-        for place in range(2, chance.randint(3, 7)):
-            needs = chance.sample(range(place), min(place, chance.randint(1, 3)))
+        for at in range(2, chance.randint(3, 7)):
+            needs = chance.sample(range(at), min(at, chance.randint(1, 3)))
             latter.append(Call("calculate", ("sum", *map(Ref, needs))))
         question = chain(*latter)
         lines = sorted(chance.uniform(0, 5) for _ in range(len(question.calls) + 1))
@@ -220,7 +222,8 @@ def test_when_all_lines_are_there_the_list_is_looked_at_every_ten_milliseconds()
     lines = line_times(mixed())
     ended, tools = went(by_task_list, mixed(), 3.0001)
     waits = tools.begun[3] - lines[-1]
-    assert tools.ended[2] <= tools.begun[3] <= tools.ended[2] + POLL_S + 1e-9
+    ready = max(tools.ended[1], tools.ended[2])
+    assert ready < tools.begun[3] <= ready + POLL_S + 1e-9
     assert waits / POLL_S == pytest.approx(round(waits / POLL_S)), "it is one of its looks"
     looks = -(-(tools.ended[3] - lines[-1] - 1e-9) // POLL_S)
     joined = lines[-1] + looks * POLL_S
@@ -235,6 +238,17 @@ def test_the_list_of_tasks_joins_after_all_even_those_that_the_answer_does_not_r
     assert ended.answer == "6"
     assert ended.wall_s >= tools.ended[2] + count(finish("6")) / RATE
     assert tools.ended[2] == pytest.approx(lines[2] + 3.0)
+
+
+def test_a_list_in_its_own_words_is_sooner_by_the_tokens_that_it_lacks() -> None:
+    tokens, lines = own_words(mixed())
+    assert "".join(tokens) == "".join(task_lines(mixed()))
+    assert tokens == pieces("".join(tokens)) and lines[-1] == len(tokens)
+    stretched, _ = went(by_task_list, mixed(), 0.0)
+    short, tools = went(by_short_list, mixed(), 0.0)
+    fewer = streams(mixed()).lines[-1] - len(tokens)
+    assert fewer > 0 and short.wall_s == pytest.approx(stretched.wall_s - fewer / RATE)
+    assert tools.begun[0] == pytest.approx(lines[0] / RATE)
 
 
 def test_a_failing_tool_ends_the_list_of_tasks_with_its_error() -> None:
@@ -277,7 +291,7 @@ def questions() -> list[Question]:
     return [question for question in made if question is not None]
 
 
-@pytest.mark.parametrize("arm", [by_task_list, by_turns])
+@pytest.mark.parametrize("arm", [by_task_list, by_short_list, by_turns])
 def test_the_peers_answer_as_published(arm: parallel_arms.Arm) -> None:
     asked = questions()
     assert len(asked) == len(COMPARISONS) + 1 + len(SUMS)
@@ -318,7 +332,7 @@ def test_a_step_begins_before_the_next_line_is_complete(tmp_path: Path) -> None:
 
     class Told(parallel_arms.ToolDevice):
         async def call(self, call: Any) -> Any:
-            seen.append((int(call.address[1:]) - 1, said))
+            seen.append((place(call.address), said))
             made.set()
             return await super().call(call)
 
@@ -366,12 +380,12 @@ def test_the_document_has_times_ratios_and_right_answers(
     said: list[str] = []
     parallel.measure(document, parallel.Wanted(1, (0.0, 0.05), 2000.0), said.append)
     figures = {figure.id: figure for figure in document.figures}
-    assert len(figures) == len(document.figures) == 3 * (2 * 4 + 5)
+    assert len(figures) == len(document.figures) == 3 * (2 * 5 + 5)
     for name in ("HotpotQA", "movies", "ParallelQA"):
         assert figures[f"{name}: right answers"].value == 100
         assert "ReAct 100 %" in figures[f"{name}: right answers"].note
         for latency in ("0", "0.05"):
-            over = figures[f"{name}, {latency} s: over the optimum"]
+            over = figures[f"{name} {latency} s: over the optimum"]
             assert over.value >= 1 and over.target == parallel.AIM
             assert over.peer == parallel.LIST and (over.peer_value or 0) >= 1
         loop = figures[f"{name}: written"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ from edvac.core.errors import DeviceError, UsageError
 def conclusion(question: Question) -> str:
     results = run(question.calls, question.pages)
     return question.conclude([results[place] for place in question.read])
+
+
+SIZES = (1e-6, 1e12)
+
+
+def with_page(question: Question, name: str, text: str) -> Question:
+    return replace(question, pages={**question.pages, name: text})
 
 
 def searched(question: Question) -> list[str]:
@@ -93,7 +101,10 @@ def test_sums_are_searches_and_calculations(text: str, answer: str, wanted: list
         for call in made
     ] == wanted
     assert question.is_right(conclusion(question))
-    assert not question.is_right(conclusion(swapped(question))), "it follows from the pages"
+    others = [
+        with_page(question, name, f"It is {size}") for name in question.pages for size in SIZES
+    ]
+    assert not all(one.is_right(conclusion(one)) for one in others), "it follows from the pages"
 
 
 @pytest.mark.parametrize(
@@ -145,6 +156,8 @@ def test_absent_data_are_an_error_that_says_where_they_should_be(
     with pytest.raises(UsageError) as caught:
         read_sets()
     assert caught.value.code == "bench_data"
-    assert main(["bench", "parallel", "--quick"]) == 2
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "parallel", "--quick"])
+    assert ended.value.code == 2
     told = capsys.readouterr().err
     assert str(tmp_path / "nowhere") in told and "EDVAC_DATA" in told

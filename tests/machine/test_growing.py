@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edvac.compiler import Planner
@@ -174,6 +175,23 @@ def test_a_step_ends_while_the_planner_is_in_the_middle_of_the_next_line(tmp_pat
         )
         assert report.state == "done"
         assert made.history(report.run).program == FIRST + WRITE
+
+
+def test_what_is_added_is_journalled_once(tmp_path: Path) -> None:
+    """The last draft is the program: that it is whole takes no further one."""
+
+    def write(listener: Listener) -> Write:
+        async def go(draft: Callable[[str], None]) -> str:
+            draft(FIRST)
+            return FIRST + WRITE
+
+        return go
+
+    _, (report, _), _ = run(tmp_path, write)
+    with machine(tmp_path) as made:
+        records = made.ledger.call_now(lambda store: list(store.records(report.run)))
+        added = [msgspec.msgpack.decode(one.payload) for one in records if one.kind == "extended"]
+    assert [(one["text"], one["whole"]) for one in added] == [(FIRST, False), (WRITE, True)]
 
 
 def test_a_grown_run_is_stored_whole_and_its_plan_is_known(tmp_path: Path) -> None:

@@ -19,16 +19,18 @@ from edvac.bench.parallel_arms import (
     Ended,
     Setting,
     by_edvac,
+    by_short_list,
     by_task_list,
     by_turns,
 )
-from edvac.bench.parallel_plans import Streams, count, optimum, program_lines, streams, task_lines
+from edvac.bench.parallel_plans import Streams, count, optimum, own_words, program_lines, streams
 from edvac.bench.question import Question
 from edvac.bench.question_sets import QuestionSet, read_sets
 from edvac.bench.report import Document, Figure, median
 
 OURS: Final = "edvac"
 LIST: Final = "LLMCompiler's rules"
+SHORT: Final = "LLMCompiler's rules, short list"
 LOOP: Final = "ReAct"
 AIM: Final = 1.1  # times the optimum
 
@@ -105,6 +107,7 @@ async def _run(chosen: Sequence[Question], setting: Setting) -> dict[str, list[P
     return {
         OURS: await _by_turns(by_edvac, chosen, setting),
         LIST: await _side_by_side(by_task_list, chosen, setting),
+        SHORT: await _side_by_side(by_short_list, chosen, setting),
         LOOP: await _side_by_side(by_turns, chosen, setting),
     }
 
@@ -124,10 +127,8 @@ def _walls(went: dict[str, list[Pair]]) -> str:
 
 
 def _about(one: QuestionSet, chosen: Sequence[Question]) -> str:
-    ours, theirs = (
-        median([count("".join(lines(question))) for question in chosen])
-        for lines in (program_lines, task_lines)
-    )
+    ours = median([count("".join(program_lines(question))) for question in chosen])
+    theirs = median([own_words(question)[1][-1] for question in chosen])
     streamed = median([streams(question).lines[-1] for question in chosen])
     return (
         f"{one.name} ({one.file}): {len(one.questions)} of {one.published} questions have a plan "
@@ -139,7 +140,7 @@ def _about(one: QuestionSet, chosen: Sequence[Question]) -> str:
 def _add_times(
     document: Document, name: str, setting: Setting, went: dict[str, list[Pair]]
 ) -> None:
-    name = f"{name}, {setting.latency_s:g} s"
+    name = f"{name} {setting.latency_s:g} s"
     walls = {arm: median([pair.ended.wall_s for pair in pairs]) for arm, pairs in went.items()}
     over = {
         arm: [pair.over_optimum(setting) for pair in went[arm]] for arm in (OURS, LIST)
@@ -151,7 +152,8 @@ def _add_times(
     worst = f"at most {max(over[OURS]):.3f}; {LIST} at most {max(over[LIST]):.3f}"
     document.figures += [
         Figure(f"{name}: time", walls[OURS], "s", "lower", None, LOOP, walls[LOOP]),
-        Figure(f"{name}: time beside", walls[OURS], "s", "lower", None, LIST, walls[LIST]),
+        Figure(f"{name}: time, list", walls[OURS], "s", "lower", None, LIST, walls[LIST]),
+        Figure(f"{name}: time, short list", walls[OURS], "s", "lower", None, LIST, walls[SHORT]),
         Figure(
             f"{name}: over the optimum",
             median(over[OURS]),
@@ -169,7 +171,7 @@ def _add_times(
 def _add_counts(document: Document, name: str, every: dict[str, list[Pair]]) -> None:
     """Tokens and right answers, which do not depend on how long calls take."""
     for arm in (LIST, LOOP):
-        beside = "" if arm == LOOP else " beside"
+        beside = "" if arm == LOOP else ", list"
         for kind in ("written", "read"):
             ours, theirs = (
                 median([getattr(pair.ended, kind) for pair in every[one]]) for one in (OURS, arm)

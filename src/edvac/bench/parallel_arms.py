@@ -19,11 +19,12 @@ from typing import Final, TypeAlias
 
 from edvac.bench.parallel_plans import (
     RESULT,
-    Streams,
     count,
     finish,
     finished,
+    own_words,
     pieces,
+    place,
     streams,
     turn,
 )
@@ -111,13 +112,12 @@ async def speak(tokens: Sequence[str], rate: float, hear: Callable[[str], None])
 
 
 def _lags(
-    question: Question, tools: Tools, start: float, tokens: Streams, rate: float
+    question: Question, tools: Tools, start: float, lines: Sequence[int], rate: float
 ) -> tuple[float, ...]:
     found = []
-    for place, call in enumerate(question.calls):
-        line = start + tokens.lines[place] / rate
-        ready = max([line, *(tools.ended[need] for need in call.needs)])
-        found.append(tools.begun[place] - ready)
+    for at, call in enumerate(question.calls):
+        ready = max([start + lines[at] / rate, *(tools.ended[need] for need in call.needs)])
+        found.append(tools.begun[at] - ready)
     return tuple(found)
 
 
@@ -144,15 +144,13 @@ class ToolDevice:
 
     async def call(self, call: Call) -> Reply:
         """Raises DeviceError where the tool does."""
-        variable = call.address.removeprefix("x")
-        place = int(variable) - 1 if variable.isdecimal() else -1  # not a line of a scripted plan
         function = call.signature.function
         if function == "search":
             given: list[str | float] = [call.text("topic")]
         else:
             values = call.data("values") if "values" in call.operands else []
             given = [call.text("kind"), *map(_argument, values or [])]
-        return Reply(Scalar(await self._tools.use(place, function, given), _FOUND))
+        return Reply(Scalar(await self._tools.use(place(call.address), function, given), _FOUND))
 
     async def read_version(self, call: Call) -> str | None:
         return None
@@ -218,9 +216,9 @@ async def by_edvac(question: Question, setting: Setting) -> Ended:
         start = loop.time()
         return await stream_program(tokens.program, setting.rate, draft)
 
-    with tempfile.TemporaryDirectory(prefix="edvac-bench-") as place:
+    with tempfile.TemporaryDirectory(prefix="edvac-bench-") as folder:
         devices = {"tool": ToolDevice(tools)}
-        with Machine(Path(place), processor, devices=devices) as machine:
+        with Machine(Path(folder), processor, devices=devices) as machine:
             before = start = loop.time()
             report = await machine.run_as_written(Job("", task=question.text), write)
             wall = loop.time() - before
@@ -237,7 +235,7 @@ async def by_edvac(question: Question, setting: Setting) -> Ended:
         sum(count(message.text) for message in asked) + processor.read,
         processor.written / setting.rate,
         len(tokens.program),
-        _lags(question, tools, start, tokens, setting.rate),
+        _lags(question, tools, start, tokens.lines, setting.rate),
     )
 
 
@@ -250,14 +248,26 @@ async def by_task_list(question: Question, setting: Setting) -> Ended:
     Raises:
         DeviceError: a tool failed.
     """
-    tokens, tools = streams(question), Tools(question, setting.latency_s)
+    made = streams(question)
+    return await _fetched(question, setting, made.tasks, made.lines)
+
+
+async def by_short_list(question: Question, setting: Setting) -> Ended:
+    """The same, with the list in no more tokens than it needs; raises what that does."""
+    return await _fetched(question, setting, *own_words(question))
+
+
+async def _fetched(
+    question: Question, setting: Setting, tokens: Sequence[str], lines: Sequence[int]
+) -> Ended:
+    tools = Tools(question, setting.latency_s)
     loop = asyncio.get_running_loop()
     start = loop.time()
     fetcher = Fetcher(tools.use)
     fetching = asyncio.ensure_future(fetcher.fetch())
-    await speak(tokens.tasks, setting.rate, fetcher.hear)
+    await speak(tokens, setting.rate, fetcher.hear)
     results = await fetching
-    text = finish(question.conclude([results[place + 1] for place in question.read]))
+    text = finish(question.conclude([results[at + 1] for at in question.read]))
     heard: list[str] = []
     await speak(pieces(text), setting.rate, heard.append)
     wall = loop.time() - start
@@ -266,11 +276,11 @@ async def by_task_list(question: Question, setting: Setting) -> Ended:
     return Ended(
         finished("".join(heard)),
         wall,
-        len(tokens.tasks) + len(heard),
+        len(tokens) + len(heard),
         count(_LIST_RULES) + count(question.text) + count(joined),
         len(heard) / setting.rate,
-        len(tokens.tasks),
-        _lags(question, tools, start, tokens, setting.rate),
+        len(tokens),
+        _lags(question, tools, start, lines, setting.rate),
     )
 
 
@@ -290,9 +300,9 @@ async def by_turns(question: Question, setting: Setting) -> Ended:
     results: dict[int, str] = {}
     written = read = 0
     while True:
-        place = len(results)
-        if place < len(question.calls):
-            text = turn(question, place, results)
+        done = len(results)
+        if done < len(question.calls):
+            text = turn(question, done, results)
         else:
             text = finish(question.conclude([results[one] for one in question.read]))
         read += count(said)
@@ -304,8 +314,8 @@ async def by_turns(question: Question, setting: Setting) -> Ended:
             wall = loop.time() - start
             return Ended(answer, wall, written, read, len(heard) / setting.rate)
         tool, given = action("".join(heard))
-        results[place] = await tools.use(place, tool, given)
-        said += f"Observation: {results[place]}\n"
+        results[done] = await tools.use(done, tool, given)
+        said += f"Observation: {results[done]}\n"
 
 
 def action(text: str) -> tuple[str, list[str | float]]:
@@ -318,10 +328,3 @@ def action(text: str) -> tuple[str, list[str | float]]:
     if found is None:
         raise DeviceError("action_missing", f"a turn has no action: {text[-80:]!r}")
     return found[1], list(ast.literal_eval(f"[{found[2]}]"))
-
-
-ARMS: Final[dict[str, Arm]] = {
-    "edvac": by_edvac,
-    "LLMCompiler's rules": by_task_list,
-    "ReAct": by_turns,
-}

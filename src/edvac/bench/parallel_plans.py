@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edvac.bench.question import Call, Question, Ref, number_in, shown
 
-GOAL = "Answer the question."
+GOAL = "Answer it."
 RESULT = "answer.txt"
 PLAN_END = "<END_OF_PLAN>"
-_PIECE = re.compile(r"\s?[^\W\d_]{1,6}|\s?\d|\s?(?:[^\w\s]|_){1,2}|\s", re.ASCII)
+_PIECE = re.compile(r" ?[^\W\d_]{1,6}| ?\d| ?(?:[^\w\s]|_){1,2}|\s", re.ASCII)
 _OTHER = re.compile(r"[^\x00-\x7f]{1,2}")
 
 
@@ -38,8 +39,13 @@ def count(text: str) -> int:
 
 
 def name(place: int) -> str:
-    """The variable that holds what a call returns."""
-    return f"x{place + 1}"
+    """The variable that holds what a call returns: one of the first letters."""
+    return string.ascii_lowercase[place]
+
+
+def place(name: str) -> int:
+    """The call whose result a variable holds; -1 for one that is not of a plan made here."""
+    return string.ascii_lowercase.find(name) if len(name) == 1 else -1
 
 
 def program_lines(question: Question) -> list[str]:
@@ -95,6 +101,17 @@ def streams(question: Question) -> Streams:
         tasks += _stretched(right, size)
         lines.append(len(program))
     return Streams(tuple(program), tuple(tasks), tuple(lines))
+
+
+def own_words(question: Question) -> tuple[list[str], list[int]]:
+    """The list of tasks in no more tokens than it needs, and how many there are when each line is
+    complete."""
+    tokens: list[str] = []
+    lines: list[int] = []
+    for line in task_lines(question):
+        tokens += pieces(line)
+        lines.append(len(tokens))
+    return tokens, lines
 
 
 def _stretched(tokens: list[str], size: int) -> list[str]:

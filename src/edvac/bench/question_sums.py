@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from edvac.bench.question import Call, Question, Ref, drawn, normal, number_in, run
@@ -209,17 +210,20 @@ def _pages(id: str, calls: tuple[Call, ...], fits: _Distance) -> dict[str, str] 
     for attempt in range(_TRIES):
         unit = 10.0 ** ((attempt + 2) % 10 - 1)  # an answer may be a ratio, or millions of people
         sizes = {name: unit * (1 + drawn(id, name, attempt) % 900 / 100) for name in things}
-
-        def distance(name: str, size: float, sizes: Mapping[str, float] = sizes) -> float:
-            return fits(run(calls, _written({**sizes, name: size})))
-
-        if distance(things[0], sizes[things[0]]) == 0:
+        if _off(fits, calls, sizes, things[0], sizes[things[0]]) == 0:
             return _written(sizes)
         for name in things:
-            size = _solved(lambda size, name=name: distance(name, size))  # type: ignore[misc]
+            size = _solved(partial(_off, fits, calls, sizes, name))
             if size:
                 return _written({**sizes, name: size})
     return None
+
+
+def _off(
+    fits: _Distance, calls: tuple[Call, ...], sizes: Mapping[str, float], name: str, size: float
+) -> float:
+    """How far the answer is off where one thing has another size."""
+    return fits(run(calls, _written({**sizes, name: size})))
 
 
 def _written(sizes: Mapping[str, float]) -> dict[str, str]:

@@ -56,7 +56,7 @@ class Growth:
             self._task.result()
 
     async def _grow(self, driver: Driver) -> str:
-        def draft(text: str) -> None:
+        def take(text: str, *, whole: bool = False) -> None:
             if self._replaced:
                 return
             if not text.startswith(self._begun):
@@ -64,14 +64,12 @@ class Growth:
                 driver.stop("replanned")
                 return
             self._begun = text
-            driver.grow(parse(text, self._catalogue), whole=False)
+            driver.grow(parse(text, self._catalogue), whole=whole)
 
         try:
-            text = await self._write(draft)
+            text = await self._write(take)
         except EdvacError:
             driver.stop("unplanned")
             raise
-        draft(text)
-        if not self._replaced:
-            driver.grow(parse(text, self._catalogue), whole=True)
+        take(text, whole=True)
         return text
