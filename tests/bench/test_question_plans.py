@@ -120,6 +120,20 @@ def test_sums_that_leave_doubt_are_left_out(text: str) -> None:
     assert sums(row(text, "7")) is None
 
 
+def test_what_changes_is_told_by_the_nearest_words() -> None:
+    """A word of size farther away, or a thing that was spoken of before, says nothing."""
+    text = (
+        "If the larger Ash Sea shrank by 10% and, unlike the Ash Sea, the smaller Elm Sea grew by "
+        "20%, which sea would be larger?"
+    )
+    question = sums(row(text, "Elm Sea"))
+    assert question is not None and searched(question) == ["Ash Sea", "Elm Sea"]
+    assert [call.args for call in question.calls[2:]] == [
+        ("multiply", Ref(0), 0.9),
+        ("multiply", Ref(1), 1.2),
+    ]
+
+
 def test_answers_are_compared_as_published_scorers_do() -> None:
     named = comparison(row(COMPARISONS[2][0], "Oak Hall"))
     number = sums(row(SUMS[4][0], "44.5"))

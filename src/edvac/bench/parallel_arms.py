@@ -211,15 +211,16 @@ async def by_edvac(question: Question, setting: Setting) -> Ended:
     processor = SpokenProcessor(question, setting.rate)
     loop = asyncio.get_running_loop()
 
+    began: list[float] = []
+
     async def write(draft: Callable[[str], None]) -> str:
-        nonlocal start
-        start = loop.time()
+        began.append(loop.time())
         return await stream_program(tokens.program, setting.rate, draft)
 
     with tempfile.TemporaryDirectory(prefix="edvac-bench-") as folder:
         devices = {"tool": ToolDevice(tools)}
         with Machine(Path(folder), processor, devices=devices) as machine:
-            before = start = loop.time()
+            before = loop.time()
             report = await machine.run_as_written(Job("", task=question.text), write)
             wall = loop.time() - before
             if report.state != "done":
@@ -235,7 +236,7 @@ async def by_edvac(question: Question, setting: Setting) -> Ended:
         sum(count(message.text) for message in asked) + processor.read,
         processor.written / setting.rate,
         len(tokens.program),
-        _lags(question, tools, start, tokens.lines, setting.rate),
+        _lags(question, tools, began[0], tokens.lines, setting.rate),
     )
 
 
