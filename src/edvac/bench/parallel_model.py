@@ -28,10 +28,14 @@ from edvac.processor import Processor
 
 _TASK: Final = (
     "{question}\n"
-    "Look up everything that is spoken of with tool.search(topic), one call for each. Work out "
-    "numbers with tool.calculate(kind, *values), whose kinds are multiply, divide, sum, "
-    "difference, average, largest and smallest. Write the answer alone, with files.write, "
-    "to {result}."
+    "Search for each thing that the question speaks of with tool.search(topic).{numbers} Then let "
+    "llm.write answer the question, in a word or a name, from all that came back, and write what "
+    "it says to {result}."
+)
+_NUMBERS: Final = (
+    " Do each step of the arithmetic with tool.calculate(kind, *values), which takes what a search "
+    "returned as well as numbers; its kinds are multiply, divide, sum, difference, average, "
+    "largest and smallest."
 )
 
 Say = Callable[[str], None]
@@ -74,7 +78,7 @@ async def answer(question: Question, processor: Processor, latency_s: float) -> 
     """Plan and run one question."""
     loop = asyncio.get_running_loop()
     tools = Tools(question, latency_s)
-    task = _TASK.format(question=question.text, result=RESULT)
+    task = task_of(question)
     text, why, start = "", "", loop.time()
     with tempfile.TemporaryDirectory(prefix="edvac-bench-") as place:
         devices = {"tool": ToolDevice(tools)}
@@ -97,6 +101,13 @@ async def answer(question: Question, processor: Processor, latency_s: float) -> 
     elif not question.is_right(text):
         why = f"{text[:60]!r} instead of {question.answer!r}"
     return Planned(question, written.program, text, why, wall)
+
+
+def task_of(question: Question) -> str:
+    """The question as a task for edvac, with what the tools are for."""
+    counts = any(call.tool == "calculate" for call in question.calls)
+    numbers = _NUMBERS if counts else ""
+    return _TASK.format(question=question.text, numbers=numbers, result=RESULT)
 
 
 def add_figures(document: Document, name: str, went: Sequence[Planned]) -> None:

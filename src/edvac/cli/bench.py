@@ -236,6 +236,7 @@ def bench_ahead(rounds: int, repeats: int, quick: bool, output: Path | None, as_
 @click.option("--questions", default=10, show_default=True, type=click.IntRange(1, 500))
 @click.option("--rate", default=50.0, show_default=True, type=click.FloatRange(1, 10_000))
 @click.option("--model", help="A real model plans and answers: a name, .gguf file, or URL#MODEL.")
+@THREADS
 @click.option("--quick", is_flag=True, help="Under a minute: two questions a set, 0.2 s a call.")
 @OUTPUT
 @JSON
@@ -254,7 +255,8 @@ def bench_parallel(**flags: Any) -> None:
 
     quick, model = flags["quick"], flags["model"]
     said = f" --questions {flags['questions']}" * (not quick) + " --quick" * quick
-    said += f" --model {model}" if model else f" --rate {flags['rate']:g}"
+    about = f" --model {model} --threads {flags['threads']}"
+    said += about if model else f" --rate {flags['rate']:g}"
     document = report.start(
         "parallel-model" if model else "parallel", f"edvac bench parallel{said}"
     )
@@ -262,7 +264,7 @@ def bench_parallel(**flags: Any) -> None:
     wanted = parallel.Wanted(flags["questions"], rate=flags["rate"])
     wanted = replace(parallel.QUICK, rate=flags["rate"]) if quick else wanted
     if model:
-        processor = choose_processor(Settings(model=model))
+        processor = choose_processor(Settings(model=model, threads=flags["threads"]))
         work = measure_model(document, processor, wanted.questions, 0.2, ui.err)
         asyncio.run(_closing(work, processor))
     else:
