@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from edvac.compiler import Planner
 from edvac.core import event
 from edvac.core.errors import ProgramError, UsageError
 from edvac.machine import Job, Machine
 from edvac.machine.driver import Driver
 from edvac.machine.machine import Terminal
+from edvac.processor import Answer, OnText, Request
 from edvac.processor.scripted import ScriptedProcessor
 
 FIRST = 'a = llm.write("first")\n'
@@ -136,6 +139,59 @@ def test_a_run_cut_off_while_its_program_was_written_says_so(tmp_path: Path) -> 
     with machine(tmp_path) as made, pytest.raises(UsageError) as caught:
         asyncio.run(made.resume(report.run))
     assert caught.value.code == "plan_cut_off"
+
+
+class Planning(ScriptedProcessor):
+    """Writes a plan one statement a request, and the middle of the second waits for something."""
+
+    def __init__(self, statements: list[str], wait: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(lambda _: "text")
+        self._left = list(statements)
+        self._wait = wait
+
+    async def complete(self, request: Request, on_text: OnText | None = None) -> Answer:
+        if request.run != "plan":
+            return await super().complete(request, on_text)
+        text = self._left.pop(0)
+        assert on_text is not None
+        on_text(text[:5], 1)
+        if len(self._left) == 1:
+            await self._wait()
+        on_text(text[5:], 1)
+        return Answer(text, "stop", 1, 0, 2, ())
+
+
+def test_a_step_ends_while_the_planner_is_in_the_middle_of_the_next_line(tmp_path: Path) -> None:
+    """Through the planner itself: grammar, acceptance and all."""
+    listener = Listener()
+    statements = [FIRST, WRITE, "```"]
+    processor = Planning(statements, lambda: asyncio.wait_for(listener.finished("llm.write"), 30))
+    with Machine(tmp_path, processor) as made:
+        planner = Planner(processor, made.catalogue, lambda _: None)
+        task = "Write a text to a.txt"
+        job = Job("", task=task)
+        report = asyncio.run(
+            made.run_as_written(job, lambda draft: planner.plan(task, draft), listener.terminal())
+        )
+        assert report.state == "done"
+        assert made.history(report.run).program == FIRST + WRITE
+
+
+def test_what_is_added_is_journalled_once(tmp_path: Path) -> None:
+    """The last draft is the program: that it is whole takes no further one."""
+
+    def write(listener: Listener) -> Write:
+        async def go(draft: Callable[[str], None]) -> str:
+            draft(FIRST)
+            return FIRST + WRITE
+
+        return go
+
+    _, (report, _), _ = run(tmp_path, write)
+    with machine(tmp_path) as made:
+        records = made.ledger.call_now(lambda store: list(store.records(report.run)))
+        added = [msgspec.msgpack.decode(one.payload) for one in records if one.kind == "extended"]
+    assert [(one["text"], one["whole"]) for one in added] == [(FIRST, False), (WRITE, True)]
 
 
 def test_a_grown_run_is_stored_whole_and_its_plan_is_known(tmp_path: Path) -> None:

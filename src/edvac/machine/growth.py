@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from edvac.core.errors import EdvacError
 from edvac.core.signature import Catalogue
-from edvac.program import Program, parse
+from edvac.program import parse
 
 if TYPE_CHECKING:
     from edvac.machine.driver import Driver
@@ -57,26 +57,21 @@ class Growth:
             self._task.result()
 
     async def _grow(self, driver: Driver) -> str:
-        def draft(text: str) -> None:
+        def take(text: str, *, whole: bool = False) -> None:
             if self._replaced:
                 return
             if not text.startswith(self._begun):
                 self._replaced = True
                 driver.stop("replanned")
                 return
-            driver.grow(self._grown(text), whole=False)
+            program = parse(self._whole + text[len(self._begun) :], self._catalogue)
+            self._begun, self._whole = text, program.text
+            driver.grow(program, whole=whole)
 
         try:
-            text = await self._write(draft)
+            text = await self._write(take)
         except EdvacError:
             driver.stop("unplanned")
             raise
-        draft(text)
-        if not self._replaced:
-            driver.grow(self._grown(text), whole=True)
+        take(text, whole=True)
         return text
-
-    def _grown(self, text: str) -> Program:
-        program = parse(self._whole + text[len(self._begun) :], self._catalogue)
-        self._begun, self._whole = text, program.text
-        return program
