@@ -29,6 +29,7 @@ from edvac.store.filing import (
 )
 from edvac.store.journal import Staged, as_record, check_records, make_batch
 from edvac.store.lease import Holder, at_work, is_live, may_take, refuse_stale, refuse_taken
+from edvac.store.memory_threads import MemoryThreads
 from edvac.store.model import (
     MESSAGE_KINDS,
     ApplyEntry,
@@ -89,7 +90,7 @@ def _no_fault(_place: str) -> None:
     return None
 
 
-class MemoryStore:
+class MemoryStore(MemoryThreads):
     """See `StoreProtocol`. Closing it forgets nothing: a simulation closes it and goes on."""
 
     def __init__(
@@ -115,6 +116,7 @@ class MemoryStore:
         self._queued: dict[int, Queued] = {}
         self._queued_last = 0
         self._placed: set[bytes] = set()
+        self._threads = {}
 
     def close(self) -> None:
         return None

@@ -27,6 +27,9 @@ _COLUMNS = {
     "queue_rules": "name, spec, created",
     "queued": "id, queue, spec, key, priority, added, due, state, run, attempts, recoveries,"
     " started, ended, said",
+    "thread": "number, name, namespace, newest, checkpoints, writes",
+    "checkpoint": "number, id, parent, run, created, bound, payload, channels",
+    "task": "number, checkpoint, id, writes",
 }
 TABLES = tuple(_COLUMNS)
 _encode = msgspec.msgpack.Encoder().encode
