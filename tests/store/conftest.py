@@ -11,7 +11,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import postgresql_server
 from crash_harness import OneOwner
+from postgresql_server import Cluster
 
 from edvac.core.seams import ManualClock
 from edvac.store import MemoryStore, Store
@@ -20,8 +22,8 @@ from edvac.store import MemoryStore, Store
 class Kit:
     """One kind of store with its seams; `reopen` is what a new process would see."""
 
-    def __init__(self, kind: str, root: Path) -> None:
-        self.kind, self.root = kind, root
+    def __init__(self, kind: str, root: Path, url: str = "") -> None:
+        self.kind, self.root, self.url = kind, root, url
         self.clock = ManualClock()
         self.owners = OneOwner()
         self._memory = MemoryStore(clock=self.clock, owners=self.owners)
@@ -30,6 +32,10 @@ class Kit:
     def _open(self) -> Any:
         if self.kind == "memory":
             return self._memory
+        if self.kind == "postgresql":
+            from edvac.store.postgresql import PostgresqlStore
+
+            return PostgresqlStore(self.url, self.root, clock=self.clock, owners=self.owners)
         return Store(self.root, clock=self.clock, owners=self.owners)
 
     def reopen(self) -> Any:
@@ -41,8 +47,22 @@ class Kit:
         self.store.close()
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(scope="session")
+def server() -> Iterator[Cluster]:
+    """One PostgreSQL server for all tests; skips where there can be none."""
+    why = postgresql_server.missing()
+    if why:
+        pytest.skip(why)
+    cluster = Cluster()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(params=["sqlite", "memory", "postgresql"])
 def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kit]:
-    made = Kit(request.param, tmp_path)
+    url = ""
+    if request.param == "postgresql":
+        url = request.getfixturevalue("server").url()
+    made = Kit(request.param, tmp_path, url)
     yield made
     made.close()

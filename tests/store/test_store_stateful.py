@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from crash_harness import OneOwner, discard, dump, labels, scratch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from postgresql_server import Cluster
 
 from edvac.core.errors import EdvacError
 from edvac.core.label import Label
@@ -40,7 +42,7 @@ class Machine(RuleBasedStateMachine):
         self.store = self.open()
         self.leases: dict[str, list[Any]] = {}
 
-    def open(self) -> Store:
+    def open(self) -> Any:
         return Store(self.root, clock=self.clock, owners=self.owners)
 
     def both(self, call: Any) -> Any:
@@ -189,6 +191,34 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def lists_agree(self) -> None:
         assert self.store.runs() == self.oracle.runs()
+
+
+class PostgresqlMachine(Machine):
+    """The same on a server; each example is a store of its own."""
+
+    server: Cluster
+    url = ""
+
+    def open(self) -> Any:
+        from edvac.store.postgresql import PostgresqlStore
+
+        self.url = self.url or self.server.url()
+        return PostgresqlStore(self.url, self.root, clock=self.clock, owners=self.owners)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_on_postgresql(server: Cluster) -> None:
+    PostgresqlMachine.server = server
+    run_state_machine_as_test(
+        PostgresqlMachine,
+        settings=settings(
+            max_examples=12,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
 
 
 TestStateful = Machine.TestCase

@@ -25,8 +25,10 @@ from edvac.store.model import (
     State,
     Swept,
 )
+from edvac.store.opening import open_store
 from edvac.store.owner import Owners, Process, SystemOwners
 from edvac.store.protocol import StoreProtocol
+from edvac.store.queue import Done, MemoryQueue, Offer, Queue, Taken
 from edvac.store.store import Store
 
 __all__ = [
@@ -35,17 +37,21 @@ __all__ = [
     "STATES",
     "ApplyEntry",
     "ApplyPlan",
+    "Done",
     "FileVersion",
     "Grant",
     "Kind",
     "Lease",
+    "MemoryQueue",
     "MemoryStore",
     "Message",
     "MessageKind",
     "NewRecord",
+    "Offer",
     "Owners",
     "Problem",
     "Process",
+    "Queue",
     "Record",
     "RunInfo",
     "Schedule",
@@ -54,4 +60,6 @@ __all__ = [
     "StoreProtocol",
     "Swept",
     "SystemOwners",
+    "Taken",
+    "open_store",
 ]
