@@ -540,6 +540,7 @@ MORE = {
 
 def for_postgresql(sql: str) -> str:
     sql = re.sub(r"(?<![\w'])x'", r"'\\x", sql.replace("zeroblob(16)", "x'00'"))
+    sql = sql.replace("0xffffffff", str(0xFFFFFFFF))
     return sql.replace("(2 <<", "(2::bigint <<").replace("(1 <<", "(1::bigint <<")
 
 

@@ -36,7 +36,7 @@ _TAKE = (
     " UPDATE queue SET state = 'taken', worker = ?4, fence = fence + 1,"
     f" expires = ?5::double precision + {_NOW.replace('?', '?1', 1)}"
     " FROM chosen, run WHERE queue.id = chosen.id AND run.number = queue.number"
-    " RETURNING queue.id, run.id, slot, attempt, payload, worker, fence, expires, mark"
+    " RETURNING queue.id, run.id, slot, attempt, payload, worker, fence, expires, queue.mark"
 )
 _RENEW = (
     f"UPDATE queue SET expires = ?::double precision + {_NOW}"  # noqa: S608

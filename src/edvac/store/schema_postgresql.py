@@ -31,7 +31,7 @@ _SESSION = (
     " current_setting('fsync'), current_setting('full_page_writes')"
 )
 _EXISTS = "SELECT count(*) FROM pg_namespace WHERE nspname = ?"
-_OTHERS = (
+_TABLES = (
     "SELECT count(*) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace"
     " WHERE nspname = ? AND relkind = 'r'"
 )
@@ -101,16 +101,17 @@ def prepare(execute: Execute, name: str, key: int) -> None:
 
 def _format(execute: Execute, name: str) -> tuple[int, int] | None:
     """Of the shared tables and of this database's own; None where there is no store."""
-    if execute("SELECT to_regclass(?) IS NULL", (f'"{name}".store',)).get:
+    # Not to_regclass: it answers from a cache that an advisory lock does not bring up to date.
+    if not execute(f"{_TABLES} AND relname = 'store'", (name,)).get:
         return None
-    rows = execute("SELECT format, tables FROM store").fetchall()
+    rows = execute(f'SELECT format, tables FROM "{name}".store').fetchall()  # noqa: S608
     return rows[0] if rows else (0, 0)
 
 
 def _create(execute: Execute, name: str) -> None:
     if not execute(_EXISTS, (name,)).get:
         execute(f'CREATE SCHEMA "{name}"')  # a name of plain letters, see `address`
-    if execute(_OTHERS, (name,)).get:
+    if execute(_TABLES, (name,)).get:
         raise StoreError(
             "store_foreign",
             f"the schema {name!r} belongs to another program",
