@@ -334,8 +334,9 @@ def test_an_offer_and_a_finish_wake_who_waits(server: Cluster, tmp_path: Path) -
     assert not queue.wait(0.01), "one call for one offer"
     kit.queue.finish(kit.queue.take("w", 1, [], 60)[0], b"done")
     assert queue.wait(60)
-    server.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-               " WHERE application_name = 'edvac'")
+    server.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'edvac'"
+    )
     assert queue.wait(60), "a lost connection is a reason to look"
     assert queue.wait(60), "the new one may have missed something"
     assert not queue.wait(0.01)
@@ -362,7 +363,6 @@ def test_three_workers_of_which_one_is_killed_finish_each_step_once(
         lease = store.acquire("r", "me", 3600, NOW)
         names = [f"s{number}" for number in range(STEPS)]
         queue.offer(lease, offers(*names, needs=frozenset({"python"})))
-
 
         def start(number: int) -> Any:
             return subprocess.Popen(
@@ -396,16 +396,17 @@ def test_three_workers_of_which_one_is_killed_finish_each_step_once(
     unsaid = set(counted) - set(finished)  # the victim's last, killed before it could say so
     assert len(unsaid) <= 1 and all(counted[one] == "w0" for one in unsaid)
     taken_over = [one for one in done if one.fence > 1]
-    held = {int(id_) for what, id_, _ in (line.split() for line in said[0].splitlines())
-            if what == "took"}
+    held = {
+        int(id_)
+        for what, id_, _ in (line.split() for line in said[0].splitlines())
+        if what == "took"
+    }
     lost = held - {one.id for one in done if one.worker == "w0"}
     assert lost and lost <= {one.id for one in taken_over}
     assert {one.worker for one in taken_over} <= {"w1", "w2"}
 
 
-def test_finishing_over_a_lost_connection_counts_once(
-    server: Cluster, tmp_path: Path
-) -> None:
+def test_finishing_over_a_lost_connection_counts_once(server: Cluster, tmp_path: Path) -> None:
     kit = QueueKit(server.url(), tmp_path)
     kit.queue.offer(kit.begin(), offers("a"))
     (held,) = kit.queue.take("w", 1, [], 60)

@@ -1,5 +1,5 @@
-"""A store on PostgreSQL where it differs: its URL, what it asks of a server, leases between machines,
-large blobs, and bytes that somebody changed in the tables."""
+"""A store on PostgreSQL where it differs: its URL, what it asks of a server, leases between
+machines, large blobs, and bytes that somebody changed in the tables."""
 
 from __future__ import annotations
 
@@ -207,8 +207,10 @@ def test_a_store_of_an_older_format_gets_its_tables(
 
 def test_tables_that_were_changed_are_told_of(server: Cluster, tmp_path: Path) -> None:
     with opened(server.url("changed"), tmp_path) as store:
-        server.sql("ALTER TABLE label ADD extra int; ALTER TABLE run ALTER title TYPE varchar(9)",
-                   "changed")
+        server.sql(
+            "ALTER TABLE label ADD extra int; ALTER TABLE run ALTER title TYPE varchar(9)",
+            "changed",
+        )
         found = store.verify()
         assert [(one.code, one.where) for one in found] == [
             ("schema_changed", "column label.extra"),
@@ -247,31 +249,31 @@ def on_machine(name: str, boot: str = "boot") -> OneOwner:
 
 def test_a_lease_ends_by_the_databases_clock_alone(server: Cluster, tmp_path: Path) -> None:
     url = server.url()
-    with opened(url, tmp_path, owners=on_machine("one", "b1")) as one:
-        with opened(url, tmp_path, owners=on_machine("two", "b2")) as two:
-            one.create_run(RunInfo("r", NOW))
-            first = one.acquire("r", "one", HOUR, time.time() - 10 * HOUR)  # its clock is wrong
-            (now,) = server.sql("SELECT extract(epoch FROM clock_timestamp())::float8")[0]
-            assert first.expires == pytest.approx(now + HOUR, abs=60)
-            with pytest.raises(LeaseError) as error:
-                two.acquire("r", "two", HOUR, time.time() + 10 * HOUR)  # and so is this one's
-            assert error.value.code == "run_owned"
-            assert two.run("r").owner == "one"
-            short = one.renew(first, 0.2, 0.0)
-            assert short.expires < first.expires
-            while True:
-                try:
-                    second = two.acquire("r", "two", HOUR, 0.0)
-                    break
-                except LeaseError:
-                    time.sleep(0.02)
-            (now,) = server.sql("SELECT extract(epoch FROM clock_timestamp())::float8")[0]
-            assert now >= short.expires and second.epoch == first.epoch + 1
-            with pytest.raises(LeaseError) as late:
-                one.append(short, [NewRecord("late", "outcome")])
-            assert late.value.code == "lease_stale"
-            two.append(second, [NewRecord("a", "outcome")])
-            assert [record.slot for record in one.records("r")] == ["a"]
+    there, here = on_machine("one", "b1"), on_machine("two", "b2")
+    with opened(url, tmp_path, owners=there) as one, opened(url, tmp_path, owners=here) as two:
+        one.create_run(RunInfo("r", NOW))
+        first = one.acquire("r", "one", HOUR, time.time() - 10 * HOUR)  # its clock is wrong
+        (now,) = server.sql("SELECT extract(epoch FROM clock_timestamp())::float8")[0]
+        assert first.expires == pytest.approx(now + HOUR, abs=60)
+        with pytest.raises(LeaseError) as error:
+            two.acquire("r", "two", HOUR, time.time() + 10 * HOUR)  # and so is this one's
+        assert error.value.code == "run_owned"
+        assert two.run("r").owner == "one"
+        short = one.renew(first, 0.2, 0.0)
+        assert short.expires < first.expires
+        while True:
+            try:
+                second = two.acquire("r", "two", HOUR, 0.0)
+                break
+            except LeaseError:
+                time.sleep(0.02)
+        (now,) = server.sql("SELECT extract(epoch FROM clock_timestamp())::float8")[0]
+        assert now >= short.expires and second.epoch == first.epoch + 1
+        with pytest.raises(LeaseError) as late:
+            one.append(short, [NewRecord("late", "outcome")])
+        assert late.value.code == "lease_stale"
+        two.append(second, [NewRecord("a", "outcome")])
+        assert [record.slot for record in one.records("r")] == ["a"]
 
 
 def test_a_copied_machine_is_not_taken_for_one_that_was_started_again(
@@ -462,8 +464,10 @@ def test_a_blob_can_be_read_from_whatever_thread_needs_it(server: Cluster, tmp_p
             assert elsewhere(lambda: store.get_blob(ref)) == b"large" * 20_000
         assert isinstance(elsewhere(lambda: store.get_blob("0" * 40)), DamageError)
         assert isinstance(elsewhere(store.runs), InternalError)
-        server.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                   " WHERE application_name = 'edvac'")
+        server.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'edvac'"
+        )
         assert elsewhere(lambda: store.get_blob(ref)) == b"large" * 20_000
         assert store.get_blob(ref) == b"large" * 20_000
     with pytest.raises(InternalError, match="closed"):

@@ -74,7 +74,9 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plan]:
 
     plan, real = Plan(), PostgresqlDatabase.connect
     monkeypatch.setattr(
-        PostgresqlDatabase, "connect", lambda self, *given, **more: Cut(real(self, *given, **more), plan)
+        PostgresqlDatabase,
+        "connect",
+        lambda self, *given, **more: Cut(real(self, *given, **more), plan),
     )
     yield plan
 
@@ -105,7 +107,9 @@ def story(store: Any, again: Callable[[Callable[[], Any]], Any]) -> list[Any]:
 
     def rich() -> Any:
         ref, segment = store.put_blob(b"b" * 100), store.put_segment("You are a part. " * 9)
-        record = NewRecord("rich", "outcome", b"p", harness.labels(harness.FILE_LABEL), (ref,), (segment,))
+        record = NewRecord(
+            "rich", "outcome", b"p", harness.labels(harness.FILE_LABEL), (ref,), (segment,)
+        )
         files = [FileVersion("a", 1, "rich", b"x")]
         return store.append(lease, [record], files, messages[:1])
 
@@ -314,9 +318,7 @@ def test_a_server_that_has_lost_what_it_confirmed_is_not_used(
             assert error.value.code == "acknowledged_lost"
 
 
-def test_a_run_that_somebody_removed_is_not_taken_for_lost(
-    server: Cluster, tmp_path: Path
-) -> None:
+def test_a_run_that_somebody_removed_is_not_taken_for_lost(server: Cluster, tmp_path: Path) -> None:
     url = server.url()
     with opened(url, tmp_path) as store, opened(url, tmp_path) as other:
         store.release(begin(store))
@@ -334,20 +336,19 @@ def test_a_failed_statement_takes_the_transaction_with_it(server: Cluster, tmp_p
 
     with opened(server.url(), tmp_path) as store:
         begin(store)
-        with pytest.raises(StoreError) as error:
-            with store._db.write("the test") as execute:
-                execute("UPDATE run SET title = 'changed'")
-                try:
-                    execute("SELECT 1 / 0")
-                except psycopg.Error:
-                    pass
-                store._db._sign = lambda: None
+        with pytest.raises(StoreError) as error, store._db.write("the test") as execute:
+            execute("UPDATE run SET title = 'changed'")
+            try:
+                execute("SELECT 1 / 0")
+            except psycopg.Error:
+                pass
+            store._db._sign = lambda: None
         assert error.value.code == "store_failed"
         del store._db._sign
         assert store.run("r").title == ""
 
 
-APPENDS, RESTARTS = 1000, 5
+APPENDS, RESTARTS = 1000, 15
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Where a store on PostgreSQL is: what a ``postgresql://`` URL says, without ever showing its password.
+"""Where a store on PostgreSQL is: what a ``postgresql://`` URL says. Its password is never shown.
 
 The URL is libpq's, with three keys of edvac's own in its query: ``schema`` (the name of the store
 within the database), ``blobs`` (a shared folder for values that are too large for a row) and

@@ -115,7 +115,7 @@ class PostgresqlDatabase(Bound):
             StoreError: it refuses, or may lose what it confirms.
         """
         for pause in (*_pauses(self._patience_s if patience_s is None else patience_s), None):
-            made = None
+            made: Any = None
             try:
                 made = self.driver.connect(
                     **self.address.parameters,
@@ -171,7 +171,7 @@ class PostgresqlDatabase(Bound):
         done = False
         try:
             lock = "pg_advisory_xact_lock" if alone else "pg_advisory_xact_lock_shared"
-            execute(f"SELECT {lock}(?)", (self.key,))  # noqa: S608
+            execute(f"SELECT {lock}(?)", (self.key,))
             yield execute
             durability_point("store.commit.before")
             self._sign()

@@ -17,7 +17,8 @@ from edvac.store.owner import Owners
 from edvac.store.schema import Execute
 
 Rows: TypeAlias = list[tuple[Any, ...]]
-ROW_LOCK = "/* FOR UPDATE */"  # a statement's last words; spelt out where rows are locked singly
+# A statement's last words: a comment to SQLite, which locks all rows at once.
+ROW_LOCK = "/* FOR UPDATE */"
 
 
 def unknown_run(run: str) -> UsageError:
@@ -36,7 +37,7 @@ def lock_run(execute: Execute, run: str, number: int) -> None:
     Raises:
         UsageError: the run was removed meanwhile.
     """
-    if not execute(f"SELECT 1 FROM head WHERE number = ? {ROW_LOCK}", (number,)).fetchall():
+    if not execute("SELECT 1 FROM head WHERE number = ? /* FOR UPDATE */", (number,)).fetchall():
         raise unknown_run(run)
 
 

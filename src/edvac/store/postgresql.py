@@ -41,8 +41,8 @@ class DatabaseClock:
 
 
 class _Here:
-    """The processes of this machine as far as it is since its last start. Two machines may carry one
-    name (images are copied), so another boot is not taken for the death of an owner."""
+    """The processes of this machine since it was last started. Two machines may carry one name, as
+    images are copied, so another start is not taken for the death of an owner."""
 
     def __init__(self, owners: Owners) -> None:
         self._owners = owners

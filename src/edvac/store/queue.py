@@ -1,10 +1,10 @@
 """The queue of steps for workers on other machines: what it holds, what it promises, and a plain
 version in dicts that the real one is compared with.
 
-A step is offered by the owner of its run, taken by one worker at a time under a lease with a fencing
-number, and finished once: only by the holder of the latest lease. It may be *executed* more often,
-where a worker was lost; what counts is the one outcome. An outcome stays until the owner of the run
-has journalled it and forgets the step. Knows nothing of what a step is.
+A step is offered by the owner of its run, taken by one worker at a time under a lease with a
+fencing number, and finished once: only by the holder of the latest lease. It may be *executed* more
+often, where a worker was lost; what counts is the one outcome. An outcome stays until the owner of
+the run has journalled it and forgets the step. Knows nothing of what a step is.
 """
 
 from __future__ import annotations
@@ -159,9 +159,7 @@ class MemoryQueue:
     def offer(self, lease: Lease, steps: Sequence[Offer]) -> list[int]:
         check_offers(steps)
         self._store._owned(lease)
-        known = {
-            (entry.taken.slot, entry.taken.attempt): id_ for id_, entry in self._of(lease.run)
-        }
+        known = {(entry.taken.slot, entry.taken.attempt): id_ for id_, entry in self._of(lease.run)}
         found = []
         for step in steps:
             id_ = known.get((step.slot, step.attempt))
@@ -185,9 +183,7 @@ class MemoryQueue:
             )
             if len(found) < count and free and entry.needs <= set(capabilities):
                 fence = entry.taken.fence + 1
-                entry.taken = replace(
-                    entry.taken, worker=worker, fence=fence, expires=now + ttl_s
-                )
+                entry.taken = replace(entry.taken, worker=worker, fence=fence, expires=now + ttl_s)
                 entry.state = "taken"
                 found.append(entry.taken)
         return found

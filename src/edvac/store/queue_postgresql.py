@@ -52,7 +52,8 @@ _FINISHED = (
     " WHERE number = ? AND state = 'finished' ORDER BY id"
 )
 _EXPIRED = (
-    f"SELECT id FROM queue WHERE number = ? AND state = 'taken' AND expires <= {_NOW} ORDER BY id"  # noqa: S608
+    "SELECT id FROM queue WHERE number = ? AND state = 'taken'"  # noqa: S608
+    f" AND expires <= {_NOW} ORDER BY id"
 )
 _FORGET = (
     "DELETE FROM queue WHERE number = ? AND state = 'finished' AND id = ANY(?::bigint[])"
@@ -111,7 +112,9 @@ class PostgresqlQueue:
         found = []
         for *fields, mark in sorted(rows):
             taken = Taken(*fields)
-            if mark != _step_mark(taken.run, Offer(taken.slot, taken.payload, attempt=taken.attempt)):
+            if mark != _step_mark(
+                taken.run, Offer(taken.slot, taken.payload, attempt=taken.attempt)
+            ):
                 raise _damaged(taken.id)
             found.append(taken)
         return found
@@ -119,7 +122,9 @@ class PostgresqlQueue:
     def renew(self, held: Sequence[Taken], ttl_s: float) -> list[Taken]:
         found = []
         with self._db.write("renewing the leases of steps") as execute:
-            for one in sorted(held, key=lambda one: one.id):  # one order, so that none wait in a ring
+            for one in sorted(
+                held, key=lambda one: one.id
+            ):  # one order, so that none wait in a ring
                 values = (float(ttl_s), self._now(), one.id, one.fence)
                 rows = execute(_RENEW, values).fetchall()
                 found += [replace(one, expires=row[0]) for row in rows]
@@ -129,9 +134,9 @@ class PostgresqlQueue:
         with self._db.write("finishing a step") as execute:
             mark = _outcome_mark(held.id, held.fence, outcome)
             values = (outcome, mark, held.id, held.fence)
-            if not execute(_FINISH, values).fetchall():
-                if not execute(_SAME, (held.id, held.fence, outcome)).fetchall():
-                    raise refuse_late(held)
+            same = (held.id, held.fence, outcome)
+            if not (execute(_FINISH, values).fetchall() or execute(_SAME, same).fetchall()):
+                raise refuse_late(held)
             self._call(execute)
 
     def expired(self, run: str) -> list[int]:

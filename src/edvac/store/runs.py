@@ -15,7 +15,7 @@ from edvac.store.filing import keep_placed
 from edvac.store.lease import Holder, at_work, is_live, may_take, refuse_stale, refuse_taken
 from edvac.store.model import Lease, RunInfo, State
 from edvac.store.owner import Process
-from edvac.store.part import ROW_LOCK, Part, unknown_run
+from edvac.store.part import Part, unknown_run
 from edvac.store.schema import Execute
 from edvac.store.seal import reseal, sealed, sound
 
@@ -31,10 +31,11 @@ _COLUMNS = sealed(
 
 # Both lock the row: what is decided on it holds until the transaction ends.
 _FENCE = sealed(
-    f"SELECT epoch, owner, last, hash, SOUND FROM head WHERE number = ? {ROW_LOCK}", "head"
+    "SELECT epoch, owner, last, hash, SOUND FROM head WHERE number = ? /* FOR UPDATE */", "head"
 )
 _HOLDER = sealed(
-    f"SELECT owner, process, epoch, expires, seen, SOUND FROM head WHERE number = ? {ROW_LOCK}",
+    "SELECT owner, process, epoch, expires, seen, SOUND FROM head"
+    " WHERE number = ? /* FOR UPDATE */",
     "head",
 )
 

@@ -49,8 +49,9 @@ def check_server(execute: Callable[..., Any], address: Address) -> None:
     Raises:
         StoreError: it is too old, does not speak UTF-8, or may lose what it confirms.
     """
-    row = execute(_SESSION, [f'"{address.schema}"']).fetchone()
-    commit, version, encoding, synced, whole = row[0], *row[7:]
+    commit, *_, version, encoding, synced, whole = execute(
+        _SESSION, [f'"{address.schema}"']
+    ).fetchone()
     if version < OLDEST_SERVER or encoding != "UTF8":
         raise StoreError(
             "store_server_unfit",
