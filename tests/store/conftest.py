@@ -48,14 +48,21 @@ class Kit:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
     """One PostgreSQL server for all tests; skips where there can be none."""
     why = postgresql_server.missing()
     if why:
         pytest.skip(why)
-    cluster = Cluster()
+    made = Cluster()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def server(cluster: Cluster) -> Iterator[Cluster]:
+    """The same, for one test: what it made goes with it, so that a crash is recovered from soon."""
     yield cluster
-    cluster.close()
+    cluster.empty()
 
 
 @pytest.fixture(params=["sqlite", "memory", "postgresql"])

@@ -364,7 +364,7 @@ def test_a_thousand_appends_while_the_server_is_restarted_over_and_over(
             server.restart(mode)
             restarts[0] += 1
 
-    with opened(server.url(), tmp_path) as store:
+    with opened(server.url(), tmp_path, patience_s=120) as store:
         lease = begin(store)
         thread = threading.Thread(target=restart)
         thread.start()
