@@ -22,7 +22,7 @@ from edvac.machine.queues import (
     parse_rate,
     write_rules,
 )
-from edvac.store import Lease, NewRecord, Queue, Queued, RunInfo, Store
+from edvac.store import Lease, NewRecord, QueuedRun, RunInfo, RunQueue, Store
 
 OTHER = "someone else"
 
@@ -43,15 +43,15 @@ class Rig:
         self.queue("q", **rules)
 
     def queue(self, name: str, **rules: object) -> None:
-        self.store.keep_queue(Queue(name, write_rules(Rules(**rules)), self.clock.wall()))  # type: ignore[arg-type]
+        self.store.keep_queue(RunQueue(name, write_rules(Rules(**rules)), self.clock.wall()))  # type: ignore[arg-type]
 
     def put(self, name: str = "q", *, key: str = "", priority: int = 0, after: float = 0.0) -> int:
         now = self.clock.wall()
         spec = write_spec(Spec("", "p.edv", [], str(self.root), ""))
-        item = Queued(0, name, spec, key, priority, now, now + after)
+        item = QueuedRun(0, name, spec, key, priority, now, now + after)
         return self.store.enqueue(item, 1000).id
 
-    def items(self, name: str = "q") -> dict[int, Queued]:
+    def items(self, name: str = "q") -> dict[int, QueuedRun]:
         return {item.id: item for item in self.store.queued(name)}
 
     def states(self) -> list[str]:

@@ -108,7 +108,12 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 def build(root: Path, until: int = 31, **seams: Any) -> Any:
     """A closed store after the first steps of the crash workload; what it holds."""
     root.mkdir(exist_ok=True)
-    work = harness.Workload(lambda: harness.open_store(root, **seams))
+    return build_by(lambda: harness.open_store(root, **seams), until)
+
+
+def build_by(make: Callable[[], Any], until: int = 20) -> Any:
+    """The same for a store of any kind."""
+    work = harness.Workload(make)
     for number, step in enumerate(harness.steps()[:until], start=1):
         work.at = number
         step(work)
@@ -121,8 +126,13 @@ def build(root: Path, until: int = 31, **seams: Any) -> Any:
 def seen(root: Path, truth: Any) -> str:
     """How a changed store answers: "clean" (nothing noticed), "told" (verify says so, nothing wrong
     was read), "refused" (reading raised), or "lied" (wrong data came back)."""
+    return seen_by(lambda: harness.open_store(root), truth)
+
+
+def seen_by(make: Callable[[], Any], truth: Any) -> str:
+    """The same for a store of any kind."""
     try:
-        store = harness.open_store(root)
+        store = make()
     except EdvacError:
         return "refused"
     try:

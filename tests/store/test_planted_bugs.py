@@ -252,10 +252,10 @@ def seq_reused(patch: Patch) -> bool:
 def labels_dropped(patch: Patch) -> bool:
     real = journal.JournalPart._insert_named
 
-    def insert(self: Any, execute: Any, record: Any) -> None:
+    def insert(self: Any, execute: Any, records: Any) -> None:
         import dataclasses
 
-        real(self, execute, dataclasses.replace(record, labels={}))
+        real(self, execute, [dataclasses.replace(record, labels={}) for record in records])
 
     patch.setattr(journal.JournalPart, "_insert_named", insert)
     return by_crash()

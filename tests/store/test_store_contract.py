@@ -18,9 +18,9 @@ from edvac.store import (
     FileVersion,
     Grant,
     NewRecord,
-    Queue,
-    Queued,
+    QueuedRun,
     RunInfo,
+    RunQueue,
     Schedule,
 )
 
@@ -476,18 +476,18 @@ def test_schedules_are_kept_replaced_and_dropped(kit: Any) -> None:
     assert kit.reopen().schedules() == [again]
 
 
-def queued(queue: str = "q", **more: Any) -> Queued:
-    return Queued(0, queue, "{}", **more)
+def queued(queue: str = "q", **more: Any) -> QueuedRun:
+    return QueuedRun(0, queue, "{}", **more)
 
 
 def test_queues_are_kept_replaced_and_dropped(kit: Any) -> None:
     store = kit.store
-    store.keep_queue(Queue("q", "{}", 1.0))
-    store.keep_queue(Queue("a", "{}", 2.0))
+    store.keep_queue(RunQueue("q", "{}", 1.0))
+    store.keep_queue(RunQueue("a", "{}", 2.0))
     made = store.enqueue(queued(), 10)
-    store.keep_queue(Queue("q", '{"at_once":2}', 9.0))
+    store.keep_queue(RunQueue("q", '{"at_once":2}', 9.0))
     store = kit.reopen()
-    assert store.queues() == [Queue("q", '{"at_once":2}', 1.0), Queue("a", "{}", 2.0)]
+    assert store.queues() == [RunQueue("q", '{"at_once":2}', 1.0), RunQueue("a", "{}", 2.0)]
     assert store.queued("q") == [made], "what is in it stays"
     assert store.drop_queue("q") and not store.drop_queue("q")
     assert store.queued("q") == [] and len(kit.reopen().queues()) == 1
@@ -495,7 +495,7 @@ def test_queues_are_kept_replaced_and_dropped(kit: Any) -> None:
 
 def test_a_queue_gives_what_is_in_it_in_its_order(kit: Any) -> None:
     store = kit.store
-    store.keep_queue(Queue("q", "{}", 1.0))
+    store.keep_queue(RunQueue("q", "{}", 1.0))
     ids = [store.enqueue(queued(priority=p), 10).id for p in (0, 2, 0, 1)]
     assert [one.id for one in store.queued("q")] == [ids[1], ids[3], ids[0], ids[2]]
     done = replace(store.queued("q")[0], state="done", run="r", said="ü", ended=3.5)
@@ -511,7 +511,7 @@ def test_a_queue_gives_what_is_in_it_in_its_order(kit: Any) -> None:
 def test_a_key_gets_into_a_queue_once(kit: Any) -> None:
     store = kit.store
     for name in ("q", "other"):
-        store.keep_queue(Queue(name, "{}", 1.0))
+        store.keep_queue(RunQueue(name, "{}", 1.0))
     first = store.enqueue(queued(key="k"), 10)
     assert store.enqueue(queued(key="k", priority=5), 10) == first
     assert store.enqueue(queued("other", key="k"), 10) != first
@@ -520,7 +520,7 @@ def test_a_key_gets_into_a_queue_once(kit: Any) -> None:
 
 def test_a_full_queue_and_one_that_there_is_not(kit: Any) -> None:
     store = kit.store
-    store.keep_queue(Queue("q", "{}", 1.0))
+    store.keep_queue(RunQueue("q", "{}", 1.0))
     held = store.enqueue(queued(key="k"), 2)
     store.enqueue(queued(), 2)
     with pytest.raises(UsageError) as caught:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from crash_harness import OneOwner, discard, dump, labels, scratch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from postgresql_server import Cluster
 
 from edvac.core.errors import EdvacError
 from edvac.core.label import Label
@@ -48,7 +50,7 @@ class Machine(RuleBasedStateMachine):
         self.store = self.open()
         self.leases: dict[str, list[Any]] = {}
 
-    def open(self) -> Store:
+    def open(self) -> Any:
         return Store(self.root, clock=self.clock, owners=self.owners)
 
     def both(self, call: Any) -> Any:
@@ -185,6 +187,23 @@ class Machine(RuleBasedStateMachine):
         else:
             self.both(lambda store: store.mark_undone(run, path))
 
+    @rule(prefix=st.none() | st.sampled_from(["", "a", "b", "x"]))
+    def find(self, prefix: str | None) -> None:
+        self.both(lambda store: store.find_run(prefix))
+
+    @rule()
+    def collect(self) -> None:
+        self.store.gc(grace_s=0.0)  # must not change what is readable
+        assert dump(self.store) == dump(self.oracle)
+
+    @invariant()
+    def lists_agree(self) -> None:
+        assert self.store.runs() == self.oracle.runs()
+
+
+class WithThreads(Machine):
+    """And checkpoints of threads, which a store on a server does not keep."""
+
     @rule(
         thread=THREADS,
         space=SPACES,
@@ -232,21 +251,36 @@ class Machine(RuleBasedStateMachine):
         else:
             self.both(lambda store: store.delete_checkpoints([run]))
 
-    @rule(prefix=st.none() | st.sampled_from(["", "a", "b", "x"]))
-    def find(self, prefix: str | None) -> None:
-        self.both(lambda store: store.find_run(prefix))
 
-    @rule()
-    def collect(self) -> None:
-        self.store.gc(grace_s=0.0)  # must not change what is readable
-        assert dump(self.store) == dump(self.oracle)
+class PostgresqlMachine(Machine):
+    """The same on a server; each example is a store of its own."""
 
-    @invariant()
-    def lists_agree(self) -> None:
-        assert self.store.runs() == self.oracle.runs()
+    server: Cluster
+    url = ""
+
+    def open(self) -> Any:
+        from edvac.store.postgresql import PostgresqlStore
+
+        self.url = self.url or self.server.url()
+        return PostgresqlStore(self.url, self.root, clock=self.clock, owners=self.owners)
 
 
-TestStateful = Machine.TestCase
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_on_postgresql(server: Cluster) -> None:
+    PostgresqlMachine.server = server
+    run_state_machine_as_test(
+        PostgresqlMachine,
+        settings=settings(
+            max_examples=12,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+TestStateful = WithThreads.TestCase
 TestStateful.settings = settings(
     max_examples=60,
     stateful_step_count=40,

@@ -14,11 +14,20 @@ import pytest
 from crash_harness import OneOwner
 from hypothesis import given
 from hypothesis import strategies as st
+from store_kit import Kit
 
 from edvac.core.errors import DamageError, EdvacError, UsageError
 from edvac.core.seams import ManualClock
 from edvac.store import NewChannel, NewCheckpoint, NewWrites, Store, TaskWrite, Typed
 from edvac.store.cuts import LARGEST, cuts, head_size
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kit]:
+    """Not on PostgreSQL, which keeps no checkpoints."""
+    made = Kit(request.param, tmp_path)
+    yield made
+    made.close()
 
 
 def packed(*items: bytes) -> Typed:

@@ -19,7 +19,7 @@ from edvac.core.errors import UsageError
 
 if TYPE_CHECKING:
     from edvac.machine.queues import Rules
-    from edvac.store import Queue, Queued, Store
+    from edvac.store import QueuedRun, RunQueue, Store
 
 EXAMPLES = """\b
 Examples:
@@ -58,7 +58,7 @@ def put(name: str, program: str, key: str, priority: int, after: str, **flags: A
     from edvac.core.seams import SystemClock
     from edvac.machine.every import Spec, touch_digest, write_spec
     from edvac.machine.queues import Rules, read_rules, write_rules
-    from edvac.store import Queue, Queued, Store
+    from edvac.store import QueuedRun, RunQueue, Store
 
     _check_name(name)
     delay = _delay(after)
@@ -68,9 +68,9 @@ def put(name: str, program: str, key: str, priority: int, after: str, **flags: A
     with Store(ui.workspace()) as store:
         known = next((one for one in store.queues() if one.name == name), None)
         if known is None:
-            known = Queue(name, write_rules(Rules()), now)
+            known = RunQueue(name, write_rules(Rules()), now)
             store.keep_queue(known)
-        item = Queued(0, name, write_spec(spec), key, priority, now, now + delay)
+        item = QueuedRun(0, name, write_spec(spec), key, priority, now, now + delay)
         made = store.enqueue(item, read_rules(known).most)
     again = made.added != now
     if flags["as_json"]:
@@ -97,7 +97,7 @@ def set_rules(name: str, rate: str | None, as_json: bool, **given: int | None) -
 
     from edvac.core.seams import SystemClock
     from edvac.machine.queues import Rules, parse_rate, read_rules, write_rules
-    from edvac.store import Queue, Store
+    from edvac.store import RunQueue, Store
 
     _check_name(name)
     changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
@@ -106,7 +106,7 @@ def set_rules(name: str, rate: str | None, as_json: bool, **given: int | None) -
     with Store(ui.workspace()) as store:
         known = next((one for one in store.queues() if one.name == name), None)
         rules = msgspec.structs.replace(read_rules(known) if known else Rules(), **changed)
-        made = Queue(name, write_rules(rules), known.created if known else SystemClock().wall())
+        made = RunQueue(name, write_rules(rules), known.created if known else SystemClock().wall())
         store.keep_queue(made)
     if as_json:
         ui.out_json({"queue": name} | msgspec.to_builtins(rules))
@@ -215,7 +215,7 @@ def _told(rules: Rules) -> str:
     return ", ".join([*parts, ui.counted(rules.attempts, "attempt")])
 
 
-def _item(item: Queued) -> dict[str, Any]:
+def _item(item: QueuedRun) -> dict[str, Any]:
     spec = json.loads(item.spec)
     return {
         "id": item.id,
@@ -233,7 +233,7 @@ def _item(item: Queued) -> dict[str, Any]:
     }
 
 
-def _the(store: Store, name: str) -> Queue:
+def _the(store: Store, name: str) -> RunQueue:
     from edvac.store.queues import queue_unknown
 
     for one in store.queues():
@@ -242,7 +242,7 @@ def _the(store: Store, name: str) -> Queue:
     raise queue_unknown(name)
 
 
-def _entry(store: Store, name: str, entry: int) -> Queued:
+def _entry(store: Store, name: str, entry: int) -> QueuedRun:
     for one in store.queued(_the(store, name).name):
         if one.id == entry:
             return one

@@ -20,6 +20,7 @@
       ModelFileError                 a weight file is missing, cut short or malformed      exit 2
       StoreError                     the workspace cannot be read or written               exit 1
         DamageError                  stored bytes are not what was written                 exit 6
+        UnreachableError             the store's server is away: try again                 exit 3
       Interrupted                    a person or a signal asked to stop                    exit 130
       InternalError                  edvac's own fault: please report                      exit 1
 
@@ -159,6 +160,15 @@ class StoreError(EdvacError):
 
 class DamageError(StoreError):
     exit_code = EXIT_DAMAGED
+
+
+class UnreachableError(StoreError):
+    """The server that keeps the store is away. Nothing of what was asked is stored, unless
+    `in_doubt`: then it is there in full or not at all, and nobody could be asked which."""
+
+    exit_code = EXIT_TRANSIENT
+    retryable = True
+    in_doubt: bool = False
 
 
 class Interrupted(EdvacError):

@@ -32,7 +32,7 @@ from edvac.core.seams import Clock
 from edvac.machine.detach import COMMAND
 from edvac.machine.every import SAID, START_S, Spec, Started, occurrence_key, start_detached
 from edvac.machine.questions import answered, questions
-from edvac.store import Queue, Queued, RunInfo, Store
+from edvac.store import QueuedRun, RunInfo, RunQueue, Store
 
 LOCK = "queues.lock"
 LOOK_S = 1.0  # how soon the end of a run is noticed
@@ -61,7 +61,7 @@ class Rules(msgspec.Struct, frozen=True):
     most: int = 1000
 
 
-def read_rules(queue: Queue) -> Rules:
+def read_rules(queue: RunQueue) -> Rules:
     return msgspec.json.decode(queue.spec, type=Rules)
 
 
@@ -124,7 +124,7 @@ class Server:
                 busy |= self._serve(queue, read_rules(queue))
         return busy
 
-    def _serve(self, queue: Queue, rules: Rules) -> bool:
+    def _serve(self, queue: RunQueue, rules: Rules) -> bool:
         items = self._store.queued(queue.name)
         for item in items:
             if item.state in ("running", "asking"):
@@ -143,7 +143,7 @@ class Server:
 
     # -- what goes on
 
-    def _watch(self, item: Queued, rules: Rules) -> None:
+    def _watch(self, item: QueuedRun, rules: Rules) -> None:
         try:
             run = self._store.run(item.run)
         except UsageError:
@@ -161,7 +161,7 @@ class Server:
             case _ if item.state == "asking":  # somebody went on with it
                 self._store.keep_queued(replace(item, state="running", said=""))
 
-    def _failed(self, item: Queued, run: RunInfo, rules: Rules) -> None:
+    def _failed(self, item: QueuedRun, run: RunInfo, rules: Rules) -> None:
         why = f"run {run.id} ended {run.state}"
         if item.attempts >= rules.attempts:
             self._give_up(item, f"{why} after {item.attempts} attempts")
@@ -171,7 +171,7 @@ class Server:
         self._store.keep_queued(replace(item, state="waiting", due=due, said=why))
         self._say(item, f"{why}; again in {wait_s:.0f} s")
 
-    def _stands_still(self, item: Queued, rules: Rules) -> None:
+    def _stands_still(self, item: QueuedRun, rules: Rules) -> None:
         """Nobody works on the run: it waits for a person, was answered, or its process died."""
         if questions(self._store, item.run):
             if item.state != "asking":
@@ -188,7 +188,7 @@ class Server:
 
     # -- what begins
 
-    def _begin(self, item: Queued, rules: Rules) -> None:
+    def _begin(self, item: QueuedRun, rules: Rules) -> None:
         if item.run:
             item = replace(item, attempts=item.attempts + 1)
             self._go_on(item, retry=True)
@@ -206,30 +206,30 @@ class Server:
             return
         self._running(replace(item, run=started.run, attempts=1))
 
-    def _go_on(self, item: Queued, *, retry: bool) -> None:
+    def _go_on(self, item: QueuedRun, *, retry: bool) -> None:
         started = self._seams.resume(self._store.workspace, item.run, retry)
         if started.problem:
             self._give_up(item, f"it did not go on: {started.problem}")
         else:
             self._running(item)
 
-    def _running(self, item: Queued) -> None:
+    def _running(self, item: QueuedRun) -> None:
         now = self._clock.wall()
         self._store.keep_queued(replace(item, state="running", started=now, said=""))
         self._say(item, f"run {item.run}, attempt {item.attempts}")
 
-    def _give_up(self, item: Queued, why: str) -> None:
+    def _give_up(self, item: QueuedRun, why: str) -> None:
         self._end(replace(item, state="dead", said=why[:SAID]))
 
-    def _end(self, item: Queued) -> None:
+    def _end(self, item: QueuedRun) -> None:
         self._store.keep_queued(replace(item, ended=self._clock.wall()))
         self._say(item, item.state + (f": {item.said}" if item.said else ""))
 
-    def _say(self, item: Queued, what: str) -> None:
+    def _say(self, item: QueuedRun, what: str) -> None:
         self._seams.say(f"{item.queue} {item.id}: {what}")
 
 
-def again(store: Store, item: Queued, now: float) -> None:
+def again(store: Store, item: QueuedRun, now: float) -> None:
     """A person gives a dead entry another life: its attempts count anew.
 
     Raises:

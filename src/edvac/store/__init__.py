@@ -24,19 +24,21 @@ from edvac.store.model import (
     NewRecord,
     NewWrites,
     Problem,
-    Queue,
-    Queued,
+    QueuedRun,
     QueuedState,
     Record,
     RunInfo,
+    RunQueue,
     Schedule,
     State,
     Swept,
     TaskWrite,
     Typed,
 )
+from edvac.store.opening import open_store
 from edvac.store.owner import Owners, Process, SystemOwners
 from edvac.store.protocol import StoreProtocol
+from edvac.store.queue import Done, MemoryQueue, Offer, Queue, Taken
 from edvac.store.store import Store
 
 __all__ = [
@@ -47,10 +49,12 @@ __all__ = [
     "ApplyPlan",
     "Checkpoint",
     "CheckpointInfo",
+    "Done",
     "FileVersion",
     "Grant",
     "Kind",
     "Lease",
+    "MemoryQueue",
     "MemoryStore",
     "Message",
     "MessageKind",
@@ -58,20 +62,24 @@ __all__ = [
     "NewCheckpoint",
     "NewRecord",
     "NewWrites",
+    "Offer",
     "Owners",
     "Problem",
     "Process",
     "Queue",
-    "Queued",
+    "QueuedRun",
     "QueuedState",
     "Record",
     "RunInfo",
+    "RunQueue",
     "Schedule",
     "State",
     "Store",
     "StoreProtocol",
     "Swept",
     "SystemOwners",
+    "Taken",
     "TaskWrite",
     "Typed",
+    "open_store",
 ]

@@ -93,13 +93,7 @@ class Blobs:
         Raises:
             DamageError: it is not a blob reference.
         """
-        if not is_ref(ref):
-            raise DamageError(
-                "blob_reference_malformed",
-                f"{ref[:60]!r} is not a blob reference",
-                "A reference is 40 lower-case hexadecimal digits.",
-                "Run `edvac doctor` to verify the workspace.",
-            )
+        check_ref(ref)
         return self._dir / ref[:2] / ref[2:]
 
     def put(self, data: bytes) -> str:
@@ -122,7 +116,7 @@ class Blobs:
         with self._open(ref) as file:
             data = file.read()
         if hashlib.blake2b(data, digest_size=REF_BYTES).hexdigest() != ref:
-            raise _damaged(ref, "Its content does not match its name.")
+            raise blob_damaged(ref, "Its content does not match its name.")
         return data
 
     def open(self, ref: str) -> BinaryIO:
@@ -130,7 +124,7 @@ class Blobs:
         file = self._open(ref)
         if _digest(iter(lambda: file.read(CHUNK), b"")) != ref:
             file.close()
-            raise _damaged(ref, "Its content does not match its name.")
+            raise blob_damaged(ref, "Its content does not match its name.")
         file.seek(0, io.SEEK_SET)
         return file
 
@@ -166,7 +160,7 @@ class Blobs:
         try:
             return self._files.open(self.path(ref))
         except FileNotFoundError as error:
-            raise _damaged(ref, "The file is missing.") from error
+            raise blob_damaged(ref, "The file is missing.") from error
         except OSError as error:
             self._fail(error, "reading a blob")
 
@@ -267,7 +261,21 @@ def _digest(chunks: Iterable[bytes]) -> str:
     return state.hexdigest()
 
 
-def _damaged(ref: str, why: str) -> DamageError:
+def check_ref(ref: str) -> None:
+    """
+    Raises:
+        DamageError: it is not a blob reference.
+    """
+    if not is_ref(ref):
+        raise DamageError(
+            "blob_reference_malformed",
+            f"{ref[:60]!r} is not a blob reference",
+            "A reference is 40 lower-case hexadecimal digits.",
+            "Run `edvac doctor` to verify the workspace.",
+        )
+
+
+def blob_damaged(ref: str, why: str) -> DamageError:
     return DamageError(
         "blob_damaged",
         f"blob {ref} cannot be used",

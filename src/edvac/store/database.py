@@ -12,26 +12,27 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import threading
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 import apsw
 
-from edvac.core.errors import DamageError, InternalError, StoreError
+from edvac.core.errors import DamageError, StoreError
 from edvac.core.seams import durability_point
+from edvac.store.bound import Bound
 from edvac.store.files import Files
-from edvac.store.schema import APPLICATION_ID, FORMAT, Execute, migrate
+from edvac.store.model import Problem
+from edvac.store.part import Rows
+from edvac.store.schema import APPLICATION_ID, FORMAT, MIGRATIONS, Execute, migrate
 from edvac.store.seal import seal
-
-Rows: TypeAlias = list[tuple[Any, ...]]
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 TOO_MANY = frozenset({errno.EMFILE, errno.ENFILE})
 BUSY_MS = 30_000
 CHECKPOINT_PAGES = 256  # 1 MiB of log: what a run of ordinary size stays under
+_SCHEMA = "SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
 _DOCTOR = "Run `edvac doctor` to see what is damaged."
 
 _PRAGMAS = (
@@ -124,19 +125,28 @@ def _not_text(what: str) -> DamageError:
     )
 
 
-class Database:
+@functools.cache
+def expected_schema() -> Rows:
+    """The tables that a store of this format has, by making one in memory."""
+    made = apsw.Connection(":memory:")
+    for number in sorted(MIGRATIONS):
+        MIGRATIONS[number](made.execute)
+    found: Rows = made.execute(_SCHEMA).fetchall()
+    made.close()
+    return found
+
+
+class Database(Bound):
     """A connection that belongs to the thread that opened it."""
 
     def __init__(
         self, path: Path, vfs: str | None, files: Files, verify: Callable[[], None]
     ) -> None:
+        super().__init__()
         self.path = path
         self._vfs = vfs
         self._files = files
         self._verify = verify
-        self._thread = threading.get_ident()
-        self._process = os.getpid()
-        self._closed = False
         self._suspect = False
         self._recovering = False
         self._log_pages = 0
@@ -213,17 +223,6 @@ class Database:
         finally:
             self.drop()
 
-    def guard(self, *, any_thread: bool = False) -> None:
-        """Refuse use after close, from another thread, or in a forked child (whose copy of the
-        connection would corrupt the file)."""
-        foreign = not any_thread and not self._is_mine()
-        if foreign or self._process != os.getpid():
-            raise InternalError(
-                "store_wrong_thread", "a store was used outside the thread that opened it"
-            )
-        if self._closed:
-            raise InternalError("store_closed", "a store was used after it was closed")
-
     def ready(self) -> Execute:
         """The connection's execute, after recovery if it is due."""
         self.guard()
@@ -233,8 +232,9 @@ class Database:
         return execute
 
     @contextlib.contextmanager
-    def write(self, what: str) -> Iterator[Execute]:
-        """One durable transaction: all of it or nothing, durable when the block has ended."""
+    def write(self, what: str, *, alone: bool = False) -> Iterator[Execute]:
+        """One durable transaction: all of it or nothing, durable when the block has ended.
+        `alone`: nobody else writes meanwhile, which in SQLite is always so."""
         execute = self.ready()
         done = False
         try:
@@ -283,6 +283,20 @@ class Database:
             raise _not_text("reading the store") from error
         return found
 
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong with the database as such, whatever its tables hold."""
+        for (text,) in self.rows("PRAGMA integrity_check"):
+            if text != "ok":
+                yield Problem("store_damaged", "store.db", text)
+        for table, row, parent, _ in self.rows("PRAGMA foreign_key_check"):
+            yield Problem("row_orphaned", f"{table} row {row}", f"its {parent} is missing")
+        if self.rows(_SCHEMA) != expected_schema():
+            yield Problem("schema_changed", "store.db", "the tables are not those of this format")
+
+    def shrink(self) -> None:
+        """Give the room of removed rows back to the file system."""
+        self.rows("PRAGMA incremental_vacuum")
+
     def checkpoint(self, truncate: bool = False) -> None:
         """Move the log into the file, as far as readers allow. What is in the log is durable
         already, so a failure harms nothing that was acknowledged; the next use recovers."""
@@ -309,9 +323,6 @@ class Database:
         self._suspect = True
         if self._is_mine():
             self.drop()
-
-    def _is_mine(self) -> bool:
-        return self._thread == threading.get_ident()
 
     def _fail(self, error: apsw.Error, what: str) -> NoReturn:
         problem = self._explain(error, what)

@@ -19,7 +19,7 @@ from edvac.core.errors import DamageError, InternalError, StoreError, UsageError
 from edvac.core.seams import durability_point
 from edvac.store.chain import content_digest, mark, row_id
 from edvac.store.model import ApplyEntry, ApplyPlan, FileVersion
-from edvac.store.part import Part
+from edvac.store.part import Part, lock_run
 from edvac.store.schema import Execute
 from edvac.store.seal import reseal, sealed, sound
 
@@ -38,6 +38,7 @@ _ENTRIES = sealed(
     "applied",
 )
 _PUT_THERE = sealed(
+    # In SQLite a cross join is one whose order it does not turn round.
     "SELECT 1, SOUND FROM apply CROSS JOIN applied USING (number, round)"
     " WHERE apply.root = ? AND applied.path = ? AND applied.after = ?"
     " AND apply.phase <> 'undone' AND applied.state <> 'undone' LIMIT 1",
@@ -92,7 +93,7 @@ def insert_file(execute: Execute, number: int, run: str, seq: int, entry: FileVe
             entry.size,
             entry.digest,
             entry.label,
-            entry.deleted,
+            int(entry.deleted),
             seq,
             mark(run, seq, entry),
         ),
@@ -108,7 +109,7 @@ def keep_placed(execute: Execute, number: int) -> None:
     """Before a run is removed: its files in the user's directories stay known as edvac's."""
     for row in execute(_STANDING, (number,)).fetchall():
         key = place_key(*row)
-        execute("INSERT OR IGNORE INTO placed (key) VALUES (?)", (key,))
+        execute("INSERT INTO placed (key) VALUES (?) ON CONFLICT DO NOTHING", (key,))
         reseal(execute, "placed", "key = ?", (key,))
 
 
@@ -209,6 +210,7 @@ class FilePart(Part):
             if entry.before is not None and self._blobs.size(entry.before) is None:
                 raise StoreError("blob_missing", f"blob {entry.before} is not in the store")
         with self._db.write("planning an apply") as execute:
+            lock_run(execute, run, number)
             latest = execute(
                 "SELECT round, phase FROM apply WHERE number = ? ORDER BY round DESC LIMIT 1",
                 (number,),

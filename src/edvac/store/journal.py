@@ -41,6 +41,7 @@ from edvac.store.schema import Execute
 from edvac.store.seal import resealed
 from edvac.store.segments import SegmentPart, has_row, pack_names, unpack_names
 
+IN_DOUBT = frozenset({"store_io_failed", "store_unreachable"})
 _CHUNK_ROWS = 256
 # The names are those of `Row`; nothing from outside gets into these statements.
 _FIELDS = f"{', '.join(Row._fields)}, hash"
@@ -123,7 +124,7 @@ class JournalPart(SegmentPart, Part):
         """Append a batch in one durable transaction; the seq of its last record. The messages
         `taken` leave the inbox in the same transaction: what they led to is in the batch.
 
-        After `store_io_failed` the batch may be stored or not. Appending the same batch again
+        After an error of `IN_DOUBT` the batch may be stored or not. Appending the same batch again
         stores it exactly once, whichever it was.
 
         Raises:
@@ -148,7 +149,7 @@ class JournalPart(SegmentPart, Part):
                     take_message(execute, number, message)
                 durability_point("store.append.before_commit")
         except StoreError as error:
-            if error.code == "store_io_failed" and known is not None:
+            if error.code in IN_DOUBT and known is not None:
                 self._doubtful.setdefault(lease.run, known)
             raise
         self._acknowledged[lease.run] = (last, head)
@@ -175,9 +176,9 @@ class JournalPart(SegmentPart, Part):
                 return last, head  # the failed attempt had reached the disk after all
         rows, hashes = make_batch(number, (last, head), lease, staged, filed)
         self._check_blobs(staged, filed)
-        for (record, _), row, hash_ in zip(staged, rows, hashes, strict=True):
+        self._insert_named(execute, [record for record, _ in staged])
+        for row, hash_ in zip(rows, hashes, strict=True):
             execute(_INSERT, (*row, hash_))
-            self._insert_named(execute, record)
         for entry in filed:
             insert_file(execute, number, lease.run, rows[-1].seq, entry)
         last, head = rows[-1].seq, hashes[-1]
@@ -197,11 +198,15 @@ class JournalPart(SegmentPart, Part):
                     "Run the step again.",
                 )
 
-    def _insert_named(self, execute: Execute, record: NewRecord) -> None:
-        for key, label in record.labels.items():
-            execute("INSERT OR IGNORE INTO label VALUES (?,?)", (key, label_form(label)))
-        if record.segments:
-            self._insert_segments(execute, record.segments)
+    def _insert_named(self, execute: Execute, records: Sequence[NewRecord]) -> None:
+        """What the records name, in one order for all writers, so that none wait in a ring."""
+        named = {key: label for record in records for key, label in record.labels.items()}
+        for key in sorted(named):
+            values = (key, label_form(named[key]))
+            execute("INSERT INTO label VALUES (?,?) ON CONFLICT DO NOTHING", values)
+        segments = [name for record in records for name in record.segments]
+        if segments:
+            self._insert_segments(execute, segments)
 
     def records(
         self, run: str, kinds: Collection[Kind] | None = None, after: int = 0

@@ -42,11 +42,11 @@ from edvac.store.model import (
     MessageKind,
     NewRecord,
     Problem,
-    Queue,
-    Queued,
+    QueuedRun,
     QueuedState,
     Record,
     RunInfo,
+    RunQueue,
     Schedule,
     State,
     Swept,
@@ -112,8 +112,8 @@ class MemoryStore(MemoryThreads):
         self._reuse: dict[str, dict[int, tuple[str, int]]] = {}
         self._grants: dict[str, Grant] = {}
         self._schedules: dict[str, Schedule] = {}
-        self._queues: dict[str, Queue] = {}
-        self._queued: dict[int, Queued] = {}
+        self._queues: dict[str, RunQueue] = {}
+        self._queued: dict[int, QueuedRun] = {}
         self._queued_last = 0
         self._placed: set[bytes] = set()
         self._threads = {}
@@ -477,18 +477,18 @@ class MemoryStore(MemoryThreads):
     def drop_schedule(self, schedule: str) -> bool:
         return self._schedules.pop(schedule, None) is not None
 
-    def keep_queue(self, queue: Queue) -> None:
+    def keep_queue(self, queue: RunQueue) -> None:
         known = self._queues.get(queue.name, queue)
         self._queues[queue.name] = replace(queue, created=known.created)
 
-    def queues(self) -> list[Queue]:
+    def queues(self) -> list[RunQueue]:
         return sorted(self._queues.values(), key=lambda one: (one.created, one.name))
 
     def drop_queue(self, name: str) -> bool:
         self._queued = {key: one for key, one in self._queued.items() if one.queue != name}
         return self._queues.pop(name, None) is not None
 
-    def enqueue(self, item: Queued, most: int) -> Queued:
+    def enqueue(self, item: QueuedRun, most: int) -> QueuedRun:
         if item.queue not in self._queues:
             raise queue_unknown(item.queue)
         here = self.queued(item.queue)
@@ -501,12 +501,12 @@ class MemoryStore(MemoryThreads):
         made = self._queued[self._queued_last] = replace(item, id=self._queued_last)
         return made
 
-    def queued(self, queue: str, states: Sequence[QueuedState] = ()) -> list[Queued]:
+    def queued(self, queue: str, states: Sequence[QueuedState] = ()) -> list[QueuedRun]:
         found = [one for one in self._queued.values() if one.queue == queue]
         found = [one for one in found if not states or one.state in states]
         return sorted(found, key=lambda one: (-one.priority, one.id))
 
-    def keep_queued(self, item: Queued) -> bool:
+    def keep_queued(self, item: QueuedRun) -> bool:
         if item.id not in self._queued:
             return False
         self._queued[item.id] = item

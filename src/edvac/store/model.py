@@ -216,7 +216,7 @@ QueuedState: TypeAlias = Literal["waiting", "running", "asking", "done", "dead"]
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
+class RunQueue:
     """A queue of runs: `spec` is JSON that only who serves it reads."""
 
     name: str
@@ -225,7 +225,7 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
-class Queued:
+class QueuedRun:
     """A run that waits its turn, has it, or had it.
 
     Attributes:

@@ -8,7 +8,7 @@ from edvac.core.errors import InternalError
 from edvac.core.seams import durability_point
 from edvac.store.inbox import take_message
 from edvac.store.model import MESSAGE_KINDS, Grant, Message, MessageKind, Schedule
-from edvac.store.part import Part
+from edvac.store.part import Part, lock_run
 from edvac.store.schema import Execute
 from edvac.store.seal import reseal, sealed, sound
 
@@ -38,6 +38,8 @@ class NotePart(Part):
             raise InternalError("message_kind_unknown", f"{kind!r} is no kind of message")
         number = self._number(run)
         with self._db.write("posting a message") as execute:
+            # One at a time: a reader that goes on after the latest number must miss none.
+            lock_run(execute, run, number)
             found = [self._post(execute, number, kind, payload) for payload in payloads]
             durability_point("store.post.before_commit")
         durability_point("store.post.after_commit")
@@ -66,8 +68,9 @@ class NotePart(Part):
         """Keep a permission; the same id replaces."""
         with self._db.write("storing a permission") as execute:
             execute(
-                "INSERT OR REPLACE INTO permission (id, shape, scope, expires, created)"
-                " VALUES (?,?,?,?,?)",
+                "INSERT INTO permission (id, shape, scope, expires, created) VALUES (?,?,?,?,?)"
+                " ON CONFLICT (id) DO UPDATE SET shape = excluded.shape, scope = excluded.scope,"
+                " expires = excluded.expires, created = excluded.created",
                 (given.id, given.shape, given.scope, given.expires, given.created),
             )
             reseal(execute, "permission", "id = ?", (given.id,))
@@ -92,8 +95,9 @@ class NotePart(Part):
         row = (schedule.id, schedule.spec, schedule.created)
         with self._db.write("storing a schedule") as execute:
             execute(
-                "INSERT OR REPLACE INTO schedule (id, spec, created, fired, run, said)"
-                " VALUES (?,?,?,?,?,?)",
+                "INSERT INTO schedule (id, spec, created, fired, run, said) VALUES (?,?,?,?,?,?)"
+                " ON CONFLICT (id) DO UPDATE SET spec = excluded.spec, created = excluded.created,"
+                " fired = excluded.fired, run = excluded.run, said = excluded.said",
                 (*row, schedule.fired, schedule.run, schedule.said),
             )
             reseal(execute, "schedule", "id = ?", (schedule.id,))

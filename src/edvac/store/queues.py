@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from edvac.core.errors import UsageError
 from edvac.core.seams import durability_point
-from edvac.store.model import Queue, Queued, QueuedState
+from edvac.store.model import QueuedRun, QueuedState, RunQueue
 from edvac.store.part import Part
 from edvac.store.schema import Execute
 from edvac.store.seal import reseal, sealed, sound
@@ -45,7 +45,7 @@ def queue_full(name: str, most: int) -> UsageError:
 
 
 class QueuePart(Part):
-    def keep_queue(self, queue: Queue) -> None:
+    def keep_queue(self, queue: RunQueue) -> None:
         """Keep a queue; the same name replaces what is known of it, not what is in it."""
         with self._db.write("storing a queue") as execute:
             execute(
@@ -55,9 +55,9 @@ class QueuePart(Part):
             )
             reseal(execute, "queue_rules", "name = ?", (queue.name,))
 
-    def queues(self) -> list[Queue]:
+    def queues(self) -> list[RunQueue]:
         """All of them, oldest first."""
-        return [Queue(*row) for row in sound("queue", self._db.rows(_QUEUES))]
+        return [RunQueue(*row) for row in sound("queue", self._db.rows(_QUEUES))]
 
     def drop_queue(self, name: str) -> bool:
         """Remove a queue and what is in it; its runs stay. Whether it was there."""
@@ -67,7 +67,7 @@ class QueuePart(Part):
             ).fetchall()
         return bool(rows)
 
-    def enqueue(self, item: Queued, most: int) -> Queued:
+    def enqueue(self, item: QueuedRun, most: int) -> QueuedRun:
         """Put one at the end; where its key is in the queue already, that one.
 
         Args:
@@ -100,16 +100,16 @@ class QueuePart(Part):
         durability_point("store.queue.after_commit")
         return replace(item, id=number)
 
-    def queued(self, queue: str, states: Sequence[QueuedState] = ()) -> list[Queued]:
+    def queued(self, queue: str, states: Sequence[QueuedState] = ()) -> list[QueuedRun]:
         """What is in a queue, in the order in which it is taken."""
         where = f" AND state IN ({','.join('?' * len(states))})" if states else ""
         rows = self._db.rows(
             sealed(f"{_ITEMS} WHERE queue = ?{where}{_ORDER}", "queued"),
             (queue, *states),
         )
-        return [Queued(*row) for row in sound("queued", rows)]
+        return [QueuedRun(*row) for row in sound("queued", rows)]
 
-    def keep_queued(self, item: Queued) -> bool:
+    def keep_queued(self, item: QueuedRun) -> bool:
         """Replace what is known of one; whether it was still there."""
         sets = ", ".join(f"{name} = ?" for name in _COLUMNS.split(", ")[1:])
         with self._db.write("storing what became of a queued run") as execute:
@@ -129,10 +129,10 @@ class QueuePart(Part):
         return bool(rows)
 
 
-def _values(item: Queued) -> tuple[object, ...]:
+def _values(item: QueuedRun) -> tuple[object, ...]:
     return tuple(getattr(item, name) for name in _COLUMNS.split(", "))
 
 
-def _read(execute: Execute, where: str, values: Sequence[object]) -> list[Queued]:
+def _read(execute: Execute, where: str, values: Sequence[object]) -> list[QueuedRun]:
     rows = execute(sealed(_ITEMS + where, "queued"), values).fetchall()
-    return [Queued(*row) for row in sound("queued", rows)]
+    return [QueuedRun(*row) for row in sound("queued", rows)]

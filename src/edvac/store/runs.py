@@ -29,9 +29,14 @@ _COLUMNS = sealed(
 )
 
 
-_FENCE = sealed("SELECT epoch, owner, last, hash, SOUND FROM head WHERE number = ?", "head")
+# Both lock the row: what is decided on it holds until the transaction ends.
+_FENCE = sealed(
+    "SELECT epoch, owner, last, hash, SOUND FROM head WHERE number = ? /* FOR UPDATE */", "head"
+)
 _HOLDER = sealed(
-    "SELECT owner, process, epoch, expires, seen, SOUND FROM head WHERE number = ?", "head"
+    "SELECT owner, process, epoch, expires, seen, SOUND FROM head"
+    " WHERE number = ? /* FOR UPDATE */",
+    "head",
 )
 
 
@@ -86,13 +91,16 @@ class RunPart(Part):
         check_name(run.id)
         with self._db.write("creating a run") as execute:
             if execute("SELECT 1 FROM run WHERE id = ?", (run.id,)).fetchall():
-                raise UsageError("run_exists", f"there is a run {run.id!r} already")
+                raise _exists(run.id)
             values = (run.id, run.created, run.state, run.task, run.program, run.title)
-            number: int = execute(
+            rows = execute(
                 "INSERT INTO run (id, created, state, task, program, title)"
-                " VALUES (?,?,?,?,?,?) RETURNING number",
+                " VALUES (?,?,?,?,?,?) ON CONFLICT DO NOTHING RETURNING number",
                 values,
-            ).fetchall()[0][0]
+            ).fetchall()
+            if not rows:  # made by somebody else since the question above
+                raise _exists(run.id)
+            number: int = rows[0][0]
             head = first_link(run.id)
             execute("INSERT INTO head (number, hash) VALUES (?,?)", (number, head))
             reseal(execute, "run", "number = ?", (number,))
@@ -121,9 +129,10 @@ class RunPart(Part):
         return self._infos(rows)[0]
 
     def _infos(self, rows: list[tuple[Any, ...]]) -> list[RunInfo]:
-        return [self._info(row) for row in sound("run", rows)]
+        now = self._clock.wall() if rows else 0.0
+        return [self._info(row, now) for row in sound("run", rows)]
 
-    def _info(self, row: Sequence[Any]) -> RunInfo:
+    def _info(self, row: Sequence[Any], now: float) -> RunInfo:
         run, created, state, task, program, title, *head, closed, seconds, counts, last = row
         holder = _held(head)
         return RunInfo(
@@ -133,7 +142,7 @@ class RunPart(Part):
             task,
             program,
             title,
-            at_work(holder, self._clock.wall(), self._owners),
+            at_work(holder, now, self._owners),
             holder.epoch,
             holder.expires,
             closed,
@@ -215,9 +224,10 @@ class RunPart(Part):
         number = self._number(run)
         with self._db.write("acquiring a run") as execute:
             holder = _holder(execute, number)
-            if not may_take(holder, owner, now_wall, self._owners):
+            now = self._lease_time(now_wall)
+            if not may_take(holder, owner, now, self._owners):
                 raise refuse_taken(run, holder)
-            now = max(now_wall, holder.seen)
+            now = max(now, holder.seen)
             lease = Lease(run, owner, holder.epoch + 1, now + ttl_s)
             execute(
                 "UPDATE head SET owner = ?, process = ?, epoch = ?, acquired = ?, expires = ?,"
@@ -243,7 +253,7 @@ class RunPart(Part):
         number = self._number(lease.run)
         with self._db.write("renewing a lease") as execute:
             check_epoch(execute, number, lease)
-            now = max(now_wall, _holder(execute, number).seen)
+            now = max(self._lease_time(now_wall), _holder(execute, number).seen)
             execute(
                 "UPDATE head SET expires = ?, seen = ? WHERE number = ?",
                 (now + ttl_s, now, number),
@@ -264,6 +274,10 @@ class RunPart(Part):
             durability_point("store.release.before_commit")
         self._acknowledged.pop(lease.run, None)
         self._doubtful.pop(lease.run, None)
+
+
+def _exists(run: str) -> UsageError:
+    return UsageError("run_exists", f"there is a run {run!r} already")
 
 
 def check_epoch(execute: Execute, number: int, lease: Lease) -> tuple[int, bytes]:

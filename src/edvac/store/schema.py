@@ -1,7 +1,8 @@
 """The tables of a store and the numbered steps that bring an older store up to date.
 
-The format is SQLite's `user_version`; a newer one is refused, never guessed at. A migration is
-added to the table, none is ever changed; only formats from before the first release are refused.
+A newer format is refused, never guessed at. A migration is added to the table, none is ever
+changed; only formats from before the first release are refused. The statements are SQLite's; what
+other databases say for them is in `dialect`.
 """
 
 from __future__ import annotations
@@ -125,7 +126,6 @@ CREATE TABLE permission (
 
 def _create(execute: Execute) -> None:
     """0 → `OLDEST`: the first tables."""
-    execute(f"PRAGMA application_id = {APPLICATION_ID}")
     for statement in _TABLES.split(";\n"):
         if statement.strip():
             execute(statement)
@@ -241,7 +241,8 @@ MIGRATIONS: dict[int, Callable[[Execute], None]] = {
 
 
 def migrate(execute: Execute) -> int:
-    """Bring the database up to `FORMAT` inside the caller's transaction; the format it had.
+    """Bring an SQLite database, which keeps its format as `user_version`, up to `FORMAT` inside the
+    caller's transaction; the format it had.
 
     Raises:
         StoreError: it is newer than this edvac, or not edvac's.
@@ -256,6 +257,20 @@ def migrate(execute: Execute) -> int:
             f"It is an SQLite database with application id {identity:#x}.",
             "Move .edvac/store.db away, or choose another workspace.",
         )
+    if found < FORMAT:
+        upgrade(execute, found)
+        execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        execute(f"PRAGMA user_version = {FORMAT}")
+    else:
+        check_format(found)
+    return found
+
+
+def check_format(found: int) -> None:
+    """
+    Raises:
+        StoreError: this edvac cannot read a store of this format; 0 is one that has no tables yet.
+    """
     if found > FORMAT:
         raise StoreError(
             "store_newer",
@@ -270,9 +285,15 @@ def migrate(execute: Execute) -> int:
             "It was written before the first release.",
             "Move .edvac away, or choose another workspace.",
         )
-    if found < FORMAT:
-        for number in sorted(MIGRATIONS):
-            if number >= found:
-                MIGRATIONS[number](execute)
-        execute(f"PRAGMA user_version = {FORMAT}")
-    return found
+
+
+def upgrade(execute: Execute, found: int) -> None:
+    """The steps from a format to `FORMAT`, inside the caller's transaction.
+
+    Raises:
+        StoreError: see `check_format`.
+    """
+    check_format(found)
+    for number in sorted(MIGRATIONS):
+        if number >= found:
+            MIGRATIONS[number](execute)

@@ -44,7 +44,10 @@ def _qualified(table: str) -> str:
     return ", ".join(f"{table}.{column}" for column in _COLUMNS[table].split(", "))
 
 
-_SOUND = {table: f"{table}.mark IS seal('{table}', {_qualified(table)})" for table in TABLES}
+_SOUND = {
+    table: f"{table}.mark IS NOT DISTINCT FROM seal('{table}', {_qualified(table)})"
+    for table in TABLES
+}
 # The names are the constants above; nothing from outside gets into these statements.
 _UPDATE = {
     table: f"UPDATE {table} SET mark = seal('{table}', {columns}) WHERE "  # noqa: S608

@@ -65,12 +65,12 @@ class SegmentPart(Part):
         wanted = {bytes.fromhex(name): name for name in names if has_row(name)}
         for known in _known(execute, list(wanted)):
             del wanted[known]
-        for key, hash_ in wanted.items():
+        for key, hash_ in sorted(wanted.items()):  # one order, so that writers never wait in a ring
             data = self._pending.get(hash_)
             if data is None:
                 raise InternalError("segment_missing", f"no segment {hash_} was put")
             execute(
-                "INSERT INTO segment (hash, packed, touched) VALUES (?,?,?)",
+                "INSERT INTO segment (hash, packed, touched) VALUES (?,?,?) ON CONFLICT DO NOTHING",
                 (key, zlib.compress(data), self._clock.wall()),
             )
 

@@ -51,21 +51,16 @@ class Store(MaintenancePart, NotePart, QueuePart):
         owners: Owners | None = None,
         vfs: str | None = None,
     ) -> None:
-        self.workspace = workspace
+        self._remember_nothing(workspace)
         self._clock = clock or SystemClock()
         self._owners = owners or SystemOwners()
         self._files = files or SystemFiles()
         # Only names of temporary files, which nothing depends on.
         self._entropy = SystemEntropy()
-        self._numbers: dict[str, int] = {}
-        self._acknowledged: dict[str, tuple[int, bytes]] = {}
-        self._doubtful: dict[str, tuple[int, bytes]] = {}
-        self._last_checkpoint: tuple[int, str, bytes] | None = None
-        self._pending: dict[str, bytes] = {}
-        self._pending_bytes = 0
         root = workspace / DIRECTORY
-        self._db = Database(root / DATABASE, vfs, self._files, self._verify_acknowledged)
-        self._blobs = Blobs(root, self._files, self._owners, self._entropy, self._distrust)
+        self._sqlite = Database(root / DATABASE, vfs, self._files, self._verify_acknowledged)
+        self._folder = Blobs(root, self._files, self._owners, self._entropy, self._distrust)
+        self._db, self._blobs = self._sqlite, self._folder
         try:
             self._open(root)
         except BaseException as error:
@@ -73,6 +68,16 @@ class Store(MaintenancePart, NotePart, QueuePart):
             if isinstance(error, OSError):
                 raise explain_os(error, "opening the store") from error
             raise
+
+    def _remember_nothing(self, workspace: Path) -> None:
+        """The fields in which a store keeps what it has seen and acknowledged."""
+        self.workspace = workspace
+        self._numbers: dict[str, int] = {}
+        self._acknowledged: dict[str, tuple[int, bytes]] = {}
+        self._doubtful: dict[str, tuple[int, bytes]] = {}
+        self._last_checkpoint: tuple[int, str, bytes] | None = None
+        self._pending: dict[str, bytes] = {}
+        self._pending_bytes = 0
 
     def _open(self, root: Path) -> None:
         if not self.workspace.is_dir():
@@ -101,8 +106,8 @@ class Store(MaintenancePart, NotePart, QueuePart):
             except FileExistsError:
                 pass  # another process was faster
         durability_point("store.open.before_schema")
-        self._db.open(fresh=not size)
-        self._blobs.prepare(self._clock.wall())
+        self._sqlite.open(fresh=not size)
+        self._folder.prepare(self._clock.wall())
         if not marked:
             durability_point("store.open.before_marker")
             temporary = root / "tmp" / f"marker-{self._entropy.token(8)}"
@@ -157,6 +162,14 @@ class Store(MaintenancePart, NotePart, QueuePart):
 
     def _verify_acknowledged(self) -> None:
         """After a failure: everything that this object acknowledged must still be there."""
+        self._verify_heads()
+        for run in self._acknowledged:
+            for _ in self.records(run):
+                pass
+        self._verify_last_checkpoint()
+
+    def _verify_heads(self) -> None:
+        """Each journal still reaches as far as this object has seen it reach."""
         self._blobs.forget_durable()
         self._numbers.clear()
         for run, (seq, head) in self._acknowledged.items():
@@ -172,6 +185,3 @@ class Store(MaintenancePart, NotePart, QueuePart):
                     "The disk failed and lost what it had confirmed.",
                     "Do not trust this disk; restore the workspace from a backup.",
                 )
-            for _ in self.records(run):
-                pass
-        self._verify_last_checkpoint()

@@ -1,0 +1,39 @@
+"""One kind of store with its seams, for tests that every kind has to pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from crash_harness import OneOwner
+
+from edvac.core.seams import ManualClock
+from edvac.store import MemoryStore, Store
+
+
+class Kit:
+    """One kind of store with its seams; `reopen` is what a new process would see."""
+
+    def __init__(self, kind: str, root: Path, url: str = "") -> None:
+        self.kind, self.root, self.url = kind, root, url
+        self.clock = ManualClock()
+        self.owners = OneOwner()
+        self._memory = MemoryStore(clock=self.clock, owners=self.owners)
+        self.store: Any = self._open()
+
+    def _open(self) -> Any:
+        if self.kind == "memory":
+            return self._memory
+        if self.kind == "postgresql":
+            from edvac.store.postgresql import PostgresqlStore
+
+            return PostgresqlStore(self.url, self.root, clock=self.clock, owners=self.owners)
+        return Store(self.root, clock=self.clock, owners=self.owners)
+
+    def reopen(self) -> Any:
+        self.store.close()
+        self.store = self._open()
+        return self.store
+
+    def close(self) -> None:
+        self.store.close()
