@@ -191,10 +191,15 @@ class Scheduler:
 def start_detached(spec: Spec, occurrence: str) -> Started:
     """``edvac run --detach`` in the schedule's directory."""
     flags = ["--yes", "--detach", "--json", "--occurrence", occurrence, *spec.flags]
+    return detached(["run", spec.program, *flags], Path(spec.place))
+
+
+def detached(arguments: list[str], place: Path) -> Started:
+    """``edvac ARGUMENTS``, which are to say `--detach` and `--json`: what it began, or why not."""
     try:
         done = subprocess.run(
-            [*COMMAND, "run", spec.program, *flags],
-            cwd=spec.place,
+            [*COMMAND, *arguments],
+            cwd=place,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -20,7 +20,6 @@ Knows nothing of terminals.
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,8 +28,7 @@ import msgspec
 
 from edvac.core.errors import UsageError
 from edvac.core.seams import Clock
-from edvac.machine.detach import COMMAND
-from edvac.machine.every import SAID, START_S, Spec, Started, occurrence_key, start_detached
+from edvac.machine.every import SAID, Spec, Started, detached, occurrence_key, start_detached
 from edvac.machine.questions import answered, questions
 from edvac.store import QueuedRun, RunInfo, RunQueue, Store
 
@@ -100,9 +98,7 @@ class Seams:
     """
 
     start: Callable[[Spec, str], Started] = start_detached
-    resume: Callable[[Path, str, bool], Started] = lambda place, run, retry: resume_detached(
-        place, run, retry=retry
-    )
+    resume: Callable[[Path, str, bool], Started] = lambda *what: resume_detached(*what)
     approved: Callable[[Spec], str] = lambda _: ""
     say: Callable[[str], None] = lambda _: None
 
@@ -245,22 +241,6 @@ def again(store: Store, item: QueuedRun, now: float) -> None:
     store.keep_queued(replace(item, state="waiting", attempts=0, recoveries=0, due=now, ended=0.0))
 
 
-def resume_detached(place: Path, run: str, *, retry: bool) -> Started:
+def resume_detached(place: Path, run: str, retry: bool) -> Started:
     """``edvac resume --detach``."""
-    command = [*COMMAND, "resume", run, "--detach", "--json", *(["--retry"] if retry else [])]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=place,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=START_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as problem:
-        return Started(problem=f"it could not be started: {problem}")
-    if done.returncode == 0:
-        return Started(run=run)
-    return Started(problem=done.stderr.strip().rpartition("\n")[2] or f"status {done.returncode}")
+    return detached(["resume", run, "--detach", "--json", *["--retry"] * retry], place)

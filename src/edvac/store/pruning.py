@@ -38,10 +38,12 @@ from edvac.store.threads import (
 
 _LINES = sealed(
     "SELECT number, name, namespace, newest, checkpoints, writes, SOUND FROM thread"
-    " WHERE (CAST(?1 AS TEXT) IS NULL OR name = ?1) AND (CAST(?2 AS BIGINT) IS NULL OR number = ?2)",
+    " WHERE (CAST(?1 AS TEXT) IS NULL OR name = ?1)"
+    " AND (CAST(?2 AS BIGINT) IS NULL OR number = ?2)",
     "thread",
 )
-_NAMED = _LINES.replace("(CAST(?1 AS TEXT) IS NULL OR name = ?1)", "name = ?1")  # so that the index is used
+# So that the index is used.
+_NAMED = _LINES.replace("(CAST(?1 AS TEXT) IS NULL OR name = ?1)", "name = ?1")
 _ROWS = sealed(
     "SELECT id, parent, run, created, bound, payload, channels, SOUND FROM checkpoint"
     " WHERE number = ?",

@@ -61,10 +61,12 @@ _TASKS = sealed("SELECT id, writes, SOUND FROM task WHERE number = ? AND checkpo
 
 _ALL = sealed(
     "SELECT name, number, checkpoints, SOUND FROM thread"
-    " WHERE (CAST(?1 AS TEXT) IS NULL OR name = ?1) AND (CAST(?2 AS TEXT) IS NULL OR namespace = ?2)",
+    " WHERE (CAST(?1 AS TEXT) IS NULL OR name = ?1)"
+    " AND (CAST(?2 AS TEXT) IS NULL OR namespace = ?2)",
     "thread",
 )
-_NAMED = _ALL.replace("(CAST(?1 AS TEXT) IS NULL OR name = ?1)", "name = ?1")  # so that the index is used
+# So that the index is used.
+_NAMED = _ALL.replace("(CAST(?1 AS TEXT) IS NULL OR name = ?1)", "name = ?1")
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[list[Any]]).decode
