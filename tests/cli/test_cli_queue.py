@@ -55,6 +55,20 @@ def test_what_cannot_run_is_given_up_and_may_be_taken_up_again(edvac: Bench) -> 
     assert [one["state"] for one in entries(edvac)] == ["done"]
 
 
+def test_what_failed_goes_on_when_it_is_taken_up_again(edvac: Bench) -> None:
+    edvac.write("late.edv", 'files.write("out.txt", files.read("inbox/late.txt"))\n')
+    edvac("queue", "set", "nightly", "--attempts", "1")
+    item = put(edvac, "late.edv")
+    child(edvac, "queue", "run", "--drain")
+    [dead] = entries(edvac)
+    assert dead["state"] == "dead" and "ended partial after one attempt" in dead["said"]
+    edvac.write("inbox/late.txt", "there now")
+    edvac("queue", "retry", "nightly", str(item["id"]))
+    child(edvac, "queue", "run", "--drain")
+    [done] = entries(edvac)
+    assert (done["state"], done["run"]) == ("done", dead["run"])
+
+
 def test_rules_are_set_and_told(edvac: Bench) -> None:
     said = edvac("queue", "set", "nightly", "--at-once", "4", "--rate", "6/h", "--most", "1")
     assert said.out.strip() == "nightly: 4 at once, 6 in 3600 s, 3 attempts"

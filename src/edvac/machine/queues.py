@@ -86,6 +86,11 @@ def parse_rate(text: str) -> tuple[int, float]:
     return int(found[1]), float(int(found[2] or 1) * _SECONDS[found[3]])
 
 
+def resume_detached(place: Path, run: str, retry: bool) -> Started:
+    """``edvac resume --detach``."""
+    return detached(["resume", run, "--detach", "--json", *["--retry"] * retry], place)
+
+
 @dataclass(frozen=True, slots=True)
 class Seams:
     """What the server does to the world; each is replaced in tests.
@@ -98,7 +103,7 @@ class Seams:
     """
 
     start: Callable[[Spec, str], Started] = start_detached
-    resume: Callable[[Path, str, bool], Started] = lambda *what: resume_detached(*what)
+    resume: Callable[[Path, str, bool], Started] = resume_detached
     approved: Callable[[Spec], str] = lambda _: ""
     say: Callable[[str], None] = lambda _: None
 
@@ -160,7 +165,7 @@ class Server:
     def _failed(self, item: QueuedRun, run: RunInfo, rules: Rules) -> None:
         why = f"run {run.id} ended {run.state}"
         if item.attempts >= rules.attempts:
-            self._give_up(item, f"{why} after {item.attempts} attempts")
+            self._give_up(item, f"{why} after {_times(item.attempts)}")
             return
         wait_s = min(LONGEST_S, BACK_OFF_S * 2 ** (item.attempts - 1))
         due = self._clock.wall() + wait_s
@@ -225,6 +230,10 @@ class Server:
         self._seams.say(f"{item.queue} {item.id}: {what}")
 
 
+def _times(attempts: int) -> str:
+    return "one attempt" if attempts == 1 else f"{attempts} attempts"
+
+
 def again(store: Store, item: QueuedRun, now: float) -> None:
     """A person gives a dead entry another life: its attempts count anew.
 
@@ -239,8 +248,3 @@ def again(store: Store, item: QueuedRun, now: float) -> None:
             "Wait for it, or stop its run: edvac kill RUN.",
         )
     store.keep_queued(replace(item, state="waiting", attempts=0, recoveries=0, due=now, ended=0.0))
-
-
-def resume_detached(place: Path, run: str, retry: bool) -> Started:
-    """``edvac resume --detach``."""
-    return detached(["resume", run, "--detach", "--json", *["--retry"] * retry], place)
