@@ -19,7 +19,7 @@ from test_store_postgresql import HOUR, NOW, opened
 
 from edvac.core.errors import DamageError, StoreError, UnreachableError
 from edvac.core.seams import ManualClock
-from edvac.store import ApplyEntry, FileVersion, Grant, MemoryStore, NewRecord, RunInfo
+from edvac.store import ApplyEntry, FileVersion, Grant, MemoryStore, NewRecord, Offer, RunInfo
 
 
 class Cut:
@@ -346,6 +346,31 @@ def test_a_failed_statement_takes_the_transaction_with_it(server: Cluster, tmp_p
         assert error.value.code == "store_failed"
         del store._db._sign
         assert store.run("r").title == ""
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["not stored", "stored"])
+def test_the_queue_over_commits_without_an_answer(
+    server: Cluster, tmp_path: Path, cut: Plan, after: bool
+) -> None:
+    from edvac.store.queue_postgresql import PostgresqlQueue
+
+    with opened(server.url(), tmp_path) as store:
+        lease, queue = begin(store), PostgresqlQueue(store)
+
+        def over_a_cut(work: Callable[[], Any]) -> Any:
+            cut.next("COMMIT", after)
+            return insist(work)
+
+        offers = [Offer(slot, b"") for slot in "abc"]
+        assert len(over_a_cut(lambda: queue.offer(lease, offers))) == 3
+        taken = over_a_cut(lambda: queue.take("w", 2, [], 60))
+        assert [(one.slot, one.fence) for one in taken] == [("a", 1), ("b", 1)]
+        over_a_cut(lambda: queue.finish(taken[0], b"done"))
+        assert len(over_a_cut(lambda: queue.renew(taken, 90))) == 1
+        assert [done.slot for done in queue.finished("r")] == ["a"]
+        assert over_a_cut(lambda: queue.forget(lease, [taken[0].id])) == 1
+        assert over_a_cut(lambda: queue.withdraw(lease)) == 2
+        assert store._db.rows("SELECT count(*) FROM queue") == [(0,)]
 
 
 APPENDS, RESTARTS = 1000, 15
