@@ -521,6 +521,20 @@ def test_gc_keeps_what_was_put_since_a_live_lease_was_taken(
         assert store.append(lease, [NewRecord("a", "outcome", blobs=(since,))]) == 1
 
 
+def test_a_run_that_is_forgotten_leaves_no_row(server: Cluster, tmp_path: Path) -> None:
+    url = server.url()
+    with opened(url, tmp_path, clock=ManualClock()) as store:
+        damage.build_by(lambda: opened(url, tmp_path, clock=ManualClock()))
+        for run in ("r1", "r2"):
+            store._owners._owners.die()
+            store.forget_run(run)
+        assert store.runs() == [] == store.verify()
+        loose = store.put_blob(b"loose" * 100)  # which no run has named
+        for table in ("record", "label", "segment", "file", "inbox", "applied", "head", "queue"):
+            assert store._db.rows(f"SELECT count(*) FROM {table}") == [(0,)], table
+        assert list(store._blobs.all()) == [loose]
+
+
 def test_gc_waits_for_an_append_that_is_under_way(server: Cluster, tmp_path: Path) -> None:
     url = server.url()
     with opened(url, tmp_path) as store:

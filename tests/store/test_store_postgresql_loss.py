@@ -153,11 +153,12 @@ def expected() -> tuple[list[Any], Any]:
     return story(store, lambda change: change()), content(store)
 
 
-def play(url: str, root: Path) -> tuple[list[Any], Any]:
+def play(url: str, root: Path, cut: Plan) -> tuple[list[Any], Any]:
     store = insist(lambda: opened(url, root, clock=ManualClock()))
     try:
         answers = story(store, insist)
-        return answers, insist(lambda: content(store))
+        cut.at = 0  # what is there is read undisturbed
+        return answers, content(store)
     finally:
         store.close()
 
@@ -170,12 +171,15 @@ def test_a_connection_that_breaks_at_any_statement_changes_nothing(
 ) -> None:
     truth = expected()
     cut.after = after
-    assert play(server.url(), tmp_path) == truth  # uncut
-    total = cut.count
+    assert play(server.url(), tmp_path, cut) == truth  # uncut
+    cut.count = 0
+    with opened(server.url(), tmp_path, clock=ManualClock()) as store:
+        story(store, insist)
+        total = cut.count
     assert total > 150
     for at in range(1, total + 1):
         cut.count, cut.at = 0, at
-        assert play(server.url(), tmp_path) == truth, f"cut at statement {at} of {total}"
+        assert play(server.url(), tmp_path, cut) == truth, f"cut at statement {at} of {total}"
 
 
 def begin(store: Any) -> Any:
@@ -214,6 +218,27 @@ def test_the_first_commit_of_a_connection_is_looked_up_too(
         cut.next("COMMIT")
         store.create_run(RunInfo("r", NOW))
         assert [info.id for info in store.runs()] == ["r"]
+
+
+def test_a_commit_that_was_interrupted_is_not_taken_for_the_next_one(
+    server: Cluster, tmp_path: Path, cut: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number stays its own, also where nobody learnt whether it was stored."""
+    with opened(server.url(), tmp_path) as store:
+        begin(store)
+        real = store._db._send_commit
+
+        def interrupted() -> None:
+            real()
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(store._db, "_send_commit", interrupted)
+            store.post("r", "answer", b"first")
+        cut.next("COMMIT", after=False)
+        with pytest.raises(UnreachableError, match="Nothing of it was stored"):
+            store.post("r", "answer", b"second")
+        assert [message.payload for message in store.inbox("r")] == [b"first"]
 
 
 def test_a_server_that_stays_away_leaves_an_append_in_doubt_which_is_stored_once(
