@@ -217,8 +217,9 @@ def steps() -> list[Step]:
     return made
 
 
-# Steps that append (repeated blindly after a failure) and steps that close.
+# Steps that append (repeated blindly after a failure), steps about threads, steps that close.
 APPENDS = frozenset({4, 5, 6, 7, 9, 26, 31, 35, 37, 38})
+THREADS = frozenset(range(13, 21))
 CLOSES = CLOSING = frozenset({33, 43})
 
 

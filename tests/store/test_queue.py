@@ -313,11 +313,13 @@ def test_changed_steps_are_refused(server: Cluster, tmp_path: Path, column: str)
     url = server.url()
     kit = QueueKit(url, tmp_path)
     kit.queue.offer(kit.begin(), offers("a", "b"))
+    assert kit.store.verify() == []
     value = "'other'" if column == "slot" else r"'\x00'"
     if column == "outcome":
         kit.queue.finish(kit.queue.take("w", 1, [], 60)[0], b"done")
     server.sql(f"UPDATE queue SET {column} = {value} WHERE id = 1", url.rpartition("schema=")[2])
     with pytest.raises(DamageError) as error:
+        assert [problem.code for problem in kit.store.verify()] == ["step_damaged"]
         kit.queue.take("w", 1, [], 60) if column != "outcome" else kit.queue.finished("r")
     assert error.value.code == "step_damaged"
     kit.close()

@@ -521,6 +521,20 @@ def test_gc_keeps_what_was_put_since_a_live_lease_was_taken(
         assert store.append(lease, [NewRecord("a", "outcome", blobs=(since,))]) == 1
 
 
+def test_a_run_that_is_forgotten_leaves_no_row(server: Cluster, tmp_path: Path) -> None:
+    url = server.url()
+    with opened(url, tmp_path, clock=ManualClock()) as store:
+        damage.build_by(lambda: opened(url, tmp_path, clock=ManualClock()))
+        for run in ("r1", "r2"):
+            store._owners._owners.die()
+            store.forget_run(run)
+        assert store.runs() == [] == store.verify()
+        loose = store.put_blob(b"loose" * 100)  # which no run has named
+        for table in ("record", "label", "segment", "file", "inbox", "applied", "head", "queue"):
+            assert store._db.rows(f"SELECT count(*) FROM {table}") == [(0,)], table
+        assert list(store._blobs.all()) == [loose]
+
+
 def test_gc_waits_for_an_append_that_is_under_way(server: Cluster, tmp_path: Path) -> None:
     url = server.url()
     with opened(url, tmp_path) as store:
@@ -567,11 +581,45 @@ def test_a_change_behind_the_stores_back_is_noticed(
     def make() -> Any:
         return opened(url, tmp_path, clock=ManualClock())
 
-    truth = damage.build_by(make)
+    truth = damage.build_by(make, threads=False)
     assert damage.seen_by(make, truth) == "clean"
     change = for_postgresql(damage.SQL[name]) if name in damage.SQL else MORE[name]
     server.sql(change, schema_name)
     assert damage.seen_by(make, truth) in ("refused", "told")
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "retryable"),
+    [
+        ("53100", "disk_full", False),
+        ("58030", "store_io_failed", False),
+        ("XX001", "store_damaged", False),
+        ("40P01", "store_busy", False),
+        ("42501", "store_unwritable", False),
+        ("57P01", "store_unreachable", True),
+        ("22012", "store_failed", False),
+    ],
+)
+def test_what_the_server_says_has_a_typed_error(
+    server: Cluster, tmp_path: Path, state: str, code: str, retryable: bool
+) -> None:
+    says = f"DO $$ BEGIN RAISE EXCEPTION 'injected' USING ERRCODE = '{state}'; END $$"
+    with opened(server.url(), tmp_path) as store:
+        with pytest.raises(StoreError) as error, store._db.write("it") as execute:
+            execute(says)
+        assert (error.value.code, error.value.retryable) == (code, retryable)
+        store.create_run(RunInfo("r", NOW))
+        assert [info.id for info in store.runs()] == ["r"]
+
+
+def test_a_server_that_only_reads_is_said_to_be_so(server: Cluster, tmp_path: Path) -> None:
+    url = server.url()
+    opened(url, tmp_path).close()
+    with opened(f"{url}&options=-cdefault_transaction_read_only%3Don", tmp_path) as store:
+        assert store.runs() == []
+        with pytest.raises(StoreError) as error:
+            store.create_run(RunInfo("r", NOW))
+        assert error.value.code == "store_unwritable" and "standby" in error.value.fix
 
 
 def test_a_text_with_a_nul_is_refused_and_nothing_else_harmed(

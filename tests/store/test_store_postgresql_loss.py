@@ -5,6 +5,7 @@ A caller repeats what failed with `store_unreachable`, and does no more than tha
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,9 @@ from test_store_postgresql import HOUR, NOW, opened
 
 from edvac.core.errors import DamageError, StoreError, UnreachableError
 from edvac.core.seams import ManualClock
-from edvac.store import ApplyEntry, FileVersion, Grant, MemoryStore, NewRecord, RunInfo
+from edvac.store import ApplyEntry, FileVersion, Grant, MemoryStore, NewRecord, Offer, RunInfo
+
+EVERY = int(os.environ.get("EDVAC_CUT_EVERY", "9"))  # 1 cuts at each statement
 
 
 class Cut:
@@ -153,11 +156,12 @@ def expected() -> tuple[list[Any], Any]:
     return story(store, lambda change: change()), content(store)
 
 
-def play(url: str, root: Path) -> tuple[list[Any], Any]:
+def play(url: str, root: Path, cut: Plan) -> tuple[list[Any], Any]:
     store = insist(lambda: opened(url, root, clock=ManualClock()))
     try:
         answers = story(store, insist)
-        return answers, insist(lambda: content(store))
+        cut.at = 0  # what is there is read undisturbed
+        return answers, content(store)
     finally:
         store.close()
 
@@ -170,12 +174,15 @@ def test_a_connection_that_breaks_at_any_statement_changes_nothing(
 ) -> None:
     truth = expected()
     cut.after = after
-    assert play(server.url(), tmp_path) == truth  # uncut
-    total = cut.count
+    assert play(server.url(), tmp_path, cut) == truth  # uncut
+    cut.count = 0
+    with opened(server.url(), tmp_path, clock=ManualClock()) as store:
+        story(store, insist)
+        total = cut.count
     assert total > 150
-    for at in range(1, total + 1):
+    for at in range(1 + after, total + 1, EVERY):
         cut.count, cut.at = 0, at
-        assert play(server.url(), tmp_path) == truth, f"cut at statement {at} of {total}"
+        assert play(server.url(), tmp_path, cut) == truth, f"cut at statement {at} of {total}"
 
 
 def begin(store: Any) -> Any:
@@ -214,6 +221,27 @@ def test_the_first_commit_of_a_connection_is_looked_up_too(
         cut.next("COMMIT")
         store.create_run(RunInfo("r", NOW))
         assert [info.id for info in store.runs()] == ["r"]
+
+
+def test_a_commit_that_was_interrupted_is_not_taken_for_the_next_one(
+    server: Cluster, tmp_path: Path, cut: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number stays its own, also where nobody learnt whether it was stored."""
+    with opened(server.url(), tmp_path) as store:
+        begin(store)
+        real = store._db._send_commit
+
+        def interrupted() -> None:
+            real()
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(store._db, "_send_commit", interrupted)
+            store.post("r", "answer", b"first")
+        cut.next("COMMIT", after=False)
+        with pytest.raises(UnreachableError, match="Nothing of it was stored"):
+            store.post("r", "answer", b"second")
+        assert [message.payload for message in store.inbox("r")] == [b"first"]
 
 
 def test_a_server_that_stays_away_leaves_an_append_in_doubt_which_is_stored_once(
@@ -346,6 +374,31 @@ def test_a_failed_statement_takes_the_transaction_with_it(server: Cluster, tmp_p
         assert error.value.code == "store_failed"
         del store._db._sign
         assert store.run("r").title == ""
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["not stored", "stored"])
+def test_the_queue_over_commits_without_an_answer(
+    server: Cluster, tmp_path: Path, cut: Plan, after: bool
+) -> None:
+    from edvac.store.queue_postgresql import PostgresqlQueue
+
+    with opened(server.url(), tmp_path) as store:
+        lease, queue = begin(store), PostgresqlQueue(store)
+
+        def over_a_cut(work: Callable[[], Any]) -> Any:
+            cut.next("COMMIT", after)
+            return insist(work)
+
+        offers = [Offer(slot, b"") for slot in "abc"]
+        assert len(over_a_cut(lambda: queue.offer(lease, offers))) == 3
+        taken = over_a_cut(lambda: queue.take("w", 2, [], 60))
+        assert [(one.slot, one.fence) for one in taken] == [("a", 1), ("b", 1)]
+        over_a_cut(lambda: queue.finish(taken[0], b"done"))
+        assert len(over_a_cut(lambda: queue.renew(taken, 90))) == 1
+        assert [done.slot for done in queue.finished("r")] == ["a"]
+        assert over_a_cut(lambda: queue.forget(lease, [taken[0].id])) == 1
+        assert over_a_cut(lambda: queue.withdraw(lease)) == 2
+        assert store._db.rows("SELECT count(*) FROM queue") == [(0,)]
 
 
 APPENDS, RESTARTS = 1000, 15

@@ -19,11 +19,18 @@ from edvac.store.blobs import Blobs, explain_os
 from edvac.store.blobs_postgresql import PostgresqlBlobs
 from edvac.store.database_postgresql import PATIENCE_S, PostgresqlDatabase
 from edvac.store.files import Files, SystemFiles
-from edvac.store.model import FileVersion, Lease, NewCheckpoint, NewRecord, NewWrites
+from edvac.store.model import FileVersion, Lease, NewCheckpoint, NewRecord, NewWrites, Problem
 from edvac.store.owner import Owners, Process, SystemOwners
+from edvac.store.queue import Offer, outcome_mark, step_mark
 from edvac.store.store import Store
 
 _ATTEMPTS = 5  # of an append whose connection breaks, each after the server was there again
+
+
+_STEPS = (
+    "SELECT queue.id, run.id, slot, attempt, payload, fence, outcome, queue.mark"
+    " FROM queue JOIN run USING (number) ORDER BY queue.id"
+)
 
 
 class DatabaseClock:
@@ -160,6 +167,15 @@ class PostgresqlStore(Store):
             "Runs, files and queues are there; checkpoints only in a workspace's own store.",
             "Open the checkpointer on a directory.",
         )
+
+    def verify(self) -> list[Problem]:
+        """See `Store.verify`; of the queue's steps, too."""
+        found = super().verify()
+        for id_, run, slot, attempt, payload, fence, outcome, mark in self._db.rows(_STEPS):
+            step = step_mark(run, Offer(slot, payload, attempt=attempt))
+            if mark != (step if outcome is None else outcome_mark(id_, fence, outcome)):
+                found.append(Problem("step_damaged", f"step number {id_}", "it was changed"))
+        return found
 
     def _lease_time(self, now_wall: float) -> float:
         return self._clock.wall() if self.by_database else now_wall

@@ -1,7 +1,7 @@
 """What every store can do: the interface that the control unit and the machine are written to.
 
-`Store` keeps it in SQLite; `MemoryStore` in dicts, for the seeded simulation. The docstrings of
-`Store` hold the details.
+`Store` keeps it in SQLite, `PostgresqlStore` on a server; `MemoryStore` in dicts, for the seeded
+simulation. The docstrings of `Store` hold the details.
 """
 
 from __future__ import annotations

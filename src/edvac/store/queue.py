@@ -17,6 +17,7 @@ from edvac.core.errors import InternalError, LeaseError
 from edvac.core.seams import Clock
 from edvac.store.memory import MemoryStore
 from edvac.store.model import Lease
+from edvac.store.seal import seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,16 @@ def check_offers(steps: Sequence[Offer]) -> None:
     """
     if len({(step.slot, step.attempt) for step in steps}) < len(steps):
         raise InternalError("step_doubled", "one step was offered twice in one call")
+
+
+def step_mark(run: str, step: Offer) -> bytes:
+    """The checksum of a step that is not finished."""
+    return seal("step", run, step.slot, step.attempt, step.payload)
+
+
+def outcome_mark(id_: int, fence: int, outcome: bytes) -> bytes:
+    """The checksum of a finished one."""
+    return seal("outcome", id_, fence, outcome)
 
 
 def refuse_late(held: Taken) -> LeaseError:

@@ -16,10 +16,17 @@ from edvac.core.errors import DamageError, UnreachableError
 from edvac.store.model import Lease
 from edvac.store.part import Rows
 from edvac.store.postgresql import PostgresqlStore
-from edvac.store.queue import Done, Offer, Taken, check_offers, refuse_late
+from edvac.store.queue import (
+    Done,
+    Offer,
+    Taken,
+    check_offers,
+    outcome_mark,
+    refuse_late,
+    step_mark,
+)
 from edvac.store.runs import check_epoch
 from edvac.store.schema import Execute
-from edvac.store.seal import seal
 
 # The database's clock, unless the store was opened with another.
 _NOW = "coalesce(?::double precision, extract(epoch FROM clock_timestamp())::double precision)"
@@ -98,7 +105,7 @@ class PostgresqlQueue:
         return found
 
     def _insert(self, execute: Execute, number: int, lease: Lease, step: Offer) -> int:
-        needs, mark = sorted(step.needs), _step_mark(lease.run, step)
+        needs, mark = sorted(step.needs), step_mark(lease.run, step)
         values = (number, step.slot, step.attempt, needs, step.payload, mark)
         found: int = execute(_NEW, values).get
         return found
@@ -112,7 +119,7 @@ class PostgresqlQueue:
         found = []
         for *fields, mark in sorted(rows):
             taken = Taken(*fields)
-            if mark != _step_mark(
+            if mark != step_mark(
                 taken.run, Offer(taken.slot, taken.payload, attempt=taken.attempt)
             ):
                 raise _damaged(taken.id)
@@ -132,7 +139,7 @@ class PostgresqlQueue:
 
     def finish(self, held: Taken, outcome: bytes) -> None:
         with self._db.write("finishing a step") as execute:
-            mark = _outcome_mark(held.id, held.fence, outcome)
+            mark = outcome_mark(held.id, held.fence, outcome)
             values = (outcome, mark, held.id, held.fence)
             same = (held.id, held.fence, outcome)
             if not (execute(_FINISH, values).fetchall() or execute(_SAME, same).fetchall()):
@@ -147,7 +154,7 @@ class PostgresqlQueue:
         found = []
         for *fields, mark in self._db.rows(_FINISHED, (self._store._number(run),)):
             done = Done(*fields)
-            if mark != _outcome_mark(done.id, done.fence, done.outcome):
+            if mark != outcome_mark(done.id, done.fence, done.outcome):
                 raise _damaged(done.id)
             found.append(done)
         return found
@@ -189,14 +196,6 @@ class PostgresqlQueue:
 
     def _now(self) -> float | None:
         return None if self._store.by_database else self._store._clock.wall()
-
-
-def _step_mark(run: str, step: Offer) -> bytes:
-    return seal("step", run, step.slot, step.attempt, step.payload)
-
-
-def _outcome_mark(id_: int, fence: int, outcome: bytes) -> bytes:
-    return seal("outcome", id_, fence, outcome)
 
 
 def _damaged(id_: int) -> DamageError:
