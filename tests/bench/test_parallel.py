@@ -17,16 +17,24 @@ import pytest
 from parallel_kit import COMPARISONS, FILMS, SUMS, data_in, row, swapped
 
 from edvac.bench import parallel, parallel_arms, parallel_model
-from edvac.bench.parallel_arms import Setting, by_edvac, by_short_list, by_task_list, by_turns
+from edvac.bench.parallel_arms import (
+    Setting,
+    by_edvac,
+    by_short_list,
+    by_short_program,
+    by_task_list,
+    by_turns,
+)
 from edvac.bench.parallel_plans import (
     count,
     finish,
     finished,
     optimum,
-    own_words,
     pieces,
     place,
     program_lines,
+    short_list,
+    short_program,
     streams,
     task_lines,
 )
@@ -241,7 +249,7 @@ def test_the_list_of_tasks_joins_after_all_even_those_that_the_answer_does_not_r
 
 
 def test_a_list_in_its_own_words_is_sooner_by_the_tokens_that_it_lacks() -> None:
-    tokens, lines = own_words(mixed())
+    tokens, lines = short_list(mixed())
     assert "".join(tokens) == "".join(task_lines(mixed()))
     assert tokens == pieces("".join(tokens)) and lines[-1] == len(tokens)
     stretched, _ = went(by_task_list, mixed(), 0.0)
@@ -249,6 +257,17 @@ def test_a_list_in_its_own_words_is_sooner_by_the_tokens_that_it_lacks() -> None
     fewer = streams(mixed()).lines[-1] - len(tokens)
     assert fewer > 0 and short.wall_s == pytest.approx(stretched.wall_s - fewer / RATE)
     assert tools.begun[0] == pytest.approx(lines[0] / RATE)
+
+
+def test_the_shortest_program_is_a_loop_where_that_takes_fewer_tokens() -> None:
+    films = recommendation(row(FILMS, "F Six"))
+    assert films is not None
+    tokens, lines = short_program(films)
+    first, _, rest = "".join(tokens).split("\n")
+    assert first.startswith("pages = [tool.search(t) for t in [") and rest == ""
+    assert lines == [count(f"{first}\n")] * 8 + [len(tokens)]
+    assert len(tokens) < len(streams(films).program)
+    assert "".join(short_program(mixed())[0]) == "".join(program_lines(mixed()))
 
 
 def test_a_failing_tool_ends_the_list_of_tasks_with_its_error() -> None:
@@ -309,6 +328,13 @@ def test_edvac_answers_as_published(number: int) -> None:
     assert sorted(KEPT[-1].ended) == list(range(len(question.calls)))
     assert len(ended.lags) == len(question.calls)
     assert ended.planned == len(streams(question).program)
+
+
+def test_edvac_answers_as_published_by_a_loop() -> None:
+    question = questions()[4]
+    ended = asyncio.run(by_short_program(question, Setting(0.0, 5000.0)))
+    assert question.is_right(ended.answer)
+    assert sorted(KEPT[-1].ended) == list(range(8)) and len(ended.lags) == 8
 
 
 def test_no_arm_is_right_with_other_pages() -> None:

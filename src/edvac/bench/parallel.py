@@ -20,17 +20,27 @@ from edvac.bench.parallel_arms import (
     Setting,
     by_edvac,
     by_short_list,
+    by_short_program,
     by_task_list,
     by_turns,
 )
-from edvac.bench.parallel_plans import Streams, count, optimum, own_words, program_lines, streams
+from edvac.bench.parallel_plans import (
+    Streams,
+    count,
+    optimum,
+    program_lines,
+    short_list,
+    short_program,
+    streams,
+)
 from edvac.bench.question import Question
 from edvac.bench.question_sets import QuestionSet, read_sets
 from edvac.bench.report import Document, Figure, median
 
 OURS: Final = "edvac"
 LIST: Final = "LLMCompiler's rules"
-SHORT: Final = "LLMCompiler's rules, short list"
+SHORT: Final = "edvac, short program"
+SHORT_LIST: Final = "LLMCompiler's rules, short list"
 LOOP: Final = "ReAct"
 AIM: Final = 1.1  # times the optimum
 
@@ -104,8 +114,9 @@ _ABOUT: Final = (
     "is open before",
     "what the tools return is made by code from the names in each question, always the same; it "
     "says nothing true, but the published answer follows from it",
-    f"plans, turns and answers are scripted; of the two plans each line takes the tokens of the "
-    f"longer form, but in {SHORT}",
+    "plans, turns and answers are scripted; of the two plans each line takes the tokens of the "
+    "longer form, but where each is in its own words: there the program is the shortest that "
+    "does the same, a loop where all calls are searches and that takes fewer tokens",
     "tokens are counted by rule; Qwen2.5's tokenizer counts 11 to 17 % fewer in all three forms",
     "what edvac reads is its planner's prompt as it is, with rules and examples; the peers' "
     "prompts are short ones without examples, so that theirs is the least there could be",
@@ -119,12 +130,21 @@ def spread(questions: Sequence[Question], count: int) -> list[Question]:
 
 
 async def _run(chosen: Sequence[Question], setting: Setting) -> dict[str, list[Pair]]:
+    ours = await _by_turns(by_edvac, chosen, setting)
+    short = await _by_turns(by_short_program, chosen, setting) if _loops(chosen) else ours
     return {
-        OURS: await _by_turns(by_edvac, chosen, setting),
+        OURS: ours,
+        SHORT: short,
         LIST: await _side_by_side(by_task_list, chosen, setting),
-        SHORT: await _side_by_side(by_short_list, chosen, setting),
+        SHORT_LIST: await _side_by_side(by_short_list, chosen, setting),
         LOOP: await _side_by_side(by_turns, chosen, setting),
     }
+
+
+def _loops(chosen: Sequence[Question]) -> bool:
+    """Is the shortest program another one, which is shorter by a tenth at least?"""
+    plain = median([count("".join(program_lines(question))) for question in chosen])
+    return median([len(short_program(question)[0]) for question in chosen]) <= 0.9 * plain
 
 
 async def _by_turns(arm: Arm, chosen: Sequence[Question], setting: Setting) -> list[Pair]:
@@ -143,12 +163,14 @@ def _walls(went: dict[str, list[Pair]]) -> str:
 
 def _about(one: QuestionSet, chosen: Sequence[Question]) -> str:
     ours = median([count("".join(program_lines(question))) for question in chosen])
-    theirs = median([own_words(question)[1][-1] for question in chosen])
+    shortest = median([len(short_program(question)[0]) for question in chosen])
+    theirs = median([short_list(question)[1][-1] for question in chosen])
     streamed = median([streams(question).lines[-1] for question in chosen])
     return (
         f"{one.name} ({one.file}): {len(one.questions)} of {one.published} questions have a plan "
         f"by code, of which {len(chosen)} were run; tokens of a plan: {ours:.0f} as a program, "
-        f"{theirs:.0f} as a list of tasks, {streamed:.0f} as streamed (line by line the longer)"
+        f"{shortest:.0f} as the shortest one, {theirs:.0f} as a list of tasks, {streamed:.0f} as "
+        "streamed (line by line the longer)"
     )
 
 
@@ -168,7 +190,9 @@ def _add_times(
     document.figures += [
         Figure(f"{name}: time", walls[OURS], "s", "lower", None, LOOP, walls[LOOP]),
         Figure(f"{name}: time, list", walls[OURS], "s", "lower", None, LIST, walls[LIST]),
-        Figure(f"{name}: time, short list", walls[OURS], "s", "lower", None, LIST, walls[SHORT]),
+        Figure(
+            f"{name}: time, own words", walls[SHORT], "s", "lower", None, LIST, walls[SHORT_LIST]
+        ),
         Figure(
             f"{name}: over the optimum",
             median(over[OURS]),

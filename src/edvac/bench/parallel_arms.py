@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import json
 import re
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -22,9 +23,10 @@ from edvac.bench.parallel_plans import (
     count,
     finish,
     finished,
-    own_words,
     pieces,
     place,
+    short_list,
+    short_program,
     streams,
     turn,
 )
@@ -125,7 +127,8 @@ def _lags(
 
 
 class ToolDevice:
-    """The tools as a device; a call is told apart by the variable that it is assigned to."""
+    """The tools as a device. A search is told apart by its topic, a calculation by the variable
+    that it is assigned to."""
 
     version = "1"
     signatures = (
@@ -141,16 +144,20 @@ class ToolDevice:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
+        calls = enumerate(tools.question.calls)
+        self._topics = {call.args[0]: at for at, call in calls if call.tool == "search"}
 
     async def call(self, call: Call) -> Reply:
         """Raises DeviceError where the tool does."""
         function = call.signature.function
         if function == "search":
             given: list[str | float] = [call.text("topic")]
+            at = self._topics.get(call.text("topic"), -1)
         else:
+            at = place(call.address)
             values = call.data("values") if "values" in call.operands else []
             given = [call.text("kind"), *map(_argument, values or [])]
-        return Reply(Scalar(await self._tools.use(place(call.address), function, given), _FOUND))
+        return Reply(Scalar(await self._tools.use(at, function, given), _FOUND))
 
     async def read_version(self, call: Call) -> str | None:
         return None
@@ -181,8 +188,10 @@ class SpokenProcessor(ScriptedProcessor):
 
 
 def shown_data(request: Request) -> list[str]:
-    """The data that a step's prompt shows, in order."""
-    return _DATA.findall(request.messages[-1].text)
+    """The data that a step's prompt shows, in order; a list counts as its elements."""
+    found: list[str] = _DATA.findall(request.messages[-1].text)
+    lists = [json.loads(text) if text.startswith('["') else [text] for text in found]
+    return [text for texts in lists for text in texts]
 
 
 async def stream_program(tokens: Iterable[str], rate: float, draft: Callable[[str], None]) -> str:
@@ -207,15 +216,26 @@ async def by_edvac(question: Question, setting: Setting) -> Ended:
     Raises:
         InternalError: the run did not end well.
     """
-    tokens, tools = streams(question), Tools(question, setting.latency_s)
+    made = streams(question)
+    return await _run(question, setting, made.program, made.lines)
+
+
+async def by_short_program(question: Question, setting: Setting) -> Ended:
+    """The same, with a program of no more tokens than it needs; raises what that does."""
+    return await _run(question, setting, *short_program(question))
+
+
+async def _run(
+    question: Question, setting: Setting, tokens: Sequence[str], lines: Sequence[int]
+) -> Ended:
+    tools = Tools(question, setting.latency_s)
     processor = SpokenProcessor(question, setting.rate)
     loop = asyncio.get_running_loop()
-
     began: list[float] = []
 
     async def write(draft: Callable[[str], None]) -> str:
         began.append(loop.time())
-        return await stream_program(tokens.program, setting.rate, draft)
+        return await stream_program(tokens, setting.rate, draft)
 
     with tempfile.TemporaryDirectory(prefix="edvac-bench-") as folder:
         devices = {"tool": ToolDevice(tools)}
@@ -232,11 +252,11 @@ async def by_edvac(question: Question, setting: Setting) -> Ended:
     return Ended(
         answer.decode(),
         wall,
-        len(tokens.program) + processor.written,
+        len(tokens) + processor.written,
         sum(count(message.text) for message in asked) + processor.read,
         processor.written / setting.rate,
-        len(tokens.program),
-        _lags(question, tools, began[0], tokens.lines, setting.rate),
+        len(tokens),
+        _lags(question, tools, began[0], lines, setting.rate),
     )
 
 
@@ -255,7 +275,7 @@ async def by_task_list(question: Question, setting: Setting) -> Ended:
 
 async def by_short_list(question: Question, setting: Setting) -> Ended:
     """The same, with the list in no more tokens than it needs; raises what that does."""
-    return await _fetched(question, setting, *own_words(question))
+    return await _fetched(question, setting, *short_list(question))
 
 
 async def _fetched(

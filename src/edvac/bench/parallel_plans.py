@@ -103,12 +103,31 @@ def streams(question: Question) -> Streams:
     return Streams(tuple(program), tuple(tasks), tuple(lines))
 
 
-def own_words(question: Question) -> tuple[list[str], list[int]]:
-    """The list of tasks in no more tokens than it needs, and how many there are when each line is
-    complete."""
+def short_list(question: Question) -> tuple[list[str], list[int]]:
+    """The list of tasks in no more tokens than it needs, and how many there are when the line of
+    each call, and the last one, is complete."""
+    return _own_words(task_lines(question))
+
+
+def short_program(question: Question) -> tuple[list[str], list[int]]:
+    """The same of the shortest program: where all calls are searches, a loop may need fewer."""
+    plain = _own_words(program_lines(question))
+    if any(call.tool != "search" for call in question.calls):
+        return plain
+    topics = json.dumps([call.args[0] for call in question.calls], ensure_ascii=False)
+    loop = [
+        f"pages = [tool.search(t) for t in {topics}]\n",
+        f'files.write("{RESULT}", llm.write("{GOAL}", pages))\n',
+    ]
+    tokens, (first, last) = _own_words(loop)
+    looped = tokens, [*[first] * len(question.calls), last]
+    return min(plain, looped, key=lambda one: len(one[0]))
+
+
+def _own_words(written: Sequence[str]) -> tuple[list[str], list[int]]:
     tokens: list[str] = []
     lines: list[int] = []
-    for line in task_lines(question):
+    for line in written:
         tokens += pieces(line)
         lines.append(len(tokens))
     return tokens, lines

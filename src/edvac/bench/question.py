@@ -108,7 +108,7 @@ class Tools:
     """
 
     def __init__(self, question: Question, latency_s: float) -> None:
-        self._question = question
+        self.question = question
         self._latency_s = latency_s
         self.begun: dict[int, float] = {}
         self.ended: dict[int, float] = {}
@@ -124,7 +124,7 @@ class Tools:
         now = asyncio.get_running_loop().time
         self.begun[place] = now()
         await asyncio.sleep(self._latency_s)
-        result = execute(self._question.pages, tool, args)
+        result = execute(self.question.pages, tool, args)
         self.ended[place] = now()
         return result
 
