@@ -48,7 +48,7 @@ types: setup
 	@$(BIN)/mypy
 
 crash: setup  ## the long crash harness: 500 kills, 20,000 crash images (about 15 minutes)
-	@EDVAC_KILLS=500 EDVAC_CRASH_IMAGES=20000 EDVAC_CUT_EVERY=1 $(BIN)/python -m pytest -s tests/crash \
+	@EDVAC_KILLS=500 EDVAC_CRASH_IMAGES=20000 EDVAC_CUT_EVERY=1 EDVAC_RESTARTS=20 $(BIN)/python -m pytest -s tests/crash \
 	  tests/store/test_crash_images.py tests/store/test_store_postgresql_loss.py --timeout 3600
 
 soak: setup  ## ten thousand mixed requests with aborts to one engine (about 10 minutes)

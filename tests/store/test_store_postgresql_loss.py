@@ -401,13 +401,14 @@ def test_the_queue_over_commits_without_an_answer(
         assert store._db.rows("SELECT count(*) FROM queue") == [(0,)]
 
 
-APPENDS, RESTARTS = 1000, 15
+RESTARTS = int(os.environ.get("EDVAC_RESTARTS", "4"))
+APPENDS = 60 * RESTARTS
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_thousand_appends_while_the_server_is_restarted_over_and_over(
+def test_appends_while_the_server_is_restarted_over_and_over(
     server: Cluster, tmp_path: Path, mode: str
 ) -> None:
     done, restarts = threading.Event(), [0]
