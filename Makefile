@@ -61,7 +61,7 @@ bench: setup  ## measure edvac beside its peers; results go to docs/benchmarks
 
 lock: setup  ## renew requirements/lock.txt
 	@$(BIN)/python -m pip install --quiet uv
-	@$(BIN)/uv pip compile --quiet pyproject.toml requirements/torch-needs.in --extra engine --extra documents --extra serve --group dev \
+	@$(BIN)/uv pip compile --quiet pyproject.toml requirements/torch-needs.in --extra engine --extra documents --extra serve --extra langgraph --group dev \
 	  --override requirements/without-torch.txt --generate-hashes --no-emit-index-url --no-header \
 	  --no-annotate -o requirements/lock.txt
 

@@ -23,13 +23,13 @@ from edvac.store import DURABILITY_POINTS as STORE_POINTS
 from edvac.store import Store
 
 POINTS = tuple(sorted((*STORE_POINTS, *DRIVER_POINTS, *delivery.DURABILITY_POINTS)))
-# Passed while a program runs; the others belong to apply, undo, removal and recovery.
+# Passed while a program runs; the others belong to apply, undo, removal, recovery and threads.
+_ELSEWHERE = ("apply", "gc", "remove", "post", "recover", "open", "blob", "release", "checkpoint")
 RUN_POINTS = tuple(
     point
     for point in POINTS
     if point.split(".")[0] in ("driver", "store")
-    and point.split(".")[1]
-    not in ("apply", "gc", "remove", "post", "recover", "open", "blob", "release", "checkpoint")
+    and point.split(".")[1] not in (*_ELSEWHERE, "thread")
 )
 # How often a point is passed in one life: kills are spread over all of them.
 OFTEN = ("store.append", "store.commit", "driver")

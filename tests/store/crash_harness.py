@@ -24,11 +24,16 @@ from edvac.store import (
     FileVersion,
     Grant,
     MemoryStore,
+    NewChannel,
+    NewCheckpoint,
     NewRecord,
+    NewWrites,
     Process,
     RunInfo,
     Schedule,
     Store,
+    TaskWrite,
+    Typed,
 )
 
 FILE_LABEL = Label.of(sources=["file:inbox/a.txt"], bits=12)
@@ -69,7 +74,11 @@ def dump(store: Any) -> Any:
         ]
         found.append((info, records, files, store.inbox(info.id), store.applied(info.id)))
     reuse = [store.reuse_get(f"key-{number}") for number in range(6)]
-    return found, reuse, store.grants()
+    threads = [
+        (info, store.checkpoint(info.thread, info.namespace, info.id))
+        for info in store.checkpoints()
+    ]
+    return found, reuse, store.grants(), threads
 
 
 Step = Callable[["Workload"], None]
@@ -133,6 +142,24 @@ class Workload:
         before = self.blobs[0][1]
         self.store.begin_apply(run, "/r", [ApplyEntry("a", before, "d"), ApplyEntry("b", None, "")])
 
+    def put_checkpoint(self, number: int, namespace: str = "", size: int = 0) -> None:
+        """The state grows by two elements, and holds one value of about `size` bytes."""
+        sizes = [(200, 30)[n % 2] for n in range(2 * number)]
+        items = [bytes([0xC4, size, *[n] * size]) for n, size in enumerate(sizes)]
+        grown = Typed("msgpack", b"".join([bytes([0x90 + len(items)]), *items]))
+        values = {"items": grown, "count": Typed("msgpack", bytes([number]))}
+        values |= {"large": Typed("bytes", bytes(range(251)) * (size // 251))} if size else {}
+        channels = {name: NewChannel(number, lambda v=v: v) for name, v in values.items()}
+        parent = f"c{number - 1}" if number > 1 else None
+        self.store.put_checkpoint(
+            NewCheckpoint("t", namespace, f"c{number}", b"state", channels, parent, "run")
+        )
+
+    def put_writes(self, number: int) -> None:
+        value = Typed("msgpack", bytes([0x91, 0xC4, 200, *[number] * 200]))
+        writes = [TaskWrite("task", -1, "error", value), TaskWrite("task", 0, "items", value, "p")]
+        self.store.put_writes(NewWrites("t", "", f"c{number}", writes))
+
     def set_done(self, run: str) -> None:
         self.store.set_state(self.leases[run], "done", closed=9.0, seconds=2.0, counts={"steps": 3})
 
@@ -152,6 +179,14 @@ def steps() -> list[Step]:
         lambda w: w.store.ack("r1", 1) and None,
         lambda w: w.store.grant(Grant("g", "{}", "run", None, 1.0)),
         lambda w: w.store.keep_schedule(Schedule("s", "{}", 1.0, "2026-05-01")),
+        lambda w: w.put_checkpoint(1),
+        lambda w: w.put_writes(1),
+        lambda w: w.put_checkpoint(2),
+        lambda w: w.put_writes(2),
+        lambda w: w.put_checkpoint(3, size=200_000),
+        lambda w: w.put_checkpoint(1, "child"),
+        lambda w: w.store.copy_thread("t", "u") and None,
+        lambda w: w.store.prune_threads(["u"]) and None,
         lambda w: w.create("r2"),
         lambda w: w.acquire("r2"),
         lambda w: w.append("r2", 2, number=5),
@@ -168,6 +203,8 @@ def steps() -> list[Step]:
         lambda w: w.append("r1", 8, size=1500, number=7),
         lambda w: w.store.append(w.leases["r1"], [NewRecord("", "closed")]) and None,
         lambda w: w.set_done("r1"),
+        lambda w: w.store.delete_threads(["u"]) and None,
+        lambda w: w.put_checkpoint(4),
         lambda w: w.store.mark_undone("r1"),
         lambda w: w.close(),
     ]
@@ -175,8 +212,8 @@ def steps() -> list[Step]:
 
 
 # Steps that append (repeated blindly after a failure) and steps that close.
-APPENDS = frozenset({4, 5, 6, 7, 9, 15, 20, 24, 26, 27})
-CLOSES = CLOSING = frozenset({22, 30})
+APPENDS = frozenset({4, 5, 6, 7, 9, 23, 28, 32, 34, 35})
+CLOSES = CLOSING = frozenset({30, 40})
 
 
 @dataclass

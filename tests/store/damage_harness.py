@@ -49,6 +49,22 @@ SQL: dict[str, str] = {
     "no entry": "DELETE FROM applied WHERE path = 'a'",
     "reuse": "UPDATE record SET reuse = zeroblob(16) WHERE reuse NOTNULL",
     "no reuse": "UPDATE record SET reuse = NULL WHERE reuse NOTNULL",
+    "checkpoint": "UPDATE checkpoint SET payload = x'00'",
+    "checkpoint's values": "UPDATE checkpoint SET channels = x'90'",
+    "checkpoint's parent": "UPDATE checkpoint SET parent = NULL WHERE id = 'c2'",
+    "no checkpoint": "DELETE FROM checkpoint WHERE id = 'c2'",
+    "no newest": "DELETE FROM checkpoint WHERE id = 'c3'",
+    "other's checkpoint": "UPDATE checkpoint SET (channels, mark) = (SELECT channels, mark FROM"
+    " checkpoint b WHERE b.id = 'c1') WHERE id = 'c2'",
+    "thread": "UPDATE thread SET newest = 'c2'",
+    "writes": "UPDATE task SET writes = x'90'",
+    "piece": "UPDATE piece SET data = x'00' || substr(data, 2) WHERE data NOTNULL",
+    "piece's size": "UPDATE piece SET size = size + 1",
+    "no piece": "DELETE FROM piece WHERE at > 0",
+    "swapped pieces": "UPDATE piece SET chunk = (SELECT max(chunk) FROM piece)",
+    "chunk": "UPDATE chunk SET packed = zeroblob(length(packed))",
+    "chunk cut": "UPDATE chunk SET packed = substr(packed, 1, length(packed) - 1)",
+    "no chunk": "DELETE FROM chunk",
 }
 
 
@@ -87,7 +103,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 }
 
 
-def build(root: Path, until: int = 20, **seams: Any) -> Any:
+def build(root: Path, until: int = 28, **seams: Any) -> Any:
     """A closed store after the first steps of the crash workload; what it holds."""
     root.mkdir(exist_ok=True)
     work = harness.Workload(lambda: harness.open_store(root, **seams))
@@ -116,7 +132,7 @@ def seen(root: Path, truth: Any) -> str:
         store.close()
     if told:  # a reuse key that is gone costs a step run again, and nothing else
         reuse = [new and old for new, old in zip(found[1], truth[1], strict=True)]
-        truth = (truth[0], reuse, truth[2])
+        truth = (truth[0], reuse, *truth[2:])
     if found != truth:
         return "lied"
     return "told" if told else "clean"

@@ -15,8 +15,19 @@ import damage_harness
 import pytest
 from sim_disk import LogFiles, SimDisk, discard, scratch
 
-from edvac.core.errors import EdvacError, LeaseError
-from edvac.store import NewRecord, RunInfo, Store, blobs, database, journal, runs
+from edvac.core.errors import DamageError, EdvacError, LeaseError
+from edvac.store import (
+    NewRecord,
+    RunInfo,
+    Store,
+    Typed,
+    blobs,
+    database,
+    journal,
+    runs,
+    streams,
+    threads,
+)
 
 Patch = pytest.MonkeyPatch
 
@@ -168,6 +179,44 @@ def blob_not_verified(patch: Patch) -> bool:
     patch.setattr(blobs.Blobs, "get", get)
     patch.setattr(blobs.Blobs, "check", lambda self, ref: None)
     return by_damage()
+
+
+def value_not_verified(patch: Patch) -> bool:
+    def read(execute: Any, ref: Any) -> Any:
+        if not ref.stream:
+            return Typed(ref.kind, ref.head)
+        rows = execute(streams._PIECES, (ref.stream, ref.length)).fetchall()
+        return Typed(ref.kind, ref.head + b"".join(streams._piece(*row) for row in rows))
+
+    patch.setattr(threads, "read_value", read)
+    return by_damage()
+
+
+def checkpoints_not_counted(patch: Patch) -> bool:
+    real = Store._keys
+
+    def keys(self: Any, thread: Any, namespace: Any) -> Any:
+        try:
+            return real(self, thread, namespace)
+        except DamageError:
+            return [(row[0], row[1]) for row in self._db.rows("SELECT id, number FROM checkpoint")]
+
+    patch.setattr(Store, "_keys", keys)
+    return by_damage()
+
+
+def puts_in_several_transactions(patch: Patch) -> bool:
+    """A checkpoint's pieces are committed before the checkpoint, and its row is of the future."""
+    real = threads._put_checkpoint
+
+    def put(execute: Any, line: Any, new: Any, now: float) -> Any:
+        threads.set_line(execute, line._replace(checkpoints=line.checkpoints + 1))
+        execute("COMMIT")
+        execute("BEGIN IMMEDIATE")
+        return real(execute, line, new, now)
+
+    patch.setattr(threads, "_put_checkpoint", put)
+    return by_crash()
 
 
 def records_swapped(patch: Patch) -> bool:
@@ -336,6 +385,9 @@ BUGS: dict[str, Callable[[Patch], bool]] = {
     "wrong checksum accepted": wrong_checksum_accepted,
     "seal not looked at": seal_not_looked_at,
     "blob not verified": blob_not_verified,
+    "value of a checkpoint not verified": value_not_verified,
+    "checkpoints of a thread not counted": checkpoints_not_counted,
+    "a checkpoint in several transactions": puts_in_several_transactions,
     "records of a batch swapped": records_swapped,
     "epoch ignored": epoch_ignored,
     "seq reused": seq_reused,

@@ -1,5 +1,4 @@
-"""Programs that come with edvac.
+"""Programs that come with edvac, and adapters that lend its parts to programs of others.
 
-They use the machine as a person does, through its commands and programs, and know nothing of its
-inside.
+The programs use the machine as a person does, through its commands, and know nothing of its inside.
 """

@@ -141,6 +141,27 @@ def bench_beside(peers: str, output: Path | None, as_json: bool) -> None:
     _publish(document, output, as_json=as_json)
 
 
+@bench.command("checkpoints")
+@click.option("--peers", metavar="PYTHON", help=PEERS)
+@click.option("--repeats", default=5, show_default=True, type=click.IntRange(1, 20))
+@click.option("--quick", is_flag=True, help="Under a minute: few steps, once, without peers.")
+@OUTPUT
+@JSON
+def bench_checkpoints(
+    peers: str | None, repeats: int, quick: bool, output: Path | None, as_json: bool
+) -> None:
+    """A LangGraph program on edvac's checkpointer, beside its own: time and bytes of a step."""
+    from edvac.bench import checkpoints, report
+
+    words = " --quick" if quick else f" --repeats {repeats}" + " --peers PYTHON" * bool(peers)
+    document = report.start("checkpoints", f"edvac bench checkpoints{words}")
+    shapes = checkpoints.QUICK if quick else checkpoints.SHAPES
+    checkpoints.measure(
+        document, None if quick else peers, shapes, 1 if quick else repeats, ui.err
+    )
+    _publish(document, output, as_json=as_json)
+
+
 @bench.command("engine")
 @click.option("--peers", metavar="PYTHON", help=PEERS)
 @click.option("--model", "models", multiple=True, help="A model's name or .gguf file.")

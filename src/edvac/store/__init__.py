@@ -1,4 +1,4 @@
-"""The disk: journal, runs, versioned files, blobs, grants, and one durability contract.
+"""The disk: journal, runs, versioned files, blobs, grants, threads; one durability contract.
 
 Acknowledged means durable; a torn, stale or changed byte is an error and never data. Knows nothing
 of models or of what programs mean.
@@ -11,19 +11,26 @@ from edvac.store.model import (
     STATES,
     ApplyEntry,
     ApplyPlan,
+    Checkpoint,
+    CheckpointInfo,
     FileVersion,
     Grant,
     Kind,
     Lease,
     Message,
     MessageKind,
+    NewChannel,
+    NewCheckpoint,
     NewRecord,
+    NewWrites,
     Problem,
     Record,
     RunInfo,
     Schedule,
     State,
     Swept,
+    TaskWrite,
+    Typed,
 )
 from edvac.store.owner import Owners, Process, SystemOwners
 from edvac.store.protocol import StoreProtocol
@@ -35,6 +42,8 @@ __all__ = [
     "STATES",
     "ApplyEntry",
     "ApplyPlan",
+    "Checkpoint",
+    "CheckpointInfo",
     "FileVersion",
     "Grant",
     "Kind",
@@ -42,7 +51,10 @@ __all__ = [
     "MemoryStore",
     "Message",
     "MessageKind",
+    "NewChannel",
+    "NewCheckpoint",
     "NewRecord",
+    "NewWrites",
     "Owners",
     "Problem",
     "Process",
@@ -54,4 +66,6 @@ __all__ = [
     "StoreProtocol",
     "Swept",
     "SystemOwners",
+    "TaskWrite",
+    "Typed",
 ]

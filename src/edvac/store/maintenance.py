@@ -26,6 +26,7 @@ from edvac.store.journal import JournalPart, restore_label
 from edvac.store.lease import Holder, is_live
 from edvac.store.model import Problem, Swept
 from edvac.store.owner import Process
+from edvac.store.pruning import PrunePart
 from edvac.store.runs import RunPart
 from edvac.store.schema import MIGRATIONS, Execute
 from edvac.store.seal import BROKEN, TABLES, sealed, sound
@@ -70,7 +71,7 @@ def expected_schema() -> list[tuple[Any, ...]]:
     return found
 
 
-class MaintenancePart(JournalPart, FilePart, RunPart):
+class MaintenancePart(JournalPart, FilePart, RunPart, PrunePart):
     def verify(self) -> list[Problem]:
         """Everything that is wrong; an empty list means that every byte is what was written."""
         found: list[Problem] = []
@@ -81,6 +82,7 @@ class MaintenancePart(JournalPart, FilePart, RunPart):
             self._verify_segments,
             self._verify_files,
             self._verify_blobs,
+            self._verify_threads,
             self._verify_rows,
         )
         for check in checks:

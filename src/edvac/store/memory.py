@@ -47,6 +47,7 @@ from edvac.store.model import (
     State,
     Swept,
 )
+from edvac.store.memory_threads import MemoryThreads
 from edvac.store.owner import Owners, SystemOwners
 from edvac.store.part import unknown_run
 from edvac.store.runs import check_name, is_meant, pick_run
@@ -85,7 +86,7 @@ def _no_fault(_place: str) -> None:
     return None
 
 
-class MemoryStore:
+class MemoryStore(MemoryThreads):
     """See `StoreProtocol`. Closing it forgets nothing: a simulation closes it and goes on."""
 
     def __init__(
@@ -108,6 +109,7 @@ class MemoryStore:
         self._grants: dict[str, Grant] = {}
         self._schedules: dict[str, Schedule] = {}
         self._placed: set[bytes] = set()
+        self._threads = {}
 
     def close(self) -> None:
         return None

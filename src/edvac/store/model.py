@@ -5,9 +5,9 @@ Knows nothing of databases or files. A payload is bytes that only its writer can
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from edvac.core.label import Label
 
@@ -64,6 +64,9 @@ DURABILITY_POINTS: tuple[str, ...] = (
     "store.remove.before_commit",
     "store.state.after_commit",
     "store.state.before_commit",
+    "store.thread.after_commit",
+    "store.thread.before_commit",
+    "store.thread.before_prune",
 )
 
 
@@ -205,6 +208,91 @@ class Schedule:
     fired: str
     run: str = ""
     said: str = ""
+
+
+ChannelVersion: TypeAlias = int | float | str
+
+
+class Typed(NamedTuple):
+    """A serialised value; `kind` tells its reader how to read it."""
+
+    kind: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewChannel:
+    """A channel's value in a checkpoint to put. `value` is asked for it only where it `changed`, or
+    where the parent checkpoint does not hold this version."""
+
+    version: ChannelVersion
+    value: Callable[[], Typed]
+    changed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class NewCheckpoint:
+    """A checkpoint to put: the state of a thread, in one of its namespaces, at one moment.
+
+    `id` sorts as the moments do. `payload` is what only its writer can read. `run` is the run that
+    it may be removed by. `bound` says that it cannot be read without its parent, so that pruning
+    keeps that too; None is as its parent is.
+    """
+
+    thread: str
+    namespace: str
+    id: str
+    payload: bytes
+    channels: Mapping[str, NewChannel] = field(default_factory=dict)
+    parent: str | None = None
+    run: str | None = None
+    bound: bool | None = False
+
+
+@dataclass(frozen=True, slots=True)
+class TaskWrite:
+    """What a task wrote to a channel beside a checkpoint: it counts for the next one. The first
+    write of an `index` stays, unless the index is negative; then the last one does."""
+
+    task: str
+    index: int
+    channel: str
+    value: Typed
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewWrites:
+    """Writes of tasks to keep beside a checkpoint, which may come later."""
+
+    thread: str
+    namespace: str
+    checkpoint: str
+    writes: Sequence[TaskWrite]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointInfo:
+    """A checkpoint without its values. `created` is the wall time of the first put."""
+
+    thread: str
+    namespace: str
+    id: str
+    parent: str | None
+    run: str | None
+    created: float
+    bound: bool
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint with the values of its channels, and the writes of its tasks ordered by path,
+    task and index."""
+
+    info: CheckpointInfo
+    channels: Mapping[str, Typed]
+    writes: tuple[TaskWrite, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from edvac.core.errors import StoreError
 
 APPLICATION_ID = 0x45445643  # "EDVC"
-FORMAT = 4
+FORMAT = 5
 OLDEST = 2  # the first release's
 
 Execute: TypeAlias = Callable[..., Any]
@@ -147,7 +147,78 @@ def _placed(execute: Execute) -> None:
     )
 
 
-MIGRATIONS: dict[int, Callable[[Execute], None]] = {0: _create, 2: _schedules, 3: _placed}
+_THREADS = """
+CREATE TABLE thread (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  name TEXT NOT NULL,
+  namespace TEXT NOT NULL,
+  newest TEXT NOT NULL DEFAULT '',
+  checkpoints INTEGER NOT NULL DEFAULT 0,
+  writes INTEGER NOT NULL DEFAULT 0,
+  mark BLOB NOT NULL DEFAULT x'',
+  UNIQUE (name, namespace)
+);
+CREATE TABLE checkpoint (
+  number INTEGER NOT NULL REFERENCES thread ON DELETE CASCADE,
+  id TEXT NOT NULL,
+  parent TEXT,
+  run TEXT,
+  created REAL NOT NULL,
+  bound INTEGER NOT NULL,
+  payload BLOB NOT NULL,
+  channels BLOB NOT NULL,
+  mark BLOB NOT NULL,
+  PRIMARY KEY (number, id)
+) WITHOUT ROWID;
+CREATE INDEX checkpoint_run ON checkpoint (run) WHERE run NOTNULL;
+CREATE TABLE task (
+  number INTEGER NOT NULL REFERENCES thread ON DELETE CASCADE,
+  checkpoint TEXT NOT NULL,
+  id TEXT NOT NULL,
+  writes BLOB NOT NULL,
+  mark BLOB NOT NULL,
+  PRIMARY KEY (number, checkpoint, id)
+) WITHOUT ROWID;
+CREATE TABLE stream (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  number INTEGER NOT NULL REFERENCES thread ON DELETE CASCADE
+);
+CREATE INDEX stream_number ON stream (number);
+CREATE TABLE chunk (
+  id INTEGER PRIMARY KEY,
+  hash BLOB NOT NULL UNIQUE,
+  size INTEGER NOT NULL,
+  packed BLOB NOT NULL
+);
+CREATE TABLE piece (
+  stream INTEGER NOT NULL REFERENCES stream ON DELETE CASCADE,
+  at INTEGER NOT NULL,
+  size INTEGER NOT NULL,
+  data BLOB,
+  chunk INTEGER REFERENCES chunk,
+  PRIMARY KEY (stream, at)
+) WITHOUT ROWID;
+CREATE INDEX piece_chunk ON piece (chunk) WHERE chunk NOTNULL;
+"""
+
+
+def _threads(execute: Execute) -> None:
+    """4 → 5: checkpoints of threads, whose growing values share what they begin with.
+
+    A value is the beginning of a stream, which is a row of pieces; a piece that is not small lies
+    in a chunk, which is kept once however many pieces are alike.
+    """
+    for statement in _THREADS.split(";\n"):
+        if statement.strip():
+            execute(statement)
+
+
+MIGRATIONS: dict[int, Callable[[Execute], None]] = {
+    0: _create,
+    2: _schedules,
+    3: _placed,
+    4: _threads,
+}
 
 
 def migrate(execute: Execute) -> int:

@@ -24,6 +24,9 @@ _COLUMNS = {
     "permission": "id, shape, scope, expires, created",
     "schedule": "id, spec, created, fired, run, said",
     "placed": "key",
+    "thread": "number, name, namespace, newest, checkpoints, writes",
+    "checkpoint": "number, id, parent, run, created, bound, payload, channels",
+    "task": "number, checkpoint, id, writes",
 }
 TABLES = tuple(_COLUMNS)
 _encode = msgspec.msgpack.Encoder().encode

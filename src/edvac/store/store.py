@@ -1,4 +1,4 @@
-"""The store of one workspace: journal, runs, files, blobs and grants in ``.edvac/``.
+"""The store of one workspace: journal, runs, files, blobs, grants, threads in ``.edvac/``.
 
 Acknowledged means durable: a method that returned survives a kill, a crash of the system and a
 power cut, on a disk that honours a flush. One object belongs to one thread, but for `get_blob`;
@@ -59,6 +59,7 @@ class Store(MaintenancePart, NotePart):
         self._numbers: dict[str, int] = {}
         self._acknowledged: dict[str, tuple[int, bytes]] = {}
         self._doubtful: dict[str, tuple[int, bytes]] = {}
+        self._last_checkpoint: tuple[int, str, bytes] | None = None
         self._pending: dict[str, bytes] = {}
         self._pending_bytes = 0
         root = workspace / DIRECTORY
@@ -172,3 +173,4 @@ class Store(MaintenancePart, NotePart):
                 )
             for _ in self.records(run):
                 pass
+        self._verify_last_checkpoint()
