@@ -34,11 +34,14 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("conformance")
     numbers = itertools.count()
 
+    def workspace() -> Path:
+        made = Path(root / str(next(numbers)))
+        made.mkdir()
+        return made
+
     @conformance.checkpointer_test(name="EdvacSaver")  # type: ignore[untyped-decorator]
     async def fresh() -> AsyncIterator[Any]:
-        workspace = Path(root / str(next(numbers)))
-        workspace.mkdir()
-        async with EdvacSaver(workspace) as saver:
+        async with EdvacSaver(workspace()) as saver:
             yield saver
 
     return asyncio.run(conformance.validate(fresh))

@@ -76,7 +76,7 @@ def test_a_graph_sees_the_same_past_as_with_langgraphs_own(saver: Any) -> None:
         app.update_state(past[4].config, {"count": 3, "items": ["by hand"]})
         app.invoke(None, past[6].config)
     assert history(saver, graph) == history(other, graph)
-    assert len(history(saver, graph)) > 15
+    assert len(history(saver, graph)) == 15
 
 
 def test_random_calls_give_the_same_tuples_as_langgraphs_own(saver: Any) -> None:
@@ -89,7 +89,7 @@ def test_random_calls_give_the_same_tuples_as_langgraphs_own(saver: Any) -> None
         if before and chance.random() < 0.9:
             parent, values, versions = chance.choice(before[-3:])
             where["checkpoint_id"] = parent["checkpoint_id"]
-        changed = {name: number + 1 for name in chance.sample("abc", chance.randrange(4))}
+        changed = dict.fromkeys(chance.sample("abc", chance.randrange(4)), number + 1)
         values = {**values, **{name: _grown(chance, values.get(name)) for name in changed}}
         versions = {**versions, **changed}
         checkpoint = {
@@ -189,7 +189,7 @@ class Mine:
 
 
 def test_types_that_are_not_known_are_refused_until_allowed(tmp_path: Path) -> None:
-    graph = chain(1, lambda number: Mine(number))
+    graph = chain(1, Mine)
     with EdvacSaver(tmp_path) as saver:
         run(saver, graph)
         with pytest.raises(UsageError) as error:
@@ -234,19 +234,27 @@ def on_disk(root: Path) -> int:
     return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
 
 
+WORDS = "the of and to in is that for it was on are as with they be at one have this"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["noise", "text"])
-def test_a_growing_state_costs_less_than_twice_what_it_grows_by(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize(("form", "most"), [("noise", 2.2), ("text", 1.3)])
+def test_a_growing_state_costs_little_more_than_what_it_grows_by(
+    tmp_path: Path, form: str, most: float
+) -> None:
+    """Each step a kilobyte; beyond what a store takes that holds nothing."""
     chance, steps = random.Random(1), 300
 
     def kilobyte(number: int) -> Any:
         if form == "noise":
             return chance.randbytes(1024)
-        return " ".join(chance.choices("the of and to in is that for it was".split(), k=300))[:1024]
+        return " ".join(chance.choices(WORDS.split(), k=400))[:1024]
 
+    EdvacSaver(tmp_path).close()
+    empty = on_disk(tmp_path)
     with EdvacSaver(tmp_path) as saver:
         run(saver, chain(steps, kilobyte))
-    assert on_disk(tmp_path) < 2 * steps * 1024
+    assert on_disk(tmp_path) - empty < most * steps * 1024
     with EdvacSaver(tmp_path) as saver:
         found = saver.get_tuple(THREAD).checkpoint["channel_values"]["items"]
         assert len(found) == steps
@@ -269,7 +277,7 @@ def test_the_state_of_a_subgraph_is_not_stored_again(tmp_path: Path) -> None:
     outer.add_conditional_edges("inner", lambda s: "step" if s["count"] < 40 else END)
     with EdvacSaver(tmp_path) as saver:
         assert len(run(saver, outer)["items"]) == 40
-    assert on_disk(tmp_path) < 10 * 40 * 1024, "stored whole, it would be 20 times 40 KB"
+    assert on_disk(tmp_path) < 600_000, "stored whole, it would be 20 KB twice in each call"
 
 
 def test_pruning_keeps_a_thread_usable(saver: Any) -> None:
@@ -299,7 +307,9 @@ def test_pruning_keeps_what_a_delta_channel_is_read_from(saver: Any) -> None:
         count: int
         log: Annotated[
             list[Any],
-            DeltaChannel(lambda old, new: [*old, *(x for w in new for x in w)], snapshot_frequency=5),
+            DeltaChannel(
+                lambda old, new: [*old, *(x for w in new for x in w)], snapshot_frequency=5
+            ),
         ]
 
     graph = StateGraph(Deltas)

@@ -221,9 +221,9 @@ class Machine(RuleBasedStateMachine):
         before = None if old is None else self.clock.wall() + old
         self.both(lambda store: store.prune_threads(keep=keep, before=before))
 
-    @rule(source=THREADS, target=THREADS)
-    def copy(self, source: str, target: str) -> None:
-        self.both(lambda store: store.copy_thread(source, target))
+    @rule(source=THREADS, copy=THREADS)
+    def copy(self, source: str, copy: str) -> None:
+        self.both(lambda store: store.copy_thread(source, copy))
 
     @rule(thread=THREADS, run=st.sampled_from("rs"), whole=st.booleans())
     def delete(self, thread: str, run: str, whole: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections.abc import Iterator
@@ -142,9 +143,7 @@ def test_branches_of_one_state_do_not_touch_each_other(kit: Any) -> None:
     put(kit.store, "5", "3", values={"a": packed(*base, b"right" * 50, b"less" * 50)})
     store = kit.reopen()
     assert store.checkpoint("t").channels["a"] == packed(*base, b"right" * 50, b"less" * 50)
-    assert store.checkpoint("t", "", "4").channels["a"] == packed(
-        *base, b"left" * 50, b"more" * 50
-    )
+    assert store.checkpoint("t", "", "4").channels["a"] == packed(*base, b"left" * 50, b"more" * 50)
     assert store.checkpoint("t", "", "2").channels["a"] == packed(*base, b"left" * 50)
     assert store.verify() == []
 
@@ -158,7 +157,9 @@ def test_first_writes_stay_and_special_ones_are_replaced(kit: Any) -> None:
     kit.store.put_writes(NewWrites("t", "", "1", [write(0, b"first"), write(-1, b"first")]))
     kit.store.put_writes(NewWrites("t", "", "1", [write(0, b"second"), write(-1, b"second")]))
     kit.store.put_writes(NewWrites("t", "", "1", [write(1, b"late"), write(0, b"other", "a", "z")]))
-    kit.store.put_writes(NewWrites("t", "", "1", [write(0, b"another", "a"), write(0, b"early", "c")]))
+    kit.store.put_writes(
+        NewWrites("t", "", "1", [write(0, b"another", "a"), write(0, b"early", "c")])
+    )
     assert kit.reopen().checkpoint("t").writes == (
         write(-1, b"second"),
         write(0, b"first"),
@@ -194,7 +195,9 @@ def history(store: Any, count: int = 5, **more: Any) -> None:
     for number in range(1, count + 1):
         items = [bytes([n]) * 200 for n in range(number)]
         put(store, str(number), str(number - 1) or None, values={"a": packed(*items)}, **more)
-        store.put_writes(NewWrites("t", "", str(number), [TaskWrite("k", 0, "a", packed(items[-1]))]))
+        store.put_writes(
+            NewWrites("t", "", str(number), [TaskWrite("k", 0, "a", packed(items[-1]))])
+        )
 
 
 @pytest.mark.parametrize(
@@ -203,9 +206,9 @@ def history(store: Any, count: int = 5, **more: Any) -> None:
         (1, None, ["5"]),
         (2, None, ["5", "4"]),
         (9, None, ["5", "4", "3", "2", "1"]),
-        (1, 25, ["5", "4", "3"]),
+        (1, 25, ["5", "4"]),
         (4, 15, ["5", "4", "3", "2"]),
-        (0, 15, ["5", "4"]),
+        (0, 15, ["5"]),
         (0, 0, []),
         (0, None, []),
     ],
@@ -215,7 +218,9 @@ def test_pruning_keeps_the_latest_and_the_young(
 ) -> None:
     for number in range(1, 6):
         put(kit.store, str(number), values={"a": packed(bytes([number]) * 200)})
-        kit.store.put_writes(NewWrites("t", "", str(number), [TaskWrite("k", 0, "a", packed(b"w" * 99))]))
+        kit.store.put_writes(
+            NewWrites("t", "", str(number), [TaskWrite("k", 0, "a", packed(b"w" * 99))])
+        )
         kit.clock.advance(10)  # the latest is 10 s old in the end
     before = None if age is None else kit.clock.wall() - age
     assert kit.store.prune_threads(["t", "x"], keep=keep, before=before) == 5 - len(left)
@@ -250,7 +255,9 @@ def test_what_a_kept_checkpoint_needs_is_kept(kit: Any) -> None:
 def test_the_checkpoints_of_runs_go_with_their_writes(kit: Any) -> None:
     for id_, run, space in [("1", "r", ""), ("2", "s", ""), ("3", None, ""), ("1", "r", "n")]:
         put(kit.store, id_, space=space, run=run)
-        kit.store.put_writes(NewWrites("t", space, id_, [TaskWrite("k", 0, "a", packed(b"w" * 99))]))
+        kit.store.put_writes(
+            NewWrites("t", space, id_, [TaskWrite("k", 0, "a", packed(b"w" * 99))])
+        )
     assert kit.store.delete_checkpoints([]) == 0 == kit.store.delete_checkpoints(["none"])
     assert kit.store.delete_checkpoints(["r", "s"]) == 3
     assert ids(kit.store) == ["3"] and kit.store.verify() == []
@@ -301,9 +308,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def bytes_used(store: Store) -> int:
     """Bytes of the values alone."""
     found: int = store._db.rows("SELECT coalesce(sum(length(packed)), 0) FROM chunk")[0][0]
-    return found + int(
-        store._db.rows("SELECT coalesce(sum(length(data)), 0) FROM piece")[0][0]
-    )
+    return found + int(store._db.rows("SELECT coalesce(sum(length(data)), 0) FROM piece")[0][0])
 
 
 def test_a_growing_list_costs_what_it_grows_by(store: Store) -> None:
@@ -311,7 +316,9 @@ def test_a_growing_list_costs_what_it_grows_by(store: Store) -> None:
     for number in range(1, 101):
         items.append(os.urandom(1000))
         put(store, f"{number:03}", f"{number - 1:03}", values={"a": packed(*items)})
-        store.put_writes(NewWrites("t", "", f"{number:03}", [TaskWrite("k", 0, "a", packed(items[-1]))]))
+        store.put_writes(
+            NewWrites("t", "", f"{number:03}", [TaskWrite("k", 0, "a", packed(items[-1]))])
+        )
     assert store.checkpoint("t").channels["a"] == packed(*items)
     assert bytes_used(store) < 1.01 * sum(map(len, items)) + 100 * 10
     assert store._db.rows("SELECT count(*) FROM piece") == [(100 + 100,)], "one list, 100 writes"
@@ -437,7 +444,7 @@ def test_large_values_are_cut_by_size_too() -> None:
     for data, is_packed in ((element(os.urandom(300_000)), True), (os.urandom(300_000), False)):
         ends = [0, *cuts(data, 0, packed=is_packed)]
         assert ends[-1] == len(data)
-        assert max(end - at for at, end in zip(ends, ends[1:], strict=False)) <= LARGEST
+        assert max(end - at for at, end in itertools.pairwise(ends)) <= LARGEST
 
 
 def test_cuts_lie_behind_elements_whatever_they_are() -> None:
@@ -456,7 +463,7 @@ def test_cuts_lie_behind_elements_whatever_they_are() -> None:
     ]  # fmt: skip
     body = b"".join(shape + pad for shape in shapes)
     ends = [0, *cuts(body, 0, packed=True)]
-    pieces = [body[at:end] for at, end in zip(ends, ends[1:], strict=False)]
+    pieces = [body[at:end] for at, end in itertools.pairwise(ends)]
     assert pieces == [shape + pad for shape in shapes]
 
 
@@ -464,7 +471,7 @@ def test_a_large_element_is_cut_inside() -> None:
     inner = [element(bytes([n]) * 3000) for n in range(20)]
     body = b"\x81\xa1k\xdc\x00\x14" + b"".join(inner) + b"\x01"
     ends = list(cuts(body, 0, packed=True))
-    assert len(ends) == 11 and ends[0] == 6 + 2 * len(inner[0])
+    assert len(ends) == 21 and ends[0] == 6 + len(inner[0])
 
 
 def test_a_million_numbers_are_not_looked_at_one_by_one() -> None:
@@ -475,7 +482,8 @@ def test_a_million_numbers_are_not_looked_at_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("data", "size"),
     [
-        (b"", 0), (b"\x07", 0), (b"\xcd\x01\x02", 0), (b"\x93\x01\x02\x03", 1), (b"\x81\x01\x02", 1),
+        (b"", 0), (b"\x07", 0), (b"\xcd\x01\x02", 0), (b"\x93\x01\x02\x03", 1),
+        (b"\x81\x01\x02", 1),
         (b"\xa2ab", 1), (b"\xdc\x00\x01\x07", 3), (b"\xdd\x00\x00\x00\x01\x07", 5),
         (b"\xc7\x01\x05a", 3), (b"\xda", 1),
     ],

@@ -85,24 +85,26 @@ def _add(
     document: Document, shape: Shape, found: dict[str, dict[str, float]], syncs: float
 ) -> None:
     own = found["edvac"]
+    units = {"wall_ms": "ms", "cpu_ms": "ms CPU", "bytes": "bytes", "load_ms": "ms"}
+    target = 2.0 * shape.added if shape.added else None
 
-    def add(what: str, unit: str, key: str, peer: str, value: float, target: float | None) -> None:
-        name = f"{shape.words}: {what}"
-        document.figures.append(Figure(name, own[key], unit, "lower", target, peer, value))
+    def add(key: str, peer: str, value: float) -> None:
+        name = f"{shape.words}: {'loading the state' if key == 'load_ms' else 'a step'}"
+        aim = target if key == "bytes" else None
+        document.figures.append(Figure(name, own[key], units[key], "lower", aim, peer, value))
 
     others = {"SqliteSaver": found.get("sqlite"), "InMemorySaver, not durable": found.get("memory")}
     for peer, figures in others.items():
         if figures is not None:
-            add("a step", "ms", "wall_ms", peer, figures["wall_ms"], None)
-            add("a step", "ms CPU", "cpu_ms", peer, figures["cpu_ms"], None)
-    add("a step", "ms", "wall_ms", "two bare syncs", syncs, None)
-    target = 2.0 * shape.added if shape.added else None
+            add("wall_ms", peer, figures["wall_ms"])
+            add("cpu_ms", peer, figures["cpu_ms"])
+    add("wall_ms", "two bare syncs", syncs)
     for peer, figures in others.items():
         if figures is not None and figures["bytes"]:
-            add("a step", "bytes", "bytes", peer, figures["bytes"], target)
-            add("loading the state", "ms", "load_ms", peer, figures["load_ms"], None)
+            add("bytes", peer, figures["bytes"])
+            add("load_ms", peer, figures["load_ms"])
     if shape.added:
-        add("a step", "bytes", "bytes", "what was added", float(shape.added), target)
+        add("bytes", "what was added", float(shape.added))
 
 
 def _run(python: str, name: str, shape: Shape) -> dict[str, Any]:

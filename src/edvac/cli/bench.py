@@ -156,9 +156,7 @@ def bench_checkpoints(
     words = " --quick" if quick else f" --repeats {repeats}" + " --peers PYTHON" * bool(peers)
     document = report.start("checkpoints", f"edvac bench checkpoints{words}")
     shapes = checkpoints.QUICK if quick else checkpoints.SHAPES
-    checkpoints.measure(
-        document, None if quick else peers, shapes, 1 if quick else repeats, ui.err
-    )
+    checkpoints.measure(document, None if quick else peers, shapes, 1 if quick else repeats, ui.err)
     _publish(document, output, as_json=as_json)
 
 

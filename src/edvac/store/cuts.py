@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 LARGEST = 64 * 1024  # bytes of a piece
 _LEAST = 128  # a piece is not cut off before, behind an element of the value itself,
-_LEAST_INSIDE = 4096  # or behind an element of an element
+_LEAST_INSIDE = 1024  # or behind an element of an element
 _MOST_ELEMENTS = 20_000  # looked at in one value; what follows is cut by size
 
 # First byte: how many bytes follow it that say how much comes, and whether that counts bytes,

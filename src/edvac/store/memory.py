@@ -29,6 +29,7 @@ from edvac.store.filing import (
 )
 from edvac.store.journal import Staged, as_record, check_records, make_batch
 from edvac.store.lease import Holder, at_work, is_live, may_take, refuse_stale, refuse_taken
+from edvac.store.memory_threads import MemoryThreads
 from edvac.store.model import (
     MESSAGE_KINDS,
     ApplyEntry,
@@ -47,7 +48,6 @@ from edvac.store.model import (
     State,
     Swept,
 )
-from edvac.store.memory_threads import MemoryThreads
 from edvac.store.owner import Owners, SystemOwners
 from edvac.store.part import unknown_run
 from edvac.store.runs import check_name, is_meant, pick_run

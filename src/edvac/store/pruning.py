@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from edvac.core.errors import UsageError
 from edvac.core.seams import durability_point
 from edvac.store.model import Problem
@@ -25,9 +23,19 @@ from edvac.store.streams import (
     drop_chunks,
     trim,
 )
-from edvac.store.threads import Line, ThreadPart, begin_line, set_line, unpack
+from edvac.store.threads import (
+    Line,
+    ThreadPart,
+    begin_line,
+    full,
+    pack_channels,
+    pack_writes,
+    set_line,
+    short,
+    unpack_channels,
+    unpack_writes,
+)
 
-_CHECKPOINT_HEAD, _WRITE_HEAD = 2, 3  # entries of a row: what stands before a value's reference
 _LINES = sealed(
     "SELECT name, namespace, number, newest, checkpoints, writes, SOUND FROM thread"
     " WHERE (?1 IS NULL OR name = ?1) AND (?2 IS NULL OR number = ?2)",
@@ -40,7 +48,6 @@ _ROWS = sealed(
     "checkpoint",
 )
 _TASKS = sealed("SELECT checkpoint, id, writes, SOUND FROM task WHERE number = ?", "task")
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class Standing(NamedTuple):
@@ -110,8 +117,8 @@ class PrunePart(ThreadPart):
                 ).fetchall()
                 going = {id_ for id_, _, _, run in rows if run in runs}
                 for id_, parent, bound, _ in rows:
-                    if bound and parent in going and id_ not in going:
-                        raise needed(parent)
+                    if bound and parent and full(parent) in going and id_ not in going:
+                        raise needed(full(parent))
                 removed += self._drop(execute, line, {row[0] for row in rows} - going)
         return self._tidied(removed)
 
@@ -130,7 +137,11 @@ class PrunePart(ThreadPart):
                     "SELECT id, parent, created, bound FROM checkpoint WHERE number = ?",
                     (line.number,),
                 ).fetchall()
-                kept = kept_ids((Standing(*row) for row in rows), keep, before)
+                standing = [
+                    Standing(id_, None if parent is None else full(parent), created, bool(bound))
+                    for id_, parent, created, bound in rows
+                ]
+                kept = kept_ids(standing, keep, before)
                 if len(kept) < len(rows) or (keep == 0 and before is None):
                     removed += self._drop(execute, line, kept)
         return self._tidied(removed)
@@ -160,9 +171,13 @@ class PrunePart(ThreadPart):
             rows = execute("SELECT id FROM checkpoint WHERE number = ?", (line.number,)).fetchall()
             for (id_,) in rows:
                 if id_ not in kept:
-                    key = (line.number, id_)
-                    execute("DELETE FROM checkpoint WHERE number = ? AND id = ?", key)
-                    execute("DELETE FROM task WHERE number = ? AND checkpoint = ?", key)
+                    execute(
+                        "DELETE FROM checkpoint WHERE number = ? AND id = ?", (line.number, id_)
+                    )
+                    execute(
+                        "DELETE FROM task WHERE number = ? AND checkpoint = ?",
+                        (line.number, short(id_)),
+                    )
             used = _used(execute, line.number)
             trim(execute, line.number, {stream: max(by) for stream, by in used.items()})
             writes: int = execute("SELECT count(*) FROM task WHERE number = ?", (line.number,)).get
@@ -220,9 +235,9 @@ def _used(execute: Execute, number: int) -> dict[int, dict[int, bytes]]:
     """The streams that a thread's values lie in, with the digest for each length in use."""
     found: dict[int, dict[int, bytes]] = {}
     rows = [row[-1] for row in sound("checkpoint", execute(_ROWS, (number,)).fetchall())]
-    refs = [Ref(*entry[_CHECKPOINT_HEAD:]) for packed in rows for entry in unpack(packed)]
+    refs = [ref for packed in rows for _, ref in unpack_channels(packed).values()]
     rows = [row[-1] for row in sound("task", execute(_TASKS, (number,)).fetchall())]
-    refs += [Ref(*entry[_WRITE_HEAD:]) for packed in rows for entry in unpack(packed)]
+    refs += [write.ref for packed in rows for write in unpack_writes(packed)]
     for ref in refs:
         if ref.stream:
             found.setdefault(ref.stream, {})[ref.length] = ref.digest
@@ -234,22 +249,22 @@ def _copy(execute: Execute, line: Line, target: str) -> int:
     made = begin_line(execute, target, namespace)
     streams = {old: copy_stream(execute, old, made.number) for old in _used(execute, line.number)}
 
-    def moved(packed: bytes, head: int) -> bytes:
-        entries = unpack(packed)
-        for entry in entries:
-            if len(entry) > head + 2:  # a reference to a stream, which comes third in it
-                entry[head + 2] = streams[entry[head + 2]]
-        return bytes(_encode(entries))
+    def moved(ref: Ref) -> Ref:
+        return ref._replace(stream=streams[ref.stream]) if ref.stream else ref
 
     for row in sound("checkpoint", execute(_ROWS, (line.number,)).fetchall()):
-        values = (made.number, *row[:-1], moved(row[-1], _CHECKPOINT_HEAD))
+        channels = {
+            name: (version, moved(ref)) for name, (version, ref) in unpack_channels(row[-1]).items()
+        }
+        values = (made.number, *row[:-1], pack_channels(channels))
         execute(
             "INSERT INTO checkpoint (number, id, parent, run, created, bound, payload, channels,"
             " mark) VALUES (?,?,?,?,?,?,?,?,?)",
             (*values, seal("checkpoint", *values)),
         )
     for checkpoint, id_, packed in sound("task", execute(_TASKS, (line.number,)).fetchall()):
-        task = (made.number, checkpoint, id_, moved(packed, _WRITE_HEAD))
+        writes = [write._replace(ref=moved(write.ref)) for write in unpack_writes(packed)]
+        task = (made.number, checkpoint, id_, pack_writes(writes))
         execute(
             "INSERT INTO task (number, checkpoint, id, writes, mark) VALUES (?,?,?,?,?)",
             (*task, seal("task", *task)),

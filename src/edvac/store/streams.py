@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from edvac.core.errors import DamageError
@@ -21,6 +21,7 @@ from edvac.store.model import Typed
 from edvac.store.schema import Execute
 
 PACKED_KIND = "msgpack"  # the kind of value that is cut behind its elements
+_CHUNK_ROWS = 256
 _INLINE = 64  # bytes; a value or piece of that size costs less beside its name than in a row
 _PIECES = (
     "SELECT piece.size, piece.data, chunk.packed FROM piece LEFT JOIN chunk ON chunk.id = chunk"
@@ -41,7 +42,15 @@ class Ref(NamedTuple):
 
     def packed(self) -> tuple[Any, ...]:
         """As it lies in a row: what says nothing is left out."""
-        return tuple(self) if self.stream else (self.kind, self.head)
+        kind = None if self.kind == PACKED_KIND else self.kind
+        rest = (self.stream, self.length, self.digest) if self.stream else ()
+        return (kind, self.head, *rest)
+
+    @staticmethod
+    def unpacked(packed: Sequence[Any]) -> Ref:
+        """What `packed` gave."""
+        kind, *rest = packed
+        return Ref(PACKED_KIND if kind is None else kind, *rest)
 
 
 class Writer:
@@ -146,15 +155,16 @@ def broken_streams(
 
 def broken_chunks(execute: Execute) -> Iterator[int]:
     """The chunks whose bytes do not match their hash."""
-    for (number,) in execute("SELECT id FROM chunk").fetchall():
-        row = execute("SELECT hash, size, packed FROM chunk WHERE id = ?", (number,)).fetchall()
-        hash_, size, packed = row[0]
-        try:
-            if _digest(_piece(size, None, packed)) == hash_:
-                continue
-        except DamageError:
-            pass
-        yield number
+    sql = "SELECT id, hash, size, packed FROM chunk WHERE id > ? ORDER BY id LIMIT ?"
+    last = -(1 << 63)
+    while rows := execute(sql, (last, _CHUNK_ROWS)).fetchall():
+        for last, hash_, size, packed in rows:
+            try:
+                if _digest(_piece(size, None, packed)) == hash_:
+                    continue
+            except DamageError:
+                pass
+            yield last
 
 
 def copy_stream(execute: Execute, stream: int, number: int) -> int:
@@ -205,10 +215,13 @@ def _piece(size: Any, data: Any, packed: Any) -> bytes:
     if not isinstance(size, int) or not 0 < size <= LARGEST or not isinstance(found, bytes):
         raise _damaged(0)
     if packed is not None and len(packed) != size:
+        unpacker = zlib.decompressobj()
         try:
-            found = zlib.decompressobj().decompress(packed, size + 1)
+            found = unpacker.decompress(packed, size + 1)
         except zlib.error as problem:
             raise _damaged(0) from problem
+        if not unpacker.eof or unpacker.unused_data:
+            raise _damaged(0)
     if len(found) != size:
         raise _damaged(0)
     return found

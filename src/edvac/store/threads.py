@@ -10,8 +10,9 @@ other. Knows nothing of what channels and tasks mean.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 
@@ -24,7 +25,6 @@ from edvac.store.model import (
     NewCheckpoint,
     NewWrites,
     TaskWrite,
-    Typed,
 )
 from edvac.store.part import Part
 from edvac.store.schema import Execute
@@ -32,11 +32,17 @@ from edvac.store.seal import reseal, seal, sealed, sound
 from edvac.store.streams import Ref, Writer, read_value
 
 _CHUNK_ROWS = 64
+_UUID_SIZE = 36  # characters of a UUID in its usual form
 _LINE = sealed(
     "SELECT number, newest, checkpoints, writes, SOUND FROM thread"
     " WHERE name = ? AND namespace = ?",
     "thread",
 )
+_SOMEWHERE = (  # in the index, which this question needs nothing else for, or in the table alone
+    "SELECT number FROM thread WHERE name = ?1 AND namespace = ?2"
+    " UNION ALL SELECT number FROM thread NOT INDEXED WHERE name = ?1 AND namespace = ?2"
+)
+_ORPHAN = "SELECT 1 FROM checkpoint WHERE number NOT IN (SELECT number FROM thread) LIMIT 1"
 _REFS = sealed(
     "SELECT bound, channels, SOUND FROM checkpoint WHERE number = ? AND id = ?", "checkpoint"
 )
@@ -71,6 +77,15 @@ class Line(NamedTuple):
     newest: str
     checkpoints: int
     writes: int
+
+
+class Write(NamedTuple):
+    """A write of a task as its row has it."""
+
+    place: int
+    channel: str
+    path: str
+    ref: Ref
 
 
 Channels = Mapping[str, tuple[ChannelVersion, Ref]]
@@ -139,10 +154,11 @@ class ThreadPart(Part):
                 name: read_value(execute, ref)
                 for name, (_, ref) in unpack_channels(rows[0][-1]).items()
             }
+            tasks = execute(_TASKS, (line.number, short(wanted))).fetchall()
             writes = [
-                TaskWrite(task, index, channel, read_value(execute, Ref(*ref)), path)
-                for task, packed in sound("task", execute(_TASKS, (line.number, wanted)).fetchall())
-                for index, channel, path, *ref in unpack(packed)
+                TaskWrite(full(task), index, channel, read_value(execute, ref), path)
+                for task, packed in sound("task", tasks)
+                for index, channel, path, ref in unpack_writes(packed)
             ]
         ordered = sorted(writes, key=lambda one: (one.path, one.task, one.index))
         return Checkpoint(_info(rows[0][:-1]), channels, tuple(ordered))
@@ -170,7 +186,11 @@ class ThreadPart(Part):
         found: list[tuple[str, int]] = []
         with self._db.read("listing checkpoints") as execute:
             sql = _ALL if thread is None else _NAMED
-            for name, number, count in sound("thread", execute(sql, (thread, namespace)).fetchall()):
+            if thread is None and execute(_ORPHAN).fetchall():
+                raise damaged_thread("unknown", "Checkpoints of a thread without a row are there.")
+            for name, number, count in sound(
+                "thread", execute(sql, (thread, namespace)).fetchall()
+            ):
                 ids = execute("SELECT id FROM checkpoint WHERE number = ?", (number,)).fetchall()
                 if len(ids) != count:
                     raise damaged_thread(name, f"{len(ids)} of {count} checkpoints are there.")
@@ -200,24 +220,24 @@ def _put_checkpoint(
     """The namespace's row as it is then, and the seal of the checkpoint's."""
     bound, before = _refs(execute, line.number, new.parent)
     writer = Writer(execute, line.number)
-    channels = []
+    channels = {}
     for name, given in new.channels.items():
         version, ref = before.get(name) or (given.version, None)
         if ref is None or given.changed or version != given.version:
             ref = writer.put(given.value(), ref)
-        channels.append((name, given.version, *ref.packed()))
+        channels[name] = (given.version, ref)
     old = execute(
         "SELECT created FROM checkpoint WHERE number = ? AND id = ?", (line.number, new.id)
     ).get
     row = (
         line.number,
         new.id,
-        new.parent,
+        None if new.parent is None else short(new.parent),
         new.run,
         now if old is None else old,
         int(bound if new.bound is None else new.bound),
         new.payload,
-        _encode(channels),
+        pack_channels(channels),
     )
     mark = seal("checkpoint", *row)
     execute(
@@ -232,15 +252,14 @@ def _put_checkpoint(
 def _put_writes(execute: Execute, line: Line, new: NewWrites) -> Line:
     """The namespace's row as it is then."""
     for task, given in itertools.groupby(new.writes, lambda one: one.task):
-        key = (line.number, new.checkpoint, task)
+        key = (line.number, short(new.checkpoint), short(task))
         rows = sound("task", execute(_TASK, key).fetchall())
-        kept = {entry[0]: entry for entry in unpack(rows[0][0])} if rows else {}
+        kept = {write.place: write for write in unpack_writes(rows[0][0])} if rows else {}
         writer = Writer(execute, line.number)
         for one in given:
             if one.index < 0 or one.index not in kept:
-                ref = writer.put(one.value).packed()
-                kept[one.index] = [one.index, one.channel, one.path, *ref]
-        form = _encode(list(kept.values()))
+                kept[one.index] = Write(one.index, one.channel, one.path, writer.put(one.value))
+        form = pack_writes(kept.values())
         execute(
             "INSERT OR REPLACE INTO task (number, checkpoint, id, writes, mark) VALUES (?,?,?,?,?)",
             (*key, form, seal("task", *key, form)),
@@ -250,7 +269,15 @@ def _put_writes(execute: Execute, line: Line, new: NewWrites) -> Line:
 
 
 def _line(execute: Execute, thread: str, namespace: str) -> Line | None:
+    """The row of a namespace; None where it has none.
+
+    Raises:
+        DamageError: table and index of threads disagree about it. The thread would begin anew, and
+            nobody would know.
+    """
     rows = sound("thread", execute(_LINE, (thread, namespace)).fetchall())
+    if not rows and execute(_SOMEWHERE, (thread, namespace)).fetchall():
+        raise damaged_thread(thread, "Not all of what names it is there.")
     return Line(*rows[0]) if rows else None
 
 
@@ -281,9 +308,50 @@ def _refs(execute: Execute, number: int, parent: str | None) -> tuple[bool, Chan
     return bool(bound), unpack_channels(packed)
 
 
+def pack_channels(channels: Channels) -> bytes:
+    """What the channels of a checkpoint hold, as its row has it."""
+    return _encode([(name, version, *ref.packed()) for name, (version, ref) in channels.items()])
+
+
 def unpack_channels(packed: bytes) -> dict[str, tuple[ChannelVersion, Ref]]:
-    """What the channels of a checkpoint's row hold, by their names."""
-    return {name: (version, Ref(*ref)) for name, version, *ref in unpack(packed)}
+    """What `pack_channels` packed."""
+    return {name: (version, Ref.unpacked(ref)) for name, version, *ref in unpack(packed)}
+
+
+def pack_writes(writes: Iterable[Write]) -> bytes:
+    """The writes of a task as its row has them: a path is named where it changes."""
+    entries, before = [], None
+    for index, channel, path, ref in writes:
+        entries.append((index, channel, None if path == before else path, *ref.packed()))
+        before = path
+    return _encode(entries)
+
+
+def unpack_writes(packed: bytes) -> list[Write]:
+    """What `pack_writes` packed."""
+    found, before = [], ""
+    for index, channel, path, *ref in unpack(packed):
+        before = before if path is None else path
+        found.append(Write(index, channel, before, Ref.unpacked(ref)))
+    return found
+
+
+def short(name: str) -> str | bytes:
+    """A name as a row has it where nothing is ordered by it: that of most is a UUID, which takes 16
+    bytes instead of 36."""
+    if len(name) == _UUID_SIZE:
+        try:
+            number = UUID(name)
+        except ValueError:
+            return name
+        if str(number) == name:
+            return number.bytes
+    return name
+
+
+def full(stored: str | bytes) -> str:
+    """The name that `short` made short."""
+    return stored if isinstance(stored, str) else str(UUID(bytes=stored))
 
 
 def unpack(packed: bytes) -> list[list[Any]]:
@@ -301,7 +369,8 @@ def unpack(packed: bytes) -> list[list[Any]]:
 
 def _info(row: Sequence[Any]) -> CheckpointInfo:
     thread, namespace, id_, parent, run, created, bound, payload = row
-    return CheckpointInfo(thread, namespace, id_, parent, run, created, bool(bound), payload)
+    above = None if parent is None else full(parent)
+    return CheckpointInfo(thread, namespace, id_, above, run, created, bool(bound), payload)
 
 
 def damaged_thread(thread: str, why: str) -> DamageError:

@@ -48,7 +48,7 @@ class Puts:
         return done
 
     def _flush(self, store: Store) -> None:
-        batch = []
+        batch: list[tuple[Put, Future[None]]] = []
         while self._waiting and len(batch) < _AT_ONCE:
             batch.append(self._waiting.popleft())
         if not _try(store, batch) and len(batch) > 1:

@@ -21,14 +21,22 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.event_hooks import register_serde_event_listener
 
 from edvac.core.errors import UsageError
-from edvac.store import Checkpoint, CheckpointInfo, NewChannel, NewCheckpoint, NewWrites, TaskWrite, Typed
+from edvac.store import (
+    Checkpoint,
+    CheckpointInfo,
+    NewChannel,
+    NewCheckpoint,
+    NewWrites,
+    TaskWrite,
+    Typed,
+)
 
 Config: TypeAlias = dict[str, Any]
 
 _DELTAS = "counters_since_delta_snapshot"  # in the metadata, where a graph has delta channels
 _APART = ("id", "channel_values")  # of a checkpoint: what the store keeps in places of their own
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[str, bytes, str, bytes]).decode
+_decode = msgspec.msgpack.Decoder(tuple[Typed, Typed]).decode
 _refused: ContextVar[list[str] | None] = ContextVar("refused", default=None)
 
 
@@ -74,7 +82,7 @@ def new_checkpoint(
         thread,
         namespace,
         checkpoint["id"],
-        _encode((*serde.dumps_typed(state), *serde.dumps_typed(about))),
+        _encode([_typed(serde, state), _typed(serde, about)]),
         channels,
         parent,
         None if run is None else str(run),
@@ -136,20 +144,17 @@ def _load(serde: Any, kind: str, data: bytes) -> Any:
 
 
 def metadata_of(serde: Any, info: CheckpointInfo) -> Any:
-    _, _, kind, data = _decode(info.payload)
-    return _load(serde, kind, data)
+    return _load(serde, *_decode(info.payload)[1])
 
 
 def as_tuple(serde: Any, found: Checkpoint) -> Any:
     info = found.info
-    kind, data, _, _ = _decode(info.payload)
+    state = _load(serde, *_decode(info.payload)[0])
     values = {name: _load(serde, *value) for name, value in found.channels.items()}
     return CheckpointTuple(
         config=config_of(info.thread, info.namespace, info.id),
-        checkpoint={**_load(serde, kind, data), "id": info.id, "channel_values": values},
+        checkpoint={**state, "id": info.id, "channel_values": values},
         metadata=metadata_of(serde, info),
         parent_config=config_of(info.thread, info.namespace, info.parent) if info.parent else None,
-        pending_writes=[
-            (one.task, one.channel, _load(serde, *one.value)) for one in found.writes
-        ],
+        pending_writes=[(one.task, one.channel, _load(serde, *one.value)) for one in found.writes],
     )
