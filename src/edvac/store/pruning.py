@@ -37,7 +37,7 @@ from edvac.store.threads import (
 )
 
 _LINES = sealed(
-    "SELECT name, namespace, number, newest, checkpoints, writes, SOUND FROM thread"
+    "SELECT number, name, namespace, newest, checkpoints, writes, SOUND FROM thread"
     " WHERE (?1 IS NULL OR name = ?1) AND (?2 IS NULL OR number = ?2)",
     "thread",
 )
@@ -181,7 +181,7 @@ class PrunePart(ThreadPart):
             used = _used(execute, line.number)
             trim(execute, line.number, {stream: max(by) for stream, by in used.items()})
             writes: int = execute("SELECT count(*) FROM task WHERE number = ?", (line.number,)).get
-            set_line(execute, Line(line.number, max(kept), len(kept), writes))
+            set_line(execute, line._replace(newest=max(kept), checkpoints=len(kept), writes=writes))
         drop_chunks(execute, shared)
         if self._last_checkpoint is not None and self._last_checkpoint[0] == line.number:
             self._last_checkpoint = None
@@ -199,9 +199,10 @@ class PrunePart(ThreadPart):
             for chunk in broken_chunks(execute):
                 yield Problem("value_damaged", f"chunk {chunk}", "it does not match its hash")
             rows = execute(_LINES, (None, None)).fetchall()
-            for name, namespace, *rest in sound("thread", rows):
-                where = f"thread {name!r}" + f", namespace {namespace!r}" * bool(namespace)
-                for what in _faults(execute, Line(*rest)):
+            for line in (Line(*row) for row in sound("thread", rows)):
+                where = f"thread {line.thread!r}"
+                where += f", namespace {line.namespace!r}" * bool(line.namespace)
+                for what in _faults(execute, line):
                     yield Problem("thread_damaged", where, what)
 
 
@@ -215,7 +216,7 @@ def _lines(execute: Execute, threads: Iterable[str] | None) -> list[Line]:
             for thread in dict.fromkeys(threads)
             for row in execute(_NAMED, (thread, None)).fetchall()
         ]
-    return [Line(*rest) for _, _, *rest in sound("thread", rows)]
+    return [Line(*row) for row in sound("thread", rows)]
 
 
 def _lines_of_runs(execute: Execute, runs: Sequence[str]) -> list[Line]:
@@ -228,7 +229,7 @@ def _lines_of_runs(execute: Execute, runs: Sequence[str]) -> list[Line]:
         ).fetchall()
     }
     rows = [row for number in numbers for row in execute(_LINES, (None, number)).fetchall()]
-    return [Line(*rest) for _, _, *rest in sound("thread", rows)]
+    return [Line(*row) for row in sound("thread", rows)]
 
 
 def _used(execute: Execute, number: int) -> dict[int, dict[int, bytes]]:
@@ -245,8 +246,7 @@ def _used(execute: Execute, number: int) -> dict[int, dict[int, bytes]]:
 
 
 def _copy(execute: Execute, line: Line, target: str) -> int:
-    namespace = execute("SELECT namespace FROM thread WHERE number = ?", (line.number,)).get
-    made = begin_line(execute, target, namespace)
+    made = begin_line(execute, target, line.namespace)
     streams = {old: copy_stream(execute, old, made.number) for old in _used(execute, line.number)}
 
     def moved(ref: Ref) -> Ref:
@@ -269,7 +269,7 @@ def _copy(execute: Execute, line: Line, target: str) -> int:
             "INSERT INTO task (number, checkpoint, id, writes, mark) VALUES (?,?,?,?,?)",
             (*task, seal("task", *task)),
         )
-    set_line(execute, line._replace(number=made.number))
+    set_line(execute, line._replace(number=made.number, thread=target))
     return line.checkpoints
 
 

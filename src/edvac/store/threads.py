@@ -28,13 +28,13 @@ from edvac.store.model import (
 )
 from edvac.store.part import Part
 from edvac.store.schema import Execute
-from edvac.store.seal import reseal, seal, sealed, sound
+from edvac.store.seal import seal, sealed, sound
 from edvac.store.streams import Ref, Writer, read_value
 
 _CHUNK_ROWS = 64
 _UUID_SIZE = 36  # characters of a UUID in its usual form
 _LINE = sealed(
-    "SELECT number, newest, checkpoints, writes, SOUND FROM thread"
+    "SELECT number, name, namespace, newest, checkpoints, writes, SOUND FROM thread"
     " WHERE name = ? AND namespace = ?",
     "thread",
 )
@@ -74,9 +74,11 @@ class Line(NamedTuple):
     """The row of one namespace of a thread."""
 
     number: int
-    newest: str
-    checkpoints: int
-    writes: int
+    thread: str
+    namespace: str
+    newest: str = ""
+    checkpoints: int = 0
+    writes: int = 0
 
 
 class Write(NamedTuple):
@@ -226,9 +228,10 @@ def _put_checkpoint(
         if ref is None or given.changed or version != given.version:
             ref = writer.put(given.value(), ref)
         channels[name] = (given.version, ref)
-    old = execute(
-        "SELECT created FROM checkpoint WHERE number = ? AND id = ?", (line.number, new.id)
-    ).get
+    old = None
+    if new.id <= line.newest:
+        key = (line.number, new.id)
+        old = execute("SELECT created FROM checkpoint WHERE number = ? AND id = ?", key).get
     row = (
         line.number,
         new.id,
@@ -286,15 +289,14 @@ def begin_line(execute: Execute, thread: str, namespace: str) -> Line:
     number: int = execute(
         "INSERT INTO thread (name, namespace) VALUES (?,?) RETURNING number", (thread, namespace)
     ).fetchall()[0][0]
-    return Line(number, "", 0, 0)
+    return Line(number, thread, namespace)
 
 
 def set_line(execute: Execute, line: Line) -> None:
     execute(
-        "UPDATE thread SET newest = ?, checkpoints = ?, writes = ? WHERE number = ?",
-        (line.newest, line.checkpoints, line.writes, line.number),
+        "UPDATE thread SET newest = ?, checkpoints = ?, writes = ?, mark = ? WHERE number = ?",
+        (line.newest, line.checkpoints, line.writes, seal("thread", *line), line.number),
     )
-    reseal(execute, "thread", "number = ?", (line.number,))
 
 
 def _refs(execute: Execute, number: int, parent: str | None) -> tuple[bool, Channels]:
