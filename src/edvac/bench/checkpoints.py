@@ -60,7 +60,7 @@ def measure(
     """
     if importlib.util.find_spec("langgraph") is None:
         fix = "Run `pip install langgraph 'edvac[langgraph]'`."
-        raise UsageError("bench_peer", "LangGraph is not installed here", "", fix)
+        raise UsageError("bench_peer", "there is no LangGraph here", "", fix)
     arms = {"edvac": sys.executable}
     if python is not None:
         arms |= {"sqlite": python, "memory": python}

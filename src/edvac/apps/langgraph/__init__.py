@@ -16,7 +16,7 @@ try:
 except ModuleNotFoundError as problem:
     raise ConfigError(
         "langgraph_missing",
-        "LangGraph's checkpoint package is not installed",
+        "the checkpoint package of LangGraph is not installed",
         f"There is no module {problem.name}.",
         "Run `pip install 'edvac[langgraph]'`.",
     ) from problem
