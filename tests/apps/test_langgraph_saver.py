@@ -26,7 +26,8 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
 from edvac.apps.langgraph import EdvacSaver
-from edvac.core.errors import ConfigError, UsageError
+from edvac.core.errors import ConfigError, StoreError, UsageError
+from edvac.store import Store
 
 THREAD = {"configurable": {"thread_id": "t"}}
 
@@ -362,6 +363,81 @@ def test_two_processes_use_one_workspace(saver: Any, tmp_path: Path) -> None:
     for name in ("one", "two"):
         found = saver.get_tuple({"configurable": {"thread_id": name}})
         assert found.checkpoint["channel_values"]["items"] == [f"item {n}" for n in range(30)]
+
+
+@pytest.mark.parametrize("how", ["put", "put_writes", "aput", "aput_writes"])
+def test_what_returned_is_there_though_the_process_is_killed_at_once(
+    tmp_path: Path, how: str
+) -> None:
+    program = (
+        "import asyncio, os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_langgraph_saver import EdvacSaver\n"
+        "saver, how = EdvacSaver(sys.argv[2]), sys.argv[3]\n"
+        "where = {'configurable': {'thread_id': 't', 'checkpoint_ns': ''}}\n"
+        "state = {'v': 4, 'id': '1', 'ts': '', 'channel_values': {'a': 'x' * 5000},\n"
+        "         'channel_versions': {'a': 1}, 'versions_seen': {}}\n"
+        "async def use():\n"
+        "    config = where\n"
+        "    if how != 'put': config = await saver.aput(where, state, {}, {'a': 1})\n"
+        "    if how == 'aput_writes': await saver.aput_writes(config, [('a', 'y')], 'task')\n"
+        "    if how == 'put': saver.put(where, state, {}, {'a': 1})\n"
+        "    if how == 'put_writes': saver.put_writes(config, [('a', 'y')], 'task')\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "asyncio.run(use())\n"
+    )
+    here = str(Path(__file__).parent)
+    done = subprocess.run([sys.executable, "-c", program, here, str(tmp_path), how], check=False)
+    assert done.returncode == -9
+    with EdvacSaver(tmp_path) as saver:
+        found = saver.get_tuple(THREAD)
+    assert found.checkpoint["channel_values"] == {"a": "x" * 5000}
+    wanted = [("task", "a", "y")] if how.endswith("writes") else []
+    assert found.pending_writes == wanted
+
+
+def test_puts_at_once_share_transactions_and_each_is_told_of_its_own_failure(
+    saver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = Store.put_together
+
+    def counted(self: Store, puts: Any) -> None:
+        sizes.append(len(puts))
+        real(self, puts)
+
+    monkeypatch.setattr(Store, "put_together", counted)
+
+    def put(name: str, value: Any, changed: bool = True) -> Any:
+        where = {"configurable": {"thread_id": name, "checkpoint_ns": ""}}
+        state = {
+            "v": 4, "id": "1", "ts": "", "channel_values": {"a": value},
+            "channel_versions": {"a": 1}, "versions_seen": {},
+        }  # fmt: skip
+        return saver.aput(where, state, {}, {"a": 1} if changed else {})
+
+    async def use() -> list[Any]:
+        # Of the bad one the value is asked for late: its parent should have it, and has not.
+        puts = [put(f"t{n}", n) for n in range(40)] + [put("bad", object(), changed=False)]
+        return await asyncio.gather(*puts, *[put(f"u{n}", n) for n in range(40)],
+                                    return_exceptions=True)  # fmt: skip
+
+    found = asyncio.run(use())
+    assert [n for n, one in enumerate(found) if isinstance(one, Exception)] == [40]
+    assert isinstance(found[40], TypeError)
+    assert len(list(saver.list(None))) == 80 and max(sizes) > 1
+
+
+def test_a_full_disk_is_told_to_whoever_puts(saver: Any) -> None:
+    where = {"configurable": {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": "1"}}
+    saver.put_writes(where, [("a", "small")], "task")
+    pages = saver._ledger.call_now(lambda store: store._db.rows("PRAGMA page_count"))[0][0]
+    saver._ledger.call_now(lambda store: store._db.rows(f"PRAGMA max_page_count = {pages}"))
+    large = random.Random(1).randbytes(300_000)
+    with pytest.raises(StoreError) as error:
+        saver.put_writes(where, [("a", large)], "other")
+    with pytest.raises(StoreError):
+        asyncio.run(saver.aput_writes(where, [("a", large)], "other"))
+    assert error.value.code == "disk_full"
 
 
 def test_a_copy_goes_its_own_way(saver: Any) -> None:

@@ -134,6 +134,12 @@ def test_a_put_of_the_same_id_replaces(kit: Any) -> None:
     assert kit.store.verify() == []
 
 
+def test_the_latest_is_the_one_with_the_largest_id_not_the_one_put_last(kit: Any) -> None:
+    for id_ in "2413":
+        put(kit.store, id_)
+    assert kit.reopen().checkpoint("t").info.id == "4" and kit.store.verify() == []
+
+
 def test_branches_of_one_state_do_not_touch_each_other(kit: Any) -> None:
     base = [b"base" * 50]
     put(kit.store, "1", values={"a": packed(*base)})
@@ -465,6 +471,19 @@ def test_cuts_lie_behind_elements_whatever_they_are() -> None:
     ends = [0, *cuts(body, 0, packed=True)]
     pieces = [body[at:end] for at, end in itertools.pairwise(ends)]
     assert pieces == [shape + pad for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    ("head", "keys"),
+    [
+        (b"\x92", 0), (b"\xdc\x00\x02", 0), (b"\xdd\x00\x00\x00\x02", 0),
+        (b"\x82", 1), (b"\xde\x00\x02", 1), (b"\xdf\x00\x00\x00\x02", 1),
+    ],
+)  # fmt: skip
+def test_an_element_with_elements_stays_whole(head: bytes, keys: int) -> None:
+    whole = head + (b"\xa1k" * keys + element(b"v" * 200)) * 2
+    body = whole + element(b"p" * 200) + whole
+    assert list(cuts(body, 0, packed=True)) == [len(whole), len(whole) + 205, len(body)]
 
 
 def test_a_large_element_is_cut_inside() -> None:
