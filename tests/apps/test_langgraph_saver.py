@@ -200,6 +200,25 @@ def test_types_that_are_not_known_are_refused_until_allowed(tmp_path: Path) -> N
     with EdvacSaver(tmp_path, allow=[Mine]) as saver:
         found = saver.get_tuple(THREAD).checkpoint["channel_values"]["items"]
     assert found == [Mine(0)]
+    with EdvacSaver(tmp_path) as saver:  # as LangGraph does with the types of a graph's state
+        copy = saver.with_allowlist([(Mine.__module__, "Mine")])
+        assert copy.get_tuple(THREAD).checkpoint["channel_values"]["items"] == [Mine(0)]
+
+
+def test_a_saver_that_was_closed_says_so(tmp_path: Path) -> None:
+    with EdvacSaver(tmp_path) as saver:
+        copy = saver.with_allowlist([("a", "b")])
+        saver.close()
+    for use in (
+        lambda: saver.get_tuple(THREAD),
+        lambda: list(copy.list(THREAD)),
+        lambda: copy.delete_thread("t"),
+        lambda: asyncio.run(saver.aprune(["t"])),
+    ):
+        with pytest.raises(UsageError) as error:
+            use()
+        assert error.value.code == "saver_closed"
+    saver.close()
 
 
 def test_nothing_is_pickled(tmp_path: Path) -> None:

@@ -24,9 +24,14 @@ _PAGE = 16  # checkpoints that a list fetches at a time
 
 class Puts:
     """What waits to be put: whatever has come by the time that the store's thread gets to it shares
-    a transaction, and so one sync."""
+    a transaction, and so one sync.
+
+    Attributes:
+        closed: by the saver; copies of that have the same.
+    """
 
     def __init__(self) -> None:
+        self.closed = False
         self._waiting: deque[tuple[Put, Future[None]]] = deque()
 
     def now(self, ledger: Ledger, put: Put) -> None:

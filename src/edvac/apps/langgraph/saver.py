@@ -62,12 +62,29 @@ class EdvacSaver(BaseCheckpointSaver):  # type: ignore[misc]
         if serde is None:
             serde = JsonPlusSerializer(allowed_msgpack_modules=tuple(allow) or None)
         super().__init__(serde=serde)
-        self._ledger = Ledger(lambda: Store(Path(workspace)))
+        self._opened = Ledger(lambda: Store(Path(workspace)))
         self._puts = Puts()
 
     def close(self) -> None:
         """Let go of the workspace. Nothing is lost where this is forgotten."""
-        self._ledger.close()
+        if not self._puts.closed:
+            self._puts.closed = True
+            self._opened.close()
+
+    @property
+    def _ledger(self) -> Ledger:
+        """
+        Raises:
+            UsageError: this saver, or the one that it was made from, was closed.
+        """
+        if self._puts.closed:
+            raise UsageError(
+                "saver_closed",
+                "a checkpointer was used after it was closed",
+                "",
+                "Use it inside of its `with`, or open another one on the workspace.",
+            )
+        return self._opened
 
     def __enter__(self) -> EdvacSaver:
         return self
