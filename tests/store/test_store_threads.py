@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from edvac.core.errors import DamageError, EdvacError, UsageError
 from edvac.core.seams import ManualClock
-from edvac.store import NewChannel, NewCheckpoint, NewWrites, Store, TaskWrite, Typed
+from edvac.store import NewChannel, NewCheckpoint, NewWrites, Store, TaskWrite, Typed, schema
 from edvac.store.cuts import LARGEST, cuts, head_size
 
 
@@ -392,6 +392,21 @@ def test_a_stream_is_cut_back_to_what_is_used(store: Store) -> None:
     assert store._db.rows("SELECT count(*) FROM stream") == [(1,)], "it went on with the stream"
     assert store.checkpoint("t").channels["a"] == packed(b"a" * 200, b"c" * 200)
     assert store.verify() == []
+
+
+def test_a_store_of_the_format_before_gets_its_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        kept = {at: step for at, step in schema.MIGRATIONS.items() if at < 4}
+        before.setattr(schema, "MIGRATIONS", kept)
+        before.setattr(schema, "FORMAT", 4)
+        before.setattr("edvac.store.database.FORMAT", 4)
+        Store(tmp_path, owners=OneOwner()).close()
+    with Store(tmp_path, owners=OneOwner()) as store:
+        assert store._db.rows("PRAGMA user_version") == [(schema.FORMAT,)]
+        history(store)
+        assert ids(store) == ["5", "4", "3", "2", "1"] and store.verify() == []
 
 
 def test_writes_that_vanish_are_told_of(tmp_path: Path) -> None:
