@@ -182,10 +182,10 @@ def blob_not_verified(patch: Patch) -> bool:
 
 
 def value_not_verified(patch: Patch) -> bool:
-    def read(execute: Any, ref: Any) -> Any:
+    def read(execute: Any, number: int, ref: Any) -> Any:
         if not ref.stream:
             return Typed(ref.kind, ref.head)
-        rows = execute(streams._PIECES, (ref.stream, ref.length)).fetchall()
+        rows = execute(streams._PIECES, (number, ref.stream, ref.length)).fetchall()
         return Typed(ref.kind, ref.head + b"".join(streams._piece(*row) for row in rows))
 
     patch.setattr(threads, "read_value", read)

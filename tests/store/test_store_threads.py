@@ -389,7 +389,9 @@ def test_a_stream_is_cut_back_to_what_is_used(store: Store) -> None:
     assert store.delete_checkpoints(["gone"]) == 1
     assert store._db.rows("SELECT count(*) FROM piece") == [(1,)]
     put(store, "4", "1", values={"a": packed(b"a" * 200, b"c" * 200)})
-    assert store._db.rows("SELECT count(*) FROM stream") == [(1,)], "it went on with the stream"
+    assert store._db.rows("SELECT count(DISTINCT stream) FROM piece") == [(1,)], (
+        "it went on with the stream"
+    )
     assert store.checkpoint("t").channels["a"] == packed(b"a" * 200, b"c" * 200)
     assert store.verify() == []
 

@@ -15,11 +15,10 @@ from edvac.store.model import Problem
 from edvac.store.schema import Execute
 from edvac.store.seal import seal, sealed, sound
 from edvac.store.streams import (
-    Ref,
     broken_chunks,
     broken_streams,
     chunks_of,
-    copy_stream,
+    copy_streams,
     drop_chunks,
     trim,
 )
@@ -28,8 +27,6 @@ from edvac.store.threads import (
     ThreadPart,
     begin_line,
     full,
-    pack_channels,
-    pack_writes,
     set_line,
     short,
     unpack_channels,
@@ -247,24 +244,16 @@ def _used(execute: Execute, number: int) -> dict[int, dict[int, bytes]]:
 
 def _copy(execute: Execute, line: Line, target: str) -> int:
     made = begin_line(execute, target, line.namespace)
-    streams = {old: copy_stream(execute, old, made.number) for old in _used(execute, line.number)}
-
-    def moved(ref: Ref) -> Ref:
-        return ref._replace(stream=streams[ref.stream]) if ref.stream else ref
-
+    copy_streams(execute, line.number, made.number)
     for row in sound("checkpoint", execute(_ROWS, (line.number,)).fetchall()):
-        channels = {
-            name: (version, moved(ref)) for name, (version, ref) in unpack_channels(row[-1]).items()
-        }
-        values = (made.number, *row[:-1], pack_channels(channels))
+        values = (made.number, *row)
         execute(
             "INSERT INTO checkpoint (number, id, parent, run, created, bound, payload, channels,"
             " mark) VALUES (?,?,?,?,?,?,?,?,?)",
             (*values, seal("checkpoint", *values)),
         )
-    for checkpoint, id_, packed in sound("task", execute(_TASKS, (line.number,)).fetchall()):
-        writes = [write._replace(ref=moved(write.ref)) for write in unpack_writes(packed)]
-        task = (made.number, checkpoint, id_, pack_writes(writes))
+    for row in sound("task", execute(_TASKS, (line.number,)).fetchall()):
+        task = (made.number, *row)
         execute(
             "INSERT INTO task (number, checkpoint, id, writes, mark) VALUES (?,?,?,?,?)",
             (*task, seal("task", *task)),
@@ -285,5 +274,5 @@ def _faults(execute: Execute, line: Line) -> Iterator[str]:
     newest = execute("SELECT max(id) FROM checkpoint WHERE number = ?", (line.number,)).get
     if (newest or "") != line.newest:
         yield f"its newest checkpoint {line.newest} is missing"
-    for stream, what in broken_streams(execute, _used(execute, line.number)):
+    for stream, what in broken_streams(execute, line.number, _used(execute, line.number)):
         yield f"stream {stream}: {what}"

@@ -179,11 +179,6 @@ CREATE TABLE task (
   mark BLOB NOT NULL,
   PRIMARY KEY (number, checkpoint, id)
 ) WITHOUT ROWID;
-CREATE TABLE stream (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  number INTEGER NOT NULL REFERENCES thread ON DELETE CASCADE
-);
-CREATE INDEX stream_number ON stream (number);
 CREATE TABLE chunk (
   id INTEGER PRIMARY KEY,
   hash BLOB NOT NULL UNIQUE,
@@ -191,12 +186,13 @@ CREATE TABLE chunk (
   packed BLOB NOT NULL
 );
 CREATE TABLE piece (
-  stream INTEGER NOT NULL REFERENCES stream ON DELETE CASCADE,
+  number INTEGER NOT NULL REFERENCES thread ON DELETE CASCADE,
+  stream INTEGER NOT NULL,
   at INTEGER NOT NULL,
   size INTEGER NOT NULL,
   data BLOB,
   chunk INTEGER REFERENCES chunk,
-  PRIMARY KEY (stream, at)
+  PRIMARY KEY (number, stream, at)
 ) WITHOUT ROWID;
 CREATE INDEX piece_chunk ON piece (chunk) WHERE chunk NOTNULL;
 """

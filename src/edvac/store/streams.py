@@ -25,14 +25,14 @@ _CHUNK_ROWS = 256
 _INLINE = 64  # bytes; a value or piece of that size costs less beside its name than in a row
 _PIECES = (
     "SELECT piece.size, piece.data, chunk.packed FROM piece LEFT JOIN chunk ON chunk.id = chunk"
-    " WHERE stream = ? AND at < ? ORDER BY at"
+    " WHERE number = ? AND stream = ? AND at < ? ORDER BY at"
 )
-_TIP = "SELECT at + size FROM piece WHERE stream = ? ORDER BY at DESC LIMIT 1"
+_TIP = "SELECT at + size FROM piece WHERE number = ? AND stream = ? ORDER BY at DESC LIMIT 1"
 
 
 class Ref(NamedTuple):
-    """A stored value: `head`, then the first `length` bytes of a stream; without one, `head` is
-    all of it."""
+    """A stored value: `head`, then the first `length` bytes of a stream of its thread; without one,
+    `head` is all of it."""
 
     kind: str
     head: bytes
@@ -86,19 +86,26 @@ class Writer:
     def _goes_on(self, before: Ref, length: int) -> bool:
         """Is the end of `before` still the end of its stream? Another value may have gone on from
         there."""
-        return length == before.length or self._execute(_TIP, (before.stream,)).get == before.length
+        tip = self._execute(_TIP, (self._number, before.stream)).get
+        return length == before.length or bool(tip == before.length)
 
     def _begin(self) -> int:
-        made: int = self._execute(
-            "INSERT INTO stream (number) VALUES (?) RETURNING id", (self._number,)
-        ).fetchall()[0][0]
-        return made
+        last: int | None = self._execute(
+            "SELECT max(stream) FROM piece WHERE number = ?", (self._number,)
+        ).get
+        return (last or 0) + 1
 
     def _add(self, stream: int, at: int, data: bytes) -> None:
         inline = len(data) <= _INLINE
         self._execute(
-            "INSERT INTO piece (stream, at, size, data, chunk) VALUES (?,?,?,?,?)",
-            (stream, at, len(data), *((data, None) if inline else (None, self._chunk(data)))),
+            "INSERT INTO piece (number, stream, at, size, data, chunk) VALUES (?,?,?,?,?,?)",
+            (
+                self._number,
+                stream,
+                at,
+                len(data),
+                *((data, None) if inline else (None, self._chunk(data))),
+            ),
         )
 
     def _chunk(self, data: bytes) -> int:
@@ -115,15 +122,15 @@ class Writer:
         return found
 
 
-def read_value(execute: Execute, ref: Ref) -> Typed:
-    """A value's bytes.
+def read_value(execute: Execute, number: int, ref: Ref) -> Typed:
+    """The bytes of a thread's value.
 
     Raises:
         DamageError: they are missing or not what was stored.
     """
     if not ref.stream:
         return Typed(ref.kind, ref.head)
-    rows = execute(_PIECES, (ref.stream, ref.length)).fetchall()
+    rows = execute(_PIECES, (number, ref.stream, ref.length)).fetchall()
     body = b"".join(_piece(*row) for row in rows)
     if len(body) != ref.length or _digest(body) != ref.digest:
         raise _damaged(ref.stream)
@@ -131,13 +138,14 @@ def read_value(execute: Execute, ref: Ref) -> Typed:
 
 
 def broken_streams(
-    execute: Execute, wanted: Mapping[int, Mapping[int, bytes]]
+    execute: Execute, number: int, wanted: Mapping[int, Mapping[int, bytes]]
 ) -> Iterator[tuple[int, str]]:
-    """The streams whose values, by length and digest, cannot be read: each stream is read once."""
+    """The streams of a thread whose values, by length and digest, cannot be read: each stream is
+    read once."""
     for stream, digests in wanted.items():
         state, at = hashlib.blake2b(digest_size=REF_BYTES), 0
         left = dict(digests)
-        for row in execute(_PIECES, (stream, max(digests))).fetchall():
+        for row in execute(_PIECES, (number, stream, max(digests))).fetchall():
             try:
                 piece = _piece(*row)
             except DamageError as error:
@@ -167,36 +175,31 @@ def broken_chunks(execute: Execute) -> Iterator[int]:
             yield last
 
 
-def copy_stream(execute: Execute, stream: int, number: int) -> int:
-    """The same stream for another thread; its chunks are shared."""
-    made: int = execute(
-        "INSERT INTO stream (number) VALUES (?) RETURNING id", (number,)
-    ).fetchall()[0][0]
+def copy_streams(execute: Execute, source: int, target: int) -> None:
+    """The streams of a thread for another one that has none yet; their chunks are shared."""
     execute(
-        "INSERT INTO piece (stream, at, size, data, chunk)"
-        " SELECT ?, at, size, data, chunk FROM piece WHERE stream = ?",
-        (made, stream),
+        "INSERT INTO piece (number, stream, at, size, data, chunk)"
+        " SELECT ?, stream, at, size, data, chunk FROM piece WHERE number = ?",
+        (target, source),
     )
-    return made
 
 
 def chunks_of(execute: Execute, number: int) -> set[int]:
     """The chunks that a thread's streams hold."""
     rows = execute(
-        "SELECT DISTINCT chunk FROM piece JOIN stream ON stream.id = piece.stream"
-        " WHERE number = ? AND chunk NOTNULL",
-        (number,),
+        "SELECT DISTINCT chunk FROM piece WHERE number = ? AND chunk NOTNULL", (number,)
     ).fetchall()
     return {row[0] for row in rows}
 
 
 def trim(execute: Execute, number: int, used: Mapping[int, int]) -> None:
     """Remove the streams of a thread but for these, each down to its used length."""
-    for (stream,) in execute("SELECT id FROM stream WHERE number = ?", (number,)).fetchall():
-        if stream not in used:
-            execute("DELETE FROM stream WHERE id = ?", (stream,))
-        else:
-            execute("DELETE FROM piece WHERE stream = ? AND at >= ?", (stream, used[stream]))
+    rows = execute("SELECT DISTINCT stream FROM piece WHERE number = ?", (number,)).fetchall()
+    for (stream,) in rows:
+        execute(
+            "DELETE FROM piece WHERE number = ? AND stream = ? AND at >= ?",
+            (number, stream, used.get(stream, 0)),
+        )
 
 
 def drop_chunks(execute: Execute, among: Iterable[int]) -> None:

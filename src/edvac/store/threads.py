@@ -153,12 +153,12 @@ class ThreadPart(Part):
             if not rows:
                 return None
             channels = {
-                name: read_value(execute, ref)
+                name: read_value(execute, line.number, ref)
                 for name, (_, ref) in unpack_channels(rows[0][-1]).items()
             }
             tasks = execute(_TASKS, (line.number, short(wanted))).fetchall()
             writes = [
-                TaskWrite(full(task), index, channel, read_value(execute, ref), path)
+                TaskWrite(full(task), index, channel, read_value(execute, line.number, ref), path)
                 for task, packed in sound("task", tasks)
                 for index, channel, path, ref in unpack_writes(packed)
             ]
