@@ -70,7 +70,9 @@ def test_a_path_opens_sqlite_and_a_url_postgresql(server: Cluster, tmp_path: Pat
     url = server.url()
     with open_store(url, tmp_path) as store:
         store.create_run(RunInfo("r", NOW))
-        assert store.workspace == tmp_path
+        assert store.workspace == tmp_path and (tmp_path / ".edvac").is_dir()
+    with pytest.raises(StoreError, match="no directory"):
+        open_store(url, tmp_path / "none")
     with open_store(url, tmp_path) as store:
         assert [info.id for info in store.runs()] == ["r"]
     with open_store(server.url(), tmp_path) as store:

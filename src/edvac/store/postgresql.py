@@ -22,7 +22,7 @@ from edvac.store.files import Files, SystemFiles
 from edvac.store.model import FileVersion, Lease, NewCheckpoint, NewRecord, NewWrites, Problem
 from edvac.store.owner import Owners, Process, SystemOwners
 from edvac.store.queue import Offer, outcome_mark, step_mark
-from edvac.store.store import Store
+from edvac.store.store import DIRECTORY, Store
 
 _ATTEMPTS = 5  # of an append whose connection breaks, each after the server was there again
 
@@ -111,6 +111,7 @@ class PostgresqlStore(Store):
         self._db = self.postgresql
         self._blobs = PostgresqlBlobs(self.postgresql, folder, self._clock)
         try:
+            self._make_root(workspace / DIRECTORY)  # logs of this machine lie there
             self.postgresql.open()
             if folder is not None:
                 folder.prepare(self._clock.wall())

@@ -80,14 +80,7 @@ class Store(MaintenancePart, NotePart, QueuePart):
         self._pending_bytes = 0
 
     def _open(self, root: Path) -> None:
-        if not self.workspace.is_dir():
-            raise StoreError(
-                "workspace_missing",
-                f"there is no directory {str(self.workspace)!r}",
-                "A workspace is a directory that exists.",
-                "Make it, or work in another directory.",
-            )
-        self._files.make_dir(root)
+        self._make_root(root)
         marked = self._files.size(root / MARKER) is not None
         if not marked:
             self._files.sync_dir(self.workspace)
@@ -114,6 +107,16 @@ class Store(MaintenancePart, NotePart, QueuePart):
             self._files.write_new(temporary, [self._entropy.token(16).encode()])
             self._files.rename(temporary, root / MARKER)
             self._files.sync_dir(root)
+
+    def _make_root(self, root: Path) -> None:
+        if not self.workspace.is_dir():
+            raise StoreError(
+                "workspace_missing",
+                f"there is no directory {str(self.workspace)!r}",
+                "A workspace is a directory that exists.",
+                "Make it, or work in another directory.",
+            )
+        self._files.make_dir(root)
 
     def close(self) -> None:
         """Fold the log into the database and close. What was acknowledged is durable without."""
