@@ -44,12 +44,12 @@ ASKED: Final = (
 )
 BUILD: Final = """\
 repairs = param(3)
-task = "Complete the function exactly as its docstring says."
-for name in {checked}:
-    one = FilePart(f"solutions/{{name}}.py", files.read(f"problems/{{name}}.py"), [])
-    build(task, [one], tests=[f"examples/test_{{name}}.py"], repairs=repairs)
-for name in {plain}:
-    one = FilePart(f"solutions/{{name}}.py", files.read(f"problems/{{name}}.py"), [])
+task = "Complete this Python function exactly as its docstring says."
+for one in [
+{checked}]:
+    build(task, [one], tests=[f"examples/test_{{path.stem(one.path)}}.py"], repairs=repairs)
+for one in [
+{plain}]:
     build(task, [one], repairs=repairs)
 """
 SCORE: Final = """\
@@ -79,7 +79,8 @@ def test_examples():
     test = doctest.DocTest(made, dict(vars(module)), "examples", None, 0, None)
     heard = io.StringIO()
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert not runner.run(test, out=heard.write).failed, heard.getvalue()
+    if runner.run(test, out=heard.write).failed:
+        raise AssertionError(heard.getvalue())
 """
 _HIDDEN: Final = """\
 from solutions.{name} import *
@@ -212,10 +213,9 @@ async def measure_service(document: Document, processor: Processor, repairs: int
     with tempfile.TemporaryDirectory() as place:
         given = Path(place) / "given"
         given.mkdir()
-        (given / "task.txt").write_text(task, encoding="utf-8")
-        for name in ("interface.txt", "test_seen.py"):
-            (given / name).write_bytes((SERVICE / name).read_bytes())
-        program = (SERVICE / "program.edv").read_text(encoding="utf-8")
+        (given / "test_seen.py").write_bytes((SERVICE / "test_seen.py").read_bytes())
+        program = f"task = {task + chr(10) + interface!r}\n"
+        program += (SERVICE / "program.edv").read_text(encoding="utf-8")
         for name, times in (("draft", 0), ("checked", repairs)):
             arms[name] = await _run(Path(place), processor, program, {"given": given}, times)
             document.notes.append(f"the service, {name}: {_rows(arms[name][0]['made.csv'])}")
@@ -268,18 +268,17 @@ async def _answer(processor: Processor, slot: str, text: str, tokens: int = ANSW
 
 
 async def _built(place: Path, processor: Processor, found: list[Problem], repairs: int) -> Arm:
-    given, examples = place / "problems", place / "examples"
-    given.mkdir(exist_ok=True)
+    examples = place / "examples"
     examples.mkdir(exist_ok=True)
-    checked: list[str] = []
-    plain: list[str] = []
+    lines: dict[bool, str] = {True: "", False: ""}  # with examples to check by, and without
     for problem in found:
-        (given / f"{problem.name}.py").write_text(problem.prompt, encoding="utf-8")
-        (checked if problem.examples else plain).append(problem.name)
+        path = f"solutions/{problem.name}.py"
+        part = f"FilePart({path!r}, {problem.prompt!r}, []),\n"
+        lines[bool(problem.examples)] += part
         text = _EXAMPLES.format(name=problem.name, examples=problem.examples)
         (examples / f"test_{problem.name}.py").write_text(text, encoding="utf-8")
-    program = BUILD.format(checked=json.dumps(checked), plain=json.dumps(plain))
-    return await _run(place, processor, program, {"problems": given, "examples": examples}, repairs)
+    program = BUILD.format(checked=lines[True], plain=lines[False])
+    return await _run(place, processor, program, {"examples": examples}, repairs)
 
 
 async def _run(

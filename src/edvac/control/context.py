@@ -35,7 +35,7 @@ from edvac.core.value import Scalar, Sequence, Value, plain
 from edvac.processor import Message, Request, Segment
 from edvac.processor.clean import fenced_json, unfenced
 
-TEMPLATE_VERSION = 5  # part of the reuse key: raise it whenever a prompt or its schema changes
+TEMPLATE_VERSION = 6  # part of the reuse key: raise it whenever a prompt or its schema changes
 
 SYSTEM = (
     "You are one step of a program. Do exactly what the instruction says with the data that "
@@ -67,11 +67,13 @@ def assemble(intent: Intent, run: str, seed: int, task: str = "") -> Request:
     call = intent.call
     verb = call.signature.function
     parts = [Segment(_instruction(verb, intent), keep=True)]
-    for number, (title, text) in enumerate(_data(intent), 1):
+    data = _data(intent)
+    for number, (title, text) in enumerate(data, 1):
         parts.append(Segment(f"\n\n<data {number}{title}>\n"))
         parts.append(Segment(text))
         parts.append(Segment(f"\n</data {number}>"))
-    parts.append(Segment(_CLOSE[verb]))
+    if data:
+        parts.append(Segment(_CLOSE[verb]))
     if intent.complaint:
         parts.append(Segment(f"\n\nAn earlier answer was refused: {intent.complaint}"))
     return Request(

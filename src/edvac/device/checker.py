@@ -19,7 +19,16 @@ from typing import Any
 COPY = Path("/tmp/files")  # noqa: S108 (the sandbox's own)
 REPORT = Path("/tmp/report.json")  # noqa: S108
 LIBRARIES = "/.edvac/lib"
-_OPTIONS = ("-q", "--tb=short", "--no-header", "-p", "no:cacheprovider", "-p", "no:randomly")
+_OPTIONS = (
+    "-q",
+    "--tb=short",
+    "--no-header",
+    "-rN",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:randomly",
+)
 
 
 def main() -> None:
