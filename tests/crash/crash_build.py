@@ -48,13 +48,13 @@ def answer(request: Any) -> str:
     text = request.messages[-1].text
     number = int(re.findall(r"part (\d{3})", text)[0])
     seen = sorted(set(re.findall(r"value = (\d+)", text)))
-    tries = 1 + max(map(int, re.findall(r"try (\d+)", text)), default=-1)
+    tries = 1 + max(map(int, re.findall(rf"try {number}\.(\d+)", text)), default=-1)
     if "Earlier versions" not in text:
         tries = 0
         if crowded(number) and seen:
             raise OperandError("operand_too_large", "what it sees does not fit")
     wrong = "BUG\n" if tries < faults_of(number) else ""
-    return f"```python\ndef f():\n    value = {number}\n    # try {tries} saw {seen}\n{wrong}```"
+    return f"```python\ndef f():\n    value = {number}\n    # try {number}.{tries} saw {seen}\n{wrong}```"
 
 
 async def verdict(spec: Spec, label: Label) -> Value:
