@@ -54,7 +54,8 @@ def answer(request: Any) -> str:
         if crowded(number) and seen:
             raise OperandError("operand_too_large", "what it sees does not fit")
     wrong = "BUG\n" if tries < faults_of(number) else ""
-    return f"```python\ndef f():\n    value = {number}\n    # try {number}.{tries} saw {seen}\n{wrong}```"
+    note = f"# try {number}.{tries} saw {seen}"
+    return f"```python\ndef f():\n    value = {number}\n    {note}\n{wrong}```"
 
 
 async def verdict(spec: Spec, label: Label) -> Value:
