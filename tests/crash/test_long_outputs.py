@@ -14,8 +14,8 @@ import crash_build
 import pytest
 from crash_kit import RUN_POINTS, Ended, Server, differences, lines, live, random_kills, workspace
 
-KILLS = int(os.environ.get("EDVAC_KILLS", "10"))
-SMALL = 40  # parts, where only the place of a kill matters
+KILLS = int(os.environ.get("EDVAC_KILLS", "6"))
+SMALL = 28  # parts, where only the place of a kill matters
 
 
 def written(server: Server, work: Path, kills: list[dict[str, object]], parts: int) -> Ended:

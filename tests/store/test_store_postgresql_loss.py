@@ -22,7 +22,7 @@ from edvac.core.errors import DamageError, StoreError, UnreachableError
 from edvac.core.seams import ManualClock
 from edvac.store import ApplyEntry, FileVersion, Grant, MemoryStore, NewRecord, Offer, RunInfo
 
-EVERY = int(os.environ.get("EDVAC_CUT_EVERY", "9"))  # 1 cuts at each statement
+EVERY = int(os.environ.get("EDVAC_CUT_EVERY", "15"))  # 1 cuts at each statement
 
 
 class Cut:
@@ -401,7 +401,7 @@ def test_the_queue_over_commits_without_an_answer(
         assert store._db.rows("SELECT count(*) FROM queue") == [(0,)]
 
 
-RESTARTS = int(os.environ.get("EDVAC_RESTARTS", "4"))
+RESTARTS = int(os.environ.get("EDVAC_RESTARTS", "3"))
 APPENDS = 60 * RESTARTS
 
 

@@ -187,53 +187,6 @@ class Machine(RuleBasedStateMachine):
         else:
             self.both(lambda store: store.mark_undone(run, path))
 
-    @rule(
-        thread=THREADS,
-        space=SPACES,
-        id_=IDS,
-        parent=st.none() | IDS,
-        items=ELEMENTS,
-        version=st.integers(1, 3),
-        changed=st.booleans(),
-        bound=st.sampled_from([False, False, None, True]),
-        run=st.none() | st.sampled_from("rs"),
-    )
-    def put_checkpoint(self, thread: str, space: str, id_: str, **given: Any) -> None:
-        items, version = given["items"], given["version"]
-        body = b"".join(items)
-        values = {"x": Typed("msgpack", bytes([0x90 + min(len(items), 15)]) + body)}
-        values["y"] = Typed("bytes", body * 300)
-        channels = {
-            name: NewChannel(version, lambda v=value: v, given["changed"])
-            for name, value in values.items()
-        }
-        new = NewCheckpoint(
-            thread, space, id_, b"p", channels, given["parent"], given["run"], given["bound"]
-        )
-        self.both(lambda store: store.put_checkpoint(new))
-
-    @rule(thread=THREADS, space=SPACES, id_=IDS, index=st.integers(-2, 3), items=ELEMENTS)
-    def put_writes(self, thread: str, space: str, id_: str, index: int, items: list[bytes]) -> None:
-        value = Typed("msgpack", b"\xdc\x00\x10" + b"".join(items))
-        writes = [TaskWrite("k", index, "x", value, "p"), TaskWrite("l", 0, "y", value)]
-        self.both(lambda store: store.put_writes(NewWrites(thread, space, id_, writes)))
-
-    @rule(keep=st.integers(0, 2), old=st.none() | st.floats(-300, 300))
-    def prune(self, keep: int, old: float | None) -> None:
-        before = None if old is None else self.clock.wall() + old
-        self.both(lambda store: store.prune_threads(keep=keep, before=before))
-
-    @rule(source=THREADS, copy=THREADS)
-    def copy(self, source: str, copy: str) -> None:
-        self.both(lambda store: store.copy_thread(source, copy))
-
-    @rule(thread=THREADS, run=st.sampled_from("rs"), whole=st.booleans())
-    def delete(self, thread: str, run: str, whole: bool) -> None:
-        if whole:
-            self.both(lambda store: store.delete_threads([thread]))
-        else:
-            self.both(lambda store: store.delete_checkpoints([run]))
-
     @rule(prefix=st.none() | st.sampled_from(["", "a", "b", "x"]))
     def find(self, prefix: str | None) -> None:
         self.both(lambda store: store.find_run(prefix))
