@@ -216,3 +216,15 @@ def test_labels_of_names_that_a_process_declares(world: World) -> None:
     total = combine([found.shape, *found.labels.values()])
     assert {"shape:inbox", "name:inbox/a.txt"} <= total.sources
     assert lift("x", PROGRAM).label is PROGRAM
+
+
+def test_a_write_that_compares_replaces_only_what_was_seen(world: World) -> None:
+    seen = world.get("files.hash", path="inbox/a.txt")
+    world.do("files.write", path="inbox/a.txt", text="first", was=seen)
+    refused = world.refused("files.write", path="inbox/a.txt", text="second", was=seen)
+    assert refused.code == "file_changed"
+    assert world.get("files.read", path="inbox/a.txt") == "first", "nothing was written"
+    now = world.get("files.hash", path="inbox/a.txt")
+    world.do("files.write", path="inbox/a.txt", text="second", was=now)
+    assert world.get("files.read", path="inbox/a.txt") == "second"
+    assert world.refused("files.write", path="out/none.txt", text="x", was=now).code

@@ -116,6 +116,18 @@ def test_repairs_are_bounded_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert made["shop/store.py"] == (True, 1, False) and report.state == "done"
 
 
+def test_a_part_that_is_a_test_is_run_with_what_it_reads(tmp_path: Path) -> None:
+    checks = "from shop.price import price\n\n\ndef test_price():\n    assert price(2) == {}\n"
+    parts = (
+        'parts = [FilePart("shop/price.py", "part price", []),'
+        ' FilePart("shop/test_price.py", "part checks", [View("shop/price.py", "")])]\n'
+        'made = build("A shop.", parts)\nfiles.write("made.csv", csv.dump(made))\n'
+    )
+    author = Author(checks=[checks.format(5), checks.format(4)])
+    _, files = run(tmp_path, author, parts)
+    assert table(files)["shop/test_price.py"] == (True, 2, False)
+
+
 def test_tests_that_fail_change_the_file_that_the_model_names(tmp_path: Path) -> None:
     author = Author(price=["def price(n):\n    return n\n", PRICE])
     author.choice = "shop/price.py"

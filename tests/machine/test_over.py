@@ -157,6 +157,20 @@ def test_a_record_takes_each_field_from_the_first_piece_that_states_it(
         assert "not_stated" in [s.failure.code for s in report.failures if s.failure]
 
 
+def test_what_two_pieces_state_is_taken_from_the_first(tmp_path: Path) -> None:
+    def script(text: str) -> str:
+        prices = {"boiler": 4200, "roof": 900}
+        found = [what for what in prices if f"the {what} was" in text]
+        return json.dumps(
+            {"what": found[0], "euros": prices[found[0]]}
+            if found
+            else {"what": None, "euros": None}
+        )
+
+    _, files = run(tmp_path, RECORD.format(kind="Repair"), Small(script))
+    assert json.loads(files["out.json"]) == {"what": "boiler", "euros": 4200}
+
+
 def test_a_choice_is_made_over_what_each_piece_has_to_say(tmp_path: Path) -> None:
     program = READ + (
         'files.write("out.txt", llm.choose("Was the roof mended?", ["yes", "no"], book, '
