@@ -174,7 +174,7 @@ HOSTILE = {
     "lambdas": "x = " + "lambda: " * 2_000 + "1",
     "blocks": "".join("    " * n + "if 1:\n" for n in range(150)) + "    " * 150 + "x = 1",
     "elifs": "if 1:\n    x = 1\n" + "elif 2:\n    x = 2\n" * 5_000,
-    "size": "x = 1\n" * 60_000,
+    "size": "x = 1\n" * 120_000,
     "line": "x = '" + "a" * 100_000 + "'",
     "digits": "x = " + "9" * 10_000,
     "surrogate": "x = '\ud800'",

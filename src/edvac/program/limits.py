@@ -6,7 +6,7 @@ little. Knows nothing of what the bounds protect against beyond the comment besi
 
 from __future__ import annotations
 
-TEXT_BYTES = 256 * 1024  # of program text; the parser's cost grows with it
+TEXT_BYTES = 512 * 1024  # of program text; the parser's cost grows with it
 LINE_CHARS = 20_000  # one line; error messages quote it
 NESTING = 40  # brackets and blocks inside each other; the parser and this package recurse on them
 CALL_NESTING = 120  # nesting summed along the deepest chain of function calls
