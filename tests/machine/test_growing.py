@@ -177,17 +177,18 @@ def test_a_step_ends_while_the_planner_is_in_the_middle_of_the_next_line(tmp_pat
         assert made.history(report.run).program == FIRST + WRITE
 
 
+def in_two_drafts(listener: Listener) -> Write:
+    async def go(draft: Callable[[str], None]) -> str:
+        draft(FIRST)
+        return FIRST + WRITE
+
+    return go
+
+
 def test_what_is_added_is_journalled_once(tmp_path: Path) -> None:
     """The last draft is the program: that it is whole takes no further one."""
 
-    def write(listener: Listener) -> Write:
-        async def go(draft: Callable[[str], None]) -> str:
-            draft(FIRST)
-            return FIRST + WRITE
-
-        return go
-
-    _, (report, _), _ = run(tmp_path, write)
+    _, (report, _), _ = run(tmp_path, in_two_drafts)
     with machine(tmp_path) as made:
         records = made.ledger.call_now(lambda store: list(store.records(report.run)))
         added = [msgspec.msgpack.decode(one.payload) for one in records if one.kind == "extended"]
@@ -195,14 +196,7 @@ def test_what_is_added_is_journalled_once(tmp_path: Path) -> None:
 
 
 def test_a_grown_run_is_stored_whole_and_its_plan_is_known(tmp_path: Path) -> None:
-    def write(listener: Listener) -> Write:
-        async def go(draft: Callable[[str], None]) -> str:
-            draft(FIRST)
-            return FIRST + WRITE
-
-        return go
-
-    _, (report, _), _ = run(tmp_path, write)
+    _, (report, _), _ = run(tmp_path, in_two_drafts)
     with machine(tmp_path) as made:
         assert made.history(report.run).program == FIRST + WRITE
         assert made.known_program("a task") == FIRST + WRITE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +38,19 @@ class Kit:
 
     def close(self) -> None:
         self.store.close()
+
+
+def elsewhere(work: Any) -> Any:
+    """What a call on another thread gives or raises."""
+    found: list[Any] = []
+
+    def call() -> None:
+        try:
+            found.append(work())
+        except Exception as error:
+            found.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    return found[0]

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from crash_harness import OneOwner
 from small_disk import PAGE, mounted
+from store_kit import elsewhere
 
 from edvac.core.errors import DamageError, InternalError, StoreError
 from edvac.store import NewRecord, RunInfo, Store
 from edvac.store.files import SystemFiles
 
 NOW = 1_000_000_000.0
-
-
-def elsewhere(work: Any) -> Any:
-    """What a call on another thread gives or raises."""
-    found: list[Any] = []
-
-    def call() -> None:
-        try:
-            found.append(work())
-        except Exception as error:
-            found.append(error)
-
-    thread = threading.Thread(target=call)
-    thread.start()
-    thread.join()
-    return found[0]
 
 
 def test_a_large_value_is_read_from_whatever_thread_needs_it(tmp_path: Path) -> None:

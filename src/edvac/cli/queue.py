@@ -234,7 +234,7 @@ def _item(item: QueuedRun) -> dict[str, Any]:
 
 
 def _the(store: Store, name: str) -> RunQueue:
-    from edvac.store.queues import queue_unknown
+    from edvac.store.run_queues import queue_unknown
 
     for one in store.queues():
         if one.name == name:

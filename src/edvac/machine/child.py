@@ -7,6 +7,7 @@ for people (`edvac show RUN.STEP`). Knows nothing of what such a program does.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping
@@ -58,7 +59,7 @@ class Surroundings:
     executor: Callable[[str, Brief | None], Executor]
 
 
-class Child:
+class Child(abc.ABC):
     """One child. Who derives from it says what grows, what may be done, and what comes of it."""
 
     kind = "child"
@@ -90,8 +91,9 @@ class Child:
     def limits(self) -> Limits:
         return Limits(at_once=dict(self.around.at_once))
 
+    @abc.abstractmethod
     def outcome(self, unit: ControlUnit, state: str) -> Outcome:
-        raise NotImplementedError
+        """What comes of it for the step, once it has ended or was stopped."""
 
     async def run(self) -> Outcome:
         """To its end.

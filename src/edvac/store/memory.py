@@ -53,7 +53,7 @@ from edvac.store.model import (
 )
 from edvac.store.owner import Owners, SystemOwners
 from edvac.store.part import unknown_run
-from edvac.store.queues import queue_full, queue_unknown
+from edvac.store.run_queues import queue_full, queue_unknown
 from edvac.store.runs import check_name, is_meant, pick_run
 from edvac.store.segments import has_row
 

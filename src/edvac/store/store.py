@@ -23,7 +23,7 @@ from edvac.store.files import Files, SystemFiles
 from edvac.store.maintenance import MaintenancePart
 from edvac.store.notes import NotePart
 from edvac.store.owner import Owners, SystemOwners
-from edvac.store.queues import QueuePart
+from edvac.store.run_queues import QueuePart
 
 DIRECTORY = ".edvac"
 DATABASE = "store.db"
