@@ -126,6 +126,11 @@ class Access:
     writes: tuple[str, ...] = ()
     external: bool = False
 
+    @property
+    def wide(self) -> bool:
+        """Whether one of the paths may be any."""
+        return WILD in self.reads or WILD in self.writes
+
     def conflicts(self, later: Access) -> bool:
         """Must a later step wait for this one? RAW, WAR and WAW on paths; external effects stay in
         order."""
@@ -202,14 +207,15 @@ class Catalogue:
     """Every device function that a program may name."""
 
     signatures: dict[str, Signature] = field(default_factory=dict)
+    devices: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        named = dict.fromkeys(found.device for found in self.signatures.values())
+        object.__setattr__(self, "devices", tuple(named))
 
     @staticmethod
     def of(signatures: Iterable[Signature]) -> Catalogue:
         return Catalogue({found.op: found for found in signatures})
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(found.device for found in self.signatures.values()))
 
     def functions(self, device: str) -> tuple[Signature, ...]:
         return tuple(found for found in self.signatures.values() if found.device == device)

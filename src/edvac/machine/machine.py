@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edvac.compiler import PLANNER_VERSION
-from edvac.control import ControlUnit, Failure, Limits, Record, Replay, Step, StepState
+from edvac.control import ControlUnit, Limits, Record, Replay, StepState
 from edvac.control.predictor import Decided
 from edvac.control.worker import Brief
 from edvac.core import event
@@ -46,27 +46,12 @@ from edvac.machine.notify import Waiting, notify
 from edvac.machine.overlay import Overlay
 from edvac.machine.previous import mentions_previous, previous_run, reuse_key
 from edvac.machine.questions import write_answer
+from edvac.machine.report import Report, closed_event, report_of
 from edvac.processor import Processor
 from edvac.program import Evaluator, Fuel, Program, parse
-from edvac.program.host import Unreached
 from edvac.store import Lease, RunInfo, Store
 
 QUESTIONS_AT_ONCE = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """How a run ended. `state` is done, partial, cancelled, interrupted or waiting."""
-
-    run: str
-    state: str
-    seconds: float
-    counts: dict[str, int]
-    failures: tuple[Step, ...]
-    spent: str = ""  # which budget holds back steps, as a clause
-    away: Failure | None = None  # why the model is taken to be away, where that holds back steps
-    unreached: tuple[Unreached, ...] = ()  # calls never made: what decides them failed
-    actions: tuple[Step, ...] = ()  # what a run that only reads would do next
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +123,7 @@ class Machine:
         self.clock = clock or SystemClock()
         self.entropy = entropy or SystemEntropy()
         self._at_once = at_once
+        self._verified: Program | None = None
         self.ledger = Ledger(lambda: Store(workspace, clock=self.clock))
 
     def __enter__(self) -> Machine:
@@ -160,13 +146,18 @@ class Machine:
             ProgramError: the program is not legal; nothing was stored.
             ConfigError: an input directory or a setting is wrong; nothing was stored.
         """
-        program = parse(job.program, self.catalogue)
+        program = self._verified = parse(job.program, self.catalogue)
         program_parameters(program, job.settings)
         Roots(dict(job.roots)).close()
         await self.processor.open()  # a run records which model it is for
         if job.task:
             await self.plan.open()
         return await self.ledger.call(lambda store: self._create(store, job, program))
+
+    def verified(self, text: str) -> Program:
+        """The program of a run. The one created last was verified then."""
+        known = self._verified
+        return known if known and known.text == text else parse(text, self.catalogue)
 
     async def run_as_written(
         self, job: Job, write: Writer, terminal: Terminal | None = None
@@ -292,11 +283,11 @@ class Machine:
                         )
                     )
                 )
-                report = _report(run, state, self.clock.now() - start, unit)
+                report = report_of(run, state, self.clock.now() - start, unit)
                 contacted = await self._record_end(lease, report, unit, history)
                 if growth is None and not terminal.sample and not terminal.read_only:
                     self._note_rate(history, report, unit, replay)
-                terminal.emit(_closed(report, unit, contacted))
+                terminal.emit(closed_event(report, unit, contacted))
             finally:
                 await session.close()
             if growth is not None:
@@ -454,7 +445,7 @@ class _Session:
         self._run = run
         self._opened = opened
         self._terminal = terminal
-        self._program = parse(history.program, machine.catalogue)
+        self._program = machine.verified(history.program)
         self._roots = Roots({name: Path(path) for name, path in opened["roots"].items()})
         files = self._files = Files(self._roots, Overlay(machine.ledger, run))
         self._documents = Documents(files)
@@ -567,32 +558,3 @@ def _catalogue(devices: Mapping[str, Device]) -> Catalogue:
         raise ConfigError("device_taken", f"there is a device {taken[0]!r} already")
     found = [CATALOGUE.signatures.values(), *(device.signatures for device in devices.values())]
     return Catalogue.of(signature for group in found for signature in group)
-
-
-def _report(run: str, state: str, seconds: float, unit: ControlUnit) -> Report:
-    failures = tuple(unit.failures())
-    return Report(
-        run,
-        state,
-        seconds,
-        unit.standing(),
-        failures,
-        unit.spent,
-        unit.away,
-        unit.unreached,
-        tuple(unit.actions),
-    )
-
-
-def _closed(report: Report, unit: ControlUnit, endpoints: list[str]) -> event.RunClosed:
-    return event.RunClosed(
-        run=report.run,
-        state=report.state,
-        seconds=report.seconds,
-        **{name: report.counts[name] for name in ("finished", "failed", "blocked", "reused")},
-        prompt_tokens=unit.usage.prompt,
-        cached_tokens=unit.usage.cached,
-        completion_tokens=unit.usage.completion,
-        endpoints=endpoints,
-        actions=[f"{step.call.address}: {step.call.op}" for step in report.actions],
-    )

@@ -6,7 +6,6 @@ Refuses what cannot be assembled; whether the rest is legal is decided in `verif
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import replace
 
 from edvac.core.label import PROGRAM
@@ -24,20 +23,17 @@ from edvac.core.schema import (
     Record,
     Type,
 )
-from edvac.core.signature import Access, Catalogue
+from edvac.core.signature import Catalogue
 from edvac.core.value import Value, lift
 from edvac.program.annotate import read_record, read_type
-from edvac.program.claims import Claims
 from edvac.program.facts import Facts
 from edvac.program.lower import lower
 from edvac.program.patterns import known_patterns
-from edvac.program.program import Function, ParamInfo, Program, Use
+from edvac.program.program import Function, ParamInfo, Program
 from edvac.program.refusal import refusal
-from edvac.program.sites import find_conditions, find_sites
+from edvac.program.sites import find_sites
 from edvac.program.source import Source
-from edvac.program.tree import dotted
-
-LOOPS = (ast.For, ast.ListComp, ast.GeneratorExp, ast.DictComp)
+from edvac.program.uses import find_uses
 
 
 def assemble(source: Source, catalogue: Catalogue, name: str) -> Program:
@@ -56,7 +52,7 @@ def assemble(source: Source, catalogue: Catalogue, name: str) -> Program:
     plain = [stmt for stmt in body if not isinstance(stmt, ast.ClassDef | ast.FunctionDef)]
     facts = Facts(catalogue, functions, {})
     bodies = {"": plain, **{key: node.body for key, node in defs.items()}}
-    sites = find_sites(
+    sites, conditions = find_sites(
         bodies,
         lambda call: facts.signature(call) is not None or facts.function(call) is not None,
     )
@@ -70,10 +66,10 @@ def assemble(source: Source, catalogue: Catalogue, name: str) -> Program:
         params,
         catalogue,
         sites,
-        find_conditions(bodies),
-        (),
+        conditions,
+        find_uses,
     )
-    return replace(made, access=tuple(_uses(made, defs)))
+    return replace(made, patterns=known_patterns(made, {}))
 
 
 def _function(node: ast.FunctionDef, records: dict[str, Record]) -> Function:
@@ -184,43 +180,3 @@ def type_of(value: Value) -> Type:
             inner = {type_of(item) for item in value.entries.values()}
             return DictOf(inner.pop() if len(inner) == 1 else ANY)
     return ANY
-
-
-def _uses(program: Program, defs: dict[str, ast.FunctionDef]) -> Iterator[Use]:
-    facts = Facts(program.catalogue, program.functions, known_patterns(program, {}))
-    closer = _closer(program, facts)
-    for stmt in program.statements:
-        yield from _uses_in(stmt, facts, closer, isinstance(stmt, ast.For))
-    for function in program.functions.values():
-        for stmt in function.body:
-            yield from _uses_in(stmt, facts, closer, True)
-
-
-def _closer(program: Program, facts: Facts) -> dict[ast.Call, Access]:
-    """What each call may touch, given the plain data that the program hands to functions."""
-    claims = Claims(facts, program.outside, program.records)
-    known = claims.constants(program.statements)
-    found: dict[ast.Call, dict[str, dict[str, None]]] = {}
-    external: dict[ast.Call, bool] = {}
-    for stmt in program.statements:
-        for call, _, access in claims.calls(stmt, known):
-            sides = found.setdefault(call, {"reads": {}, "writes": {}})
-            sides["reads"].update(dict.fromkeys(access.reads))
-            sides["writes"].update(dict.fromkeys(access.writes))
-            external[call] = access.external
-    return {
-        call: Access(tuple(sides["reads"]), tuple(sides["writes"]), external[call])
-        for call, sides in found.items()
-    }
-
-
-def _uses_in(
-    node: ast.AST, facts: Facts, closer: dict[ast.Call, Access], repeated: bool
-) -> Iterator[Use]:
-    if isinstance(node, ast.Call):
-        signature = facts.signature(node)
-        if signature is not None:
-            access = closer.get(node) or facts.call_access(node, signature)
-            yield Use(dotted(node.func) or "", signature.effect, access, node.lineno, repeated)
-    for child in ast.iter_child_nodes(node):
-        yield from _uses_in(child, facts, closer, repeated or isinstance(node, LOOPS))

@@ -17,11 +17,11 @@ from typing import TypeAlias
 
 from edvac.core.label import PROGRAM
 from edvac.core.schema import Record
-from edvac.core.signature import NO_ACCESS, WILD, Access, Effect, Signature
+from edvac.core.signature import NO_ACCESS, Access, Effect, Signature
 from edvac.core.value import Cell, Failed, Instance, Operand, Scalar, Sequence, open_cells, settle
 from edvac.program.facts import Facts, bind_text
 from edvac.program.program import Function, Program
-from edvac.program.tree import assigned, targets
+from edvac.program.tree import assigned, children, targets, walk
 
 MOST = 1000  # elements of a list that are followed one by one
 Known: TypeAlias = Mapping[str, Operand]
@@ -48,7 +48,7 @@ class Claims:
         often = Counter(
             name
             for stmt in block
-            for node in ast.walk(stmt)
+            for node in walk(stmt)
             if isinstance(node, ast.stmt) and not isinstance(node, ast.If | ast.For)
             for name in assigned([node], self._outside)
         )
@@ -85,18 +85,17 @@ class Claims:
                         for part in (*one.ifs, node.elt):
                             yield from self._of(part, each)
                     return
-        for child in ast.iter_child_nodes(node):
+        for child in children(node):
             yield from self._of(child, known)
 
     def _kept(self, block: Iterable[ast.AST], known: Known) -> Known:
         """What is still known inside: not the names that the block binds."""
         bound: set[str] = set()
-        for node in block:
-            for inner in ast.walk(node):
-                if isinstance(inner, ast.stmt):
-                    bound.update(assigned([inner], self._outside))
-                elif isinstance(inner, ast.comprehension):
-                    bound.update(targets(inner.target))
+        for inner in walk(*block):
+            if isinstance(inner, ast.stmt):
+                bound.update(assigned([inner], self._outside))
+            elif isinstance(inner, ast.comprehension):
+                bound.update(targets(inner.target))
         return {name: one for name, one in known.items() if name not in bound}
 
     def _each(self, name: str, over: ast.expr, known: Known) -> Iterator[Known]:
@@ -125,7 +124,7 @@ class Claims:
 
     def _call(self, call: ast.Call, signature: Signature, known: Known) -> Access:
         text = self._facts.call_access(call, signature)
-        if WILD not in text.reads and WILD not in text.writes:
+        if not text.wide:
             return text
         bound = bind_text(call, signature)
         reads = self._paths(signature, signature.reads, bound, known)
@@ -198,9 +197,9 @@ class Claims:
 
 def narrowed(program: Program, facts: Facts, node: ast.AST, known: Known) -> Access:
     """What a piece may touch: by its text, or closer where that says anything might be."""
-    wide = facts.access(node)
-    if WILD not in wide.reads and WILD not in wide.writes:
-        return wide
+    text = facts.access(node)
+    if not text.wide:
+        return text
     read = facts.names(node)
     claims = Claims(facts, program.outside, program.records)
     found = NO_ACCESS

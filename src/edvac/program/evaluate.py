@@ -105,7 +105,7 @@ class Evaluator:
         self._started = False
 
     def _facts_of(self, program: Program) -> Facts:
-        patterns = known_patterns(program, self._params)
+        patterns = known_patterns(program, self._params) if self._params else program.patterns
         return Facts(program.catalogue, program.functions, patterns)
 
     # -- the control unit's side

@@ -22,10 +22,9 @@ def lower(body: list[ast.stmt], *, loop: bool = False) -> list[ast.stmt]:
     """
     made: list[ast.stmt] = []
     for at, stmt in enumerate(body):
-        rest = body[at + 1 :]
         if isinstance(stmt, Exit):
-            if rest:
-                raise _unreachable(rest[0])
+            if stmt is not body[-1]:
+                raise _unreachable(body[at + 1])
             if isinstance(stmt, ast.Return):
                 made.append(stmt)
             return made
@@ -33,7 +32,7 @@ def lower(body: list[ast.stmt], *, loop: bool = False) -> list[ast.stmt]:
             inner = lower(stmt.body, loop=True)
             made.append(_rebuilt(stmt, ast.For(stmt.target, stmt.iter, inner, [])))
         elif isinstance(stmt, ast.If) and _exits(stmt):
-            made.append(_split(stmt, rest, loop))
+            made.append(_split(stmt, body[at + 1 :], loop))
             return made
         elif isinstance(stmt, ast.If):
             made.append(_branch(stmt, stmt.body, stmt.orelse, loop))

@@ -21,6 +21,7 @@ from edvac.program.express import Expressions
 from edvac.program.frame import Frame
 from edvac.program.host import Unreached
 from edvac.program.library import CHANGES
+from edvac.program.tree import walk
 
 Made = Callable[[Operand], Operand]
 
@@ -200,7 +201,7 @@ def _raise(failed: Failed) -> Operand:
 
 
 def _calls(node: ast.expr) -> bool:
-    return any(isinstance(part, ast.Call) for part in ast.walk(node))
+    return any(isinstance(part, ast.Call) for part in walk(node))
 
 
 def _name(node: ast.expr) -> str:

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from edvac.core.signature import WILD
 from edvac.core.value import Scalar, Value
 from edvac.program.facts import Facts
 from edvac.program.program import Program
-from edvac.program.tree import assigned, targets
+from edvac.program.tree import assigned, targets, walk
 
+_BINDING = (
+    ast.Assign,
+    ast.AnnAssign,
+    ast.AugAssign,
+    ast.Expr,
+    ast.For,
+    ast.comprehension,
+    ast.arg,
+)
 _PASSES = 12  # names that follow from each other; what takes more stays unknown
 
 
@@ -25,29 +34,22 @@ def known_patterns(program: Program, params: dict[str, Value]) -> dict[str, str]
     Only names count of which every place that binds them says the same: then the glob holds
     wherever the name is read.
     """
-    values = {name: params.get(name, info.default) for name, info in program.params.items()}
     bodies = [list(program.statements), *(list(f.body) for f in program.functions.values())]
-    return find_patterns(program, bodies, values)
-
-
-def find_patterns(
-    program: Program, bodies: list[list[ast.stmt]], params: dict[str, Value]
-) -> dict[str, str]:
-    """The same for bodies that are not in the program yet."""
+    values = {name: params.get(name, info.default) for name, info in program.params.items()}
     patterns: dict[str, str] = {}
     facts = Facts(program.catalogue, program.functions, patterns)
     bound: Counter[str] = Counter()
     for function in program.functions.values():
         bound.update(function.params)
-    for body in bodies:
-        for node in (inner for stmt in body for inner in ast.walk(stmt)):
-            bound.update(_binds(node))
-    for name, value in params.items():
+    binding = [node for body in bodies for node in walk(*body) if isinstance(node, _BINDING)]
+    for node in binding:
+        bound.update(_binds(node))
+    for name, value in values.items():
         if bound[name] == 1 and isinstance(value, Scalar) and isinstance(value.data, str):
             patterns[name] = value.data
     given = dict(patterns)
     for _ in range(_PASSES):
-        claims = _claims(bodies, facts)
+        claims = _claims(binding, facts)
         known = {
             name: found[0] for name, found in claims.items() if _agree(found, bound[_bare(name)])
         }
@@ -67,13 +69,12 @@ def _binds(node: ast.AST) -> Iterator[str]:
             yield node.arg
 
 
-def _claims(bodies: list[list[ast.stmt]], facts: Facts) -> dict[str, list[str]]:
+def _claims(binding: Sequence[ast.AST], facts: Facts) -> dict[str, list[str]]:
     """For each name what is known of it at each place that binds it."""
     found: dict[str, list[str]] = {}
-    for body in bodies:
-        for node in (inner for stmt in body for inner in ast.walk(stmt)):
-            for name, glob in _claimed(node, facts):
-                found.setdefault(name, []).append(glob)
+    for node in binding:
+        for name, glob in _claimed(node, facts):
+            found.setdefault(name, []).append(glob)
     return found
 
 

@@ -6,8 +6,9 @@ Knows nothing of how it was verified or of how it runs.
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from edvac.core.schema import Record, Type
@@ -71,7 +72,7 @@ class Outline:
     uses: tuple[Use, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Program:
     """A program that `verify` accepted."""
 
@@ -84,10 +85,16 @@ class Program:
     catalogue: Catalogue
     sites: dict[ast.Call, Site]
     conditions: dict[ast.expr, str]  # identity of each condition of an `if`
-    access: tuple[Use, ...]
+    uses_of: Callable[[Program], Iterable[Use]]
+    patterns: dict[str, str] = field(default_factory=dict)  # see `patterns`; with the defaults
     guarded: frozenset[ast.AugAssign] = frozenset()  # may not turn out to change a list
 
-    @property
+    @functools.cached_property
+    def access(self) -> tuple[Use, ...]:
+        """Every device call, with what it may touch; found when it is first asked for."""
+        return tuple(self.uses_of(self))
+
+    @functools.cached_property
     def outside(self) -> frozenset[str]:
         """Names that hold no values: devices, parts of the library, the run itself."""
         return frozenset(self.catalogue.devices) | NAMESPACES | {"run"}

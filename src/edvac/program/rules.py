@@ -7,12 +7,13 @@ types and aliases are in `checker` and `alias`. Knows nothing of devices.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from edvac.core.errors import ProgramError
 from edvac.program.limits import LITERAL_DIGITS
+from edvac.program.tree import walk
 
 Finding: TypeAlias = tuple[str, str, str]  # what, why, fix
 Find: TypeAlias = Callable[[ast.AST], Finding | None]
@@ -20,11 +21,13 @@ Find: TypeAlias = Callable[[ast.AST], Finding | None]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One thing that a program may not contain; `name` is the error's code."""
+    """One thing that a program may not contain; `name` is the error's code, `kinds` are the nodes
+    that `find` has to see."""
 
     name: str
     says: str
     find: Find
+    kinds: tuple[type[ast.AST], ...]
 
 
 NO_CLOCK = "A program is the same whenever and wherever it runs."
@@ -132,7 +135,7 @@ def _operator(node: ast.AST) -> Finding | None:
 def _target(node: ast.AST) -> Finding | None:
     match node:
         case ast.Assign():
-            found = [part for target in node.targets for part in ast.walk(target)]
+            found = [part for target in node.targets for part in walk(target)]
         case ast.AugAssign() | ast.AnnAssign() | ast.For() | ast.comprehension():
             found = [node.target]
         case _:
@@ -227,26 +230,61 @@ def _nested(node: ast.AST) -> Finding | None:
     return None
 
 
-RULES: tuple[Rule, ...] = (
-    Rule("syntax_unsupported", "Only the statements and operators of the subset.", _unsupported),
-    Rule("name_private", "No name begins with an underscore.", _private),
-    Rule("literal_unfit", "Literals are data of the language and of bounded size.", _literal),
-    Rule("operator_unfit", "`%` is for numbers, `is` for None.", _operator),
-    Rule("target_unfit", "Only names and elements are assigned to.", _target),
-    Rule("loop_unfit", "A loop is `for NAMES in COLLECTION:`.", _loop),
-    Rule("function_unfit", "Functions have named parameters, records only fields.", _function),
-    Rule("default_unfit", "Defaults are constants.", _default),
-    Rule("definition_nested", "Functions and records stand at top level.", _nested),
+_NAMED = (
+    ast.Name,
+    ast.arg,
+    ast.FunctionDef,
+    ast.Attribute,
+    ast.ClassDef,
+    ast.keyword,
 )
+_BINDING = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.For, ast.comprehension)
+_CALLABLE = (ast.ClassDef, ast.FunctionDef, ast.arguments, ast.Call, ast.Dict)
+_BLOCKS = (ast.FunctionDef, ast.For, ast.ClassDef, ast.If, ast.Lambda)
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "syntax_unsupported",
+        "Only the statements and operators of the subset.",
+        _unsupported,
+        tuple(UNSUPPORTED),
+    ),
+    Rule("name_private", "No name begins with an underscore.", _private, _NAMED),
+    Rule(
+        "literal_unfit",
+        "Literals are data of the language and of bounded size.",
+        _literal,
+        (ast.Constant,),
+    ),
+    Rule(
+        "operator_unfit", "`%` is for numbers, `is` for None.", _operator, (ast.BinOp, ast.Compare)
+    ),
+    Rule("target_unfit", "Only names and elements are assigned to.", _target, _BINDING),
+    Rule(
+        "loop_unfit", "A loop is `for NAMES in COLLECTION:`.", _loop, (ast.For, ast.comprehension)
+    ),
+    Rule(
+        "function_unfit",
+        "Functions have named parameters, records only fields.",
+        _function,
+        _CALLABLE,
+    ),
+    Rule("default_unfit", "Defaults are constants.", _default, (ast.FunctionDef,)),
+    Rule("definition_nested", "Functions and records stand at top level.", _nested, _BLOCKS),
+)
+_RULES_OF = {
+    kind: [rule for rule in RULES if kind in rule.kinds]
+    for kind in {kind for rule in RULES for kind in rule.kinds}
+}
 
 
-def broken(tree: ast.AST) -> Iterator[ProgramError]:
+def broken(nodes: Iterable[ast.AST]) -> Iterator[ProgramError]:
     """Every place where a rule is broken, in source order."""
     found = []
     where = (1, 1)
-    for node in ast.walk(tree):
+    for node in nodes:
         where = (getattr(node, "lineno", where[0]), getattr(node, "col_offset", 0) + 1)
-        for rule in RULES:
+        for rule in _RULES_OF.get(type(node), ()):
             finding = rule.find(node)
             if finding is not None:
                 what, why, fix = finding

@@ -19,25 +19,18 @@ IsStep = Callable[[ast.Call], bool]
 
 def find_sites(
     bodies: Mapping[str, Sequence[ast.stmt]], makes_steps: IsStep
-) -> dict[ast.Call, Site]:
-    """A site for every call that makes steps; `bodies` maps a function's name, or "", to its
-    statements as they are written."""
+) -> tuple[dict[ast.Call, Site], dict[ast.expr, str]]:
+    """A site for every call that makes steps, and by the same rule a name for the condition of
+    every `if`; `bodies` maps a function's name, or "", to its statements as they are written."""
     found: dict[ast.Call, Site] = {}
+    conditions: dict[ast.expr, str] = {}
     for function, body in bodies.items():
         labels: Counter[str] = Counter()
         for stmt, key in _named(function, body):
             found.update(_sites(stmt, key, labels, makes_steps))
-    return found
-
-
-def find_conditions(bodies: Mapping[str, Sequence[ast.stmt]]) -> dict[ast.expr, str]:
-    """A name for the condition of every `if`, by the same rule."""
-    return {
-        stmt.test: key.hex()
-        for function, body in bodies.items()
-        for stmt, key in _named(function, body)
-        if isinstance(stmt, ast.If)
-    }
+            if isinstance(stmt, ast.If):
+                conditions[stmt.test] = key.hex()
+    return found, conditions
 
 
 def _named(function: str, body: Sequence[ast.stmt]) -> Iterator[tuple[ast.stmt, bytes]]:

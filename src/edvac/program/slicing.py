@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from edvac.program.tree import assigned
+from edvac.program.tree import assigned, walk
 
 
 def lines_behind(text: str, line: int) -> frozenset[int]:
@@ -77,7 +77,7 @@ def _header(stmt: ast.stmt) -> list[ast.AST]:
 
 
 def _used(stmt: ast.stmt) -> set[str]:
-    nodes = (node for part in _header(stmt) for node in ast.walk(part))
+    nodes = walk(*_header(stmt))
     return {node.id for node in nodes if isinstance(node, ast.Name)}
 
 

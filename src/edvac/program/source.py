@@ -1,19 +1,19 @@
 """Program text to syntax tree, in bounded time and memory, with a Python's-eye error for each slip.
 
-Nesting is counted before the parser sees the text, because a parser recurses. Knows nothing of what
-the tree means.
+Python's parser bounds its own recursion; ours recurses less deeply, so nesting is counted before
+anything else sees the tree. Knows nothing of what the tree means.
 """
 
 from __future__ import annotations
 
 import ast
-import io
 import tokenize
 import warnings
 from dataclasses import dataclass, replace
 
 from edvac.core.errors import ProgramError
 from edvac.program.limits import LINE_CHARS, NESTING, TEXT_BYTES
+from edvac.program.tree import children
 from edvac.program.written import definitions_first, with_written
 
 TREE_DEPTH = 90  # levels of one statement's tree: a + b + c ... is as deep as it has terms
@@ -21,10 +21,16 @@ TREE_DEPTH = 90  # levels of one statement's tree: a + b + c ... is as deep as i
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A parsed text: its tree, and the comment at the end of each line that has one."""
+    """A parsed text.
+
+    Attributes:
+        nodes: the whole tree, level by level; walked once, because walking takes its time.
+        comments: those at the ends of lines in records and functions, by line.
+    """
 
     text: str
     tree: ast.Module
+    nodes: tuple[ast.AST, ...]
     comments: dict[int, str]
 
 
@@ -35,7 +41,7 @@ def read_whole(text: str) -> Source:
         ProgramError: it is too large, too deep, or not Python.
     """
     source = read_source(text)
-    whole = with_written(text, source.tree)
+    whole = with_written(text, source.nodes)
     found = source if whole == text else read_source(whole)
     return replace(found, tree=definitions_first(found.text, found.tree))
 
@@ -47,19 +53,19 @@ def read_source(text: str) -> Source:
         ProgramError: it is too large, too deep, or not Python.
     """
     _bound_text(text)
-    comments = _scan(text)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(text, mode="exec")
     except SyntaxError as problem:
+        if problem.msg.startswith("too many"):  # nested parentheses, levels of indentation
+            raise too_deep(problem.lineno or 1) from None
         raise _syntax(problem.msg, problem.lineno, problem.offset, text) from None
     except (RecursionError, MemoryError):
         raise too_deep(1) from None
     except ValueError as problem:
         raise _syntax(str(problem), 1, 1, text) from None
-    _bound_depth(tree)
-    return Source(text, tree, comments)
+    return Source(text, tree, _flat(tree), _comments(text, tree))
 
 
 def _bound_text(text: str) -> None:
@@ -86,37 +92,65 @@ def _bound_text(text: str) -> None:
             )
 
 
-def _scan(text: str) -> dict[int, str]:
-    """Trailing comments by line; refuses text that nests too deeply."""
+def _comments(text: str, tree: ast.Module) -> dict[int, str]:
+    """The comments of records by line.
+
+    Raises:
+        ProgramError: brackets or blocks nest too deeply.
+    """
+    found: dict[int, str] = {}
+    lines = text.splitlines(keepends=True)
+    for stmt in tree.body:
+        part = lines[stmt.lineno - 1 : stmt.end_lineno]
+        compound = isinstance(stmt, ast.If | ast.For | ast.FunctionDef | ast.ClassDef)
+        if compound or sum(map(_openers, part)) > NESTING:
+            found.update(_scan(part, stmt.lineno - 1))
+    return found
+
+
+def _openers(line: str) -> int:
+    """No fewer than the brackets that the line opens."""
+    return line.count("(") + line.count("[") + line.count("{")
+
+
+def _scan(lines: list[str], above: int) -> dict[int, str]:
+    """Trailing comments by line; refuses what nests too deeply."""
     comments: dict[int, str] = {}
     depth = blocks = 0
     code_on: set[int] = set()
-    try:
-        for token in tokenize.generate_tokens(io.StringIO(text).readline):
-            if token.type == tokenize.OP:
-                depth += (token.string in "([{") - (token.string in ")]}")
-            elif token.type == tokenize.INDENT:
-                blocks += 1
-            elif token.type == tokenize.DEDENT:
-                blocks -= 1
-            elif token.type == tokenize.COMMENT and token.start[0] in code_on:
-                comments[token.start[0]] = token.string.lstrip("#").strip()
-            if token.type not in (tokenize.COMMENT, tokenize.NL):
-                code_on.add(token.end[0])
-            if depth > NESTING or blocks > NESTING:
-                raise too_deep(token.start[0])
-    except (tokenize.TokenError, IndentationError, SyntaxError):
-        pass  # the parser says it better
+    for token in tokenize.generate_tokens(iter(lines).__next__):
+        line = above + token.end[0]
+        if token.type == tokenize.OP:
+            depth += (token.string in "([{") - (token.string in ")]}")
+        elif token.type == tokenize.INDENT:
+            blocks += 1
+        elif token.type == tokenize.DEDENT:
+            blocks -= 1
+        elif token.type == tokenize.COMMENT and line in code_on:
+            comments[line] = token.string.lstrip("#").strip()
+        if token.type not in (tokenize.COMMENT, tokenize.NL):
+            code_on.add(line)
+        if depth > NESTING or blocks > NESTING:
+            raise too_deep(above + token.start[0])
     return comments
 
 
-def _bound_depth(tree: ast.Module) -> None:
-    todo: list[tuple[ast.AST, int]] = [(stmt, 0) for stmt in tree.body]
-    while todo:
-        node, depth = todo.pop()
+def _flat(tree: ast.Module) -> tuple[ast.AST, ...]:
+    """Every node, level by level.
+
+    Raises:
+        ProgramError: there are too many levels.
+    """
+    found: list[ast.AST] = [tree]
+    level: list[ast.AST] = [*tree.body]
+    depth = 0
+    while level:
         if depth > TREE_DEPTH:
-            raise too_deep(getattr(node, "lineno", 1))
-        todo.extend((child, depth + 1) for child in ast.iter_child_nodes(node))
+            raise too_deep(next((n.lineno for n in level if hasattr(n, "lineno")), 1))
+        found += level
+        level = [child for node in level for child in children(node)]
+        depth += 1
+    return tuple(found)
 
 
 def too_deep(line: int) -> ProgramError:

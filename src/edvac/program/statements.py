@@ -27,7 +27,17 @@ from edvac.program.program import Function, Program
 from edvac.program.refusal import fail
 from edvac.program.scope import Scope
 from edvac.program.source import Source
-from edvac.program.tree import RETURNED, assigned, calls, dotted, is_param, mutation, root
+from edvac.program.tree import (
+    RETURNED,
+    assigned,
+    calls,
+    children,
+    dotted,
+    is_param,
+    mutation,
+    root,
+    walk,
+)
 
 Report: TypeAlias = Callable[[ProgramError], None]
 
@@ -47,24 +57,31 @@ class Statements:
 
     def run(self) -> None:
         """Verify everything, definitions where they stand."""
-        counts = Counter(
-            name
-            for stmt in self._source.tree.body
-            if not isinstance(stmt, ast.FunctionDef | ast.ClassDef)
-            for node in ast.walk(stmt)
-            if isinstance(node, ast.stmt) and not isinstance(node, ast.If)
-            for name in assigned([node], self._outside)
-        )
         lowered = iter(self._program.statements)
         states: dict[str, int] = {}
         for stmt in self._source.tree.body:
             if isinstance(stmt, ast.ClassDef):
                 continue
             if isinstance(stmt, ast.FunctionDef):
-                self._guarded(stmt, functools.partial(self._define, stmt, counts))
+                self._guarded(stmt, functools.partial(self._define, stmt))
                 continue
             here = next(lowered)
             self._guarded(here, functools.partial(self._top, here, states))
+
+    @functools.cached_property
+    def _bound_at_top(self) -> Counter[str]:
+        """How often each name is bound outside functions."""
+        top = [
+            stmt
+            for stmt in self._source.tree.body
+            if not isinstance(stmt, ast.FunctionDef | ast.ClassDef)
+        ]
+        return Counter(
+            name
+            for node in walk(*top)
+            if isinstance(node, ast.stmt) and not isinstance(node, ast.If)
+            for name in assigned([node], self._outside)
+        )
 
     def _top(self, stmt: ast.stmt, states: dict[str, int]) -> None:
         self._statement(stmt, self.scope, top=True)
@@ -79,13 +96,13 @@ class Statements:
             for name in assigned([stmt], self._outside):
                 self.scope.bind(name, ANY)
 
-    def _define(self, node: ast.FunctionDef, counts: Counter[str]) -> None:
+    def _define(self, node: ast.FunctionDef) -> None:
         function = self._program.functions[node.name]
         local = set(function.params) | set(assigned(function.body, self._outside))
         seen = {
             name: kind
             for name, kind in self.scope.names.items()
-            if counts[name] == 1 and name not in local
+            if self._bound_at_top[name] == 1 and name not in local
         }
         inner = replace(self.scope, names=seen, uncertain={}, function=function.name)
         for param in function.params:
@@ -303,5 +320,5 @@ def _depth(node: ast.AST) -> int:
     while todo:
         here, depth = todo.pop()
         deepest = max(deepest, depth)
-        todo.extend((child, depth + 1) for child in ast.iter_child_nodes(here))
+        todo.extend((child, depth + 1) for child in children(here))
     return deepest

@@ -79,7 +79,7 @@ def _stop(error: ProgramError) -> None:
 def _verified(text: str, catalogue: Catalogue, name: str, report: Report) -> tuple[Program, Scope]:
     source = read_whole(text)
     broken_lines = False
-    for error in broken(source.tree):
+    for error in broken(source.nodes):
         broken_lines = True
         report(error)
     if broken_lines:
@@ -134,16 +134,16 @@ def _shadows(source: Source, catalogue: Catalogue) -> None:
     taken |= dict.fromkeys(GENERIC, "a type") | dict.fromkeys(NAMESPACES, "a part of the library")
     taken |= dict.fromkeys(catalogue.devices, "a device") | {"run": "the run itself"}
     defined: dict[str, str] = {}
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             kind = "a record" if isinstance(node, ast.ClassDef) else "a function"
             if node.name in taken or node.name in defined:
                 _hidden(node, node.name, taken.get(node.name) or defined[node.name])
             defined[node.name] = kind
     taken |= defined
-    classes = [node for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef)]
+    classes = [node for node in source.nodes if isinstance(node, ast.ClassDef)]
     fields = {id(part) for node in classes for part in node.body}  # attributes hide nothing
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         for name in _bound_by(node) if id(node) not in fields else ():
             if name in taken:
                 _hidden(node, name, taken[name])

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import ast
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 WRITTEN = {"build": "build.edv"}
 _HEADING = "# -- from edvac's library: "
 
 
-def with_written(text: str, tree: ast.Module) -> str:
+def with_written(text: str, nodes: Sequence[ast.AST]) -> str:
     """The text, and below it the functions that it calls and does not define."""
-    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    defined = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
     called = {
         node.func.id
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
     missing = [name for name in WRITTEN if name in called - defined]
