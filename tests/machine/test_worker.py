@@ -267,10 +267,130 @@ def test_killed_in_any_turn_it_goes_on_where_it_was(tmp_path: Path, docs: Path) 
     assert sorted(asked.values()) == [2, 2, 2]
 
 
-def test_a_worker_has_no_workers(tmp_path: Path, docs: Path) -> None:
-    program = PROGRAM.replace('["files.list", "files.read"]', '["files.read", "llm.do"]')
+NESTED = PROGRAM.replace('["files.list", "files.read"]', '["files.list", "files.read", "llm.do"]')
+
+
+def runs_of(machine: Machine) -> list[str]:
+    """Every run that the store holds, workers and theirs included."""
+    return machine.ledger.call_now(
+        lambda store: [str(row[0]) for row in store._db.rows("SELECT id FROM run")]
+    )
+
+
+def goal_of(request: Request) -> str:
+    return re.search(r"Goal: (.*)", request.messages[1].text).group(1)  # type: ignore[union-attr]
+
+
+def handing_on(request: Request) -> str:
+    """The first worker hands each file that there is to another one, which reads it."""
+    text, goal = request.messages[-1].text, goal_of(request)
+    if goal.startswith("read "):
+        path = goal.removeprefix("read ")
+        return turn(("files.read", {"path": path})) if "<result" not in text else turn(answer=text)
+    if "<result" not in text:
+        return turn(("files.list", {"pattern": "docs/*"}))
+    if "of files.list" in text:
+        paths = re.findall(r'"(docs/[^"]+)"', text)
+        return turn(*(("llm.do", {"goal": f"read {path}"}) for path in paths))
+    name, year = re.search(r"by (\w+) in (\d+)", text).groups()  # type: ignore[union-attr]
+    return turn(answer={"name": name, "year": int(year)})
+
+
+def test_a_worker_hands_parts_of_its_goal_to_others(tmp_path: Path, docs: Path) -> None:
+    info, (report, written), processor = run(tmp_path, docs, handing_on, NESTED)
+    assert report.state == "done" and written == {"author.txt": "Ada 1843"}
+    assert processor.calls == 3 + 2 * 2
+    with Machine(tmp_path / "ws", ScriptedProcessor(handing_on)) as machine:
+        below = [machine.history(name) for name in runs_of(machine) if name.count(".") == 2]
+        assert machine.find(None).id == info.id
+        machine.ledger.call_now(lambda store: store.forget_run(info.id))
+        assert runs_of(machine) == []
+    told = {str(history.opened["task"]) for history in below}
+    assert told == {"read docs/a.txt", "read docs/report.txt"}
+
+
+def test_what_a_worker_below_has_read_is_in_the_label(tmp_path: Path, docs: Path) -> None:
+    program = NESTED + 'llm.write(found.name, "x")\n'
+    _, (report, _), _ = run(tmp_path, docs, handing_on, program)
+    assert [step.failure.code for step in report.failures] == ["untrusted_instruction"]
+    assert "file:docs/report.txt" in report.failures[0].failure.label.integrity
+
+
+def test_a_worker_below_reads_no_further_and_costs_no_more(tmp_path: Path, docs: Path) -> None:
+    narrow = NESTED.replace("0, Author", '4000, Author, reads=["docs/*"]')
+    secret = docs.parent / "secret"
+    secret.mkdir()
+    (secret / "key.txt").write_text("by Eve in 1999")
+    told: list[str] = []
+
+    def straying(request: Request) -> str:
+        text = request.messages[-1].text
+        if goal_of(request) == "look":
+            told.append(text)
+            if "<result" in text:
+                return turn(answer="nothing")
+            return turn(("files.read", {"path": "secret/key.txt"}))
+        if "<result" in text:
+            return turn(answer={"name": "x", "year": 1})
+        return turn(("llm.do", {"goal": "look"}), ("llm.do", {"goal": "look"}))
+
+    (tmp_path / "ws").mkdir()
+    with Machine(tmp_path / "ws", ScriptedProcessor(straying)) as machine:
+        job = Job(narrow, roots={"docs": docs, "secret": secret}, name="who")
+        report = asyncio.run(machine.run(job))
+        texts = [machine.history(name).program for name in runs_of(machine)]
+    assert report.state == "done"
+    assert "worker_outside" in told[-1] and "Eve" not in "".join(told)
+    assert sum(text.count("budget=1000") for text in texts) == 2  # half of 4,000 for two
+
+
+def test_workers_stand_in_one_another_so_deep_and_no_deeper(tmp_path: Path, docs: Path) -> None:
+    offered: dict[str, bool] = {}
+
+    def deeper(request: Request) -> str:
+        goal, text = goal_of(request), request.messages[-1].text
+        offered[goal] = "llm.do(goal" in request.messages[0].text
+        if "<result" in text or not offered[goal]:
+            return turn(answer={"name": "x", "year": 1} if goal.startswith("Who") else "deep")
+        return turn(("llm.do", {"goal": f"{len(offered)} below"}))
+
+    _, (report, _), _ = run(tmp_path, docs, deeper, NESTED)
+    assert report.state == "done"
+    assert list(offered.values()) == [True, True, False]
+
+
+def test_killed_anywhere_workers_in_workers_go_on_where_they_were(
+    tmp_path: Path, docs: Path
+) -> None:
+    asked: Counter[str] = Counter()
+
+    class Killed(BaseException):
+        pass
+
+    def dying(request: Request) -> str:
+        asked[f"{request.run} {request.slot}"] += 1
+        if asked[f"{request.run} {request.slot}"] == 1:
+            raise Killed
+        return handing_on(request)
+
+    (tmp_path / "ws").mkdir()
+    run_id = ""
+    for _ in range(20):
+        with Machine(tmp_path / "ws", ScriptedProcessor(dying)) as machine:
+            try:
+                job = Job(NESTED, roots={"docs": docs}, name="who", fresh=True)
+                report = asyncio.run(machine.resume(run_id) if run_id else machine.run(job))
+                break
+            except Killed:
+                run_id = machine.find(None).id
+    assert report.state == "done"
+    assert len(asked) == 7 and max(asked.values()) <= 3
+
+
+def test_only_workers_are_no_functions(tmp_path: Path, docs: Path) -> None:
+    program = PROGRAM.replace('["files.list", "files.read"]', '["llm.do"]')
     _, (report, _), _ = run(tmp_path, docs, finder, program)
-    assert report.failures[0].failure.code == "function_refused"
+    assert report.failures[0].failure.code == "functions_none"
 
 
 def test_a_negative_budget_is_refused(tmp_path: Path, docs: Path) -> None:

@@ -11,6 +11,10 @@ may, and are journalled and replayed like any other step::
     past2 = [turn1, seen1]
     turn2 = llm.turn(goal, WorkerTurn, data, past2, [], None)
 
+A worker that was granted `llm.do` itself hands part of its goal to another one, which has the other
+functions of the first, the same paths, half of its budget at most, and answers in a text. It gains
+nothing by it but room: what the other reads stays in a context of its own.
+
 When what was seen fills half of a context, a step writes down the facts in it, and from then on the
 model is shown those, with every call so far and how it ended; code, not the model, keeps that list.
 
@@ -45,6 +49,8 @@ from edvac.core.signature import REQUIRED, Catalogue, Effect, Param, Role, Signa
 from edvac.core.value import Instance, Scalar, Sequence, Value, plain
 
 TURN, ANSWER, KEPT = "WorkerTurn", "WorkerAnswer", "WorkerNotes"
+DO = "llm.do"
+DEEPEST = 3  # workers in workers
 MOST_TURNS = 40
 MOST_CALLS = 8  # of one turn
 SAME = 3  # turns in a row that ask for the same: it goes in circles
@@ -97,11 +103,17 @@ class Brief:
         functions: that it may call.
         answer: type of what it returns.
         context: tokens that its model sees at a time.
+        budget: tokens that it may use; 0 is no limit.
+        reads: the paths that it may read.
+        depth: in how many workers it stands.
     """
 
     functions: tuple[Signature, ...]
     answer: Type
     context: int
+    budget: int = 0
+    reads: tuple[str, ...] = ("**",)
+    depth: int = 0
 
     @property
     def text(self) -> str:
@@ -169,8 +181,9 @@ class Brief:
         )
 
 
-def brief_of(names: Iterable[str], catalogue: Catalogue, answer: Type, context: int) -> Brief:
-    """
+def functions_of(names: Iterable[str], catalogue: Catalogue) -> tuple[Signature, ...]:
+    """What a worker may call.
+
     Raises:
         OperandError: a function is unknown, or one that a worker may not have.
     """
@@ -186,15 +199,16 @@ def brief_of(names: Iterable[str], catalogue: Catalogue, answer: Type, context: 
                 "It reads and computes; what changes something is a line of the program.",
                 "Let it return what to do, and do that in the program.",
             )
-        if signature.device == "llm" or any(
+        own = signature.device == "llm" or any(
             param.role in (Role.TYPE, Role.CODE) for param in signature.params
-        ):
+        )
+        if own and name != DO:
             raise OperandError("function_refused", f"a worker may not call {name}")
         found.append(signature)
-    if not found:
+    if all(one.op == DO for one in found):
         fix = 'Name some, such as ["files.list", "files.read"], or use llm.extract.'
         raise OperandError("functions_none", "a worker needs functions", "", fix)
-    return Brief(tuple(found), answer, context)
+    return tuple(found)
 
 
 @dataclass(slots=True)
@@ -253,7 +267,16 @@ class Growth:
             place = f"turn{number}.{name}[{used[name]}]"
             used[name] += 1
             words = ", ".join(f"{one.name}={place}.{one.name}" for one in _params(of[name]))
-            yield f"r{number}_{at} = {of[name].op}({words})"
+            handed = self._handed(len(data[name])) if of[name].op == DO else ""
+            yield f"r{number}_{at} = {of[name].op}({words}{handed})"
+
+    def _handed(self, workers: int) -> str:
+        """The operands of so many workers below this one that are not its model's to choose."""
+        brief = self.brief
+        deeper = brief.depth + 2 < DEEPEST
+        names = [one.op for one in brief.functions if one.op != DO or deeper]
+        budget = max(1, brief.budget // (2 * workers)) if brief.budget else 0
+        return f", functions={names!r}, budget={budget}, T=str, reads={[*brief.reads]!r}"
 
     def _circles(self, data: Mapping[str, Any]) -> str:
         """A word to the model that repeats itself."""
@@ -290,8 +313,9 @@ def _name(signature: Signature) -> str:
 
 
 def _params(signature: Signature) -> list[Param]:
-    """What a worker's model gives; the rest stays as it is by default."""
-    return [param for param in signature.params if param.default is REQUIRED]
+    """What a worker's model gives; the rest stays as it is by default, or as it was granted."""
+    needed = [param for param in signature.params if param.default is REQUIRED]
+    return needed[:1] if signature.op == DO else needed
 
 
 def arguments_of(signature: Signature) -> Record:

@@ -44,7 +44,7 @@ class Surroundings:
     """What a child has of the run that it works for.
 
     Attributes:
-        executor: for a child of this name, and a worker's brief.
+        executor: for a child of this name, a worker's brief, and who does its own children.
     """
 
     run: str
@@ -56,7 +56,8 @@ class Surroundings:
     catalogue: Catalogue
     at_once: Mapping[str, int]
     processor: Processor
-    executor: Callable[[str, Brief | None], Executor]
+    executor: Callable[[str, Brief | None, DoWork | None], Executor]
+    depth: int = 0  # how many workers stand around
 
 
 class Child(abc.ABC):
@@ -88,6 +89,10 @@ class Child(abc.ABC):
         """What the program has become, whether that is all, and what decided it."""
         return None
 
+    def below(self) -> DoWork | None:
+        """Who does the steps of this child that are programs themselves."""
+        return None
+
     def limits(self) -> Limits:
         return Limits(at_once=dict(self.around.at_once))
 
@@ -106,7 +111,7 @@ class Child(abc.ABC):
         try:
             history = await ledger.call(lambda store: read_history(store, self.name))
             unit = self._unit(history.entries)
-            executor = self.around.executor(self.name, self.brief)
+            executor = self.around.executor(self.name, self.brief, self.below())
             front = Front(self.around.clock, lambda _: None)
             driver = Driver(
                 unit, ledger, lease, executor.execute, front, grows=lambda: self.grow(unit)

@@ -15,7 +15,7 @@ from edvac.core.label import Label
 from edvac.core.signature import Access, Catalogue
 from edvac.core.value import Failed, Instance, Sequence, Value, first_failure, plain, total_label
 from edvac.guard import Deny, Verdict, decide
-from edvac.machine.child import Child, Surroundings
+from edvac.machine.child import Child, DoWork, Surroundings
 from edvac.program import Program, StepCall, parse
 
 OVERHEAD = 2_200  # tokens of a context that the instruction, its frame and the answer may take
@@ -37,17 +37,23 @@ class Children:
                 data cannot be cut so that it fits.
             LeaseError, StoreError: a journal could not be written.
         """
-        if intent.call.op == "llm.do":
+        if intent.call.op == writing.DO:
             return await self._worker(intent)
         return await self._paged(intent)
 
     async def _worker(self, intent: Intent) -> Outcome:
         around = self._around
-        names, budget = (plain(intent.operands[name]) for name in ("functions", "budget"))
+        operands = ("functions", "budget", "reads")
+        names, budget, reads = (plain(intent.operands[name]) for name in operands)
         if budget < 0:
             raise OperandError("budget_negative", f"a worker cannot use {budget} tokens")
-        brief = writing.brief_of(
-            names, around.catalogue, intent.call.result, around.processor.context_tokens
+        brief = writing.Brief(
+            writing.functions_of(names, around.catalogue),
+            intent.call.result,
+            around.processor.context_tokens,
+            budget,
+            tuple(reads),
+            around.depth,
         )
         known = [*around.catalogue.signatures.values(), *writing.SIGNATURES]
         return await _Worker(around, intent, brief, Catalogue.of(known)).run()
@@ -105,7 +111,7 @@ class _Worker(Child):
     ) -> None:
         params = {name: intent.operands[name] for name in ("goal", "data")}
         super().__init__(around, intent, parse(brief.text, catalogue), params)
-        self.brief = brief
+        self.brief = self._brief = brief
         self._catalogue = catalogue
         self._growth = writing.Growth(brief)
         self._failure: Failure | None = None
@@ -114,14 +120,22 @@ class _Worker(Child):
 
     def limits(self) -> Limits:
         limits = super().limits()
-        return replace(limits, tokens=plain(self.intent.operands["budget"]))
+        return replace(limits, tokens=self._brief.budget)
+
+    def below(self) -> DoWork:
+        around = self.around
+        return Children(replace(around, run=self.name, depth=around.depth + 1)).do
 
     def policy(self, call: StepCall, values: dict[str, Value]) -> Verdict:
-        """The guard's, and no path but those that the step is to read."""
-        allowed = Access(tuple(plain(self.intent.operands["reads"])))
+        """The guard's, and no path but those that the step is to read.
+
+        What its model hands on to another worker may be made of anything that it has read: the
+        other can do no more than this one, and its answer carries the same labels."""
+        allowed = Access(self._brief.reads)
         stray = unforeseen(allowed, exact_access(call.signature, values))
         if stray is None:
-            return decide(call, values)
+            handed = {"goal", "functions"} if call.signature.device == "llm" else set()
+            return decide(call, {key: one for key, one in values.items() if key not in handed})
         what = f"{stray!r} is not among the paths that this worker may read"
         return Deny(PolicyError("worker_outside", what, f"It may read {allowed.reads}."))
 

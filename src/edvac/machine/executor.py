@@ -17,8 +17,8 @@ from edvac.control import Failure, Intent, Outcome, Result, Usage, worker_prompt
 from edvac.control.context import TEMPLATE_VERSION, answer_kind, assemble, read_answer
 from edvac.control.paging import pages
 from edvac.control.step import WrittenFile
+from edvac.control.worker import DO, Brief
 from edvac.control.worker import SIGNATURES as WORKER_SIGNATURES
-from edvac.control.worker import Brief
 from edvac.core import event
 from edvac.core.codec import INLINE_LIMIT
 from edvac.core.errors import (
@@ -126,7 +126,7 @@ class Executor:
         return replace(outcome, read=self._run.read_of(intent.access.reads, below=below))
 
     async def _execute(self, intent: Intent, start: float) -> Outcome:
-        if intent.call.op == "llm.do":
+        if intent.call.op == DO:
             return await self._worker(intent, start)
         model = intent.call.signature.device == "llm"
         key = self._model_key(intent, self._processor.identity) if model else ""

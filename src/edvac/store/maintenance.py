@@ -175,7 +175,8 @@ class MaintenancePart(JournalPart, FilePart, RunPart, PrunePart):
         self.remove_run(run)
         swept = self._sweep(0.0, blobs)
         for (worker,) in self._db.rows(_WORKERS, (len(run) + 1, f"{run}.")):
-            self.forget_run(worker)
+            if "." not in worker[len(run) + 1 :]:  # those below it go with it
+                self.forget_run(worker)
         return swept
 
     def _sweep(self, grace_s: float, among: set[str]) -> Swept:
