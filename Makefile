@@ -48,8 +48,8 @@ types: setup
 	@$(BIN)/mypy
 
 crash: setup  ## the long crash harness: 500 kills, 20,000 crash images (about 15 minutes)
-	@EDVAC_KILLS=500 EDVAC_CRASH_IMAGES=20000 EDVAC_CUT_EVERY=1 EDVAC_RESTARTS=20 $(BIN)/python -m pytest -s tests/crash \
-	  tests/store/test_crash_images.py tests/store/test_store_postgresql_loss.py --timeout 3600
+	@EDVAC_KILLS=500 EDVAC_CRASH_IMAGES=20000 EDVAC_CUT_EVERY=1 EDVAC_RESTARTS=20 EDVAC_LIVES=3000 $(BIN)/python -m pytest -s tests/crash \
+	  tests/store/test_crash_images.py tests/store/test_store_postgresql_loss.py tests/machine/test_machine_simulation.py --timeout 3600
 
 soak: setup  ## ten thousand mixed requests with aborts to one engine (about 10 minutes)
 	@EDVAC_SOAK=10000 $(BIN)/python -m pytest -s tests/engine/test_soak.py --timeout 3000

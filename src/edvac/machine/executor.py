@@ -24,14 +24,18 @@ from edvac.core.codec import INLINE_LIMIT
 from edvac.core.errors import (
     ConfigError,
     DamageError,
+    DeviceError,
     EdvacError,
+    LeaseError,
     ModelFileError,
     ModelOutputError,
     OperandError,
     StepError,
+    StoreError,
     TransientError,
 )
 from edvac.core.label import Label
+from edvac.core.schema import fits, show
 from edvac.core.seams import Clock
 from edvac.core.signature import Effect
 from edvac.core.value import Failed, LazyText, Scalar, Value, lazy_texts
@@ -111,6 +115,9 @@ class Executor:
             failure = Failure("step_timeout", what, seconds=self._clock.now() - start)
             suspect = True
         except EdvacError as error:
+            lost = isinstance(error, StoreError | LeaseError)
+            if lost and not isinstance(error, DamageError):
+                raise  # no fault of the step: nothing can be kept of any
             failure = Failure.of(error, seconds=self._clock.now() - start)
             suspect = isinstance(error, SUSPECT)
         suspect = suspect and intent.call.signature.device == "llm"
@@ -167,6 +174,7 @@ class Executor:
         device = self._devices[intent.call.signature.device]
         with self._told(intent):
             reply = await device.call(_call(intent))
+        _check_result(intent, reply.value)
         files = tuple(WrittenFile(new.path, new.content, new.label) for new in reply.files)
         seconds = self._clock.now() - start
         value = await self._laid_down(reply.value)
@@ -360,6 +368,22 @@ def _only_thoughts() -> ModelOutputError:
         "What it thought is in the record.",
         "Ask for less in one step, or use another model.",
     )
+
+
+def _check_result(intent: Intent, value: Value) -> None:
+    """A device is no part of edvac: what follows relies on the type that its signature names.
+
+    Raises:
+        DeviceError: the result is of another.
+    """
+    kind = intent.call.result
+    if not fits(value, kind):
+        raise DeviceError(
+            "result_misfit",
+            f"{intent.call.op} returned something that is not of the type {show(kind)}",
+            "Its signature promises that type; where it has an effect, that may have happened.",
+            "Mend the device.",
+        )
 
 
 def _key(intent: Intent, *parts: str) -> str:
