@@ -251,6 +251,7 @@ class Lives:
 
     def __init__(self, program: str, seed: int, place: Path, trouble: int) -> None:
         self.program = program
+        self._at_work = False  # the run is open, and its end is not told of yet
         self.world = World(seed, place, random.Random(f"{seed} {trouble}"), trouble=trouble)
 
     def live(self) -> str:
@@ -276,7 +277,9 @@ class Lives:
     def _one(self) -> str:
         world = self.world
         world.life.number += 1
-        world.dead = False
+        world.dead = self._at_work = False
+        if world.run and world.strikes("stale kill", 0.2):
+            world.store.post(world.run, "kill")
         loop = Loop(world.chance)
         world.clock.loop = loop
         loop.set_exception_handler(lambda *_: None)  # what dies with the process is not told of
@@ -318,6 +321,9 @@ class Lives:
         attended = world.chance.random() < 0.5
 
         def emit(happened: event.Event) -> None:
+            self._at_work = isinstance(happened, event.RunOpened) or (
+                self._at_work and not isinstance(happened, event.RunClosed)
+            )
             if isinstance(happened, event.StepFinished) and happened.run == world.run:
                 assert world.durable()[happened.slot] == 1, "told of before it was durable"
             if isinstance(happened, event.Question):
@@ -342,14 +348,12 @@ class Lives:
                 world.clock.off += world.chance.choice([-7200.0, -20.0, 20.0, 7200.0])
             if world.run and world.strikes("lease taken", 0.1):
                 self._take()
-            if world.run and world.calm:
+            if self._at_work and world.calm:
                 self._try()
 
     def _try(self) -> None:
         """A second owner is refused, however long the first one works."""
         world = self.world
-        if world.store.run(world.run).owner is None:
-            return
         with pytest.raises(LeaseError):
             world.store.acquire(world.run, "another", driving.LEASE_S, world.clock.wall())
 

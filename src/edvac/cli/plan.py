@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edvac.cli import ui
+from edvac.core.signature import Effect
 from edvac.device import CATALOGUE
 from edvac.program import Program, parse
 
@@ -55,6 +56,58 @@ def describe_touches(
         f"writes    {', '.join(touched.writes) or 'nothing'} (into the run, not yet real)",
         f"steps     {', '.join(steps) or 'none'}{more}",
     ]
+
+
+def describe_effects(program: Program) -> list[str]:
+    """Lines: for every effect who could influence it, and what one that leaves the run could
+    reveal."""
+    lines: list[str] = []
+    for one in effects(program):
+        parts = [f"{name} by {_named(whom)}" for name, whom in one["operands"].items() if whom]
+        if one["decided_by"]:
+            parts.append(f"whether it is done by {_named(one['decided_by'])}")
+        told = f"could be influenced: {'; '.join(parts)}" if parts else "by nobody but you"
+        lines.append(f"effect    line {one['line']}: {one['op']}, {told}")
+        if one["asks"]:
+            lines.append("          a person is asked before it is done")
+        if one["reveals"]:
+            lines.append(f"          it could reveal {_named(one['reveals'])}")
+    return lines
+
+
+def effects(program: Program) -> list[dict[str, Any]]:
+    """The same as data. Named are those whom nobody vouches for; not the user, not the program."""
+    from edvac.guard.policy import TRUSTED
+    from edvac.program.influence import influences
+
+    found = []
+    for one in influences(program):
+        if one.effect not in (Effect.WRITE, Effect.EXTERNAL):
+            continue
+        away = one.effect is Effect.EXTERNAL
+        operands = {name: sorted(label.integrity - TRUSTED) for name, label in one.params.items()}
+        decided = sorted(one.branch.integrity - TRUSTED)
+        found.append(
+            {
+                "line": one.line,
+                "op": one.op,
+                "operands": operands,
+                "decided_by": decided,
+                "reveals": sorted(one.reveals - TRUSTED - {"model"}) if away else [],
+                "asks": away and bool(decided or any(operands.values())),
+            }
+        )
+    return found
+
+
+def _named(principals: list[str]) -> str:
+    """``file:inbox/*`` is whoever wrote what lies there, ``name:inbox/*`` who named it."""
+    shown = []
+    for one in principals:
+        kind, _, path = one.partition(":")
+        words = {"file": f"what {path} says", "name": f"which files {path} are"}
+        shown.append(words.get(kind, "a model" if one == "model" else one))
+    return ", ".join(shown)
 
 
 def _cost(found: Estimate, settings: Settings) -> list[str]:

@@ -109,8 +109,9 @@ def _text(program: str) -> str:
 @PROGRAM
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def check(program: str, as_json: bool) -> int:
-    """Check PROGRAM (- reads stdin) without running it: errors, warnings, what it would touch."""
-    from edvac.cli.plan import describe_touches
+    """Check PROGRAM (- reads stdin) without running it: errors, warnings, what it would touch, and
+    who could influence each effect."""
+    from edvac.cli.plan import describe_effects, describe_touches, effects
     from edvac.device import CATALOGUE
     from edvac.program import check as check_text
     from edvac.program import parse
@@ -124,6 +125,7 @@ def check(program: str, as_json: bool) -> int:
         if parsed is not None:
             touched, steps = parsed.touches, parsed.outline().steps
             document |= {"reads": touched.reads, "writes": touched.writes, "steps": steps}
+            document["effects"] = effects(parsed)
         ui.out_json(document)
         return EXIT_USAGE if bad else 0
     for one in found:
@@ -131,7 +133,7 @@ def check(program: str, as_json: bool) -> int:
         if one.fix:
             ui.out(f"    {one.fix}")
     if parsed is not None:
-        for line in describe_touches(parsed, {}):
+        for line in [*describe_touches(parsed, {}), *describe_effects(parsed)]:
             ui.out(line)
     warnings = len(found) - len(bad)
     ui.out(f"{ui.counted(len(bad), 'error')}, {ui.counted(warnings, 'warning')}")
