@@ -1,5 +1,5 @@
 """External effects in the program's order (design 2): one is issued when every earlier line has
-finished, or has failed and that was handled.
+finished, or has failed and that was handled. A wait for a time begins then too, whatever failed.
 
 Knows nothing of what the effects are.
 """
@@ -41,7 +41,8 @@ class ExternalOrder:
         due: list[Step] = []
         waiting, self._waiting = self._waiting, []
         for step in waiting:
-            later = self._open.earliest() < step.order or self._earlier_failure(step.order)
+            failed = step.external and self._earlier_failure(step.order)
+            later = self._open.earliest() < step.order or failed
             (self._waiting if later else due).append(step)
         return due
 
@@ -49,7 +50,7 @@ class ExternalOrder:
         """The first step, if it waits for a failure, and what that makes of it. Asked when nothing
         moves any more: until then a later attempt() may still accept the failure, so that whether
         the step runs does not depend on which of the two comes first."""
-        step = min(self._waiting, key=lambda step: step.order)
+        step = min(self._waiting, key=lambda step: step.order)  # a wait for a time is no such step
         failed = self._earlier_failure(step.order)
         if failed is None:
             return None

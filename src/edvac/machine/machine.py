@@ -24,6 +24,7 @@ from edvac.device import (
     Databases,
     Device,
     Documents,
+    Events,
     Files,
     Human,
     Processes,
@@ -462,7 +463,7 @@ class _Session:
         self._databases = self.devices["sql"] = Databases(files)
         processes = Processes(files)
         self.devices |= {"python": processes, "shell": processes}
-        self.devices["human"] = Human(terminal.ask or _nobody)
+        self.devices |= {"human": Human(terminal.ask or _nobody), "event": Events()}
         self.devices |= machine.devices
 
     def unit(self, replay: Replay, at_once: int, *, growing: bool = False) -> ControlUnit:
@@ -472,7 +473,7 @@ class _Session:
             "llm": at_once or self._machine.processor.concurrency,
             "python": os.cpu_count() or 1,
             "shell": os.cpu_count() or 1,
-            "human": QUESTIONS_AT_ONCE,
+            **dict.fromkeys(("human", "signal", "wait"), QUESTIONS_AT_ONCE),
         }
         limits = Limits(
             tokens=self._budget.tokens,
