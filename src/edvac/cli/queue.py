@@ -144,6 +144,7 @@ def serve(names: tuple[str, ...], drain: bool) -> int:
     from edvac.core.seams import SystemClock
     from edvac.machine.every import alone
     from edvac.machine.queues import LOCK, LOOK_S, Seams, Server
+    from edvac.machine.wakes import Waker
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -153,10 +154,12 @@ def serve(names: tuple[str, ...], drain: bool) -> int:
             _the(store, name)
         seams = Seams(approved=approved, say=_say)
         server = Server(store, SystemClock(), seams, names)
+        waker = Waker(store, SystemClock(), say=_say)
         if not drain:
             ui.err("working on the queues; stop with Ctrl-C")
         while not stop.is_set():
             busy = server.look()
+            waker.look()
             if drain and not busy:
                 break
             stop.wait(LOOK_S)

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from edvac.compiler import PLANNER_VERSION
-from edvac.control import ControlUnit, Failure, Limits, Record, Replay, Step, StepState
+from edvac.control import ControlUnit, Limits, Record, Replay, StepState
 from edvac.control.predictor import Decided
 from edvac.control.worker import Brief
 from edvac.core import event
 from edvac.core.errors import ConfigError
 from edvac.core.seams import Clock, Entropy, SystemClock, SystemEntropy, iso_date
 from edvac.core.signature import Catalogue
+from edvac.core.value import Value
 from edvac.device import (
     CATALOGUE,
     AskPerson,
@@ -30,11 +31,12 @@ from edvac.device import (
     Processes,
     Roots,
 )
-from edvac.machine import rates
+from edvac.machine import compensate, rates
 from edvac.machine.budget import UNLIMITED, Budget
 from edvac.machine.child import DoWork, Surroundings
 from edvac.machine.children import Children
 from edvac.machine.conditions import past_of, trail_record
+from edvac.machine.desk import Desk
 from edvac.machine.driver import LEASE_S, Answer, Driver, Front, Look
 from edvac.machine.entry import Entry
 from edvac.machine.every import occurrence_key
@@ -46,28 +48,12 @@ from edvac.machine.ledger import Ledger, encode
 from edvac.machine.notify import Waiting, notify
 from edvac.machine.overlay import Overlay
 from edvac.machine.previous import mentions_previous, previous_run, reuse_key
-from edvac.machine.questions import write_answer
+from edvac.machine.report import Report, closed, report_of
 from edvac.processor import Processor
 from edvac.program import Evaluator, Fuel, Program, parse
-from edvac.program.host import Unreached
 from edvac.store import Lease, RunInfo, Store
 
 QUESTIONS_AT_ONCE = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """How a run ended. `state` is done, partial, cancelled, interrupted or waiting."""
-
-    run: str
-    state: str
-    seconds: float
-    counts: dict[str, int]
-    failures: tuple[Step, ...]
-    spent: str = ""  # which budget holds back steps, as a clause
-    away: Failure | None = None  # why the model is taken to be away, where that holds back steps
-    unreached: tuple[Unreached, ...] = ()  # calls never made: what decides them failed
-    actions: tuple[Step, ...] = ()  # what a run that only reads would do next
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +87,7 @@ class Terminal:
         return self.ask is not None or self.looks is not None
 
 
-class Machine:
+class Machine(Desk):
     """One open workspace. Use it as a context manager, from one event loop.
 
     Args:
@@ -214,6 +200,20 @@ class Machine:
         info, _ = await self.ledger.call(lambda store: history_to_resume(store, run, retry=retry))
         return await self._drive(info.id, terminal or Terminal(), again=_Again(retry, budget))
 
+    async def undo_effects(self, run: str, terminal: Terminal | None = None) -> Report:
+        """Take back what a run has done outside, the latest first, by the steps that its program
+        names with ``undo=``; again does the rest. The run itself goes on no more.
+
+        Raises:
+            UsageError: there is nothing to undo, or it is undone.
+            LeaseError: somebody works on the run.
+        """
+        owner = self._owner()
+        name = await self.ledger.call(
+            lambda store: compensate.prepare(store, run, self.catalogue, self.clock, owner)
+        )
+        return await self.resume(name, terminal, retry=True)
+
     def _create(self, store: Store, job: Job, program: Program, *, growing: bool = False) -> str:
         wall = self.clock.wall()
         run = self.entropy.token(4)
@@ -268,6 +268,11 @@ class Machine:
                 await self.ledger.commit(lease, [given])
             before = (await self.ledger.call(lambda store: store.run(run))).seconds
             session = _Session(self, run, history, terminal, before)
+            undoes = history.opened.get(compensate.UNDOES)
+            if undoes:
+                session.given = await self.ledger.call(
+                    lambda store: compensate.operands(store, undoes, self.catalogue)
+                )
             name = history.opened.get("name", "")
             session.past = await self.ledger.call(lambda store: past_of(store, name))
             try:
@@ -293,18 +298,18 @@ class Machine:
                         )
                     )
                 )
-                report = _report(run, state, self.clock.now() - start, unit)
+                report = report_of(run, state, self.clock.now() - start, unit)
                 contacted = await self._record_end(lease, report, unit, history)
                 if growth is None and not terminal.sample and not terminal.read_only:
                     self._note_rate(history, report, unit, replay)
-                terminal.emit(_closed(report, unit, contacted))
+                terminal.emit(closed(report, unit, contacted))
             finally:
                 await session.close()
             if growth is not None:
                 await growth.end(report.state)
         finally:
             await self.ledger.call(lambda store: store.release(lease))
-        if report.state == "waiting" and self._notify:
+        if report.state == "waiting" and self._notify and not report.asleep:
             await self._tell(report, terminal)
         return report
 
@@ -402,15 +407,6 @@ class Machine:
         )
         return contacted
 
-    # -- what users ask for between runs --------------------------------------------------------
-
-    def find(self, run: str | None) -> RunInfo:
-        """A run by a prefix of its name, or the latest."""
-        return self.ledger.call_now(lambda store: store.find_run(run))
-
-    def history(self, run: str) -> History:
-        return self.ledger.call_now(lambda store: read_history(store, run))
-
     def known_program(self, task: str) -> str | None:
         """The program of an earlier run that the same model wrote for the same task, and that came
         to an end. `plan` has to be open."""
@@ -426,18 +422,6 @@ class Machine:
         """What decides the plan of a task: the model and the planner's own version."""
         return f"{PLANNER_VERSION} {self.plan.identity}"
 
-    def kill(self, run: str) -> bool:
-        """Ask the owner to stop; True when there seems to be one. A later resume ignores it."""
-        info = self.find(run)
-        self.ledger.call_now(lambda store: store.post(info.id, "kill"))
-        return info.owner is not None
-
-    def answer(self, run: str, slot: str, answer: bool | str) -> None:
-        """Answer an open question: yes or no to an approval, a text to `human.ask`. A run that is
-        not driven now reads it when it is resumed. See `questions.post_answers` for people."""
-        payload = write_answer(slot, answer)
-        self.ledger.call_now(lambda store: store.post(run, "answer", payload))
-
 
 class _Session:
     """The parts of one run that live as long as it is driven."""
@@ -450,6 +434,7 @@ class _Session:
         self._previous = history.previous
         self._before = before
         self.past: list[Decided] = []
+        self.given: dict[str, Value] = {}  # parameters that are no settings
         self._at_once: dict[str, int] = {}
         self._machine = machine
         self._run = run
@@ -467,7 +452,7 @@ class _Session:
         self.devices |= machine.devices
 
     def unit(self, replay: Replay, at_once: int, *, growing: bool = False) -> ControlUnit:
-        settings = program_parameters(self._program, self._opened["settings"])
+        settings = program_parameters(self._program, self._opened["settings"]) | self.given
         date = dt.date.fromisoformat(self._opened["date"])
         self._at_once = {
             "llm": at_once or self._machine.processor.concurrency,
@@ -568,32 +553,3 @@ def _catalogue(devices: Mapping[str, Device]) -> Catalogue:
         raise ConfigError("device_taken", f"there is a device {taken[0]!r} already")
     found = [CATALOGUE.signatures.values(), *(device.signatures for device in devices.values())]
     return Catalogue.of(signature for group in found for signature in group)
-
-
-def _report(run: str, state: str, seconds: float, unit: ControlUnit) -> Report:
-    failures = tuple(unit.failures())
-    return Report(
-        run,
-        state,
-        seconds,
-        unit.standing(),
-        failures,
-        unit.spent,
-        unit.away,
-        unit.unreached,
-        tuple(unit.actions),
-    )
-
-
-def _closed(report: Report, unit: ControlUnit, endpoints: list[str]) -> event.RunClosed:
-    return event.RunClosed(
-        run=report.run,
-        state=report.state,
-        seconds=report.seconds,
-        **{name: report.counts[name] for name in ("finished", "failed", "blocked", "reused")},
-        prompt_tokens=unit.usage.prompt,
-        cached_tokens=unit.usage.cached,
-        completion_tokens=unit.usage.completion,
-        endpoints=endpoints,
-        actions=[f"{step.call.address}: {step.call.op}" for step in report.actions],
-    )

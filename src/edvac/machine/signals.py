@@ -1,9 +1,9 @@
 """Signals to a run, and the events that it sets: what a program and the world say to each other.
 
 A signal has a name and a value, which is JSON. It may be sent before the program waits for it:
-those of one name are taken in the order in which they came, each once. Whoever sent it is a source of its
-value: the user, where they typed it at a terminal, else an outsider of the given name, whose word
-the guard trusts no more than a document's. Knows nothing of terminals.
+those of one name are taken in the order in which they came, each once. Whoever sent it is a source
+of its value: the user, where they typed it at a terminal, else an outsider of the given name, whose
+word the guard trusts no more than a document's. Knows nothing of terminals.
 """
 
 from __future__ import annotations

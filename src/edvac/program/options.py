@@ -139,7 +139,7 @@ def _no_undo(op: object, signature: Signature, catalogue: Catalogue) -> str:
         return "undo= names no step with an effect outside the run"
     given = {param.name for param in signature.params if param.role is not Role.TYPE} | {RESULT}
     needed = [p for p in undo.params if p.default is REQUIRED and not p.variadic]
-    missing = [p.name for p in needed if p.name not in given or p.role is Role.TYPE]
+    missing = [p.name for p in needed if p.name not in given or p.role in (Role.TYPE, Role.CODE)]
     if missing:
         return f"{undo.op} needs {', '.join(missing)}, which {signature.op} does not have"
     return ""

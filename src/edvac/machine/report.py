@@ -1,0 +1,59 @@
+"""How a run ended, for whoever drove it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edvac.control import ControlUnit, Failure, Step
+from edvac.core import event
+from edvac.program.host import Unreached
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a run ended. `state` is done, partial, cancelled, interrupted or waiting."""
+
+    run: str
+    state: str
+    seconds: float
+    counts: dict[str, int]
+    failures: tuple[Step, ...]
+    spent: str = ""  # which budget holds back steps, as a clause
+    away: Failure | None = None  # why the model is taken to be away, where that holds back steps
+    unreached: tuple[Unreached, ...] = ()  # calls never made: what decides them failed
+    actions: tuple[Step, ...] = ()  # what a run that only reads would do next
+
+    @property
+    def asleep(self) -> bool:
+        """Does it wait for a time alone?"""
+        others = self.counts["questions"] or self.counts["signals"] or self.actions
+        return bool(self.counts["due"] and not (others or self.spent or self.away))
+
+
+def report_of(run: str, state: str, seconds: float, unit: ControlUnit) -> Report:
+    failures = tuple(unit.failures())
+    return Report(
+        run,
+        state,
+        seconds,
+        unit.standing(),
+        failures,
+        unit.spent,
+        unit.away,
+        unit.unreached,
+        tuple(unit.actions),
+    )
+
+
+def closed(report: Report, unit: ControlUnit, endpoints: list[str]) -> event.RunClosed:
+    return event.RunClosed(
+        run=report.run,
+        state=report.state,
+        seconds=report.seconds,
+        **{name: report.counts[name] for name in ("finished", "failed", "blocked", "reused")},
+        prompt_tokens=unit.usage.prompt,
+        cached_tokens=unit.usage.cached,
+        completion_tokens=unit.usage.completion,
+        endpoints=endpoints,
+        actions=[f"{step.call.address}: {step.call.op}" for step in report.actions],
+    )
