@@ -25,8 +25,8 @@ from edvac.machine import Machine, Report
 from edvac.machine.every import Started
 from edvac.machine.machine import Terminal
 from edvac.machine.signals import LONGEST, awaited, events, post_signal, signals
-from edvac.machine.wakes import AGAIN_S, Waker
 from edvac.machine.waits import SOON_S, Waits
+from edvac.machine.wakes import AGAIN_S, Waker
 from edvac.program import StepCall
 from edvac.store import Store
 
