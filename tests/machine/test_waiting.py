@@ -486,3 +486,18 @@ def test_what_a_served_run_waits_for_ends_it(timed: Timed) -> None:
         resumes = Resumes(lambda found: reports.append(timed.resume(found)))
         Waker(store, timed.clock, resume=resumes).look()
     assert [report.state for report in reports] == ["done"] and resumes.runs == [run]
+
+
+def test_an_event_is_set_when_all_that_is_above_it_has_ended(timed: Timed) -> None:
+    """Whatever failed there, and though nothing of it goes into the event."""
+    text = (
+        "bad = files.read('inbox/none.txt')\nevent.set('stage', 'one')\n"
+        "x = signal.wait('go', bool)\nevent.set('stage', 'two')\n"
+    )
+    report = timed.run(text)
+    with timed.open() as machine:
+        assert machine.events(report.run) == {"stage": "one"}
+        machine.signal(report.run, "go", sender="")
+    assert timed.resume(report.run).state == "partial"
+    with timed.open() as machine:
+        assert machine.events(report.run) == {"stage": "two"}

@@ -1,5 +1,6 @@
 """External effects in the program's order (design 2): one is issued when every earlier line has
-finished, or has failed and that was handled. A wait for a time begins then too, whatever failed.
+finished, or has failed and that was handled. A wait for a time begins then too, and an event
+is set, whatever failed.
 
 Knows nothing of what the effects are.
 """
@@ -50,7 +51,7 @@ class ExternalOrder:
         """The first step, if it waits for a failure, and what that makes of it. Asked when nothing
         moves any more: until then a later attempt() may still accept the failure, so that whether
         the step runs does not depend on which of the two comes first."""
-        step = min(self._waiting, key=lambda step: step.order)  # a wait for a time is no such step
+        step = min(self._waiting, key=lambda step: step.order)
         failed = self._earlier_failure(step.order)
         if failed is None:
             return None

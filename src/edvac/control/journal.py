@@ -127,7 +127,7 @@ class Record:
 
 
 def _head(step: Step, seconds: float) -> dict[str, Any]:
-    usage = step.usage
+    usage, retries = step.usage, step.call.options.retries
     return {
         "at": step.call.address,
         "op": step.call.op,
@@ -135,7 +135,7 @@ def _head(step: Step, seconds: float) -> dict[str, Any]:
         "digest": step.digest,
         "seconds": round(seconds, 3),
         "attempts": step.attempt,
-        "retries": step.call.options.retries,
+        "retries": None if retries is None else str(retries),
         "limit_s": step.call.options.timeout_s or None,
         "tokens": [usage.prompt, usage.cached, usage.completion] if any_tokens(usage) else None,
         "cost": str(usage.cost) if usage.cost else None,

@@ -345,7 +345,7 @@ class ControlUnit(Outlook):
         hazard = self._scoreboard.hazard(step.order, step.access)
         if hazard is not None:
             hazard.waiters.append(step.slot)
-        elif step.external or step.call.signature.barrier:
+        elif step.call.signature.in_turn:
             self._in_order.add(step)
         else:
             self._queue(step)

@@ -113,6 +113,13 @@ class Signature:
         return self.awaits == "time"
 
     @property
+    def in_turn(self) -> bool:
+        """Does it begin only when all that is above it has ended? What the world sees happens in
+        the order in which it is written."""
+        seen = self.effect is Effect.WRITE and bool(self.names)
+        return self.effect is Effect.EXTERNAL or self.barrier or seen
+
+    @property
     def noted(self) -> bool:
         """Is it durable that a call begins, before it does?"""
         changes = self.effect in (Effect.WRITE, Effect.EXTERNAL)

@@ -70,8 +70,8 @@ SIGNATURES = (
         (_name("event"), Param("value", ANY)),
         NONE,
         Effect.WRITE,
-        "Say something while the run goes on: `edvac show RUN --events` shows the latest value of "
-        "each name.",
+        "Say something when all that is above has ended: `edvac show RUN --events` shows the "
+        "latest value of each name.",
         names=("name",),
         yields=True,
         planned=False,
