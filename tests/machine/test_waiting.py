@@ -174,6 +174,7 @@ def test_a_stopped_run_waits_on_where_it_was(timed: Timed) -> None:
     terminal = Terminal(stop, on_driver=drivers.append, ask=_never)
     report = timed.run('q = human.ask("?")\n' + TWO, terminal)
     assert report.state == "interrupted"
+    assert report.counts["signals"] == 1 and report.counts["questions"] == 1
     timed.sent(report.run, "go", '"x"')
     timed.sent(report.run, "go", '"y"')
     timed.answer(report.run, "z")

@@ -212,6 +212,11 @@ class Machine(Desk):
         name = await self.ledger.call(
             lambda store: compensate.prepare(store, run, self.catalogue, self.clock, owner)
         )
+        history = await self.ledger.call(lambda store: read_history(store, name, lazy=True))
+        unknown = history.opened["unknown"]
+        if unknown and terminal is not None:
+            text = f"nobody knows whether these took effect, and they stay: {', '.join(unknown)}"
+            terminal.emit(event.Note(text=text, level="warning"))
         return await self.resume(name, terminal, retry=True)
 
     def _create(self, store: Store, job: Job, program: Program, *, growing: bool = False) -> str:

@@ -171,11 +171,12 @@ class Server:
     def _stands_still(self, item: QueuedRun, rules: Rules) -> None:
         """Nobody works on the run: it waits for a person, was answered, or its process died."""
         run = self._store.run(item.run)
-        if is_due(self._store, run, self._clock.wall()):
+        due = is_due(self._store, run, self._clock.wall())
+        if due and item.state == "asking":
             self._go_on(item, retry=False)
             return
         asks = bool(questions(self._store, item.run))
-        if asks or waits(run):
+        if asks or (waits(run) and not due):
             if item.state != "asking":
                 said = f"it asks something: edvac answer {item.run}" if asks else "it waits"
                 self._store.keep_queued(replace(item, state="asking", said=said))
