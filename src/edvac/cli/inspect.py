@@ -14,6 +14,7 @@ import click
 from edvac.cli import ui
 from edvac.cli.names import RUN
 from edvac.core.errors import UsageError
+from edvac.core.seams import SystemClock
 
 if TYPE_CHECKING:
     from edvac.machine.entry import Entry
@@ -69,7 +70,7 @@ def needs(info: RunInfo, answers: int) -> list[str]:
         count = ui.counted(info.counts["signals"], "signal")
         lines.append(f"waiting for {count} (`edvac signal {info.id}`)")
     due = info.counts.get("due", 0)
-    if due and (due > time.time() or info.owner):
+    if due and (due > SystemClock().wall() or info.owner):
         lines.append(f"waiting until {ui.moment(due)} (`edvac every --run` goes on with it then)")
     elif due:
         lines.append(f"its time came at {ui.moment(due)}: `edvac resume {info.id}`")

@@ -8,6 +8,7 @@ effects are.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 from edvac.control import Record
@@ -93,29 +94,22 @@ def prepare(store: Store, run: str, catalogue: Catalogue, clock: Clock, owner: s
     try:
         if info.state == "open":
             store.set_state(lease, "cancelled", closed=wall)
-        _make(store, info, name, _program(found, catalogue), found.unknown, wall, owner)
+        made = RunInfo(name, wall, title=f"undoes {info.id}")
+        _make(store, info, made, found, _program(found, catalogue), owner)
     finally:
         store.release(lease)
     return name
 
 
-def _make(  # noqa: PLR0917 - what a run consists of
-    store: Store,
-    info: RunInfo,
-    name: str,
-    text: str,
-    unknown: list[str],
-    wall: float,
-    owner: str,
+def _make(
+    store: Store, info: RunInfo, made: RunInfo, found: Effects, text: str, owner: str
 ) -> None:
     opened = dict(read_history(store, info.id, lazy=True).opened)
-    opened |= {UNDOES: info.id, "unknown": unknown, "task": "", "name": "", "settings": {}}
+    opened |= {UNDOES: info.id, "unknown": found.unknown, "task": "", "name": "", "settings": {}}
     opened |= {"growing": False, "budget": {}}
-    try:
-        store.create_run(RunInfo(name, wall, title=f"undoes {info.id}"))
-    except UsageError:
-        pass  # by somebody who died before it had a program
-    lease = store.acquire(name, owner, LEASE_S, wall)
+    with contextlib.suppress(UsageError):  # made by somebody who died before it had a program
+        store.create_run(made)
+    lease = store.acquire(made.id, owner, LEASE_S, made.created)
     append(store, lease, [Record("opened", "", opened), Record("program", "", {"text": text})])
     store.release(lease)
 

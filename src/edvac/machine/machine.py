@@ -271,15 +271,7 @@ class Machine(Desk):
                 history.budget = history.budget.raised(again.budget)
                 given = Record("approved", "", {"verdict": "budget"} | history.budget.stored())
                 await self.ledger.commit(lease, [given])
-            before = (await self.ledger.call(lambda store: store.run(run))).seconds
-            session = _Session(self, run, history, terminal, before)
-            undoes = history.opened.get(compensate.UNDOES)
-            if undoes:
-                session.given = await self.ledger.call(
-                    lambda store: compensate.operands(store, undoes, self.catalogue)
-                )
-            name = history.opened.get("name", "")
-            session.past = await self.ledger.call(lambda store: past_of(store, name))
+            session = await self._session(run, history, terminal)
             try:
                 await self.processor.open()
                 self._say_what_differs(history.opened, terminal, begins=again is None)
@@ -317,6 +309,17 @@ class Machine(Desk):
         if report.state == "waiting" and self._notify and not report.asleep:
             await self._tell(report, terminal)
         return report
+
+    async def _session(self, run: str, history: History, terminal: Terminal) -> _Session:
+        before = (await self.ledger.call(lambda store: store.run(run))).seconds
+        session = _Session(self, run, history, terminal, before)
+        undoes, name = history.opened.get(compensate.UNDOES), history.opened.get("name", "")
+        if undoes:
+            session.given = await self.ledger.call(
+                lambda store: compensate.operands(store, undoes, self.catalogue)
+            )
+        session.past = await self.ledger.call(lambda store: past_of(store, name))
+        return session
 
     def _say_what_differs(
         self, opened: Mapping[str, Any], terminal: Terminal, *, begins: bool
