@@ -414,6 +414,15 @@ def test_a_signal_that_came_too_late_is_the_next_waits(timed: Timed) -> None:
     assert timed.files(report.run) == {"out": "0 5"}
 
 
+def test_a_signal_in_time_counts_however_late_it_is_read(timed: Timed) -> None:
+    report = timed.run("a = signal.wait('go', int, within='1h')\nfiles.write('out', f'{a}')\n")
+    timed.clock.advance(3599)
+    timed.sent(report.run, "go", "5")
+    timed.clock.advance(3599)
+    assert timed.resume(report.run).state == "done"
+    assert timed.files(report.run) == {"out": "5"}
+
+
 def test_a_deadline_ends_a_question_at_the_terminal_too(tmp_path: Path) -> None:
     (tmp_path / "inbox").mkdir()
     report = Bench(tmp_path).run(ASK.replace("2h", "1s"), Terminal(ask=_never))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
+from typing import Any
 
 from edvac.control import Record
 from edvac.core.errors import UsageError
@@ -95,18 +96,21 @@ def prepare(store: Store, run: str, catalogue: Catalogue, clock: Clock, owner: s
         if info.state == "open":
             store.set_state(lease, "cancelled", closed=wall)
         made = RunInfo(name, wall, title=f"undoes {info.id}")
-        _make(store, info, made, found, _program(found, catalogue), owner)
+        opened = _opened(store, info.id, found.unknown)
+        _make(store, made, opened, _program(found, catalogue), owner)
     finally:
         store.release(lease)
     return name
 
 
-def _make(
-    store: Store, info: RunInfo, made: RunInfo, found: Effects, text: str, owner: str
-) -> None:
-    opened = dict(read_history(store, info.id, lazy=True).opened)
-    opened |= {UNDOES: info.id, "unknown": found.unknown, "task": "", "name": "", "settings": {}}
-    opened |= {"growing": False, "budget": {}}
+def _opened(store: Store, run: str, unknown: list[str]) -> dict[str, Any]:
+    """The first record of the run that undoes another: with its models and its directories."""
+    opened = dict(read_history(store, run, lazy=True).opened)
+    own = {"task": "", "name": "", "settings": {}, "growing": False, "budget": {}}
+    return opened | own | {UNDOES: run, "unknown": unknown}
+
+
+def _make(store: Store, made: RunInfo, opened: dict[str, Any], text: str, owner: str) -> None:
     with contextlib.suppress(UsageError):  # made by somebody who died before it had a program
         store.create_run(made)
     lease = store.acquire(made.id, owner, LEASE_S, made.created)

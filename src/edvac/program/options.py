@@ -17,7 +17,7 @@ from edvac.core.errors import ProgramError
 from edvac.core.signature import REQUIRED, Catalogue, Effect, Role, Signature
 from edvac.core.span import LONGEST_S as LONGEST_WAIT_S
 from edvac.core.span import seconds_of
-from edvac.core.value import Cell, Operand, Scalar, settle
+from edvac.core.value import Operand, Scalar, settle
 from edvac.program.refusal import refusal
 from edvac.program.tree import calls, dotted
 
@@ -65,7 +65,7 @@ def take_options(signature: Signature, words: dict[str, Any]) -> Options:
 
 def _plain(operand: Operand) -> Any:
     here = settle(operand)
-    return here.data if isinstance(here, Scalar) and not isinstance(here, Cell) else None
+    return here.data if isinstance(here, Scalar) else None
 
 
 def _read(given: Mapping[str, Any]) -> Options:
