@@ -22,8 +22,9 @@ from typing import Any, Literal, TypeAlias
 from edvac.bench.report import Document, Figure
 from edvac.core.errors import UsageError
 from edvac.machine import Job, Machine, delivery
-from edvac.machine.machine import Report, Terminal
+from edvac.machine.machine import Terminal
 from edvac.machine.questions import Question, post_answers, questions
+from edvac.machine.report import Report
 from edvac.processor import Answer, OnText, Processor, Request
 from edvac.processor.scripted import Script, ScriptedProcessor
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edvac.machine.job import Job
-    from edvac.machine.machine import Machine, Report
+    from edvac.machine.machine import Machine
+    from edvac.machine.report import Report
     from edvac.machine.settings import Settings
 
 __all__ = ["Job", "Machine", "Report", "Settings"]
 
-_HOMES = {"Job": "job", "Machine": "machine", "Report": "machine", "Settings": "settings"}
+_HOMES = {"Job": "job", "Machine": "machine", "Report": "report", "Settings": "settings"}
 
 
 def __getattr__(name: str) -> Any:

@@ -126,9 +126,9 @@ class Server:
         for item in items:
             if item.state in ("running", "asking"):
                 self._watch(item, rules)
+        now = self._clock.wall()  # before they are looked at: what is put off meanwhile is not due
         items = self._store.queued(queue.name)
         free = rules.at_once - sum(item.state == "running" for item in items)
-        now = self._clock.wall()
         if rules.starts:
             begun = sum(item.started > now - rules.period_s for item in items)
             free = min(free, rules.starts - begun)

@@ -73,7 +73,8 @@ class _Fold:
         if entry.body.get("escalated"):
             self.escalated[entry.slot] = _digest(entry)
         if "until" in entry.body:
-            self.deadlines[entry.slot] = Deadline(*entry.body["until"], _digest(entry))
+            until, span = entry.body["until"]
+            self.deadlines[entry.slot] = Deadline(until, span, _digest(entry))
 
     def _outcome(self, entry: Entry, known: StoredOutcome) -> None:
         self.lost.discard(entry.slot)

@@ -206,7 +206,8 @@ def events(store: Store, run: str) -> list[Event]:
         if entry.kind == "intent":
             begun[entry.slot] = entry
         elif entry.kind == "outcome" and not entry.failed and entry.slot in begun:
-            given = plain(begun[entry.slot].value) if begun[entry.slot].value is not None else {}
+            operands = begun[entry.slot].value
+            given = plain(operands) if operands is not None else {}
             name = str(given["name"])
             found.pop(name, None)
             found[name] = Event(name, given["value"], entry.address, entry.seq)

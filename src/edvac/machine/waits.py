@@ -160,7 +160,7 @@ class Waits:
     def _has_come(self, slot: str, wait: _Wait) -> bool:
         """Is there a signal for it? One that came after its deadline is the next wait's."""
         come = self._come.get(wait.name)
-        return bool(come) and not self.is_late(slot, come[0].posted)
+        return come is not None and len(come) > 0 and not self.is_late(slot, come[0].posted)
 
     def _heard(self, slot: str, wait: _Wait) -> Ended:
         """What the next signal of its name makes of a wait."""
