@@ -60,6 +60,7 @@ class Waker:
         self._resume = resume
         self._say = say
         self._not_before: dict[str, float] = {}
+        self._idle: dict[str, tuple[int, int]] = {}  # as runs stood when nothing had come for them
 
     def look(self) -> None:
         """Go on with every run that nobody works on and whose wait is over."""
@@ -67,10 +68,24 @@ class Waker:
         waiting = [info for info in self._store.runs(MOST, ("open",)) if waits(info)]
         for info in waiting:
             tried = self._not_before.get(info.id, now)
-            if info.owner is None and tried <= now and is_due(self._store, info, wall):
+            if info.owner is None and tried <= now and self._may_go_on(info, wall):
                 self._not_before[info.id] = now + AGAIN_S
                 started = self._resume(self._store.workspace, info.id, False)
                 why = f"does not go on: {started.problem}" if started.problem else "goes on"
                 self._say(f"run {info.id} {why}")
         known = {info.id for info in waiting}
         self._not_before = {run: at for run, at in self._not_before.items() if run in known}
+        self._idle = {run: stood for run, stood in self._idle.items() if run in known}
+
+    def _may_go_on(self, info: RunInfo, wall: float) -> bool:
+        """A long journal is read again only when something is new."""
+        if 0 < info.counts.get("due", 0) <= wall:
+            return True
+        inbox = self._store.inbox(info.id)
+        stands = (info.last_seq, inbox[-1].id if inbox else 0)
+        if self._idle.get(info.id) == stands:
+            return False
+        if is_due(self._store, info, wall):
+            return True
+        self._idle[info.id] = stands
+        return False
