@@ -110,7 +110,7 @@ def test_a_parameter_that_is_set_to_nonsense_fails_the_step(bench: Bench) -> Non
     assert bench.files(report.run) == {"a": "none"} and bench.asked == []
     with bench.open() as opened:
         outcome = next(e for e in opened.history(report.run).entries if e.kind == "outcome")
-    assert isinstance(outcome.value, Failed) and outcome.value.code == "option_unfit"
+    assert isinstance(outcome.value, Failed) and outcome.value.code == "option_misfit"
 
 
 # -- names that yield

@@ -263,7 +263,7 @@ def test_a_time_of_no_sense_fails_the_step(timed: Timed) -> None:
     timed.file("inbox/a.txt", "soon")
     text = "x = files.read('inbox/a.txt')\nwait.until(x)\nwait.days(len(x) - 9)\n"
     report = timed.run(text)
-    assert {step.failure.code for step in report.failures if step.failure} == {"operand_unfit"}
+    assert {step.failure.code for step in report.failures if step.failure} == {"operand_misfit"}
 
 
 def test_what_comes_later_waits_but_for_what_only_computes(timed: Timed) -> None:

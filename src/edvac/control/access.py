@@ -70,7 +70,7 @@ def unfit(call: StepCall, values: dict[str, Value]) -> Failure | None:
     """Why a step cannot be issued with these operands: a type, or a path that the text did not
     announce."""
     if call.options.wrong:
-        return Failure("option_unfit", f"{call.address}: {call.options.wrong}")
+        return Failure("option_misfit", f"{call.address}: {call.options.wrong}")
     wrong = misfit(call, values)
     if wrong is not None:
         return Failure.of(wrong)

@@ -57,7 +57,7 @@ def misfit(call: StepCall, operands: dict[str, Value]) -> OperandError | None:
             why = param.wrong(plain(operands[param.name])) if param.wrong else ""
             if why:
                 what = f"{param.name} of {call.op}: {why}"
-                return OperandError("operand_unfit", what, "", param.doc, line=call.line)
+                return OperandError("operand_misfit", what, "", param.doc, line=call.line)
             continue
         for part in _given(param, operands[param.name]):
             if part.is_none and param.default is None:
