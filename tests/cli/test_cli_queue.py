@@ -105,3 +105,14 @@ def test_entries_and_queues_are_taken_out(edvac: Bench) -> None:
     assert [one["id"] for one in entries(edvac)] == [second["id"]]
     assert edvac("queue", "drop", "nightly").code == 0
     assert "there are no queues" in edvac("queue").out
+
+
+def test_what_is_put_again_and_again_runs_when_it_is_quiet(edvac: Bench) -> None:
+    quiet = ("--key", "k", "--after-quiet")
+    first = put(edvac, "p.edv", "--set", "limit=1", *quiet, "1h")
+    again = put(edvac, "p.edv", "--set", "limit=2", *quiet, "2h")
+    assert again["id"] == first["id"] and again["known"] and again["due"] > first["due"]
+    assert [one["flags"] for one in entries(edvac)] == [["--set=limit=2"]]
+    for wrong in (["--after-quiet", "1h"], ["--after", "1h", *quiet, "1h"]):
+        refused = edvac("queue", "put", "nightly", "p.edv", "--yes", "--json", *wrong)
+        assert refused.document["error"]["code"] == "quiet_without_key"

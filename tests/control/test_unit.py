@@ -288,6 +288,7 @@ def test_a_pattern_across_directories_meets_a_file_directly_below() -> None:
 def test_the_scoreboard_says_what_the_plain_rule_says() -> None:
     """Against a list of all claims, compared one by one."""
     paths = ["a", "a/b", "a/b/c", "a/*", "ab", "x/y", "x/*", "**", "x"]
+    names = ["signal:a", "signal:b", "signal:*", "event:a", "event:*"]
     chance = random.Random(5)
     for _ in range(400):
         board, claims = Scoreboard(), []
@@ -296,6 +297,8 @@ def test_the_scoreboard_says_what_the_plain_rule_says() -> None:
                 tuple(chance.sample(paths, chance.randint(0, 2))),
                 tuple(chance.sample(paths, chance.randint(0, 2))),
                 chance.random() < 0.2,
+                tuple(chance.sample(names, chance.randint(0, 1))),
+                chance.random() < 0.1,
             )
             made = board.claim((order,), access)
             if made is not None:
@@ -305,7 +308,11 @@ def test_the_scoreboard_says_what_the_plain_rule_says() -> None:
             claims.remove(claim)
         for order in range(1, 9):
             access = Access(
-                tuple(chance.sample(paths, 1)), tuple(chance.sample(paths, chance.randint(0, 1)))
+                tuple(chance.sample(paths, chance.randint(0, 1))),
+                tuple(chance.sample(paths, chance.randint(0, 1))),
+                chance.random() < 0.2,
+                tuple(chance.sample(names, chance.randint(0, 1))),
+                outside=chance.random() < 0.5,
             )
             wanted = [c for c in claims if c.order < (order,) and c.access.conflicts(access)]
             found = board.hazard((order,), access)

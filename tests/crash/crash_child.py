@@ -16,6 +16,7 @@ from typing import Any
 import crash_asking
 import crash_build
 import crash_plants
+import crash_signals
 
 from edvac.core import seams
 from edvac.core.errors import DeviceError, EdvacError
@@ -193,8 +194,9 @@ def child(order: dict[str, Any]) -> None:
         crash_build.put_in_place()
     if order.get("plant"):
         crash_plants.PLANTS[order["plant"]]()
-    if order["do"] in crash_asking.ORDERS:
-        state = crash_asking.ORDERS[order["do"]](order, work)
+    orders = crash_asking.ORDERS | crash_signals.ORDERS
+    if order["do"] in orders:
+        state = orders[order["do"]](order, work)
     else:
         state = asyncio.run(drive(order, work)) if order["do"] == "drive" else deliver(order, work)
     note(work / "states", state)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from edvac.core.value import Failed
-from edvac.machine import delivery, driver, questions
+from edvac.machine import delivery, driver, questions, waits
 from edvac.machine.driver import Driver
 from edvac.machine.history import History
 from edvac.machine.ledger import Ledger, _version, encode
@@ -176,6 +176,34 @@ def answers_not_alone() -> None:
     questions.read_answer = lambda payload: ("", "", "")  # type: ignore[assignment]
 
 
+def times_fixed_anew() -> None:
+    """Each process fixes the times of its waits itself."""
+    made = waits.Waits.__init__
+    waits.Waits.__init__ = lambda self, known, clock: made(self, {}, clock)  # type: ignore[method-assign]
+
+
+def signals_read_and_gone() -> None:
+    """Taken out when they are seen, as a kill is."""
+    visit = Driver._visit
+
+    def early(self: Driver, store: Any, renew: bool, standing: Any) -> Any:
+        found = visit(self, store, renew, standing)
+        self._take_out(store, [message.id for message in found])
+        return found
+
+    Driver._visit = early  # type: ignore[method-assign]
+
+
+def the_last_signal_first() -> None:
+    heard = waits.Waits._heard
+
+    def last(self: Any, slot: str, wait: Any) -> Any:
+        self._come[wait.name].rotate(1)
+        return heard(self, slot, wait)
+
+    waits.Waits._heard = last  # type: ignore[method-assign]
+
+
 RUN_PLANTS = (
     "act_before_commit",
     "forget_outcomes",
@@ -192,6 +220,13 @@ ANSWER_PLANTS = (
     "answers_not_alone",
     "retries_not_durable",
 )
+SIGNAL_PLANTS = (
+    "answers_taken_before_they_act",
+    "answers_taken_after_they_act",
+    "times_fixed_anew",
+    "signals_read_and_gone",
+    "the_last_signal_first",
+)
 PLANTS: dict[str, Callable[[], None]] = {
-    name: globals()[name] for name in (*RUN_PLANTS, *APPLY_PLANTS, *ANSWER_PLANTS)
+    name: globals()[name] for name in (*RUN_PLANTS, *APPLY_PLANTS, *ANSWER_PLANTS, *SIGNAL_PLANTS)
 }

@@ -273,3 +273,24 @@ def test_whatever_dies_when_each_entry_is_run_once(tmp_path: Path, seed: int) ->
         state = rig.store.run(item.run).state
         assert state == "done" if item.state == "done" else state in ("partial", "open")
         assert replace(item, attempts=0).recoveries <= 4
+
+
+def test_a_run_that_waits_for_a_time_takes_no_place_until_then(rig: Rig) -> None:
+    """And has not died."""
+    first, second = rig.put(), rig.put()
+    rig.queue("q", at_once=1)
+    rig.look()
+    due = int(rig.clock.wall() + 500)
+    rig.store.set_state(rig.leases["run0"], "open", counts={"due": due})
+    rig.ends("run0", "open")
+    rig.look()
+    assert rig.items()[first].state == "asking" and rig.resumed == []
+    rig.look()
+    assert rig.items()[second].state == "running", "its place is free"
+    rig.look(501)
+    item = rig.items()[first]
+    assert rig.resumed == [("run0", False)]
+    assert item.state == "running" and item.recoveries == 0
+    rig.ends("run0", "open")  # the process that went on with it has died
+    rig.look()
+    assert rig.items()[first].recoveries == 1

@@ -532,3 +532,18 @@ def test_a_full_queue_and_one_that_there_is_not(kit: Any) -> None:
     with pytest.raises(UsageError) as caught:
         store.enqueue(queued("none"), 2)
     assert caught.value.code == "queue_unknown"
+
+
+def test_one_that_replaces_takes_the_place_of_what_is_not_due(kit: Any) -> None:
+    store = kit.store
+    store.keep_queue(RunQueue("q", "{}", 1.0))
+    first = store.enqueue(queued(key="k", added=1.0, due=9.0), 1, replaces=True)
+    later = replace(queued(key="k", added=5.0, due=20.0, priority=2), spec='{"a":1}')
+    second = store.enqueue(later, 1, replaces=True)
+    assert second == replace(first, spec='{"a":1}', due=20.0, priority=2)
+    assert kit.reopen().queued("q") == [second]
+    third = kit.store.enqueue(queued(key="k", added=20.0, due=30.0), 2, replaces=True)
+    assert third.id != first.id, "that one may have begun"
+    begun = replace(second, state="running", run="r")  # as who serves it has read it
+    assert kit.store.keep_queued(begun)
+    assert kit.reopen().queued("q") == [replace(begun, key=""), third]

@@ -40,7 +40,7 @@ Examples:
     type=click.Path(dir_okay=False, allow_dash=True),
     help="Answers from a CSV file with the columns number and answer, or a JSON file.",
 )
-@click.option("--resume", "go_on", is_flag=True, help="Then go on with the run, if nobody does.")
+@click.option("--resume", "resumes", is_flag=True, help="Then go on with the run, if nobody does.")
 @click.option("--detach", is_flag=True, help="The same, in a process of its own.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the open questions as CSV.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
@@ -78,14 +78,15 @@ def answer(run_id: str | None, pairs: tuple[str, ...], **flags: Any) -> int:
         text = f"answered for {ui.counted(decided, 'step')}"
         text += f"; {ui.counted(len(left), 'question')} left"
         ui.out(text + ("; the run takes the answers up by itself" if owner else ""))
-    if owner or not (flags["go_on"] or flags["detach"]):
+    if owner or not (flags["resumes"] or flags["detach"]):
         if decided and not owner and not flags["as_json"]:
             ui.out(f"Go on with `edvac resume {info.id}`.")
         return 0
-    return _resume(info.id, flags)
+    return go_on(info.id, flags)
 
 
-def _resume(run: str, flags: dict[str, Any]) -> int:
+def go_on(run: str, flags: dict[str, Any]) -> int:
+    """`edvac resume`, with the flags that an answer or a signal takes."""
     from edvac.cli.run import resume
 
     given = {"--detach": flags["detach"], "--json": flags["as_json"]}
@@ -102,7 +103,7 @@ def _require_alone(pairs: tuple[str, ...], flags: dict[str, Any]) -> None:
         "NUMBER=ANSWER": bool(pairs),
         "--all": flags["to_all"] is not None,
         "--from": flags["source"] is not None,
-        "--resume": flags["go_on"],
+        "--resume": flags["resumes"],
         "--detach": flags["detach"],
         "--json": flags["as_json"],
     }

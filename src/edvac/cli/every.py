@@ -154,15 +154,18 @@ def passed_flags(flags: dict[str, Any]) -> list[str]:
 def _serve(*, once: bool) -> int:
     from edvac.core.seams import SystemClock
     from edvac.machine.every import Scheduler, alone
+    from edvac.machine.wakes import Waker
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with open_store() as store, alone(store.workspace):
         scheduler = Scheduler(store, SystemClock(), approved=approved, say=_say)
+        waker = Waker(store, SystemClock(), say=_say)
         if not once:
             ui.err(f"{ui.counted(len(store.schedules()), 'schedule')}; stop with Ctrl-C")
         while not stop.is_set():
+            waker.look()
             wait_s = scheduler.look()
             if once:
                 break

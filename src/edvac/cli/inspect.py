@@ -14,6 +14,7 @@ import click
 from edvac.cli import ui
 from edvac.cli.names import RUN
 from edvac.core.errors import UsageError
+from edvac.core.seams import SystemClock
 
 if TYPE_CHECKING:
     from edvac.machine.entry import Entry
@@ -65,6 +66,14 @@ def needs(info: RunInfo, answers: int) -> list[str]:
         lines.append(f"waiting for you: {count} (`edvac answer {info.id}`)")
     elif asked and not info.owner:
         lines.append(f"answered: `edvac resume {info.id}`")
+    if info.counts.get("signals"):
+        count = ui.counted(info.counts["signals"], "signal")
+        lines.append(f"waiting for {count} (`edvac signal {info.id}`)")
+    due = info.counts.get("due", 0)
+    if due and (due > SystemClock().wall() or info.owner):
+        lines.append(f"waiting until {ui.moment(due)} (`edvac every --run` goes on with it then)")
+    elif due:
+        lines.append(f"its time came at {ui.moment(due)}: `edvac resume {info.id}`")
     if info.counts.get("spent"):
         lines.append(f"its budget is spent (`edvac resume {info.id} --budget AMOUNT`)")
     if info.counts.get("away"):
@@ -90,6 +99,7 @@ def _run_document(info: RunInfo) -> dict[str, Any]:
         "seconds": info.seconds,
         "task": info.task,
         "title": info.title,
+        "until": ui.moment(info.counts["due"]) if info.counts.get("due") else None,
         "counts": dict(info.counts),
         "tokens": {name: info.counts.get(name, 0) for name in ("prompt", "cached", "completion")},
         "cost": money(info),
@@ -128,6 +138,7 @@ def _counts(info: RunInfo) -> str:
 @click.option("--steps", is_flag=True, help="Every step, however many there are.")
 @click.option("--failed", is_flag=True, help="Every item that failed: inputs, reason, remedy.")
 @click.option("--csv", "as_csv", is_flag=True, help="With --failed: as CSV.")
+@click.option("--events", is_flag=True, help="The latest value of each event that it has set.")
 @click.option("--explain", is_flag=True, help="Why each step was executed, or was not.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def show(run_id: str | None, step: str | None, prompt: bool, **flags: bool) -> None:
@@ -139,6 +150,9 @@ def show(run_id: str | None, step: str | None, prompt: bool, **flags: bool) -> N
         info = store.find_run(run_id)
         if flags["failed"] or flags["as_csv"]:
             _show_failed(store, info.id, as_json=as_json, as_csv=flags["as_csv"])
+            return
+        if flags["events"]:
+            _show_events(store, info.id, as_json=as_json)
             return
         if flags["explain"]:
             from edvac.cli.explained import say_why
@@ -177,6 +191,20 @@ def _show_failed(store: Store, run: str, *, as_json: bool, as_csv: bool) -> None
                 ui.out(ui.safe_line(f"    {item.remedy}"))
 
 
+def _show_events(store: Store, run: str, *, as_json: bool) -> None:
+    from edvac.machine.signals import events
+
+    found = events(store, run)
+    if as_json:
+        shown = [{"event": one.name, "value": one.value, "step": one.address} for one in found]
+        ui.out_json({"run": run, "events": shown})
+        return
+    for one in found:
+        ui.out(ui.safe_line(f"{one.name}: {ui.json_text(one.value)}"))
+    if not found:
+        ui.out(f"run {run} has set no event")
+
+
 def _no_step(run: str, step: str, entries: list[Entry]) -> UsageError:
     import difflib
 
@@ -187,6 +215,7 @@ def _no_step(run: str, step: str, entries: list[Entry]) -> UsageError:
 
 
 def _show_run(store: Store, info: RunInfo, history: History, flags: dict[str, bool]) -> None:
+    from edvac.cli.signal import document as waited_for
     from edvac.cli.summary import contacts
     from edvac.machine.detach import log_path
 
@@ -194,7 +223,7 @@ def _show_run(store: Store, info: RunInfo, history: History, flags: dict[str, bo
     if flags["as_json"]:
         steps = [_step_document(entry) for entry in ended.values()]
         more = {"program": history.program, "contacted": history.contacted, "steps": steps}
-        ui.out_json(_run_document(info) | more)
+        ui.out_json(_run_document(info) | {"signals": waited_for(store, info.id)} | more)
         return
     ui.out(f"run {info.id}: {standing(info)}" + (f" · {spent(info)}" if spent(info) else ""))
     for line in needs(info, _answered(store, info)):

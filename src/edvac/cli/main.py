@@ -24,6 +24,7 @@ COMMANDS = {
     "ps": ("inspect", "ps", "List runs."),
     "find": ("find", "find", "Find a text in runs."),
     "answer": ("answer", "answer", "Answer the questions of a run."),
+    "signal": ("signal", "signal", "Send a signal to a run."),
     "show": ("inspect", "show", "Show a run, or one step of it."),
     "log": ("inspect", "log", "Print the journal of a run."),
     "trace": ("trace", "trace", "Show where a line of a result file comes from."),

@@ -51,9 +51,16 @@ def queue(ctx: click.Context, as_json: bool) -> None:
 @click.option("--key", default="", help="No other of this key gets in; the one there is named.")
 @click.option("--priority", default=0, help="Higher ones first.  [default: 0]")
 @click.option("--after", default="", metavar="TIME", help="Not before: 10min, 2h, 1d.")
+@click.option(
+    "--after-quiet",
+    "quiet",
+    default="",
+    metavar="TIME",
+    help="When no other of its --key was put for so long; the last one counts.",
+)
 @run_flags
 @_JSON
-def put(name: str, program: str, key: str, priority: int, after: str, **flags: Any) -> int:
+def put(name: str, program: str, key: str, priority: int, **flags: Any) -> int:
     """Put PROGRAM (.edv) at the end of the queue NAME, which is made where there is none."""
     from edvac.core.seams import SystemClock
     from edvac.machine.every import Spec, touch_digest, write_spec
@@ -61,7 +68,9 @@ def put(name: str, program: str, key: str, priority: int, after: str, **flags: A
     from edvac.store import QueuedRun, RunQueue, Store
 
     _check_name(name)
-    delay = _delay(after)
+    after, quiet = flags.pop("after"), flags.pop("quiet")
+    _check_quiet(key, after, quiet)
+    delay = _delay(quiet or after)
     parsed = checked_program(program, flags, "Run it when its turn comes?")
     spec = Spec("", program, passed_flags(flags), str(Path.cwd()), touch_digest(parsed))
     now = SystemClock().wall()
@@ -71,12 +80,12 @@ def put(name: str, program: str, key: str, priority: int, after: str, **flags: A
             known = RunQueue(name, write_rules(Rules()), now)
             store.keep_queue(known)
         item = QueuedRun(0, name, write_spec(spec), key, priority, now, now + delay)
-        made = store.enqueue(item, read_rules(known).most)
+        made = store.enqueue(item, read_rules(known).most, replaces=bool(quiet))
     again = made.added != now
     if flags["as_json"]:
         ui.out_json(_item(made) | {"known": again})
         return 0
-    what = "is there already" if again else "waits"
+    what = ("is put off" if quiet else "is there already") if again else "waits"
     ui.out(f"{name} {made.id}: {program} {what}")
     if not again:
         ui.out("It runs while `edvac queue run` does.")
@@ -144,6 +153,7 @@ def serve(names: tuple[str, ...], drain: bool) -> int:
     from edvac.core.seams import SystemClock
     from edvac.machine.every import alone
     from edvac.machine.queues import LOCK, LOOK_S, Seams, Server
+    from edvac.machine.wakes import Waker
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -153,10 +163,12 @@ def serve(names: tuple[str, ...], drain: bool) -> int:
             _the(store, name)
         seams = Seams(approved=approved, say=_say)
         server = Server(store, SystemClock(), seams, names)
+        waker = Waker(store, SystemClock(), say=_say)
         if not drain:
             ui.err("working on the queues; stop with Ctrl-C")
         while not stop.is_set():
             busy = server.look()
+            waker.look()
             if drain and not busy:
                 break
             stop.wait(LOOK_S)
@@ -252,6 +264,16 @@ def _entry(store: Store, name: str, entry: int) -> QueuedRun:
         "",
         f"`edvac queue show {name}` lists those there are.",
     )
+
+
+def _check_quiet(key: str, after: str, quiet: str) -> None:
+    if quiet and (after or not key):
+        raise UsageError(
+            "quiet_without_key",
+            "--after-quiet goes with --key, and not with --after",
+            "It waits until no other of the same key was put for so long.",
+            "Such as edvac queue put NAME PROGRAM --key inbox --after-quiet 5min.",
+        )
 
 
 def _check_name(name: str) -> None:

@@ -474,7 +474,7 @@ class _Command:
     def _exit_code(report: Report) -> int:
         if report.spent:
             return errors.EXIT_BUDGET
-        if report.state == "waiting" and report.away:
+        if report.state == "waiting" and (report.away or report.asleep):
             return errors.EXIT_TRANSIENT
         return {
             "done": errors.EXIT_DONE,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edvac.cli.failed import table
-from edvac.cli.ui import counted, safe_line, seconds, used
+from edvac.cli.ui import counted, moment, safe_line, seconds, used
 from edvac.machine import delivery
 from edvac.machine.failures import failed_items
 from edvac.machine.history import read_history
@@ -132,6 +132,7 @@ def _other_models(history: History) -> list[str]:
 
 def _waiting(report: Report) -> list[str]:
     name, open_now = report.run, report.counts["questions"]
+    awaited = (report.counts["signals"], report.counts["due"])
     lines = []
     if report.actions:
         lines.append(f"It has only read. {counted(len(report.actions), 'step')} would act now:")
@@ -139,11 +140,16 @@ def _waiting(report: Report) -> list[str]:
         if len(report.actions) > SHOWN:
             lines.append(f"  … {len(report.actions) - SHOWN} more")
         lines.append(f"`edvac resume {name}` lets it, and does the rest.")
-    elif not open_now and not report.spent and not report.away:
+    elif not any((open_now, report.spent, report.away, *awaited)):
         lines.append(f"The sample is done. `edvac resume {name}` does the rest.")
     if open_now:
         lines.append(f"It waits for you: {counted(open_now, 'question')}.")
         lines.append(f"Answer with `edvac answer {name}`, then `edvac resume {name}`.")
+    if awaited[0]:
+        lines.append(f"It waits for a signal: `edvac signal {name}` says for which.")
+    if awaited[1]:
+        lines.append(f"It waits until {moment(awaited[1])}; then `edvac resume {name}` goes on,")
+        lines.append("or `edvac every --run` does by itself.")
     if report.spent:
         lines.append(f"It waits for a budget: {report.spent}.")
         lines.append(f"With a larger one it goes on: `edvac resume {name} --budget AMOUNT`.")

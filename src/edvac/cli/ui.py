@@ -134,6 +134,13 @@ def seconds(found: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
+def moment(wall: float) -> str:
+    """A point in time by this machine's clock."""
+    import datetime as dt
+
+    return dt.datetime.fromtimestamp(wall).strftime("%Y-%m-%d %H:%M:%S").removesuffix(":00")
+
+
 def open_store() -> Store:
     """The workspace's store, for commands that need no model."""
     from edvac.store import Store

@@ -282,7 +282,8 @@ def _calls(
 def reserved(catalogue: Catalogue) -> frozenset[str]:
     """Names that mean something: devices, libraries, builtins."""
     names = (doc.name for doc in library() if "self" not in doc.signature)
-    return frozenset({name.partition(".")[0] for name in names} | set(catalogue.devices))
+    devices = catalogue.called(one.op for one in callable_steps(catalogue)).devices
+    return frozenset({name.partition(".")[0] for name in names} | set(devices))
 
 
 def callable_steps(catalogue: Catalogue) -> list[Signature]:

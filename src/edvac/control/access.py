@@ -19,11 +19,15 @@ from edvac.program.operands import misfit
 
 
 def exact_access(signature: Signature, operands: dict[str, Value]) -> Access:
-    """The paths and globs that this call reads and writes, normalised."""
+    """The paths and globs that this call reads and writes, normalised, and the names it takes."""
+    named = (plain(operands[name]) for name in signature.names)
     return Access(
         _paths(signature.reads, operands),
         _paths(signature.writes, operands),
-        external=signature.effect is Effect.EXTERNAL,
+        signature.effect is Effect.EXTERNAL,
+        tuple(f"{signature.device}:{name}" for name in named),
+        signature.barrier,
+        signature.effect is not Effect.PURE,
     )
 
 
@@ -46,9 +50,8 @@ def _and_below(paths: tuple[str, ...]) -> tuple[str, ...]:
 
 def claimed_access(static: Access) -> Access:
     """A pattern from the program's text in the form that exact paths are compared with."""
-    return Access(
-        tuple(map(_pattern, static.reads)), tuple(map(_pattern, static.writes)), static.external
-    )
+    reads, writes = tuple(map(_pattern, static.reads)), tuple(map(_pattern, static.writes))
+    return replace(static, reads=reads, writes=writes)
 
 
 def unforeseen(claimed: Access, exact: Access) -> str | None:
@@ -66,6 +69,8 @@ def unforeseen(claimed: Access, exact: Access) -> str | None:
 def unfit(call: StepCall, values: dict[str, Value]) -> Failure | None:
     """Why a step cannot be issued with these operands: a type, or a path that the text did not
     announce."""
+    if call.options.wrong:
+        return Failure("option_misfit", f"{call.address}: {call.options.wrong}")
     wrong = misfit(call, values)
     if wrong is not None:
         return Failure.of(wrong)

@@ -243,7 +243,7 @@ class RunAhead:
         self._executions[key] = _Execution(call, guards)
         self._flying[key] = call
         self._running[call.signature.device] += 1
-        timeout = call.signature.timeout_s
+        timeout = call.time_limit
         found.append(Intent(call, values, access, digest, timeout_s=timeout, key=key))
         return True
 

@@ -1,5 +1,6 @@
 """External effects in the program's order (design 2): one is issued when every earlier line has
-finished, or has failed and that was handled.
+finished, or has failed and that was handled. A wait for a time begins then too, and an event
+is set, whatever failed.
 
 Knows nothing of what the effects are.
 """
@@ -41,7 +42,8 @@ class ExternalOrder:
         due: list[Step] = []
         waiting, self._waiting = self._waiting, []
         for step in waiting:
-            later = self._open.earliest() < step.order or self._earlier_failure(step.order)
+            failed = step.external and self._earlier_failure(step.order)
+            later = self._open.earliest() < step.order or failed
             (self._waiting if later else due).append(step)
         return due
 

@@ -7,13 +7,14 @@ A `Record` is data; how it is stored is the store's business. The kinds are the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from edvac.control.question import asked_body, shown_operands
 from edvac.control.step import Failure, Result, Usage, WrittenFile
 from edvac.core.errors import InternalError
 from edvac.core.event import Question
+from edvac.core.schema import show
 from edvac.core.signature import Effect
 from edvac.core.value import Failed, Value
 
@@ -52,8 +53,11 @@ class Record:
             "attempt": intent.attempt,
             "external": intent.call.signature.effect is Effect.EXTERNAL,
             "key": intent.question,
+            "type": show(intent.call.result) if intent.call.signature.awaits == "signal" else "",
+            "undo": intent.call.options.undo,
         }
-        shown = shown_operands(intent.operands) if intent.question else None
+        told = intent.question or intent.call.signature.names or intent.call.options.undo
+        shown = shown_operands(intent.operands) if told else None
         return Record("intent", intent.slot, _present(body), shown)
 
     @staticmethod
@@ -71,6 +75,15 @@ class Record:
     def asked(step: Step, question: Question, *, doubt: bool) -> Record:
         body = asked_body(step, question.text, question.options, doubt=doubt)
         return Record("approved", step.slot, body, shown_operands(step.values))
+
+    @staticmethod
+    def refused_signal(name: str, why: str) -> Record:
+        """A signal that came and was of no use: nothing waits for it any more."""
+        return Record("approved", "", {"verdict": "signal_refused", "signal": name, "why": why})
+
+    def with_deadline(self, deadline: Deadline) -> Record:
+        """An intent that says until when it is waited for."""
+        return replace(self, body=dict(self.body) | {"until": [deadline.until, deadline.span]})
 
     @staticmethod
     def retry(slots: Iterable[str]) -> Record:
@@ -114,7 +127,7 @@ class Record:
 
 
 def _head(step: Step, seconds: float) -> dict[str, Any]:
-    usage = step.usage
+    usage, retries = step.usage, step.call.options.retries
     return {
         "at": step.call.address,
         "op": step.call.op,
@@ -122,6 +135,8 @@ def _head(step: Step, seconds: float) -> dict[str, Any]:
         "digest": step.digest,
         "seconds": round(seconds, 3),
         "attempts": step.attempt,
+        "retries": None if retries is None else str(retries),
+        "limit_s": step.call.options.timeout_s or None,
         "tokens": [usage.prompt, usage.cached, usage.completion] if any_tokens(usage) else None,
         "cost": str(usage.cost) if usage.cost else None,
     }
@@ -143,6 +158,21 @@ class StoredOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Deadline:
+    """Until when a step waits, fixed when it began to.
+
+    Attributes:
+        until: by the wall clock, in UTC seconds.
+        span: so many seconds at most in any case; 0 where the clock alone counts.
+        digest: of the operands that it belongs to.
+    """
+
+    until: float
+    span: float
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Replay:
     """What the journal knows about a run.
 
@@ -156,6 +186,7 @@ class Replay:
             operands.
         answered: how many answers of a person each slot has had.
         asked: keys of the guard's questions that are in the journal already.
+        deadlines: of steps that wait, and have no outcome.
         edited: a retry forgot outcomes, so others may rest on operands that differ now.
     """
 
@@ -168,6 +199,7 @@ class Replay:
     answered: Mapping[str, int] = field(default_factory=dict)
     asked: frozenset[str] = frozenset()
     edited: bool = False
+    deadlines: Mapping[str, Deadline] = field(default_factory=dict)
 
 
 def diverged(address: str) -> InternalError:

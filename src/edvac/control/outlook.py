@@ -6,10 +6,13 @@ Changes nothing.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from edvac.control.absence import Absence
 from edvac.control.ahead import RunAhead
 from edvac.control.budget import over, used_tokens
+from edvac.control.journal import Deadline, Replay
 from edvac.control.predictor import Decided
 from edvac.control.step import Failure, Limits, Step, StepState, Usage
 from edvac.core.value import Value
@@ -17,9 +20,20 @@ from edvac.program import Evaluator
 from edvac.program.host import Unreached
 
 
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """What a run waits for, told by who drives it: so many signals, and a time by the wall clock
+    (UTC seconds; 0 for none), the earliest of several."""
+
+    signals: int = 0
+    due: int = 0
+
+
 class Outlook:
     """The read-only side of `ControlUnit`."""
 
+    parked: Parked = Parked()
+    _replay: Replay
     steps: dict[str, Step]
     usage: Usage
     reused: int
@@ -48,16 +62,21 @@ class Outlook:
     @property
     def awaited(self) -> frozenset[str]:
         """What keeps the run from going on, when only the outside does: ``approval`` of a held
-        step, an ``answer`` to a question of the program, a larger ``budget``, a look at the
-        ``sample``, or at the ``actions`` of a run that only reads, a ``processor`` that is
-        away."""
-        asked = [step for step in self._issued.values() if step.call.signature.person]
+        step, an ``answer`` to a question of the program, a ``signal``, a ``time``, a larger
+        ``budget``, a look at the ``sample``, or at the ``actions`` of a run that only reads, a
+        ``processor`` that is away."""
+        issued = [step.call.signature for step in self._issued.values()]
+        asked = [one for one in issued if one.person]
+        parked = {one.awaits for one in issued}
         written = self._growing and not self._alone  # by somebody who may go on
-        if written or len(asked) < len(self._issued) or self._timers:
+        moving = any(not (one.person or one.awaits) for one in issued)
+        if written or moving or self._timers:
             return frozenset()
         away = self._absence.why is not None
         found = {
             "answer": asked,
+            "signal": "signal" in parked,
+            "time": "time" in parked,
             "approval": self._held,
             "budget": self._unpaid,
             "processor": away,
@@ -65,6 +84,11 @@ class Outlook:
             "actions" if self._limits.read_only else "sample": self._later and not away,
         }
         return frozenset(name for name, waits in found.items() if waits)
+
+    @property
+    def deadlines(self) -> Mapping[str, Deadline]:
+        """Until when steps wait that began to in an earlier drive."""
+        return self._replay.deadlines
 
     def question(self, slot: str) -> Step | None:
         """The step, if a question about it is open now: its own, or one of the guard."""
@@ -128,6 +152,8 @@ class Outlook:
             "questions": self.questions,
             "spent": int(bool(self._unpaid)),
             "away": int(self._absence.why is not None),
+            "signals": self.parked.signals,
+            "due": self.parked.due,
             "ahead": self._ahead.used,
             "wasted": self._ahead.wasted,
             "wasted_tokens": used_tokens(self._ahead.waste),

@@ -2,7 +2,8 @@
 
 A *claim* is what an unfinished step, or a region whose steps are not known yet, may read and write.
 A step may issue when no claim that comes earlier in the program conflicts with its own access: RAW,
-WAR and WAW on paths; external effects in order. Claims that touch nothing are not kept, so programs
+WAR and WAW on paths; signals and events by name; external effects in order; a wait for a time
+before all that is not pure. Claims that touch nothing are not kept, so programs
 of pure model steps pay nothing; claims on plain paths are found by their path, so a thousand writes
 of different files do not look at each other.
 
@@ -40,7 +41,9 @@ class Scoreboard:
     def __init__(self) -> None:
         self._writes = _Paths(lambda claim: claim.access.writes)
         self._reads = _Paths(lambda claim: claim.access.reads)
+        self._names = _Paths(lambda claim: claim.access.names)
         self._external: list[Claim] = []
+        self._barriers: list[Claim] = []
         self._size = 0
 
     def claim(self, order: Order, access: Access) -> Claim | None:
@@ -70,10 +73,18 @@ class Scoreboard:
     def hazard(self, order: Order, access: Access) -> Claim | None:
         """An earlier claim that a step at `order` must wait for: of those on patterns the latest,
         because steps mostly become ready in order and are then looked at only once."""
+        if access.outside and self._barriers:
+            found = _last_before(order, self._barriers)
+            if found is not None:
+                return found
         if access.empty:
             return None
         if access.external:
             found = _last_before(order, self._external)
+            if found is not None:
+                return found
+        for name in access.names:
+            found = self._names.meeting(order, name)
             if found is not None:
                 return found
         for path in access.reads:
@@ -95,17 +106,23 @@ class Scoreboard:
 
     def _add(self, claim: Claim) -> None:
         self._size += 1
-        self._writes.add(claim)
-        self._reads.add(claim)
-        if claim.access.external:
-            bisect.insort(self._external, claim)
+        for table in (self._writes, self._reads, self._names):
+            table.add(claim)
+        for claims in self._lists(claim.access):
+            bisect.insort(claims, claim)
 
     def _remove(self, claim: Claim) -> None:
         self._size -= 1
-        self._writes.remove(claim)
-        self._reads.remove(claim)
-        if claim.access.external:
-            _take_out(self._external, claim)
+        for table in (self._writes, self._reads, self._names):
+            table.remove(claim)
+        for claims in self._lists(claim.access):
+            _take_out(claims, claim)
+
+    def _lists(self, access: Access) -> Iterator[list[Claim]]:
+        if access.external:
+            yield self._external
+        if access.barrier:
+            yield self._barriers
 
 
 class _Paths:

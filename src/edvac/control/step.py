@@ -272,12 +272,24 @@ class Step:
         self.values = {}
         self.access = NO_ACCESS
 
+    def may_repeat(self, limits: Limits) -> bool:
+        """Is there another attempt after this one, where it comes to a transient error?"""
+        own = self.call.options.retries
+        return self.attempt < (limits.attempts if own is None else own + 1)
+
     @property
     def acts(self) -> bool:
         """Does it do more than observe and compute? Known once its operands are: a command whose
         sandbox lets it write nothing only observes."""
         signature = self.call.signature
-        return self.external or signature.person or bool(self.access.writes)
+        leaves = self.external or signature.person or bool(signature.awaits or signature.names)
+        return leaves or bool(self.access.writes)
+
+    @property
+    def lasting(self) -> bool:
+        """Does it leave a mark in the run: a file, an event, a signal that is taken?"""
+        signature = self.call.signature
+        return signature.effect is Effect.WRITE or bool(signature.awaits)
 
     @property
     def external(self) -> bool:

@@ -43,7 +43,7 @@ from edvac.core import event
 from edvac.core.errors import InternalError
 from edvac.core.label import PUBLIC, Label
 from edvac.core.schema import selected
-from edvac.core.signature import Access, Effect
+from edvac.core.signature import Access
 from edvac.core.value import (
     Cell,
     Failed,
@@ -345,7 +345,7 @@ class ControlUnit(Outlook):
         hazard = self._scoreboard.hazard(step.order, step.access)
         if hazard is not None:
             hazard.waiters.append(step.slot)
-        elif step.external:
+        elif step.call.signature.in_turn:
             self._in_order.add(step)
         else:
             self._queue(step)
@@ -416,8 +416,8 @@ class ControlUnit(Outlook):
         return bool(beyond) or (self._limits.read_only and step.acts)
 
     def _too_early(self, step: Step) -> bool:
-        """A write of a program that may still be taken back."""
-        return self._growing and step.call.signature.effect is Effect.WRITE
+        """Of a program that may still be taken back."""
+        return self._growing and step.lasting
 
     def _room(self, device: str) -> int:
         limit = self._limits.at_once.get(device, self._limits.default_at_once)
@@ -465,13 +465,13 @@ class ControlUnit(Outlook):
             step.access,
             step.digest,
             step.attempt,
-            step.attempt >= self._limits.attempts,
+            not step.may_repeat(self._limits),
             step.complaint,
-            signature.timeout_s,
+            step.call.time_limit,
             step.escalated,
             question=step.question if signature.person else "",
         )
-        if signature.effect in (Effect.WRITE, Effect.EXTERNAL) or signature.person:
+        if signature.noted:
             self._work.records.append(Record.intent(intent))
         self._work.intents.append(intent)
         self._emit(notices.started(step))
@@ -498,7 +498,7 @@ class ControlUnit(Outlook):
         step.usage = step.usage + failure.usage
         self.usage = self.usage + failure.usage
         wait = 0.0
-        again = (failure.retry and step.attempt < self._limits.attempts) or failure.away
+        again = (failure.retry and step.may_repeat(self._limits)) or failure.away
         repair = failure.repair and step.repairs < self._limits.repairs and not step.escalated
         escalate = failure.repair and not repair and self._may_escalate(step)
         if self._stopping and (again or repair or escalate or failure.code == ABORTED):

@@ -192,7 +192,8 @@ def functions_of(names: Iterable[str], catalogue: Catalogue) -> tuple[Signature,
         signature = catalogue.signatures.get(name)
         if signature is None:
             raise OperandError("function_unknown", f"there is no function {name!r}")
-        if signature.effect not in (Effect.PURE, Effect.READ) or signature.person:
+        changes = signature.effect not in (Effect.PURE, Effect.READ)
+        if changes or signature.person or signature.awaits:
             raise OperandError(
                 "function_refused",
                 f"a worker may not call {name}",

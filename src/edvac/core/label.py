@@ -16,7 +16,7 @@ Knows nothing of policies: which principals are trusted is decided in `edvac.gua
 
 Principals are strings: ``user``, ``program`` (text of the program), ``name:PATH`` (whoever named a
 file), ``file:PATH`` (whoever wrote it), ``model:NAME``, ``shape:ROOT`` (whoever decides which files
-exist under a root).
+exist under a root), ``sender:NAME`` (whoever sent a signal).
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ import enum
 import fnmatch
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from edvac.core.schema import STR, Type
 
@@ -43,10 +43,15 @@ class _Required:
 
 
 REQUIRED: Final = _Required()
+# What a step can wait for, though nothing executes it.
+Awaited: TypeAlias = Literal["", "signal", "time"]
 
 
 @dataclass(frozen=True, slots=True)
 class Param:
+    """One operand. `wrong` says why a plain value of its type is none for it, as a clause; an empty
+    text where it is one."""
+
     name: str
     type: Type
     default: Any = REQUIRED
@@ -55,6 +60,7 @@ class Param:
     glob: bool = False  # of an address: wildcards in it are not characters of a name
     keyword_only: bool = False
     doc: str = ""
+    wrong: Callable[[Any], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,10 @@ class Signature:
         limit: how many calls may run at once; 0 means no limit of its own.
         planned: is it shown to the model that writes programs?
         journal: does a call keep one of its own, as a worker does?
+        names: parameters that name something of the run, such as a signal; calls with one name take
+            their turns in the program's order.
+        awaits: nothing is executed: the step ends when a signal comes, or when its time has.
+        yields: a program that calls none of the device's functions may use its name for a value.
     """
 
     op: str
@@ -85,6 +95,9 @@ class Signature:
     timeout_s: float = 600.0
     planned: bool = True
     journal: bool = False
+    names: tuple[str, ...] = ()
+    awaits: Awaited = ""
+    yields: bool = False
 
     @property
     def device(self) -> str:
@@ -93,6 +106,24 @@ class Signature:
     @property
     def function(self) -> str:
         return self.op.partition(".")[2]
+
+    @property
+    def barrier(self) -> bool:
+        """Does all that comes later and is not pure wait for it?"""
+        return self.awaits == "time"
+
+    @property
+    def in_turn(self) -> bool:
+        """Does it begin only when all that is above it has ended? What the world sees happens in
+        the order in which it is written."""
+        seen = self.effect is Effect.WRITE and bool(self.names)
+        return self.effect is Effect.EXTERNAL or self.barrier or seen
+
+    @property
+    def noted(self) -> bool:
+        """Is it durable that a call begins, before it does?"""
+        changes = self.effect in (Effect.WRITE, Effect.EXTERNAL)
+        return changes or self.person or bool(self.awaits)
 
     def param(self, name: str) -> Param | None:
         return next((found for found in self.params if found.name == name), None)
@@ -120,11 +151,20 @@ def unopened(glob: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Which paths a call (or an undecided region of the program) reads and writes, as globs."""
+    """Which paths a call (or an undecided region of the program) reads and writes, as globs.
+
+    Attributes:
+        names: of the run's signals and events that it takes or sets, as ``signal:NAME``.
+        barrier: whatever comes later and is `outside` waits for it.
+        outside: it may come to something else at another time: it is not pure.
+    """
 
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     external: bool = False
+    names: tuple[str, ...] = ()
+    barrier: bool = False
+    outside: bool = False
 
     @property
     def wide(self) -> bool:
@@ -134,12 +174,13 @@ class Access:
     def conflicts(self, later: Access) -> bool:
         """Must a later step wait for this one? RAW, WAR and WAW on paths; external effects stay in
         order."""
-        if self.external and later.external:
+        if (self.external and later.external) or (self.barrier and later.outside):
             return True
         return (
             _meet(self.writes, later.reads)
             or _meet(self.reads, later.writes)
             or _meet(self.writes, later.writes)
+            or _meet(self.names, later.names)
         )
 
     def union(self, other: Access) -> Access:
@@ -147,11 +188,15 @@ class Access:
             tuple(dict.fromkeys(self.reads + other.reads)),
             tuple(dict.fromkeys(self.writes + other.writes)),
             self.external or other.external,
+            tuple(dict.fromkeys(self.names + other.names)),
+            self.barrier or other.barrier,
+            self.outside or other.outside,
         )
 
     @property
     def empty(self) -> bool:
-        return not (self.reads or self.writes or self.external)
+        """Need nothing later wait for it?"""
+        return not (self.reads or self.writes or self.external or self.names or self.barrier)
 
 
 NO_ACCESS = Access()
@@ -219,6 +264,13 @@ class Catalogue:
 
     def functions(self, device: str) -> tuple[Signature, ...]:
         return tuple(found for found in self.signatures.values() if found.device == device)
+
+    def called(self, ops: Iterable[str]) -> Catalogue:
+        """Without the devices that yield their name, where a program calls none of their
+        functions."""
+        used = {op.partition(".")[0] for op in ops if op in self.signatures}
+        kept = (one for one in self.signatures.values() if not one.yields or one.device in used)
+        return Catalogue.of(kept)
 
 
 def address_param(name: str = "path", doc: str = "", *, glob: bool = False) -> Param:

@@ -1,11 +1,12 @@
-"""The devices: what touches the world. Files, documents, databases, sandboxed processes, a person.
+"""The devices: what touches the world. Files, documents, databases, sandboxed processes, a person,
+signals and times.
 
 Each device declares its functions with types and effects (`core.signature`) and executes one call
 at a time. Knows nothing of scheduling, hazards or journals.
 """
 
 from edvac.core.signature import Catalogue
-from edvac.device import doc, files, human, llm, process, sql
+from edvac.device import doc, files, human, llm, process, sql, waiting
 from edvac.device.doc import Documents
 from edvac.device.files import Files
 from edvac.device.human import Human
@@ -13,6 +14,7 @@ from edvac.device.port import AskPerson, Call, Device, Held, NewFile, Reply, Run
 from edvac.device.process import Processes
 from edvac.device.roots import Roots
 from edvac.device.sql import Databases
+from edvac.device.waiting import Events
 
 CATALOGUE = Catalogue.of(
     files.SIGNATURES
@@ -21,6 +23,7 @@ CATALOGUE = Catalogue.of(
     + llm.SIGNATURES
     + process.SIGNATURES
     + human.SIGNATURES
+    + waiting.SIGNATURES
 )
 
 __all__ = [
@@ -30,6 +33,7 @@ __all__ = [
     "Databases",
     "Device",
     "Documents",
+    "Events",
     "Files",
     "Held",
     "Human",

@@ -17,13 +17,19 @@ from edvac.core.value import Value, plain
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a device function."""
+    """One call of a device function.
+
+    Attributes:
+        key: the same for all attempts at this step, over any number of resumes, and for no other
+            step of any run: for a service that does a request of one key once.
+    """
 
     signature: Signature
     operands: dict[str, Value]
     slot: str
     address: str
     timeout_s: float
+    key: str = ""
 
     def data(self, name: str) -> Any:
         """The plain data of an operand."""

@@ -21,6 +21,7 @@ from edvac.core.seams import Clock, durability_point
 from edvac.core.value import Scalar, plain
 from edvac.machine.ledger import Ledger
 from edvac.machine.questions import read_answer
+from edvac.machine.waits import Ended, Waits
 from edvac.program import Program
 from edvac.store import Lease, Message, Store
 
@@ -63,6 +64,7 @@ class _Letter:
     slot: str
     answer: bool | str
     key: str = ""  # of the question that it answers; empty: whichever is open about the step
+    posted: float = 0.0
 
 
 class Driver:
@@ -79,6 +81,7 @@ class Driver:
         grows: Grows = lambda: None,
     ) -> None:
         self._grows = grows
+        self._waits = Waits(unit.deadlines, front.clock)
         self._unit = unit
         self._ledger = ledger
         self._lease = lease
@@ -97,6 +100,7 @@ class Driver:
         self._drafts: deque[tuple[Program, bool]] = deque()
         self._text = ""
         self._stop = ""
+        self._halted = False
         self._renew_at = 0.0
         self._inbox_at = 0.0
         self._seen = 0
@@ -129,6 +133,8 @@ class Driver:
                 await self._act(work)
                 if work.closed:
                     return work.closed
+                if not self._halted:
+                    self._unit.parked = self._waits.parked
                 self._show_sample()
                 if self._waits_in_vain():
                     return "waiting"
@@ -139,6 +145,8 @@ class Driver:
     def _waits_in_vain(self) -> bool:
         """Only a person or a model can help, and none can be reached from here."""
         if self._stop or self._outcomes or self._answers or self._next_letter() is not None:
+            return False
+        if self._waits.soon or self._waits.ready:
             return False
         here = {
             "approval": self._front.answer is not None,
@@ -151,8 +159,9 @@ class Driver:
     async def _act(self, work: Work) -> None:
         done, self._read = self._read, []
         if work.records:
+            records = self._waits.fixed(work.records, work.intents)
             durability_point("driver.before_commit")
-            await self._ledger.commit(self._lease, work.records, done)
+            await self._ledger.commit(self._lease, records, done)
             durability_point("driver.after_commit")
         elif done:
             await self._ledger.call(lambda store: self._take_out(store, done))
@@ -162,8 +171,11 @@ class Driver:
             task = self._tasks.get(slot)
             if task is not None:
                 task.cancel()
+            elif self._waits.end(slot):
+                self._outcomes.append((slot, Failure(ABORTED, "it was stopped")))
         for intent in work.intents:
-            self._begin(intent)
+            if not self._waits.begin(intent):
+                self._begin(intent)
         for question in work.questions:
             if self._front.answer is not None:
                 self._asking[question.slot] = asyncio.create_task(self._ask(question))
@@ -222,6 +234,9 @@ class Driver:
             letter = self._next_letter()
             if letter is not None:
                 return self._heed(letter, now)
+            ended = self._waits.next()
+            if ended is not None:
+                return self._conclude(ended, now)
             if self._drafts:
                 return self._extend(*self._drafts.popleft(), PUBLIC, now)
             more = self._grows()
@@ -248,6 +263,7 @@ class Driver:
 
     def _stopped(self, now: float) -> Work:
         reason, self._stop = self._stop, ""
+        self._halted = True  # what was waited for is waited for still
         return self._unit.cancel(now, reason)
 
     def _raise_broken(self) -> None:
@@ -259,7 +275,8 @@ class Driver:
             self._broken.result()
 
     async def _sleep(self, wake_at: float | None, now: float) -> None:
-        until = min(self._renew_at, self._inbox_at, wake_at if wake_at is not None else 1e18)
+        times = (self._renew_at, self._inbox_at, wake_at, self._waits.wake_at)
+        until = min(time for time in times if time is not None)
         try:
             async with asyncio.timeout(max(0.0, until - now)):
                 await self._wake.wait()
@@ -270,6 +287,7 @@ class Driver:
         found, self._outcomes = list(self._outcomes), deque()
         for slot, _ in found:
             self._tasks.pop(slot, None)
+            self._waits.end(slot)
         return found
 
     # -- the lease and the inbox ----------------------------------------------------------------
@@ -294,7 +312,7 @@ class Driver:
         if standing is not None:
             store.set_state(self._lease, "open", seconds=self._unit.seconds, counts=standing)
         found = store.inbox(self._lease.run, self._seen)
-        self._take_out(store, [message.id for message in found if message.kind != "answer"])
+        self._take_out(store, [message.id for message in found if message.kind == "kill"])
         return found
 
     def _take_out(self, store: Store, messages: list[int]) -> None:
@@ -306,7 +324,9 @@ class Driver:
             self.stop("cancelled")
         elif message.kind == "answer":
             slot, answer, key = read_answer(message.payload)
-            self._letters.append(_Letter(message.id, slot, answer, key))
+            self._letters.append(_Letter(message.id, slot, answer, key, message.posted))
+        elif message.kind == "signal":
+            self._waits.sort(message)
 
     def _next_letter(self) -> _Letter | None:
         """The first answer whose question is open, or was closed without it; others wait, for a
@@ -326,15 +346,32 @@ class Driver:
             return self._refuse(letter, "it answers a question that is no longer open", now)
         if isinstance(letter.answer, bool) is not held:
             return self._refuse(letter, "it is no answer to this kind of question", now)
+        if self._waits.is_late(letter.slot, letter.posted):
+            return self._refuse(letter, "it came after its time", now)
         if isinstance(letter.answer, bool):
             return self._unit.answer(letter.slot, letter.answer, now)
         options = plain(step.values["options"]) if "options" in step.values else []
         if options and letter.answer not in options:
             return self._refuse(letter, f"it is none of {', '.join(options)}", now)
-        task = self._tasks.pop(letter.slot, None)
+        return self._over(letter.slot, Result(Scalar(letter.answer, USER)), now)
+
+    def _over(self, slot: str, outcome: Outcome, now: float) -> Work:
+        """A step is over without what executes it, if anything does."""
+        task = self._tasks.pop(slot, None)
         if task is not None:
             task.cancel()
-        return self._unit.finished([(letter.slot, Result(Scalar(letter.answer, USER)))], now)
+        self._waits.end(slot)
+        return self._unit.finished([(slot, outcome)], now)
+
+    def _conclude(self, ended: Ended, now: float) -> Work:
+        self._read += ended.taken
+        if ended.note:
+            note = event.Note(run=self._lease.run, text=ended.note, level="warning")
+            self._front.emit(note)
+        done = ended.outcome
+        work = self._unit.tick(now) if done is None else self._over(ended.slot, done, now)
+        work.records[:0] = ended.records
+        return work
 
     def _refuse(self, letter: _Letter, why: str, now: float) -> Work:
         address = self._unit.steps[letter.slot].call.address

@@ -173,7 +173,7 @@ class Executor:
     async def _device(self, intent: Intent, key: str, start: float) -> Outcome:
         device = self._devices[intent.call.signature.device]
         with self._told(intent):
-            reply = await device.call(_call(intent))
+            reply = await device.call(replace(_call(intent), key=self._name(intent)))
         _check_result(intent, reply.value)
         files = tuple(WrittenFile(new.path, new.content, new.label) for new in reply.files)
         seconds = self._clock.now() - start
@@ -212,7 +212,8 @@ class Executor:
         escalated = processor is self._escalate
         await processor.open()
         request = self._request(intent)
-        request = replace(request, cls="speculative" if intent.key else self._run.cls)
+        cls = "speculative" if intent.key else self._run.cls
+        request = replace(request, cls=cls, key=self._name(intent))
         try:
             answer = await processor.complete(request, self._on_text(intent))
         except OperandError as problem:
@@ -269,6 +270,12 @@ class Executor:
         if self._run.brief is not None and intent.call.op in WORKER_OPS:
             return worker_prompt.read_turn(self._run.brief, intent, text, finish, model)
         return read_answer(intent, text, finish, model)
+
+    def _name(self, intent: Intent) -> str:
+        """Of what is asked for, however often: another model or a remark makes it another thing."""
+        asked = (intent.digest, intent.complaint, str(intent.escalated))
+        parts = "\n".join((self._run.run, intent.slot, *asked))
+        return f"edvac-{hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()}"
 
     def _seed(self, slot: str) -> int:
         mixed = hashlib.blake2b(f"{self._run.seed}:{slot}".encode(), digest_size=4)

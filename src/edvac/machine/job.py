@@ -14,6 +14,7 @@ from edvac.core.label import USER
 from edvac.core.schema import show
 from edvac.core.value import Value, lift
 from edvac.machine.budget import UNLIMITED, Budget
+from edvac.machine.compensate import is_undone
 from edvac.machine.history import History, read_history
 from edvac.program import Program
 from edvac.store import RunInfo, Store
@@ -68,6 +69,13 @@ def history_to_resume(store: Store, run: str | None, *, retry: bool) -> tuple[Ru
     info = store.find_run(run)
     if info.state == "done" or (info.state == "partial" and not retry):
         raise _ended(info)
+    if is_undone(store, info.id):
+        raise UsageError(
+            "effects_undone",
+            f"what run {info.id} did outside has been taken back",
+            "Its steps that are finished are not done any more.",
+            f"See `edvac show {info.id}.undo`; to do it anew, start it again with `edvac run`.",
+        )
     if not info.last_seq:
         raise UsageError(
             "run_not_begun",

@@ -18,22 +18,25 @@ from edvac.core import event
 from edvac.core.errors import ConfigError
 from edvac.core.seams import Clock, Entropy, SystemClock, SystemEntropy, iso_date
 from edvac.core.signature import Catalogue
+from edvac.core.value import Value
 from edvac.device import (
     CATALOGUE,
     AskPerson,
     Databases,
     Device,
     Documents,
+    Events,
     Files,
     Human,
     Processes,
     Roots,
 )
-from edvac.machine import rates
+from edvac.machine import compensate, rates
 from edvac.machine.budget import UNLIMITED, Budget
 from edvac.machine.child import DoWork, Surroundings
 from edvac.machine.children import Children
 from edvac.machine.conditions import past_of, trail_record
+from edvac.machine.desk import Desk
 from edvac.machine.driver import LEASE_S, Answer, Driver, Front, Look
 from edvac.machine.entry import Entry
 from edvac.machine.every import occurrence_key
@@ -45,8 +48,7 @@ from edvac.machine.ledger import Ledger, encode
 from edvac.machine.notify import Waiting, notify
 from edvac.machine.overlay import Overlay
 from edvac.machine.previous import mentions_previous, previous_run, reuse_key
-from edvac.machine.questions import write_answer
-from edvac.machine.report import Report, closed_event, report_of
+from edvac.machine.report import Report, closed, report_of
 from edvac.processor import Processor
 from edvac.program import Evaluator, Fuel, Program, parse
 from edvac.store import Lease, RunInfo, Store
@@ -85,7 +87,7 @@ class Terminal:
         return self.ask is not None or self.looks is not None
 
 
-class Machine:
+class Machine(Desk):
     """One open workspace. Use it as a context manager, from one event loop.
 
     Args:
@@ -204,6 +206,25 @@ class Machine:
         info, _ = await self.ledger.call(lambda store: history_to_resume(store, run, retry=retry))
         return await self._drive(info.id, terminal or Terminal(), again=_Again(retry, budget))
 
+    async def undo_effects(self, run: str, terminal: Terminal | None = None) -> Report:
+        """Take back what a run has done outside, the latest first, by the steps that its program
+        names with ``undo=``; again does the rest. The run itself goes on no more.
+
+        Raises:
+            UsageError: there is nothing to undo, or it is undone.
+            LeaseError: somebody works on the run.
+        """
+        owner = self._owner()
+        name = await self.ledger.call(
+            lambda store: compensate.prepare(store, run, self.catalogue, self.clock, owner)
+        )
+        history = await self.ledger.call(lambda store: read_history(store, name, lazy=True))
+        unknown = history.opened["unknown"]
+        if unknown and terminal is not None:
+            text = f"nobody knows whether these took effect, and they stay: {', '.join(unknown)}"
+            terminal.emit(event.Note(text=text, level="warning"))
+        return await self.resume(name, terminal, retry=True)
+
     def _create(self, store: Store, job: Job, program: Program, *, growing: bool = False) -> str:
         wall = self.clock.wall()
         run = self.entropy.token(4)
@@ -256,10 +277,7 @@ class Machine:
                 history.budget = history.budget.raised(again.budget)
                 given = Record("approved", "", {"verdict": "budget"} | history.budget.stored())
                 await self.ledger.commit(lease, [given])
-            before = (await self.ledger.call(lambda store: store.run(run))).seconds
-            session = _Session(self, run, history, terminal, before)
-            name = history.opened.get("name", "")
-            session.past = await self.ledger.call(lambda store: past_of(store, name))
+            session = await self._session(run, history, terminal)
             try:
                 await self.processor.open()
                 self._say_what_differs(history.opened, terminal, begins=again is None)
@@ -287,16 +305,27 @@ class Machine:
                 contacted = await self._record_end(lease, report, unit, history)
                 if growth is None and not terminal.sample and not terminal.read_only:
                     self._note_rate(history, report, unit, replay)
-                terminal.emit(closed_event(report, unit, contacted))
+                terminal.emit(closed(report, unit, contacted))
             finally:
                 await session.close()
             if growth is not None:
                 await growth.end(report.state)
         finally:
             await self.ledger.call(lambda store: store.release(lease))
-        if report.state == "waiting" and self._notify:
+        if report.state == "waiting" and self._notify and not report.asleep:
             await self._tell(report, terminal)
         return report
+
+    async def _session(self, run: str, history: History, terminal: Terminal) -> _Session:
+        before = (await self.ledger.call(lambda store: store.run(run))).seconds
+        session = _Session(self, run, history, terminal, before)
+        undoes, name = history.opened.get(compensate.UNDOES), history.opened.get("name", "")
+        if undoes:
+            session.given = await self.ledger.call(
+                lambda store: compensate.operands(store, undoes, self.catalogue)
+            )
+        session.past = await self.ledger.call(lambda store: past_of(store, name))
+        return session
 
     def _say_what_differs(
         self, opened: Mapping[str, Any], terminal: Terminal, *, begins: bool
@@ -392,15 +421,6 @@ class Machine:
         )
         return contacted
 
-    # -- what users ask for between runs --------------------------------------------------------
-
-    def find(self, run: str | None) -> RunInfo:
-        """A run by a prefix of its name, or the latest."""
-        return self.ledger.call_now(lambda store: store.find_run(run))
-
-    def history(self, run: str) -> History:
-        return self.ledger.call_now(lambda store: read_history(store, run))
-
     def known_program(self, task: str) -> str | None:
         """The program of an earlier run that the same model wrote for the same task, and that came
         to an end. `plan` has to be open."""
@@ -416,18 +436,6 @@ class Machine:
         """What decides the plan of a task: the model and the planner's own version."""
         return f"{PLANNER_VERSION} {self.plan.identity}"
 
-    def kill(self, run: str) -> bool:
-        """Ask the owner to stop; True when there seems to be one. A later resume ignores it."""
-        info = self.find(run)
-        self.ledger.call_now(lambda store: store.post(info.id, "kill"))
-        return info.owner is not None
-
-    def answer(self, run: str, slot: str, answer: bool | str) -> None:
-        """Answer an open question: yes or no to an approval, a text to `human.ask`. A run that is
-        not driven now reads it when it is resumed. See `questions.post_answers` for people."""
-        payload = write_answer(slot, answer)
-        self.ledger.call_now(lambda store: store.post(run, "answer", payload))
-
 
 class _Session:
     """The parts of one run that live as long as it is driven."""
@@ -440,6 +448,7 @@ class _Session:
         self._previous = history.previous
         self._before = before
         self.past: list[Decided] = []
+        self.given: dict[str, Value] = {}  # parameters that are no settings
         self._at_once: dict[str, int] = {}
         self._machine = machine
         self._run = run
@@ -453,17 +462,17 @@ class _Session:
         self._databases = self.devices["sql"] = Databases(files)
         processes = Processes(files)
         self.devices |= {"python": processes, "shell": processes}
-        self.devices["human"] = Human(terminal.ask or _nobody)
+        self.devices |= {"human": Human(terminal.ask or _nobody), "event": Events()}
         self.devices |= machine.devices
 
     def unit(self, replay: Replay, at_once: int, *, growing: bool = False) -> ControlUnit:
-        settings = program_parameters(self._program, self._opened["settings"])
+        settings = program_parameters(self._program, self._opened["settings"]) | self.given
         date = dt.date.fromisoformat(self._opened["date"])
         self._at_once = {
             "llm": at_once or self._machine.processor.concurrency,
             "python": os.cpu_count() or 1,
             "shell": os.cpu_count() or 1,
-            "human": QUESTIONS_AT_ONCE,
+            **dict.fromkeys(("human", "signal", "wait"), QUESTIONS_AT_ONCE),
         }
         limits = Limits(
             tokens=self._budget.tokens,

@@ -3,12 +3,12 @@ that does not help. One server a workspace; everything it knows is in the store.
 
 A queued program is started as `every` starts one: as a detached run whose first record names what
 it was started for, so that a server that was killed in between finds it there. A run whose process
-died goes on; one that needs a person waits without taking a place.
+died goes on; one that needs a person, a signal or a time waits without taking a place.
 
 =========== ======================================================================================
 waiting     its turn has not come, or its next attempt is not due
 running     its run goes on
-asking      its run waits for a person
+asking      its run waits for a person, a signal or a time
 done        its run ended well
 dead        given up, and why: too many failed attempts, too many deaths of its process, stopped by
             a person, or never started. It stays until somebody retries or drops it.
@@ -28,8 +28,9 @@ import msgspec
 
 from edvac.core.errors import UsageError
 from edvac.core.seams import Clock
-from edvac.machine.every import SAID, Spec, Started, detached, occurrence_key, start_detached
+from edvac.machine.every import SAID, Spec, Started, occurrence_key, start_detached
 from edvac.machine.questions import answered, questions
+from edvac.machine.wakes import is_due, resume_detached, waits
 from edvac.store import QueuedRun, RunInfo, RunQueue, Store
 
 LOCK = "queues.lock"
@@ -86,11 +87,6 @@ def parse_rate(text: str) -> tuple[int, float]:
     return int(found[1]), float(int(found[2] or 1) * _SECONDS[found[3]])
 
 
-def resume_detached(place: Path, run: str, retry: bool) -> Started:
-    """``edvac resume --detach``."""
-    return detached(["resume", run, "--detach", "--json", *["--retry"] * retry], place)
-
-
 @dataclass(frozen=True, slots=True)
 class Seams:
     """What the server does to the world; each is replaced in tests.
@@ -130,9 +126,9 @@ class Server:
         for item in items:
             if item.state in ("running", "asking"):
                 self._watch(item, rules)
+        now = self._clock.wall()  # before they are looked at: what is put off meanwhile is not due
         items = self._store.queued(queue.name)
         free = rules.at_once - sum(item.state == "running" for item in items)
-        now = self._clock.wall()
         if rules.starts:
             begun = sum(item.started > now - rules.period_s for item in items)
             free = min(free, rules.starts - begun)
@@ -174,9 +170,15 @@ class Server:
 
     def _stands_still(self, item: QueuedRun, rules: Rules) -> None:
         """Nobody works on the run: it waits for a person, was answered, or its process died."""
-        if questions(self._store, item.run):
+        run = self._store.run(item.run)
+        due = is_due(self._store, run, self._clock.wall())
+        if due and item.state == "asking":
+            self._go_on(item, retry=False)
+            return
+        asks = bool(questions(self._store, item.run))
+        if asks or (waits(run) and not due):
             if item.state != "asking":
-                said = f"it asks something: edvac answer {item.run}"
+                said = f"it asks something: edvac answer {item.run}" if asks else "it waits"
                 self._store.keep_queued(replace(item, state="asking", said=said))
                 self._say(item, said)
             return

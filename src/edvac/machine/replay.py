@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from edvac.control import Usage
-from edvac.control.journal import Replay, StoredOutcome, given_up
+from edvac.control.journal import Deadline, Replay, StoredOutcome, given_up
 from edvac.core.value import Failed
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def replayed(entries: Iterable[Entry]) -> Replay:
         fold.answered,
         frozenset(fold.asked),
         fold.edited,
+        fold.deadlines,
     )
 
 
@@ -47,6 +48,7 @@ class _Fold:
     answered: Counter[str] = field(default_factory=Counter)
     asked: set[str] = field(default_factory=set)
     edited: bool = False
+    deadlines: dict[str, Deadline] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)  # begun, and given up without knowing
     personal: set[str] = field(default_factory=set)  # steps that ask a person
 
@@ -70,9 +72,13 @@ class _Fold:
             self.begun.add(entry.slot)
         if entry.body.get("escalated"):
             self.escalated[entry.slot] = _digest(entry)
+        if "until" in entry.body:
+            until, span = entry.body["until"]
+            self.deadlines[entry.slot] = Deadline(until, span, _digest(entry))
 
     def _outcome(self, entry: Entry, known: StoredOutcome) -> None:
         self.lost.discard(entry.slot)
+        self.deadlines.pop(entry.slot, None)
         if entry.slot in self.begun and given_up(known):
             self.lost.add(entry.slot)
         self.begun.discard(entry.slot)
@@ -88,6 +94,8 @@ class _Fold:
                 self.asked.add(entry.body["key"])
             case "retry":
                 self._retry(entry.body["slots"])
+            case "signal_refused":
+                pass
             case verdict:
                 self.answered[entry.slot] += 1
                 self.approved.pop(entry.slot, None)

@@ -23,6 +23,12 @@ class Report:
     unreached: tuple[Unreached, ...] = ()  # calls never made: what decides them failed
     actions: tuple[Step, ...] = ()  # what a run that only reads would do next
 
+    @property
+    def asleep(self) -> bool:
+        """Does it wait for a time alone?"""
+        others = self.counts["questions"] or self.counts["signals"] or self.actions
+        return bool(self.counts["due"] and not (others or self.spent or self.away))
+
 
 def report_of(run: str, state: str, seconds: float, unit: ControlUnit) -> Report:
     """What there is to say of a run that has just ended."""
@@ -40,7 +46,7 @@ def report_of(run: str, state: str, seconds: float, unit: ControlUnit) -> Report
     )
 
 
-def closed_event(report: Report, unit: ControlUnit, endpoints: list[str]) -> event.RunClosed:
+def closed(report: Report, unit: ControlUnit, endpoints: list[str]) -> event.RunClosed:
     """The same as an event."""
     return event.RunClosed(
         run=report.run,

@@ -280,7 +280,7 @@ class OpenAIProcessor:
         for _ in range(MOST_TRIES):
             found = Stream(on_text)
             try:
-                await self._send(self._body(request), found)
+                await self._send(self._body(request), found, request.key)
             except Unsupported as refusal:
                 self._left_out.add(refusal.part)
                 continue
@@ -328,10 +328,11 @@ class OpenAIProcessor:
             body["max_completion_tokens"] = most
         return {name: part for name, part in body.items() if name not in self._left_out}
 
-    async def _send(self, body: dict[str, Any], found: Stream) -> None:
+    async def _send(self, body: dict[str, Any], found: Stream, name: str) -> None:
         key = self._key.read()
         url = f"{self._address.base}/chat/completions"
-        async with self._http.stream("POST", url, json=body, headers=bearer(key)) as reply:
+        headers = bearer(key) | ({"Idempotency-Key": name} if name else {})
+        async with self._http.stream("POST", url, json=body, headers=headers) as reply:
             if reply.status_code == 200:
                 await receive(reply, found, self._timeouts.first, self._timeouts.idle)
                 return

@@ -90,6 +90,8 @@ class Request:
         seed: makes sampling repeatable; derived from run and slot, never from time.
         cls: whether somebody waits for the answer (``online``), nobody does (``offline``), or it
             may not even be needed (``speculative``).
+        key: the same for all attempts at one request, and for no other; an endpoint is told it as
+            ``Idempotency-Key``. Empty: none.
         goes_on: a later request may begin with this one and its answer, as in a talk; the steps
             of a run do not.
 
@@ -117,6 +119,7 @@ class Request:
     reader_class: str = "user"
     cls: Literal["online", "offline", "speculative"] = "online"
     goes_on: bool = False
+    key: str = ""
     prompt: tuple[str | tuple[int, ...], ...] = ()
     tools: Tools | None = None
     sampling: Sampling = PLAIN

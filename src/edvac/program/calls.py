@@ -29,6 +29,7 @@ from edvac.program.facts import Facts, bind_text
 from edvac.program.infer import clashes, widened
 from edvac.program.library import CHANGES, FUNCTIONS, METHODS, NAMESPACES
 from edvac.program.native import Native
+from edvac.program.options import is_option
 from edvac.program.refusal import fail
 from edvac.program.regex import REGEX, compiled
 from edvac.program.scope import Scope, nearest
@@ -161,7 +162,8 @@ class CallChecker:
             self._operand(arg, self._param_at(signature, at), signature, scope, types)
         for word in node.keywords:
             param = signature.param(str(word.arg))
-            self._operand(word.value, param, signature, scope, types)
+            if not is_option(word.arg, signature):
+                self._operand(word.value, param, signature, scope, types)
         if signature.result is None:
             return next(iter(types.values()), ANY)
         return literal_choice(bind_text(node, signature), signature) or signature.result
@@ -188,6 +190,8 @@ class CallChecker:
         given = {param.name for param in places[: len(node.args)] if not param.variadic}
         for word in node.keywords:
             param = signature.param(str(word.arg))
+            if is_option(word.arg, signature):
+                continue
             if param is None or param.variadic:
                 known = [one.name for one in signature.params if not one.variadic]
                 fail(
@@ -239,6 +243,10 @@ class CallChecker:
         kind = self._on.type(node, scope)
         if param is not None and clashes(kind, param.type):
             self._clash(node, kind, param, signature)
+        if param is not None and param.wrong and isinstance(node, ast.Constant):
+            why = param.wrong(node.value)
+            if why:
+                fail(node, "operand_unfit", f"{param.name} of {signature.op}: {why}", "", param.doc)
 
     def _clash(self, node: ast.expr, kind: Type, param: Param, signature: Signature) -> NoReturn:
         fix = ""

@@ -13,11 +13,12 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 from edvac.core.label import PROGRAM
 from edvac.core.schema import Record
-from edvac.core.signature import NO_ACCESS, Access, Effect, Signature
+from edvac.core.signature import NO_ACCESS, Access, Signature
 from edvac.core.value import Cell, Failed, Instance, Operand, Scalar, Sequence, open_cells, settle
 from edvac.program.facts import Facts, bind_text
 from edvac.program.program import Function, Program
@@ -129,11 +130,10 @@ class Claims:
         bound = bind_text(call, signature)
         reads = self._paths(signature, signature.reads, bound, known)
         writes = self._paths(signature, signature.writes, bound, known)
-        external = signature.effect is Effect.EXTERNAL
-        return Access(
-            text.reads if reads is None else reads,
-            text.writes if writes is None else writes,
-            external,
+        return replace(
+            text,
+            reads=text.reads if reads is None else reads,
+            writes=text.writes if writes is None else writes,
         )
 
     def _paths(

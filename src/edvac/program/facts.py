@@ -95,7 +95,14 @@ class Facts:
             tuple(p for name in signature.reads for p in self._patterns(bound, signature, name)),
             tuple(p for name in signature.writes for p in self._patterns(bound, signature, name)),
             signature.effect is Effect.EXTERNAL,
+            tuple(self._named(bound[name], signature) for name in signature.names),
+            signature.barrier,
+            signature.effect is not Effect.PURE,
         )
+
+    def _named(self, node: ast.expr, signature: Signature) -> str:
+        found = self.pattern(node)
+        return f"{signature.device}:{'*' if found == WILD else found}"
 
     def _patterns(
         self, bound: dict[str, ast.expr], signature: Signature, name: str

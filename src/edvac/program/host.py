@@ -14,6 +14,7 @@ from edvac.core.label import Label
 from edvac.core.schema import Type
 from edvac.core.signature import Access, Signature
 from edvac.core.value import Cell, Failed, Operand, Value
+from edvac.program.options import NONE, Options
 
 Order: TypeAlias = tuple[int, ...]
 
@@ -32,6 +33,7 @@ class StepCall:
         address: how a person names the step, ``invoices[17]``.
         static: what the call may touch, known without the value of any operand.
         place: in the outermost loop around it, from 0; None outside of loops.
+        options: what the program says of how it is done.
     """
 
     slot: str
@@ -46,6 +48,12 @@ class StepCall:
     address: str
     static: Access
     place: int | None = None
+    options: Options = NONE
+
+    @property
+    def time_limit(self) -> float:
+        """Seconds that one attempt may take."""
+        return self.options.timeout_s or self.signature.timeout_s
 
 
 @dataclass(frozen=True, slots=True)

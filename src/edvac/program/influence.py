@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from edvac.core.label import PROGRAM, PUBLIC, UNBOUNDED, Label
-from edvac.core.signature import WILD, Access, Effect, Signature, overlap
+from edvac.core.signature import WILD, Access, Effect, Role, Signature, overlap
 from edvac.program.facts import LISTS, Facts, bind_text
 from edvac.program.program import Function, Program
 from edvac.program.tree import RETURNED, assigned, children, is_param, mutation, root, targets
@@ -54,12 +54,14 @@ def made_by(call: ast.Call, signature: Signature) -> Iterable[str]:
     """The principals of a result, as the devices that come with edvac name them."""
     del call
     match signature.device:
-        case "files" | "doc":
+        case "files" | "doc" | "wait":
             return ()
         case "llm":
             return ("model",)
         case "human":
             return ("user",)
+        case "signal":
+            return ("sender",)
     return (signature.device,)
 
 
@@ -243,8 +245,8 @@ class _Analysis:
         for given in (*node.args, *(word.value for word in node.keywords)):
             name = by_node.get(id(given)) or (rest[0] if rest else "")
             param = signature.param(name)
-            if param is not None and param.role.name == "TYPE":
-                continue
+            if param is None or param.role is Role.TYPE:
+                continue  # a type, or an option of the step
             label = self._value(given, env, pc)
             found.params[name] = found.params.get(name, PUBLIC).join(label)
             made = made.join(label)

@@ -28,7 +28,7 @@ from edvac.core.schema import (
     show,
 )
 from edvac.core.signature import Param
-from edvac.core.value import Instance, Mapping, Scalar, Sequence, Value
+from edvac.core.value import Instance, Mapping, Scalar, Sequence, Value, plain
 from edvac.program.host import StepCall
 
 
@@ -51,7 +51,13 @@ def misfit(call: StepCall, operands: dict[str, Value]) -> OperandError | None:
     A default of None that a device declares fits, whatever the parameter's type.
     """
     for param in call.signature.params:
-        if param.name not in operands or _plainly_fits(param, operands[param.name]):
+        if param.name not in operands:
+            continue
+        if _plainly_fits(param, operands[param.name]):
+            why = param.wrong(plain(operands[param.name])) if param.wrong else ""
+            if why:
+                what = f"{param.name} of {call.op}: {why}"
+                return OperandError("operand_misfit", what, "", param.doc, line=call.line)
             continue
         for part in _given(param, operands[param.name]):
             if part.is_none and param.default is None:

@@ -21,6 +21,7 @@ from edvac.program.flow import Flow
 from edvac.program.frame import Frame
 from edvac.program.host import Host, StepCall
 from edvac.program.identity import mix
+from edvac.program.options import take_options
 from edvac.program.program import Program
 
 
@@ -60,6 +61,7 @@ class Steps:
         site = self._program.sites[node]
         slot = mix(frame.path, site.key).hex()
         types, result = self._typed(node, signature)
+        options = take_options(signature, words)
         call = StepCall(
             slot=slot,
             op=signature.op,
@@ -73,6 +75,7 @@ class Steps:
             address=self._unique(self.address(node, frame)),
             static=self._facts.call_access(node, signature),
             place=frame.place,
+            options=options,
         )
         if slot in self._slots:
             raise InternalError("slot_taken", f"two steps have one identity ({call.address})")

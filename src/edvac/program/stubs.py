@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edvac.core.schema import Quoted, Type, show
-from edvac.core.signature import REQUIRED, Catalogue, Param, Role, Signature
+from edvac.core.signature import REQUIRED, Catalogue, Effect, Param, Role, Signature
 from edvac.program.basics import BASICS
 from edvac.program.library import FUNCTIONS, NAMESPACES
 from edvac.program.native import Native
@@ -65,8 +65,23 @@ def _step(signature: Signature) -> str:
             starred = True
         starred = starred or param.variadic
         params.append(_param(param))
+    options = _options(signature)
+    params += [*(["*"] if options and not starred else []), *options]
     result = "T" if signature.result is None else _shown(signature.result)
     return f'{signature.function}({", ".join(params)}) -> {result}:\n        """{signature.doc}"""'
+
+
+def _options(signature: Signature) -> list[str]:
+    """What may be said of the step, see `options`."""
+    waits = signature.person or signature.awaits == "signal"
+    names = ["within"] if waits else [] if signature.awaits else ["retries", "timeout"]
+    names += ["undo"] if signature.effect is Effect.EXTERNAL else []
+    kinds = {"retries": "int | None", "undo": "str | None"}
+    return [
+        f"{name}: {kinds.get(name, 'str | float | None')} = None"
+        for name in names
+        if signature.param(name) is None
+    ]
 
 
 def _param(param: Param) -> str:

@@ -16,13 +16,14 @@ from edvac.program.annotate import ATOMS, GENERIC
 from edvac.program.assemble import assemble
 from edvac.program.basics import BASICS
 from edvac.program.library import NAMESPACES
+from edvac.program.options import unfit_options
 from edvac.program.program import Program
 from edvac.program.refusal import fail
 from edvac.program.rules import broken
 from edvac.program.scope import Scope
 from edvac.program.source import Source, read_whole
 from edvac.program.statements import Report, Statements
-from edvac.program.tree import targets
+from edvac.program.tree import calls, dotted, targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,11 @@ def _verified(text: str, catalogue: Catalogue, name: str, report: Report) -> tup
     if broken_lines:
         raise ProgramError("program_refused", "the program has errors")  # each was reported
     _misplaced(source.tree.body)
+    catalogue = catalogue.called(dotted(call.func) or "" for call in calls(source.tree))
     _shadows(source, catalogue)
     program = assemble(source, catalogue, name)
+    for error in unfit_options(source.tree, catalogue, program.params):
+        report(error)
     verifier = Statements(program, source, report)
     verifier.run()
     return replace(program, guarded=frozenset(verifier.aliases.open)), verifier.scope

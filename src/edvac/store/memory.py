@@ -53,7 +53,7 @@ from edvac.store.model import (
 )
 from edvac.store.owner import Owners, SystemOwners
 from edvac.store.part import unknown_run
-from edvac.store.run_queues import queue_full, queue_unknown
+from edvac.store.run_queues import may_replace, queue_full, queue_unknown, replaced
 from edvac.store.runs import check_name, is_meant, pick_run
 from edvac.store.segments import has_row
 
@@ -488,13 +488,18 @@ class MemoryStore(MemoryThreads):
         self._queued = {key: one for key, one in self._queued.items() if one.queue != name}
         return self._queues.pop(name, None) is not None
 
-    def enqueue(self, item: QueuedRun, most: int) -> QueuedRun:
+    def enqueue(self, item: QueuedRun, most: int, *, replaces: bool = False) -> QueuedRun:
         if item.queue not in self._queues:
             raise queue_unknown(item.queue)
         here = self.queued(item.queue)
         for one in here:
-            if item.key and one.key == item.key:
+            if item.key and one.key == item.key and not replaces:
                 return one
+            if item.key and one.key == item.key and may_replace(one, item):
+                made = self._queued[one.id] = replaced(one, item)
+                return made
+            if item.key and one.key == item.key:
+                self._queued[one.id] = replace(one, key="")
         if sum(one.state == "waiting" for one in here) >= most:
             raise queue_full(item.queue, most)
         self._queued_last += 1
@@ -509,7 +514,7 @@ class MemoryStore(MemoryThreads):
     def keep_queued(self, item: QueuedRun) -> bool:
         if item.id not in self._queued:
             return False
-        self._queued[item.id] = item
+        self._queued[item.id] = replace(item, key=self._queued[item.id].key)
         return True
 
     def drop_queued(self, item: int) -> bool:

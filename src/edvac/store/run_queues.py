@@ -67,12 +67,14 @@ class QueuePart(Part):
             ).fetchall()
         return bool(rows)
 
-    def enqueue(self, item: QueuedRun, most: int) -> QueuedRun:
+    def enqueue(self, item: QueuedRun, most: int, *, replaces: bool = False) -> QueuedRun:
         """Put one at the end; where its key is in the queue already, that one.
 
         Args:
             item: its `id` is given by the store.
             most: how many may wait.
+            replaces: take the place of the one of its key, as long as that has not begun and is not
+                due when this one is `added`; else the key goes over to this one.
 
         Raises:
             UsageError: no such queue, or it is full.
@@ -81,10 +83,15 @@ class QueuePart(Part):
             if not execute("SELECT 1 FROM queue_rules WHERE name = ?", (item.queue,)).fetchall():
                 raise queue_unknown(item.queue)
             if item.key:
-                where = " WHERE queue = ? AND key = ?"
+                where = " WHERE queue = ? AND key = ? /* FOR UPDATE */"
                 known = _read(execute, where, (item.queue, item.key))
-                if known:
+                if known and not replaces:
                     return known[0]
+                if known and may_replace(known[0], item):
+                    return _replace(execute, known[0], item)
+                if known:
+                    execute("UPDATE queued SET key = '' WHERE id = ?", (known[0].id,))
+                    reseal(execute, "queued", "id = ?", (known[0].id,))
             counted = "SELECT count(*) FROM queued WHERE queue = ? AND state = 'waiting'"
             if execute(counted, (item.queue,)).fetchall()[0][0] >= most:
                 raise queue_full(item.queue, most)
@@ -110,12 +117,13 @@ class QueuePart(Part):
         return [QueuedRun(*row) for row in sound("queued", rows)]
 
     def keep_queued(self, item: QueuedRun) -> bool:
-        """Replace what is known of one; whether it was still there."""
-        sets = ", ".join(f"{name} = ?" for name in _COLUMNS.split(", ")[1:])
+        """Replace what is known of one, but for its key; whether it was still there."""
+        kept = [name for name in _COLUMNS.split(", ") if name not in ("id", "key")]
+        sets = ", ".join(f"{name} = ?" for name in kept)
         with self._db.write("storing what became of a queued run") as execute:
             rows = execute(
                 f"UPDATE queued SET {sets} WHERE id = ? RETURNING id",  # noqa: S608
-                (*_values(item)[1:], item.id),
+                (*(getattr(item, name) for name in kept), item.id),
             ).fetchall()
             reseal(execute, "queued", "id = ?", (item.id,))
             durability_point("store.queue.before_commit")
@@ -127,6 +135,25 @@ class QueuePart(Part):
         with self._db.write("taking a run out of a queue") as execute:
             rows = execute("DELETE FROM queued WHERE id = ? RETURNING id", (item,)).fetchall()
         return bool(rows)
+
+
+def may_replace(known: QueuedRun, item: QueuedRun) -> bool:
+    """Has it not begun, and cannot begin before this one is there?"""
+    return known.state == "waiting" and not known.run and known.due > item.added
+
+
+def replaced(known: QueuedRun, item: QueuedRun) -> QueuedRun:
+    return replace(known, spec=item.spec, priority=item.priority, due=item.due)
+
+
+def _replace(execute: Execute, known: QueuedRun, item: QueuedRun) -> QueuedRun:
+    execute(
+        "UPDATE queued SET spec = ?, priority = ?, due = ? WHERE id = ?",
+        (item.spec, item.priority, item.due, known.id),
+    )
+    reseal(execute, "queued", "id = ?", (known.id,))
+    durability_point("store.queue.before_commit")
+    return replaced(known, item)
 
 
 def _values(item: QueuedRun) -> tuple[object, ...]:
