@@ -151,7 +151,7 @@ def test_only_the_owner_of_a_run_changes_its_queue(kit: QueueKit) -> None:
     (held,) = queue.take("w", 1, [], 60)
     other = kit.begin("other")
     queue.offer(other, offers("a"))
-    assert queue.withdraw(fresh) == 2
+    assert len(queue.withdraw(fresh)) == 2
     assert queue.renew([held], 60) == []
     with pytest.raises(LeaseError):
         queue.finish(held, b"late")

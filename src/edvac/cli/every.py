@@ -87,14 +87,14 @@ def _add(when: str, program: str, flags: dict[str, Any]) -> None:
     from edvac.core.seams import SystemClock, SystemEntropy
     from edvac.machine.every import Spec, local_zone, touch_digest, write_spec
     from edvac.machine.when import parse_when
-    from edvac.store import Schedule, Store
+    from edvac.store import Schedule
 
     parsed = parse_when(when)
     text = checked_program(program, flags, "Run it at these times?")
     spec = Spec(when, program, passed_flags(flags), str(Path.cwd()), touch_digest(text))
     clock = SystemClock()
     wall, zone = clock.wall(), local_zone()
-    with Store(ui.workspace()) as store:
+    with ui.storage().open() as store:
         made = Schedule(SystemEntropy().token(2), write_spec(spec), wall, parsed.latest(wall, zone))
         store.keep_schedule(made)
     first = _local(parsed.upcoming(wall, zone))

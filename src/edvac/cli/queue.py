@@ -58,14 +58,14 @@ def put(name: str, program: str, key: str, priority: int, after: str, **flags: A
     from edvac.core.seams import SystemClock
     from edvac.machine.every import Spec, touch_digest, write_spec
     from edvac.machine.queues import Rules, read_rules, write_rules
-    from edvac.store import QueuedRun, RunQueue, Store
+    from edvac.store import QueuedRun, RunQueue
 
     _check_name(name)
     delay = _delay(after)
     parsed = checked_program(program, flags, "Run it when its turn comes?")
     spec = Spec("", program, passed_flags(flags), str(Path.cwd()), touch_digest(parsed))
     now = SystemClock().wall()
-    with Store(ui.workspace()) as store:
+    with ui.storage().open() as store:
         known = next((one for one in store.queues() if one.name == name), None)
         if known is None:
             known = RunQueue(name, write_rules(Rules()), now)
@@ -97,13 +97,13 @@ def set_rules(name: str, rate: str | None, as_json: bool, **given: int | None) -
 
     from edvac.core.seams import SystemClock
     from edvac.machine.queues import Rules, parse_rate, read_rules, write_rules
-    from edvac.store import RunQueue, Store
+    from edvac.store import RunQueue
 
     _check_name(name)
     changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if rate is not None:
         changed["starts"], changed["period_s"] = parse_rate(rate)
-    with Store(ui.workspace()) as store:
+    with ui.storage().open() as store:
         known = next((one for one in store.queues() if one.name == name), None)
         rules = msgspec.structs.replace(read_rules(known) if known else Rules(), **changed)
         made = RunQueue(name, write_rules(rules), known.created if known else SystemClock().wall())

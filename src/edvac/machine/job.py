@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -12,6 +13,7 @@ from typing import Any
 from edvac.core.errors import ConfigError, UsageError
 from edvac.core.label import USER
 from edvac.core.schema import show
+from edvac.core.seams import Entropy
 from edvac.core.value import Value, lift
 from edvac.machine.budget import UNLIMITED, Budget
 from edvac.machine.history import History, read_history
@@ -57,6 +59,23 @@ class Job:
         """Its first line, for lists."""
         line = (self.task or self.program).strip().splitlines()[0]
         return line[:80]
+
+
+def run_name(job: Job, entropy: Entropy) -> str:
+    """A new name; for an occurrence always the same, so that whoever else begins it, on whatever
+    machine, finds the run there."""
+    if job.occurrence:
+        return hashlib.blake2b(job.occurrence.encode(), digest_size=8).hexdigest()
+    return entropy.token(4)
+
+
+def begin(store: Store, info: RunInfo) -> bool:
+    """Make the run unless it was made before; has its program been stored then?"""
+    try:
+        return store.run(info.id).last_seq > 0
+    except UsageError:
+        store.create_run(info)
+        return False
 
 
 def history_to_resume(store: Store, run: str | None, *, retry: bool) -> tuple[RunInfo, History]:

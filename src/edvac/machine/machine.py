@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,14 +37,18 @@ from edvac.machine.driver import LEASE_S, Answer, Driver, Front, Look
 from edvac.machine.entry import Entry
 from edvac.machine.every import occurrence_key
 from edvac.machine.executor import Execution, Executor
+from edvac.machine.fleet.errands import Fleet
+from edvac.machine.fleet.travelling import Travelling
 from edvac.machine.growth import Growth, Writer
 from edvac.machine.history import History, read_history
-from edvac.machine.job import Job, history_to_resume, program_parameters
+from edvac.machine.job import Job, begin, history_to_resume, program_parameters, run_name
 from edvac.machine.ledger import Ledger, encode
 from edvac.machine.notify import Waiting, notify
 from edvac.machine.overlay import Overlay
 from edvac.machine.previous import mentions_previous, previous_run, reuse_key
 from edvac.machine.questions import write_answer
+from edvac.machine.storage import Storage
+from edvac.machine.told import another_model, closed, nobody, not_in_previous
 from edvac.processor import Processor
 from edvac.program import Evaluator, Fuel, Program, parse
 from edvac.program.host import Unreached
@@ -111,6 +114,8 @@ class Machine:
         devices: further devices by name, beside the ones that come with edvac.
         notify: command and arguments to call when a run waits for a person.
         ahead: run ahead of undecided conditions where places are free.
+        store: where runs are kept; the workspace's own directory unless given.
+        workers: how to reach workers on other machines, which then do the steps that can travel.
     """
 
     def __init__(
@@ -126,8 +131,11 @@ class Machine:
         devices: Mapping[str, Device] | None = None,
         notify: Sequence[str] = (),
         ahead: bool = True,
+        store: Storage | None = None,
+        workers: Fleet | None = None,
     ) -> None:
         self.ahead = ahead
+        self.workers = workers
         self._notify = tuple(notify)
         self.workspace = workspace
         self.processor = processor
@@ -138,7 +146,7 @@ class Machine:
         self.clock = clock or SystemClock()
         self.entropy = entropy or SystemEntropy()
         self._at_once = at_once
-        self.ledger = Ledger(lambda: Store(workspace, clock=self.clock))
+        self.ledger = Ledger(lambda: (store or Storage(workspace)).open(clock))
 
     def __enter__(self) -> Machine:
         return self
@@ -166,7 +174,8 @@ class Machine:
         await self.processor.open()  # a run records which model it is for
         if job.task:
             await self.plan.open()
-        return await self.ledger.call(lambda store: self._create(store, job, program))
+        run = run_name(job, self.entropy)
+        return await self.ledger.call(lambda store: self._create(store, run, job, program))
 
     async def run_as_written(
         self, job: Job, write: Writer, terminal: Terminal | None = None
@@ -184,7 +193,8 @@ class Machine:
         program = parse("", self.catalogue)
         await self.processor.open()
         await self.plan.open()
-        run = await self.ledger.call(lambda store: self._create(store, job, program, growing=True))
+        run = run_name(job, self.entropy)
+        await self.ledger.call(lambda store: self._create(store, run, job, program, growing=True))
         growth = Growth(write, self.catalogue)
         terminal = terminal or Terminal()
         report = await self._drive(run, terminal, growth=growth)
@@ -213,11 +223,16 @@ class Machine:
         info, _ = await self.ledger.call(lambda store: history_to_resume(store, run, retry=retry))
         return await self._drive(info.id, terminal or Terminal(), again=_Again(retry, budget))
 
-    def _create(self, store: Store, job: Job, program: Program, *, growing: bool = False) -> str:
+    def _create(
+        self, store: Store, run: str, job: Job, program: Program, *, growing: bool = False
+    ) -> str:
         wall = self.clock.wall()
-        run = self.entropy.token(4)
-        store.create_run(RunInfo(run, wall, task=job.task, program=program.digest, title=job.title))
-        lease = store.acquire(run, self._owner(), LEASE_S, wall)
+        info = RunInfo(run, wall, task=job.task, program=program.digest, title=job.title)
+        begun = begin(store, info)  # by this call, whose answer was lost, or of an occurrence
+        lease = store.acquire(run, f"pid {os.getpid()} {run}", LEASE_S, wall)
+        if begun:
+            store.release(lease)
+            return run
         name = job.name or job.task or program.digest
         opened = {
             "task": job.task,
@@ -277,7 +292,7 @@ class Machine:
                 replay = history.replay()
                 history.entries.clear()  # what is needed of them is in the replay
                 unit = session.unit(replay, self._at_once, growing=growth is not None)
-                driver = session.driver(unit, lease)
+                driver = await session.driver(unit, lease, replay.outcomes)
                 if growth is not None:
                     growth.begin(driver)
                 terminal.on_driver(driver)
@@ -294,9 +309,10 @@ class Machine:
                 )
                 report = _report(run, state, self.clock.now() - start, unit)
                 contacted = await self._record_end(lease, report, unit, history)
+                await session.travelling.end()
                 if growth is None and not terminal.sample and not terminal.read_only:
                     self._note_rate(history, report, unit, replay)
-                terminal.emit(_closed(report, unit, contacted))
+                terminal.emit(closed(report, unit, contacted))
             finally:
                 await session.close()
             if growth is not None:
@@ -311,9 +327,9 @@ class Machine:
         self, opened: Mapping[str, Any], terminal: Terminal, *, begins: bool
     ) -> None:
         if begins and opened.get("left_out"):
-            terminal.emit(event.Note(text=_not_in_previous(opened["left_out"])))
+            terminal.emit(event.Note(text=not_in_previous(opened["left_out"])))
         if opened["model"] != self.processor.identity:
-            terminal.emit(_another_model(opened["model"], self.processor.identity))
+            terminal.emit(another_model(opened["model"], self.processor.identity))
 
     def _note_rate(
         self, history: History, report: Report, unit: ControlUnit, replay: Replay
@@ -460,20 +476,18 @@ class _Session:
         self._documents = Documents(files)
         self.devices: dict[str, Device] = {"files": files, "doc": self._documents}
         self._databases = self.devices["sql"] = Databases(files)
-        processes = Processes(files)
-        self.devices |= {"python": processes, "shell": processes}
-        self.devices["human"] = Human(terminal.ask or _nobody)
+        self._processes = Processes(files)
+        self.devices |= {"python": self._processes, "shell": self._processes}
+        self.devices["human"] = Human(terminal.ask or nobody)
         self.devices |= machine.devices
+        self.travelling = Travelling(machine.workers, machine.ledger, machine.clock, terminal.emit)
 
     def unit(self, replay: Replay, at_once: int, *, growing: bool = False) -> ControlUnit:
         settings = program_parameters(self._program, self._opened["settings"])
         date = dt.date.fromisoformat(self._opened["date"])
-        self._at_once = {
-            "llm": at_once or self._machine.processor.concurrency,
-            "python": os.cpu_count() or 1,
-            "shell": os.cpu_count() or 1,
-            "human": QUESTIONS_AT_ONCE,
-        }
+        cores, here = os.cpu_count() or 1, at_once or self._machine.processor.concurrency
+        self._at_once = {"llm": here, "python": cores, "shell": cores, "human": QUESTIONS_AT_ONCE}
+        self._at_once |= self.travelling.at_once(at_once)
         limits = Limits(
             tokens=self._budget.tokens,
             money=self._budget.money,
@@ -503,9 +517,15 @@ class _Session:
         model = {"llm"} if self._machine.processor.local else set()
         return frozenset({"files", "doc", "sql", "python", "shell"} | model)
 
-    def driver(self, unit: ControlUnit, lease: Lease) -> Driver:
-        machine, opened = self._machine, self._opened
-        terminal = self._terminal
+    async def driver(
+        self, unit: ControlUnit, lease: Lease, journalled: Collection[str] = ()
+    ) -> Driver:
+        machine, opened, terminal = self._machine, self._opened, self._terminal
+        processor, escalate = machine.processor, machine.escalate
+        if machine.workers is not None:
+            self._processes.carry = await self.travelling.begin(lease, journalled)
+            processor = self.travelling.processor(processor)
+            escalate = self.travelling.processor(escalate) if escalate else None
         execution = Execution(
             self._run,
             opened["seed"],
@@ -515,12 +535,13 @@ class _Session:
             self._files.behind,
             self._files.read_of,
             "online" if terminal.attended else "offline",
-            machine.escalate,
+            escalate,
+            limited=self.travelling.limited,
         )
 
         def executor(run: str, brief: Brief | None, child: DoWork | None = None) -> Executor:
             told = replace(execution, run=run, brief=brief, child=child)
-            return Executor(self.devices, machine.processor, machine.ledger, machine.clock, told)
+            return Executor(self.devices, processor, machine.ledger, machine.clock, told)
 
         asks = terminal.ask is not None
         front = Front(machine.clock, terminal.emit, terminal.answer, asks, terminal.looks)
@@ -540,25 +561,10 @@ class _Session:
         return Driver(unit, machine.ledger, lease, own.execute, front)
 
     async def close(self) -> None:
+        await self.travelling.close()
         await self._documents.close()
         await self._databases.close()
         self._roots.close()
-
-
-def _another_model(before: str, now: str) -> event.Note:
-    return event.Note(text=f"the run was begun with {before}; it goes on with {now}")
-
-
-def _not_in_previous(paths: list[str]) -> str:
-    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-    return f"no text or too large for run.previous.written: {', '.join(paths[:3])}{more}"
-
-
-async def _nobody(address: str, text: str, options: list[str]) -> str:
-    """No person can be asked here: wait until the run is stopped; the question is journalled."""
-    del address, text, options
-    await asyncio.Event().wait()
-    raise AssertionError("the wait above ends only by cancellation")
 
 
 def _catalogue(devices: Mapping[str, Device]) -> Catalogue:
@@ -581,18 +587,4 @@ def _report(run: str, state: str, seconds: float, unit: ControlUnit) -> Report:
         unit.away,
         unit.unreached,
         tuple(unit.actions),
-    )
-
-
-def _closed(report: Report, unit: ControlUnit, endpoints: list[str]) -> event.RunClosed:
-    return event.RunClosed(
-        run=report.run,
-        state=report.state,
-        seconds=report.seconds,
-        **{name: report.counts[name] for name in ("finished", "failed", "blocked", "reused")},
-        prompt_tokens=unit.usage.prompt,
-        cached_tokens=unit.usage.cached,
-        completion_tokens=unit.usage.completion,
-        endpoints=endpoints,
-        actions=[f"{step.call.address}: {step.call.op}" for step in report.actions],
     )
