@@ -295,7 +295,6 @@ class Machine:
                 driver = await session.driver(unit, lease, replay.outcomes)
                 if growth is not None:
                     growth.begin(driver)
-                terminal.on_driver(driver)
                 state = await driver.run(
                     lambda: terminal.emit(
                         event.RunOpened(
@@ -558,7 +557,9 @@ class _Session:
             executor,
         )
         own = executor(self._run, None, Children(around).do)
-        return Driver(unit, machine.ledger, lease, own.execute, front)
+        made = Driver(unit, machine.ledger, lease, own.execute, front)
+        terminal.on_driver(made)
+        return made
 
     async def close(self) -> None:
         await self.travelling.close()

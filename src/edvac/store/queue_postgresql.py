@@ -205,10 +205,7 @@ class PostgresqlQueue:
 
     def workers(self) -> list[Enlisted]:
         now = self._now()
-        return [
-            Enlisted(*(tuple(one) if isinstance(one, list) else one for one in row))
-            for row in self._db.rows(_WORKERS, (now, now))
-        ]
+        return [_enlisted(*row) for row in self._db.rows(_WORKERS, (now, now))]
 
     def _delete(self, lease: Lease, sql: str, values: tuple[Any, ...]) -> list[int]:
         number = self._store._number(lease.run)
@@ -260,6 +257,12 @@ class Listener:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _enlisted(
+    id_: str, name: str, host: str, version: str, able: list[str], *rest: Any
+) -> Enlisted:
+    return Enlisted(id_, name, host, version, tuple(able), *rest)
 
 
 def _damaged(id_: int) -> DamageError:

@@ -92,7 +92,7 @@ def place(placing: Placing, count: int) -> list[str]:
     if "password" in parse(placing.url).parameters:
         raise UsageError(
             "ray_password",
-            "Ray is not given a store's URL with a password in it",
+            "a store's URL with a password in it is not given to Ray",
             "It keeps what it is given where everybody on its cluster can read it.",
             "Put the password into ~/.pgpass on each machine, and leave it out of the URL.",
         )
@@ -101,7 +101,10 @@ def place(placing: Placing, count: int) -> list[str]:
         return _brought_to(ray, placing, count)
     except ray.exceptions.RayError as problem:
         raise TransientError(
-            "ray_failed", "Ray did not place the workers", str(problem)[:300], "See `ray status`."
+            "ray_failed",
+            "the workers were not placed by Ray",
+            str(problem)[:300],
+            "See `ray status`.",
         ) from problem
     finally:
         ray.shutdown()
