@@ -32,9 +32,9 @@ from edvac.store import open_store
 
 STEPS = int(os.environ.get("EDVAC_SCALE", "100"))
 WHOLE = STEPS > 500
-LEASE_S, DELAY_S = (6.0, 0.25) if WHOLE else (2.0, 0.15)
-CUT_S = 12.0 if WHOLE else 3.5  # longer than a lease
-RESTART_S = 4.0 if WHOLE else 2.0
+LEASE_S, DELAY_S = (6.0, 0.25) if WHOLE else (1.5, 0.15)
+CUT_S = 12.0 if WHOLE else 2.5  # longer than a lease
+RESTART_S = 4.0 if WHOLE else 1.5
 NAMES = ("one", "two", "three")
 HERE = Path(__file__).parent
 

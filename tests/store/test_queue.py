@@ -19,7 +19,7 @@ from postgresql_server import Cluster
 
 from edvac.core.errors import DamageError, EdvacError, InternalError, LeaseError
 from edvac.core.seams import ManualClock
-from edvac.store import MemoryQueue, MemoryStore, Offer, RunInfo
+from edvac.store import Enlisted, MemoryQueue, MemoryStore, Offer, RunInfo
 
 NOW = 1_000_000_000.0
 
@@ -231,13 +231,30 @@ class Machine(RuleBasedStateMachine):
         if self.held:
             self.both("finish", self.held[which % len(self.held)], outcome)
 
+    @rule(which=st.integers(0, 30), count=st.integers(1, 3))
+    def hand_back(self, which: int, count: int) -> None:
+        self.both("hand_back", self.held[which % 9 : which % 9 + count])
+
+    @rule(
+        name=st.sampled_from("pq"),
+        able=st.sets(st.sampled_from("xy")),
+        doing=st.integers(0, 3),
+        ended=st.booleans(),
+    )
+    def enlist(self, name: str, able: set[str], doing: int, ended: bool) -> None:
+        about = Enlisted(name, name * 2, "host", "1", tuple(sorted(able)), 3, doing, 5.0)
+        self.both("dismiss", name) if ended else self.both("enlist", about)
+
     @rule(run=st.sampled_from("rs"), steps=st.lists(st.integers(1, 12), max_size=4))
     def forget(self, run: str, steps: list[int]) -> None:
         self.both("forget", self.leases[run][-1], steps)
 
-    @rule(run=st.sampled_from("rs"))
-    def withdraw(self, run: str) -> None:
-        self.both("withdraw", self.leases[run][-1])
+    @rule(
+        run=st.sampled_from("rs"),
+        steps=st.none() | st.lists(st.integers(1, 12), max_size=4),
+    )
+    def withdraw(self, run: str, steps: list[int] | None) -> None:
+        self.both("withdraw", self.leases[run][-1], steps)
 
     @rule(run=st.sampled_from("rs"))
     def change_owner(self, run: str) -> None:
@@ -253,7 +270,9 @@ class Machine(RuleBasedStateMachine):
     def lists_agree(self) -> None:
         for run in "rs":
             self.both("finished", run)
+            self.both("finished", run, [1, 2, 3])
             self.both("expired", run)
+        self.both("workers")
 
     def teardown(self) -> None:
         self.real.close()

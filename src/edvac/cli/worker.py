@@ -57,6 +57,7 @@ Examples:
     type=click.FloatRange(0, 86400),
     help="Seconds that steps under way get when it is stopped; then they are handed back.",
 )
+@click.option("--tied", is_flag=True, hidden=True)  # stop when standard input ends
 @click.option("--list", "listed", is_flag=True, help="List the workers that live, and end.")
 @click.option(
     "--ray",
@@ -144,8 +145,15 @@ async def _work(settings: Settings, place: Storage, flags: dict[str, Any], say: 
         else:
             task.cancel()
 
+    def input_ended() -> None:
+        if not os.read(0, 4096):
+            loop.remove_reader(0)
+            stop()
+
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
+    if flags["tied"]:
+        loop.add_reader(0, input_ended)
     model = processors.choose_processor(settings, say) if MODEL in kinds else None
     try:
         if model is not None:

@@ -18,7 +18,7 @@ from edvac.core.value import Value, lift
 from edvac.machine.budget import UNLIMITED, Budget
 from edvac.machine.history import History, read_history
 from edvac.program import Program
-from edvac.store import RunInfo, Store
+from edvac.store import Lease, RunInfo, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,23 @@ def run_name(job: Job, entropy: Entropy) -> str:
     return entropy.token(4)
 
 
-def begin(store: Store, info: RunInfo) -> bool:
-    """Make the run unless it was made before; has its program been stored then?"""
+def begin(store: Store, info: RunInfo, owner: str, ttl_s: float) -> Lease | None:
+    """Make a run, whose name may have been taken by this very call, whose answer was lost, or for
+    the same occurrence. None where its program has been stored.
+
+    Raises:
+        LeaseError: somebody else makes it now.
+    """
     try:
-        return store.run(info.id).last_seq > 0
-    except UsageError:
         store.create_run(info)
-        return False
+    except UsageError as error:
+        if error.code != "run_exists":
+            raise
+    lease = store.acquire(info.id, owner, ttl_s, info.created)
+    if not store.run(info.id).last_seq:
+        return lease
+    store.release(lease)
+    return None
 
 
 def history_to_resume(store: Store, run: str | None, *, retry: bool) -> tuple[RunInfo, History]:

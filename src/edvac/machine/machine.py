@@ -228,10 +228,8 @@ class Machine:
     ) -> str:
         wall = self.clock.wall()
         info = RunInfo(run, wall, task=job.task, program=program.digest, title=job.title)
-        begun = begin(store, info)  # by this call, whose answer was lost, or of an occurrence
-        lease = store.acquire(run, f"pid {os.getpid()} {run}", LEASE_S, wall)
-        if begun:
-            store.release(lease)
+        lease = begin(store, info, f"pid {os.getpid()} {run}", LEASE_S)
+        if lease is None:
             return run
         name = job.name or job.task or program.digest
         opened = {

@@ -31,7 +31,12 @@ KV_TYPES = ("f16", "int8", "k8v4", "int4")  # of the engine
 KV_DISK_TYPES = ("same", "int8", "int4")
 DEFAULT_MODEL = "qwen2.5-coder:1.5b"
 INTERNAL = {"EDVAC_KILL_AT", "EDVAC_DATA", "EDVAC_MODELS", "EDVAC_CRASH_IMAGES", "EDVAC_KILLS"}
-INTERNAL |= {"EDVAC_RUN", "EDVAC_QUESTIONS", "EDVAC_HANDSHAKE"}  # told to other processes
+INTERNAL |= {
+    "EDVAC_SCALE",
+    "EDVAC_RUN",
+    "EDVAC_QUESTIONS",
+    "EDVAC_HANDSHAKE",
+}  # told to other processes
 
 
 @dataclass(frozen=True, slots=True)

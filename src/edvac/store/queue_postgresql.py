@@ -227,16 +227,25 @@ class PostgresqlQueue:
 
 
 class Listener:
-    """Hears when steps are offered or finished, on a connection of its own. It belongs to one
-    thread, which need not be the store's."""
+    """Hears when steps are offered or finished, on a connection of its own; from any thread."""
 
     def __init__(self, store: PostgresqlStore) -> None:
         self._db = store.postgresql
         self.channel = f"edvac_{store.postgresql.address.schema}"
         self._connection: Any = None
+        self._one = threading.Lock()
 
     def wait(self, timeout_s: float) -> bool:
         """See `Queue.wait`."""
+        with self._one:
+            return self._wait(timeout_s)
+
+    def close(self) -> None:
+        """Once nobody waits any more."""
+        with self._one:
+            self._drop()
+
+    def _wait(self, timeout_s: float) -> bool:
         try:
             if self._connection is None:
                 self._connection = self._db.connect("listening for steps", patience_s=0)
@@ -248,12 +257,12 @@ class Listener:
         except StoreError:
             threading.Event().wait(timeout_s)
         except self._db.driver.Error:
-            self.close()
+            self._drop()
         else:
             return heard
         return True
 
-    def close(self) -> None:
+    def _drop(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None

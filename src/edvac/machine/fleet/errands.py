@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from edvac.control import Record
 from edvac.core import event
@@ -55,18 +56,26 @@ class _Post:
         return bool(self.offers or self.withdrawn or self.forgotten)
 
 
+class Hearing(Protocol):
+    """Waits for calls of the queue, from any thread."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """See `Queue.wait`."""
+
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Fleet:
     """How a machine reaches its workers.
 
     Attributes:
-        queue: of the store, made on its thread.
-        listen: waits for calls of the queue, on a thread of its own; see `Queue.wait`.
+        queue, listen: of the store, made on its thread.
         patience_s: that a step waits where no worker lives, until it is done here; 0 is for ever.
     """
 
     queue: Callable[[Store], Queue]
-    listen: Callable[[Store], Callable[[float], bool]]
+    listen: Callable[[Store], Hearing]
     patience_s: float = 0.0
 
 
@@ -91,6 +100,7 @@ class Errands:
         self._looked = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._broken: BaseException | None = None
+        self._hearing: Hearing | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="edvac-listen")
 
     # -- the life of a drive ------------------------------------------------------------------
@@ -99,17 +109,17 @@ class Errands:
         """Take up what an earlier owner left: what is in the journal is forgotten, and so is what
         failed, since it is to be tried again."""
 
-        def left(store: Store) -> Callable[[float], bool]:
+        def left(store: Store) -> Hearing:
             queue = self._of(store)
             found = queue.finished(self._lease.run)
             queue.forget(self._lease, [one.id for one in found if _stale(one, journalled)])
             return self._fleet.listen(store)
 
-        listen = await self._ledger.call(left)
+        self._hearing = await self._ledger.call(left)
         self._ledger.on_commit.append(self._committed)
         self._tasks = [
             asyncio.create_task(self._serve()),
-            asyncio.create_task(self._listen(listen)),
+            asyncio.create_task(self._listen(self._hearing)),
         ]
 
     async def end(self) -> None:
@@ -135,6 +145,9 @@ class Errands:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        hearing, self._hearing = self._hearing, None
+        if hearing is not None:
+            self._thread.submit(hearing.close)  # once its wait is over, which nobody waits for
         self._thread.shutdown(wait=False)
 
     # -- what executions ask ------------------------------------------------------------------
@@ -189,7 +202,7 @@ class Errands:
         try:
             while True:
                 self._wake.clear()
-                if self._out or self._post:
+                if self._out or self._post or self._lack.given_up:
                     await self._exchange()
                     await self._look()
                 with contextlib.suppress(TimeoutError):
@@ -201,10 +214,10 @@ class Errands:
                 if not sent.answer.done():
                     sent.answer.set_exception(error)
 
-    async def _listen(self, wait: Callable[[float], bool]) -> None:
+    async def _listen(self, hearing: Hearing) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            if await loop.run_in_executor(self._thread, wait, LISTEN_S):
+            if await loop.run_in_executor(self._thread, hearing.wait, LISTEN_S):
                 self._wake.set()
 
     async def _exchange(self) -> None:

@@ -37,6 +37,8 @@ async def opened(place: Storage, emit: event.Emit) -> AsyncIterator[Ways]:
                 emit(event.Note(text=text, level="warning"))
             await asyncio.sleep(1.0)
     try:
-        yield Ways(ledger, queue_of, await ledger.call(listen))
+        hearing = await ledger.call(listen)
+        yield Ways(ledger, queue_of, hearing)
+        await asyncio.to_thread(hearing.close)
     finally:
         await asyncio.to_thread(ledger.close)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edvac.core.errors import InternalError
-from edvac.machine.fleet.errands import Fleet
+from edvac.machine.fleet.errands import Fleet, Hearing
 from edvac.store import Queue, Store
 
 if TYPE_CHECKING:
@@ -26,10 +25,10 @@ def queue_of(store: Store) -> Queue:
     return PostgresqlQueue(_server(store))
 
 
-def listen(store: Store) -> Callable[[float], bool]:
+def listen(store: Store) -> Hearing:
     from edvac.store.queue_postgresql import Listener
 
-    return Listener(_server(store)).wait
+    return Listener(_server(store))
 
 
 def _server(store: Store) -> PostgresqlStore:

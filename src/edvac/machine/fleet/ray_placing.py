@@ -11,18 +11,21 @@ import hashlib
 import importlib
 import os
 import subprocess
-import sys
+import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from edvac.core.errors import TransientError, UsageError
+from edvac.machine.detach import COMMAND
 from edvac.store.address import parse
 
 NAMESPACE = "edvac"
 RESTART_S = 2.0  # after a worker's process has ended, doubled up to the next
 LONGEST_S = 60.0
-STARTED_S = 30.0  # in which an actor says that its process runs
+STARTED_S = 60.0  # in which an actor says that it is there
+STOPPED_S = 40.0  # that a worker gets to finish what it does
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,43 +45,47 @@ class Placing:
 
 
 class Keeper:
-    """Runs in an actor: starts the worker's process again whenever it ends. No method blocks for
-    longer than a look."""
+    """Runs in an actor, and again when Ray starts that anew: starts the worker's process whenever
+    there is none. The process ends when its standard input does, and so with the actor."""
 
     def __init__(self, name: str, url: str, arguments: tuple[str, ...], directory: str) -> None:
-        self._command = [sys.executable, "-P", "-m", "edvac", "worker", *arguments]
-        self._command.append(f"--name={name}")
+        self._command = [*COMMAND, "worker", "--tied", f"--name={name}", *arguments]
         self._environment = {**os.environ, "EDVAC_STORE": url}
-        self._directory = directory if os.path.isdir(directory) else None  # noqa: PTH112
+        self._directory = Path(directory) if Path(directory).is_dir() else None
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
-        self._wait_s = RESTART_S
+        self._over = threading.Event()
+        threading.Thread(target=self._keep, daemon=True).start()
 
-    def keep(self) -> None:
-        """For ever; on a thread of its own."""
-        while True:
+    def _keep(self) -> None:
+        wait_s = RESTART_S
+        while not self._over.is_set():
             begun = time.monotonic()
             self._process = subprocess.Popen(
-                self._command,
-                cwd=self._directory,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
+                self._command, cwd=self._directory, env=self._environment, stdin=subprocess.PIPE
             )
             self._starts += 1
             self._process.wait()
             lived = time.monotonic() - begun
-            self._wait_s = RESTART_S if lived > LONGEST_S else min(2 * self._wait_s, LONGEST_S)
-            time.sleep(self._wait_s)
+            wait_s = RESTART_S if lived > LONGEST_S else min(2 * wait_s, LONGEST_S)
+            self._over.wait(wait_s)
 
     def process(self) -> tuple[int, int]:
         """Number of the process that runs now, 0 for none, and how many were started."""
         running = self._process is not None and self._process.poll() is None
         return (self._process.pid if self._process and running else 0), self._starts
 
-    def stop(self) -> None:
-        """Let the process finish what it does."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
+    def stop(self) -> bool:
+        """Let the process finish what it does, for a while; is it over?"""
+        self._over.set()
+        if self._process is None or self._process.poll() is not None:
+            return True
+        self._process.terminate()
+        try:
+            self._process.wait(STOPPED_S)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
 
 def place(placing: Placing, count: int) -> list[str]:
@@ -103,8 +110,8 @@ def place(placing: Placing, count: int) -> list[str]:
         raise TransientError(
             "ray_failed",
             "the workers were not placed by Ray",
-            str(problem)[:300],
-            "See `ray status`.",
+            str(problem).strip().split("\n")[-1][:300],
+            "See that edvac is installed on every machine of the cluster, and `ray status`.",
         ) from problem
     finally:
         ray.shutdown()
@@ -120,7 +127,7 @@ def _brought_to(ray: Any, placing: Placing, count: int) -> list[str]:
     }
     for name in sorted(there - set(wanted)):
         actor = ray.get_actor(name, namespace=NAMESPACE)
-        ray.get(actor.stop.remote(), timeout=STARTED_S)
+        ray.get(actor.stop.remote(), timeout=2 * STOPPED_S)
         ray.kill(actor)
     begun = []
     for name in wanted:
@@ -130,13 +137,12 @@ def _brought_to(ray: Any, placing: Placing, count: int) -> list[str]:
                 "namespace": NAMESPACE,
                 "lifetime": "detached",
                 "max_restarts": -1,
-                "max_concurrency": 3,
+                "max_concurrency": 2,
                 "num_cpus": 1,
                 "scheduling_strategy": "SPREAD",
             }
             made = ray.remote(Keeper).options(**options)
             actor = made.remote(name, placing.url, placing.arguments, placing.directory)
-            actor.keep.options(max_task_retries=-1).remote()
             begun.append(actor)
     for actor in begun:
         ray.get(actor.process.remote(), timeout=STARTED_S)

@@ -17,6 +17,7 @@ from edvac.core.errors import LeaseError, UnreachableError
 from edvac.core.seams import Clock
 from edvac.machine.fleet import wire
 from edvac.machine.fleet.doing import AwayError, Doer
+from edvac.machine.fleet.errands import Hearing
 from edvac.machine.ledger import Ledger
 from edvac.store import Enlisted, Queue, Store, Taken
 
@@ -42,12 +43,12 @@ class Ways:
     """How a worker reaches the store.
 
     Attributes:
-        queue: of the store, made on its thread; `listen` see `Queue.wait`.
+        queue: of the store, made on its thread.
     """
 
     ledger: Ledger
     queue: Callable[[Store], Queue]
-    listen: Callable[[float], bool]
+    hearing: Hearing
 
 
 class Worker:
@@ -124,7 +125,7 @@ class Worker:
 
     async def _listen(self) -> None:
         while True:
-            if await asyncio.to_thread(self._ways.listen, IDLE_S):
+            if await asyncio.to_thread(self._ways.hearing.wait, IDLE_S):
                 self._wake.set()
 
     async def _pause(self, seconds: float) -> None:
