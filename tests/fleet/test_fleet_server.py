@@ -86,7 +86,7 @@ def test_every_command_takes_the_store_of_the_setting(edvac: Bench, url: str) ->
     edvac.monkeypatch.chdir(edvac.root)
     for command in (["show"], ["log"], ["diff"], ["grants", "ls"], ["trace", "out/notes.md"]):
         assert edvac(*command).code == 0, command
-    assert edvac("apply", "--yes").code == 0 and (edvac.root / "limit.txt").exists()
+    assert edvac("apply").code == 0 and (edvac.root / "limit.txt").exists()
     assert edvac("undo").code == 0 and not (edvac.root / "limit.txt").exists()
     assert edvac("queue", "put", "nightly", "p.edv", "--yes").code == 0
     assert edvac("every", "07:00", "p.edv", "--yes").code == 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -24,6 +25,7 @@ from edvac.store.address import parse
 NAMESPACE = "edvac"
 RESTART_S = 2.0  # after a worker's process has ended, doubled up to the next
 LONGEST_S = 60.0
+REACHED_S = 10.0  # in which a cluster's address answers
 STARTED_S = 60.0  # in which an actor says that it is there
 STOPPED_S = 40.0  # that a worker gets to finish what it does
 
@@ -162,9 +164,12 @@ def _ray() -> Any:
 
 
 def _connect(ray: Any, address: str) -> None:
+    host, _, port = address.rpartition(":")
     try:
+        if host and port.isdecimal() and "/" not in host:  # Ray itself tries for minutes
+            socket.create_connection((host, int(port)), REACHED_S).close()
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as problem:
+    except (OSError, RuntimeError, ValueError, OverflowError) as problem:
         raise TransientError(
             "ray_away",
             f"there is no Ray cluster at {address!r}",
