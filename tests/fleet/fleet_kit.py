@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -74,7 +73,6 @@ class Yard:
     Attributes:
         script: what the workers' model says; `here` what the owner's own does.
         counted: executions by workers, by item.
-        kills: called after each commit of the owner; may raise.
     """
 
     work: Path
@@ -90,7 +88,6 @@ class Yard:
         self.storage = Memory(self.work)
         store: Any = self.storage.open()
         self.queue = MemoryQueue(store, SystemClock())
-        self.called = threading.Event()
 
     def wait(self, timeout_s: float) -> bool:
         del timeout_s

@@ -130,6 +130,20 @@ def test_failures_come_back_as_what_they_were(yard: Yard) -> None:
     assert not yard.own and yard.queue._entries == {}
 
 
+def test_outcomes_leave_the_queue_as_they_are_journalled(yard: Yard) -> None:
+    most = [0]
+
+    def script(request: Request) -> str:
+        states = [entry.state for entry in list(yard.queue._entries.values())]
+        most.append(states.count("finished"))
+        return answer(request)
+
+    yard.script = script
+    lines = [f'a{n} = llm.write("Say", a{n - 1})' if n else 'a0 = "x"' for n in range(20)]
+    report = asyncio.run(yard.run("\n".join(lines), "a"))
+    assert report.state == "done" and len(most) == 20 and max(most) <= 3
+
+
 def test_an_answer_that_does_not_fit_is_refused_by_the_owner(yard: Yard) -> None:
     yard.script = lambda request: "neither"
     report = asyncio.run(yard.run('x = llm.choose("Which?", ["a", "b"], "data")\n', "a"))

@@ -374,6 +374,8 @@ class _Command:
         try:
             with self._view:
                 await roles.work.open()
+                store = self._storage()
+                await asyncio.to_thread(store.reach)  # so that what it waits for is shown
                 with Machine(
                     self._workspace,
                     roles.work,
@@ -382,7 +384,7 @@ class _Command:
                     at_once=self._settings.at_once,
                     notify=self._settings.notify,
                     ahead=self._settings.ahead == "on",
-                    store=self._storage(),
+                    store=store,
                     workers=self._fleet(),
                 ) as machine:
                     yield machine

@@ -38,7 +38,7 @@ from edvac.machine.entry import Entry
 from edvac.machine.every import occurrence_key
 from edvac.machine.executor import Execution, Executor
 from edvac.machine.fleet.errands import Fleet
-from edvac.machine.fleet.travelling import Travelling
+from edvac.machine.fleet.travel import Travelling
 from edvac.machine.growth import Growth, Writer
 from edvac.machine.history import History, read_history
 from edvac.machine.job import Job, begin, history_to_resume, program_parameters, run_name

@@ -35,6 +35,11 @@ class Storage:
             self.url, self.workspace, clock=clock, patience_s=self.wait_s, on_wait=self.on_wait
         )
 
+    def reach(self) -> None:
+        """Wait for a server that is away, without holding anything; raises what `open` does."""
+        if self.url:
+            self.open().close()
+
     @property
     def made(self) -> bool:
         """Has anything been stored here? A server is not asked."""

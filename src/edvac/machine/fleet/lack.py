@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from edvac.core import event
-from edvac.machine.fleet.wire import KINDS, VERSION, model_mark
+from edvac.machine.fleet.wire import KINDS, VERSION
 from edvac.store import Enlisted
 
 TOLD_AFTER_S, TOLD_EVERY_S = 5.0, 60.0
@@ -73,12 +73,3 @@ def unfit(worker: Enlisted, needs: Needs) -> str:
     if kinds:
         return f"{who} does no {', '.join(kinds)} steps"
     return f"{who} has not {', '.join(sorted(missing))}"
-
-
-def shortfall(waiting: Iterable[Needs], capabilities: frozenset[str]) -> list[str]:
-    """What steps that wait need and a worker has not, for its own notice."""
-    missing = {one for needs in waiting for one in needs - capabilities}
-    return sorted(missing)
-
-
-__all__ = ["Lack", "model_mark", "shortfall", "unfit"]

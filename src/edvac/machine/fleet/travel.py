@@ -4,15 +4,20 @@ do it here where there is none."""
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Collection
 from pathlib import Path
 
+from edvac.core import event
 from edvac.core.errors import InternalError
-from edvac.core.seams import Contacts
-from edvac.device.carried import Laid, Made, carry_out
+from edvac.core.seams import Clock, Contacts
+from edvac.device.carried import Carry, Laid, Made, carry_out
 from edvac.machine.fleet import wire
-from edvac.machine.fleet.errands import Errands
+from edvac.machine.fleet.errands import Errands, Fleet
+from edvac.machine.ledger import Ledger
 from edvac.processor import Answer, Processor, Request
 from edvac.processor.port import Doing, OnText, Price
+from edvac.store import Lease
 
 AT_ONCE = 256  # steps of a kind that one run has out; workers take what they can
 MOST = 48 * 2**20  # bytes of a call's directory that travel; a larger one stays
@@ -122,6 +127,51 @@ class TravellingSandbox:
     async def _done_here(self, laid: Laid) -> Made:
         async with self._here:
             return await carry_out(laid)
+
+
+class Travelling:
+    """How the steps of one drive of a run travel; with no fleet nothing does."""
+
+    def __init__(self, fleet: Fleet | None, ledger: Ledger, clock: Clock, emit: event.Emit) -> None:
+        self._fleet = fleet
+        self._ledger = ledger
+        self._clock = clock
+        self._emit = emit
+        self._at_once = 0
+        self._errands: Errands | None = None
+
+    @property
+    def limited(self) -> frozenset[str]:
+        """Devices whose steps wait in a queue, so that their time begins later."""
+        return DEVICES if self._fleet is not None else frozenset()
+
+    def at_once(self, given: int) -> dict[str, int]:
+        """Steps that may be out, by device; `given` is what a user has asked of the model."""
+        self._at_once = given
+        if self._fleet is None:
+            return {}
+        return {"llm": given or AT_ONCE, "python": AT_ONCE, "shell": AT_ONCE}
+
+    async def begin(self, lease: Lease, journalled: Collection[str]) -> Carry:
+        """With what an earlier owner left in the queue; how sandboxed calls are carried out."""
+        assert self._fleet is not None
+        made = Errands(self._fleet, self._ledger, lease, self._clock, self._emit)
+        await made.begin(journalled)
+        self._errands = made
+        return TravellingSandbox(made, lease.run, os.cpu_count() or 1).carry
+
+    def processor(self, inner: Processor) -> Processor:
+        assert self._errands is not None
+        return TravellingProcessor(inner, self._errands, self._at_once or inner.concurrency)
+
+    async def end(self) -> None:
+        """The run has stopped in good order."""
+        if self._errands is not None:
+            await self._errands.end()
+
+    async def close(self) -> None:
+        if self._errands is not None:
+            await self._errands.close()
 
 
 def _another(slot: str) -> InternalError:
