@@ -14,7 +14,7 @@ from edvac.core.errors import DeviceError, ProcessorError, UnreachableError, Usa
 from edvac.machine import Job, Machine
 from edvac.machine.fleet import errands, lack, wire
 from edvac.machine.machine import Terminal
-from edvac.processor import Request
+from edvac.processor import Answer, Request
 from edvac.processor.scripted import ScriptedProcessor
 from edvac.sandbox import probe
 from edvac.store import Enlisted, Offer
@@ -178,9 +178,22 @@ def begun(yard: Yard, commits: int) -> str:
     return run
 
 
+def leave(yard: Yard, run: str) -> None:
+    """Two steps that an earlier owner offered and nobody will ask for, one of them finished."""
+    kept: Any = yard.storage.open()
+    lease, needs = kept.acquire(run, "me", 1.0, 0.0), frozenset({"what nobody has"})
+    names = [f"{run}/{one}/0123456789abcdef" for one in ("done", "not done")]
+    yard.queue.offer(lease, [Offer(name, b"", needs) for name in names])
+    (taken,) = yard.queue.take("w", 1, needs, 30.0)
+    told = wire.Answered(Answer("x", "stop", 1, 0, 1, ()), [])
+    yard.queue.finish(taken, wire.encode(told))
+    kept.release(lease)
+
+
 @pytest.mark.parametrize("commits", [0, 1, 2, 3])
 def test_an_owner_that_begins_anew_finds_what_it_had_offered(yard: Yard, commits: int) -> None:
     run = begun(yard, commits)
+    leave(yard, run)
 
     async def go_on() -> Any:
         with yard.machine() as machine:
@@ -199,8 +212,9 @@ def test_what_was_journalled_is_forgotten_at_the_next_beginning(yard: Yard) -> N
     slots = {record.slot for record in kept.records(run, kinds=["outcome"])}
     lease = kept.acquire(run, "another", 30.0, 0.0)
     slot = sorted(slots)[0]
-    (id_,) = yard.queue.offer(lease, [Offer(f"{run}/{slot}/0123456789abcdef", b"")])
-    for taken in yard.queue.take("w", 9, wire.capabilities(frozenset(wire.KINDS), MODEL), 30):
+    names = [slot, "not journalled"]
+    ids = yard.queue.offer(lease, [Offer(f"{run}/{one}/0123456789abcdef", b"") for one in names])
+    for taken in yard.queue.take("w", 99, wire.capabilities(frozenset(wire.KINDS), MODEL), 30):
         yard.queue.finish(taken, wire.encode(wire.Error("StepError", "x", "y", "", "")))
 
     async def look() -> None:
@@ -210,7 +224,7 @@ def test_what_was_journalled_is_forgotten_at_the_next_beginning(yard: Yard) -> N
             await made.close()
 
     asyncio.run(look())
-    assert id_ not in yard.queue._entries
+    assert not set(ids) & set(yard.queue._entries)
     left = [entry for entry in yard.queue._entries.values() if entry.state == "finished"]
     assert left == [], "a failure is tried again, and not taken from the queue"
 
@@ -221,13 +235,17 @@ def test_a_run_that_is_stopped_takes_its_steps_back(yard: Yard) -> None:
             terminal = yard.terminal
             drivers: list[Any] = []
             terminal.on_driver = drivers.append
-            task = asyncio.create_task(machine.run(Job(PROGRAM, seed=1), terminal))
-            await until(lambda: bool(yard.queue._entries))
+            run = await machine.create(Job(PROGRAM, seed=1))
+            leave(yard, run)
+            task = asyncio.create_task(machine.resume(run, terminal))
+            await until(lambda: len(yard.queue._entries) > 2)
             drivers[0].stop()
             return await task
 
     report = asyncio.run(work())
-    assert report.state == "interrupted" and yard.queue._entries == {}
+    assert report.state == "interrupted"
+    (left,) = yard.queue._entries.values()
+    assert left.state == "finished", "an answer that is there is kept for who goes on"
 
 
 @pytest.mark.usefixtures("hasty")
@@ -239,6 +257,27 @@ def test_without_a_worker_it_waits_says_so_and_then_does_it_here(yard: Yard) -> 
     assert any("waiting for a worker" in note and "llm steps" in note for note in yard.notes)
     assert any("are done here" in note for note in yard.notes)
     assert yard.queue._entries == {}
+
+
+@pytest.mark.usefixtures("hasty")
+def test_what_was_finished_at_the_last_moment_is_not_done_here(yard: Yard) -> None:
+    yard.patience_s = 0.2
+    real = yard.queue.withdraw
+
+    def withdraw(lease: Any, steps: Any = None) -> list[int]:
+        if steps and not yard.counted:
+            (taken,) = yard.queue.take("w", 1, wire.capabilities(frozenset({"llm"}), MODEL), 30)
+            step = wire.read_step(taken.payload)
+            assert isinstance(step, wire.ModelStep)
+            yard.counted[item(step.request)] += 1
+            told = Answer(answer(step.request), "stop", 1, 0, 1, ())
+            yard.queue.finish(taken, wire.encode(wire.Answered(told, [])))
+        return real(lease, steps)
+
+    yard.queue.withdraw = withdraw  # type: ignore[method-assign]
+    report = asyncio.run(yard.run())
+    assert (report.state, yard.file(report.run)) == ("done", EXPECTED)
+    assert len(yard.own) == 9 and not set(yard.own) & set(yard.counted)
 
 
 @pytest.mark.usefixtures("hasty")
