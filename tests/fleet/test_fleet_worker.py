@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,25 @@ def test_a_step_that_another_has_taken_is_stopped(yard: Yard) -> None:
 
 
 def taken_since(taken: Taken) -> Taken:
-    from dataclasses import replace
-
     return replace(taken, fence=taken.fence + 1, worker="somebody else")
+
+
+def test_a_step_whose_lease_ended_unnoticed_is_not_begun_twice(yard: Yard) -> None:
+    """The store was away for longer than a lease, and this worker itself is the first to ask."""
+    queue = Queue(yard, payload())
+
+    async def work() -> None:
+        with yard.machine() as machine:
+            async with yard.working(yard.worker(machine, doer=slow(1.0), slots=3)):
+                await until(lambda: queue.states == ["taken"])
+                entry = next(iter(yard.queue._entries.values()))
+                entry.taken = replace(entry.taken, expires=0.0)
+                await until(lambda: bool(queue.outcomes))
+                assert entry.taken.fence == 2
+
+    asyncio.run(work())
+    taken = [one for one in yard.told if isinstance(one, event.StepTaken)]
+    assert len(taken) == 1 and yard.how() == {"finished": 1}
 
 
 def test_an_outcome_that_comes_late_is_dropped(yard: Yard) -> None:

@@ -32,10 +32,20 @@ MOST_TAKEN = 10
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Held:
+    """A step under way, with the latest lease of it."""
+
     taken: Taken
-    task: asyncio.Task[None]
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.task is None or self.task.done()
+
+    def cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +127,7 @@ class Worker:
             await self._drain()
         finally:
             listening.cancel()
-            tasks = [held.task for held in self._held.values()]
+            tasks = [held.task for held in self._held.values() if held.task is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(listening, *tasks, return_exceptions=True)
@@ -182,12 +192,12 @@ class Worker:
         kept = {one.id: one for one in await self._ask(renewed)}
         for taken in held:
             one = self._held.get(taken.id)
-            if one is None or one.taken.fence != taken.fence or one.task.done():
+            if one is None or one.taken.fence != taken.fence or one.over:
                 continue  # finished meanwhile
             if taken.id in kept:
                 one.taken = kept[taken.id]
             else:
-                one.task.cancel()
+                one.cancel()
                 self._returned(taken, "lost")
 
     async def _fill(self) -> None:
@@ -199,10 +209,14 @@ class Worker:
         able = self._about.capabilities
         name, lease_s = self._about.name, self._lease_s
         for taken in await self._ask(lambda queue: queue.take(name, free, able, lease_s)):
+            known = self._held.get(taken.id)
+            if known is not None and not known.over:  # its lease ended unnoticed: nobody took it
+                known.taken = taken
+                continue
             self._emit(event.StepTaken(run=taken.run, slot=taken.slot, times=taken.fence))
-            task = asyncio.create_task(self._do(taken))
-            self._held[taken.id] = _Held(taken, task)
-            task.add_done_callback(self._ended)
+            held = self._held[taken.id] = _Held(taken)
+            held.task = asyncio.create_task(self._do(held))
+            held.task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         for id_ in [id_ for id_, held in self._held.items() if held.task is task]:
@@ -218,26 +232,26 @@ class Worker:
 
     # -- steps --------------------------------------------------------------------------------
 
-    async def _do(self, taken: Taken) -> None:
+    async def _do(self, held: _Held) -> None:
         start = self._clock.now()
         outcome: wire.Outcome
-        if taken.fence > MOST_TAKEN:
-            outcome = _lost_often(taken)
+        if held.taken.fence > MOST_TAKEN:
+            outcome = _lost_often(held.taken)
         else:
             try:
-                outcome = await self._doer.do(taken.payload)
+                outcome = await self._doer.do(held.taken.payload)
             except AwayError as error:
                 self._went_away(error)
-                await self._ask(lambda queue: queue.hand_back([taken]))
-                self._returned(taken, "handed back")
+                await self._ask(lambda queue: queue.hand_back([held.taken]))
+                self._returned(held.taken, "handed back")
                 return
         data = wire.encode(outcome)
         how = "failed" if isinstance(outcome, wire.Error) else "finished"
         try:
-            await self._ask(lambda queue: queue.finish(taken, data))
+            await self._ask(lambda queue: queue.finish(held.taken, data))
         except LeaseError:
             how = "late"
-        self._returned(taken, how, self._clock.now() - start)
+        self._returned(held.taken, how, self._clock.now() - start)
 
     def _returned(self, taken: Taken, how: str, seconds: float = 0.0) -> None:
         told = event.StepReturned(run=taken.run, slot=taken.slot, how=how, seconds=seconds)
@@ -279,7 +293,7 @@ class Worker:
             await self._pause(min(IDLE_S, max(0.0, until - self._clock.now())))
         left = [held.taken for held in self._held.values()]
         for held in list(self._held.values()):
-            held.task.cancel()
+            held.cancel()
         me = self._about.id
 
         def leave(queue: Queue) -> None:
