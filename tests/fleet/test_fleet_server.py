@@ -261,6 +261,33 @@ def test_an_occurrence_has_one_run_whoever_begins_it(server: Cluster, tmp_path: 
         assert len(first.ledger.call_now(lambda store: store.runs())) == 2
 
 
+@pytest.mark.parametrize("what", ["every", "queue"])
+def test_who_starts_runs_by_himself_waits_for_the_server(edvac: Bench, url: str, what: str) -> None:
+    from edvac.core.errors import UnreachableError
+    from edvac.machine import every, queues
+
+    looks: list[str] = []
+
+    def look(self: Any) -> float:
+        looks.append("")
+        if len(looks) == 1:
+            raise UnreachableError("store_unreachable", "the database is away")
+        signal.raise_signal(signal.SIGTERM)
+        return 0.01
+
+    edvac.monkeypatch.setattr(every.Scheduler, "look", look)
+    edvac.monkeypatch.setattr(queues.Server, "look", look)
+    edvac.monkeypatch.setattr(f"edvac.cli.{what}.AWAY_S", 0.01)
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        done = edvac("every", "--run") if what == "every" else edvac("queue", "run")
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    assert done.code == 0 and "waiting for the store: the database is away" in done.err
+    assert len(looks) == 2
+
+
 def test_a_store_from_before_workers_gets_their_table(server: Cluster, tmp_path: Path) -> None:
     url = server.url("before")
     open_store(url, tmp_path).close()

@@ -16,7 +16,7 @@ import click
 
 from edvac.cli import ui
 from edvac.cli.ui import open_store
-from edvac.core.errors import UsageError
+from edvac.core.errors import UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from edvac.machine.every import Spec
@@ -31,6 +31,7 @@ Examples:
   edvac every                     what is scheduled
   edvac every --run               run what is due, until stopped
 """
+AWAY_S = 5.0  # until a store that is away is looked for again
 PASSED = ("model", "plan_model", "escalate_model")  # flags of `run` with one value
 _FLAGS = (
     click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="As for run."),
@@ -163,7 +164,13 @@ def _serve(*, once: bool) -> int:
         if not once:
             ui.err(f"{ui.counted(len(store.schedules()), 'schedule')}; stop with Ctrl-C")
         while not stop.is_set():
-            wait_s = scheduler.look()
+            try:
+                wait_s = scheduler.look()
+            except UnreachableError as error:  # what it has done is in the store
+                if once:
+                    raise
+                _say(f"waiting for the store: {error.what}")
+                wait_s = AWAY_S
             if once:
                 break
             stop.wait(wait_s)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edvac.cli import ui
-from edvac.cli.every import approved, checked_program, passed_flags, run_flags
+from edvac.cli.every import AWAY_S, approved, checked_program, passed_flags, run_flags
 from edvac.cli.ui import open_store
-from edvac.core.errors import UsageError
+from edvac.core.errors import UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from edvac.machine.queues import Rules
@@ -156,7 +156,14 @@ def serve(names: tuple[str, ...], drain: bool) -> int:
         if not drain:
             ui.err("working on the queues; stop with Ctrl-C")
         while not stop.is_set():
-            busy = server.look()
+            try:
+                busy = server.look()
+            except UnreachableError as error:  # what it has done is in the store
+                if drain:
+                    raise
+                _say(f"waiting for the store: {error.what}")
+                stop.wait(AWAY_S)
+                continue
             if drain and not busy:
                 break
             stop.wait(LOOK_S)
