@@ -231,57 +231,6 @@ def test_what_was_journalled_is_forgotten_at_the_next_beginning(yard: Yard) -> N
     assert not {entry.taken.slot.split("/")[1] for entry in left} & slots
 
 
-def leave(yard: Yard, run: str) -> None:
-    """Two steps that an earlier owner offered and nobody will ask for, one of them finished."""
-    kept: Any = yard.storage.open()
-    lease, needs = kept.acquire(run, "me", 1.0, 0.0), frozenset({"what nobody has"})
-    names = [f"{run}/{one}/0123456789abcdef" for one in ("done", "not done")]
-    yard.queue.offer(lease, [Offer(name, b"", needs) for name in names])
-    (taken,) = yard.queue.take("w", 1, needs, 30.0)
-    told = wire.Answered(Answer("x", "stop", 1, 0, 1, ()), [])
-    yard.queue.finish(taken, wire.encode(told))
-    kept.release(lease)
-
-
-@pytest.mark.parametrize("commits", [0, 1, 2, 3])
-def test_an_owner_that_begins_anew_finds_what_it_had_offered(yard: Yard, commits: int) -> None:
-    run = begun(yard, commits)
-    leave(yard, run)
-
-    async def go_on() -> Any:
-        with yard.machine() as machine:
-            async with yard.working(yard.worker(machine)):
-                return await machine.resume(run, yard.terminal)
-
-    report = asyncio.run(go_on())
-    assert (report.state, yard.file(run)) == ("done", EXPECTED)
-    assert set(yard.counted.values()) == {1}, "what was finished is not done again"
-    assert yard.queue._entries == {}
-
-
-def test_what_was_journalled_is_forgotten_at_the_next_beginning(yard: Yard) -> None:
-    run = begun(yard, 3)
-    kept: Any = yard.storage.open()
-    slots = {record.slot for record in kept.records(run, kinds=["outcome"])}
-    lease = kept.acquire(run, "another", 30.0, 0.0)
-    slot = sorted(slots)[0]
-    names = [slot, "not journalled"]
-    ids = yard.queue.offer(lease, [Offer(f"{run}/{one}/0123456789abcdef", b"") for one in names])
-    for taken in yard.queue.take("w", 99, wire.capabilities(frozenset(wire.KINDS), MODEL), 30):
-        yard.queue.finish(taken, wire.encode(wire.Error("StepError", "x", "y", "", "")))
-
-    async def look() -> None:
-        with yard.machine() as machine:
-            made = errands.Errands(yard.fleet(), machine.ledger, lease, machine.clock, print)
-            await made.begin(slots)
-            await made.close()
-
-    asyncio.run(look())
-    assert not set(ids) & set(yard.queue._entries)
-    left = [entry for entry in yard.queue._entries.values() if entry.state == "finished"]
-    assert left == [], "a failure is tried again, and not taken from the queue"
-
-
 def test_a_run_that_is_stopped_takes_its_steps_back(yard: Yard) -> None:
     async def work() -> Any:
         with yard.machine() as machine:
