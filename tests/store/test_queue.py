@@ -127,6 +127,36 @@ def test_a_lease_that_ended_and_was_not_taken_still_counts(kit: QueueKit) -> Non
     assert queue.take("w2", 1, [], 5) == [] and len(queue.finished("r")) == 1
 
 
+def test_a_step_that_is_handed_back_is_anybodys_at_once(kit: QueueKit) -> None:
+    queue = kit.queue
+    queue.offer(kit.begin(), offers("a", "b"))
+    first = queue.take("w1", 2, [], 60)
+    assert queue.hand_back(first[:1]) == 1 and queue.hand_back(first[:1]) == 0
+    with pytest.raises(LeaseError):
+        queue.finish(first[0], b"after all")
+    (again,) = queue.take("w2", 9, [], 60)
+    assert (again.slot, again.fence) == ("a", 2)
+    assert queue.hand_back(first) == 1, "what another has taken is not this worker's to give"
+    assert queue.renew([again], 60) == [again]
+    queue.finish(again, b"done")
+    assert slots(queue.finished("r")) == ["a"] and queue.finished("r", [again.id]) == []
+
+
+def test_workers_are_listed_as_long_as_they_are_heard_of(kit: QueueKit) -> None:
+    queue = kit.queue
+    queue.enlist(Enlisted("1", "b", "h", "v", ("y", "x"), 4, 1, started=5.0))
+    queue.enlist(Enlisted("2", "a"))
+    kit.clock.advance(20)
+    queue.enlist(Enlisted("2", "a", doing=3, capabilities=("z",)))
+    first, second = queue.workers()
+    assert (first.name, first.doing, first.capabilities, first.silent_s) == ("a", 3, ("z",), 0.0)
+    assert (second.name, second.seen, second.silent_s) == ("b", NOW, 20.0)
+    kit.clock.advance(10)
+    assert [one.name for one in queue.workers()] == ["a"]
+    queue.dismiss("2")
+    assert queue.workers() == []
+
+
 def test_a_worker_gets_only_what_it_can_do(kit: QueueKit) -> None:
     lease, queue = kit.begin(), kit.queue
     queue.offer(lease, offers("gpu", needs=frozenset({"cuda", "python"})))
