@@ -178,20 +178,20 @@ def begun(yard: Yard, commits: int) -> str:
     return run
 
 
-def test_a_store_that_is_away_is_no_failure_of_a_step(yard: Yard) -> None:
-    kept: Any = yard.storage.open()
-    real = kept.reuse_get
+def test_a_store_that_is_away_is_no_failure_of_a_step(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edvac.machine.executor import Executor
 
-    def away(key: str) -> Any:
+    async def away(self: Any, key: str) -> Any:
         raise UnreachableError("store_unreachable", "it is away")
 
     async def work() -> Any:
         with yard.machine(workers=None) as machine:
             run = await machine.create(Job(PROGRAM, seed=1))
-            kept.reuse_get = away
-            with pytest.raises(UnreachableError):
+            with monkeypatch.context() as patch, pytest.raises(UnreachableError):
+                patch.setattr(Executor, "_reuse", away)
                 await machine.resume(run)
-            kept.reuse_get = real
             return await machine.resume(run)
 
     assert asyncio.run(work()).state == "done"
