@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard native/*.toml native/*.txt native/src/*.* native/src/edvac_native/*.py)
 READY := $(VENV)/.ready-$(shell cat requirements/lock.txt pyproject.toml $(NATIVE) | cksum | cut -d' ' -f1)
 
-.PHONY: help setup run test wheel check lint types lock crash fuzz soak bench clean
+.PHONY: help setup run test wheel check lint types lock crash ray fuzz soak bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,9 +47,15 @@ lint: setup
 types: setup
 	@$(BIN)/mypy
 
-crash: setup  ## the long crash harness: 500 kills, 20,000 crash images (about 15 minutes)
-	@EDVAC_KILLS=500 EDVAC_CRASH_IMAGES=20000 EDVAC_CUT_EVERY=1 EDVAC_RESTARTS=20 EDVAC_LIVES=3000 $(BIN)/python -m pytest -s tests/crash \
-	  tests/store/test_crash_images.py tests/store/test_store_postgresql_loss.py tests/machine/test_machine_simulation.py --timeout 3600
+crash: setup  ## the long crash harness: 500 kills, 20,000 crash images, 3 hosts (about 20 minutes)
+	@EDVAC_SCALE=2000 EDVAC_KILLS=500 EDVAC_CRASH_IMAGES=20000 EDVAC_CUT_EVERY=1 EDVAC_RESTARTS=20 EDVAC_LIVES=3000 \
+	  $(BIN)/python -m pytest -s tests/crash tests/store/test_crash_images.py tests/store/test_store_postgresql_loss.py \
+	  tests/fleet/test_scale_out.py tests/machine/test_machine_simulation.py --timeout 3600
+
+ray:  ## workers placed by Ray, in an environment of its own (about 350 MB, a minute)
+	@test -x .venv-ray/bin/ray || { $(PYTHON) -m venv .venv-ray && \
+	  .venv-ray/bin/python -m pip install --quiet --disable-pip-version-check -e '.[ray]' pytest pytest-timeout; }
+	@.venv-ray/bin/python -m pytest -s tests/fleet/test_ray_placing.py -p no:cacheprovider
 
 soak: setup  ## ten thousand mixed requests with aborts to one engine (about 10 minutes)
 	@EDVAC_SOAK=10000 $(BIN)/python -m pytest -s tests/engine/test_soak.py --timeout 3000
@@ -67,4 +73,4 @@ lock: setup  ## renew requirements/lock.txt
 	  --no-annotate -o requirements/lock.txt
 
 clean:  ## remove the environment and caches
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-ray .pytest_cache .mypy_cache .ruff_cache .hypothesis

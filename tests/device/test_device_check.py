@@ -113,7 +113,7 @@ def test_only_what_is_declared_is_there_and_nothing_can_be_written(world: World)
     write(world, "lib/add.py", "from lib.secret import KEY\n\n\ndef add(a, b):\n    return a + b\n")
     assert "No module named" in check(world, tests=["tests/test_given.py"])["said"]
     assert check(world, reads=["lib/secret.py"], tests=["tests/test_given.py"])["ok"]
-    place = f"{process._inside()}/lib/add.py"
+    place = f"{process.inside()}/lib/add.py"
     spoils = f"open({place!r}, 'w')\n\n\ndef add(a, b):\n    return a + b\n"
     write(world, "lib/add.py", spoils)
     assert "Read-only file system" in check(world, tests=["tests/test_given.py"])["said"]

@@ -136,6 +136,10 @@ class World:
         self.dead = False
         self._full = 0  # so many changes fail from now on
 
+    def open(self, clock: Any) -> MemoryStore:
+        """Where machines find the store."""
+        return self.store
+
     def strikes(self, kind: str, often: float) -> bool:
         """Whether a fault of this kind happens now."""
         if self.trouble <= 0 or self.chance.random() >= often:
@@ -301,6 +305,7 @@ class Lives:
         with Machine(
             world.place,
             Model(world),
+            store=world,  # type: ignore[arg-type]
             clock=world.clock,
             entropy=_Entropy(world),
             at_once=world.chance.choice([0, 1, 3]),
@@ -388,9 +393,8 @@ def result_of(world: World) -> dict[str, Any]:
     return {"files": files, "mails": sorted(set(world.mails))}
 
 
-def on_memory(monkeypatch: Any, world: Callable[[], World]) -> None:
-    """Let machines open the world's store, and shrink limits so that runs meet them."""
-    monkeypatch.setattr(mainboard, "Store", lambda *_, **__: world().store)
+def shrunk(monkeypatch: Any) -> None:
+    """Limits so small that runs meet them."""
     monkeypatch.setattr(codec, "INLINE_LIMIT", 6)
     for module in (driving, mainboard):
         monkeypatch.setattr(module, "LEASE_S", 4.0)

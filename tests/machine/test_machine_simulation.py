@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from machine_sim import INPUTS, Lives, World, on_memory, result_of
+from machine_sim import INPUTS, Lives, World, result_of, shrunk
 
 SEEDS = int(os.environ.get("EDVAC_LIVES", "80"))
 HEAD = """\
@@ -119,7 +119,7 @@ def lived(
 ) -> tuple[str, World]:
     program = Writer(random.Random(seed)).program()
     lives = Lives(program, seed, place, trouble)
-    on_memory(monkeypatch, lambda: lives.world)
+    shrunk(monkeypatch)
     return lives.live(), lives.world
 
 

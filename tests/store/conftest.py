@@ -10,27 +10,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import postgresql_server
-from postgresql_server import Cluster
+from postgresql_server import cluster, server
 from store_kit import Kit
 
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """One PostgreSQL server for all tests; skips where there can be none."""
-    why = postgresql_server.missing()
-    if why:
-        pytest.skip(why)
-    made = Cluster()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def server(cluster: Cluster) -> Iterator[Cluster]:
-    """The same, for one test: what it made goes with it, so that a crash is recovered from soon."""
-    yield cluster
-    cluster.empty()
+__all__ = ["cluster", "server"]  # fixtures
 
 
 @pytest.fixture(params=["sqlite", "memory", "postgresql"])

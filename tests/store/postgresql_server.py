@@ -1,4 +1,5 @@
-"""A PostgreSQL server of the tests' own: a cluster in a temporary directory, on a Unix socket only.
+"""A PostgreSQL server of the tests' own: a cluster in a temporary directory, on a Unix socket, and
+at an address only where a test gives one.
 
 PostgreSQL refuses to run as root; there the user `postgres`, whom its packages make, runs it.
 """
@@ -11,13 +12,16 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pytest
+
 BINARIES = ("initdb", "postgres", "pg_ctl")
 CONFIGURATION = """
-listen_addresses = ''
+listen_addresses = '{listen}'
 unix_socket_directories = '{root}'
 max_connections = 300
 shared_buffers = 32MB
@@ -61,9 +65,13 @@ def _exists(user: str) -> bool:
 
 
 class Cluster:
-    """A running server. Its superuser `edvac` needs no password, `guarded` needs one."""
+    """A running server. Its superuser `edvac` needs no password, `guarded` needs one.
 
-    def __init__(self) -> None:
+    Args:
+        listen: an address of this machine, whose network of 256 is let in.
+    """
+
+    def __init__(self, listen: str = "") -> None:
         found = binaries()
         assert found is not None
         self.bin = found
@@ -82,9 +90,10 @@ class Cluster:
             shutil.rmtree(self.data, ignore_errors=True)
             self._run(make)
         with (self.data / "postgresql.conf").open("a") as file:
-            file.write(CONFIGURATION.format(root=self.root))
+            file.write(CONFIGURATION.format(root=self.root, listen=listen))
         rules = (self.data / "pg_hba.conf").read_text()
         guard = "local all guarded scram-sha-256\n"
+        guard += f"host all edvac {listen}/24 trust\n" if listen else ""
         (self.data / "pg_hba.conf").write_text(guard + rules)
         self.start()
 
@@ -145,3 +154,21 @@ class Cluster:
             connection.execute(f"SET search_path = {schema}")
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """One PostgreSQL server for all tests; skips where there can be none."""
+    why = missing()
+    if why:
+        pytest.skip(why)
+    made = Cluster()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def server(cluster: Cluster) -> Iterator[Cluster]:
+    """The same, for one test: what it made goes with it, so that a crash is recovered from soon."""
+    yield cluster
+    cluster.empty()

@@ -19,7 +19,7 @@ from postgresql_server import Cluster
 
 from edvac.core.errors import DamageError, EdvacError, InternalError, LeaseError
 from edvac.core.seams import ManualClock
-from edvac.store import MemoryQueue, MemoryStore, Offer, RunInfo
+from edvac.store import Enlisted, MemoryQueue, MemoryStore, Offer, RunInfo
 
 NOW = 1_000_000_000.0
 
@@ -127,6 +127,36 @@ def test_a_lease_that_ended_and_was_not_taken_still_counts(kit: QueueKit) -> Non
     assert queue.take("w2", 1, [], 5) == [] and len(queue.finished("r")) == 1
 
 
+def test_a_step_that_is_handed_back_is_anybodys_at_once(kit: QueueKit) -> None:
+    queue = kit.queue
+    queue.offer(kit.begin(), offers("a", "b"))
+    first = queue.take("w1", 2, [], 60)
+    assert queue.hand_back(first[:1]) == 1 and queue.hand_back(first[:1]) == 0
+    with pytest.raises(LeaseError):
+        queue.finish(first[0], b"after all")
+    (again,) = queue.take("w2", 9, [], 60)
+    assert (again.slot, again.fence) == ("a", 2)
+    assert queue.hand_back(first) == 1, "what another has taken is not this worker's to give"
+    assert queue.renew([again], 60) == [again]
+    queue.finish(again, b"done")
+    assert slots(queue.finished("r")) == ["a"] and queue.finished("r", [again.id]) == []
+
+
+def test_workers_are_listed_as_long_as_they_are_heard_of(kit: QueueKit) -> None:
+    queue = kit.queue
+    queue.enlist(Enlisted("1", "b", "h", "v", ("y", "x"), 4, 1, started=5.0))
+    queue.enlist(Enlisted("2", "a"))
+    kit.clock.advance(20)
+    queue.enlist(Enlisted("2", "a", doing=3, capabilities=("z",)))
+    first, second = queue.workers()
+    assert (first.name, first.doing, first.capabilities, first.silent_s) == ("a", 3, ("z",), 0.0)
+    assert (second.name, second.seen, second.silent_s) == ("b", NOW, 20.0)
+    kit.clock.advance(10)
+    assert [one.name for one in queue.workers()] == ["a"]
+    queue.dismiss("2")
+    assert queue.workers() == []
+
+
 def test_a_worker_gets_only_what_it_can_do(kit: QueueKit) -> None:
     lease, queue = kit.begin(), kit.queue
     queue.offer(lease, offers("gpu", needs=frozenset({"cuda", "python"})))
@@ -151,7 +181,7 @@ def test_only_the_owner_of_a_run_changes_its_queue(kit: QueueKit) -> None:
     (held,) = queue.take("w", 1, [], 60)
     other = kit.begin("other")
     queue.offer(other, offers("a"))
-    assert queue.withdraw(fresh) == 2
+    assert len(queue.withdraw(fresh)) == 2
     assert queue.renew([held], 60) == []
     with pytest.raises(LeaseError):
         queue.finish(held, b"late")
@@ -231,13 +261,30 @@ class Machine(RuleBasedStateMachine):
         if self.held:
             self.both("finish", self.held[which % len(self.held)], outcome)
 
+    @rule(which=st.integers(0, 30), count=st.integers(1, 3))
+    def hand_back(self, which: int, count: int) -> None:
+        self.both("hand_back", self.held[which % 9 : which % 9 + count])
+
+    @rule(
+        name=st.sampled_from("pq"),
+        able=st.sets(st.sampled_from("xy")),
+        doing=st.integers(0, 3),
+        ended=st.booleans(),
+    )
+    def enlist(self, name: str, able: set[str], doing: int, ended: bool) -> None:
+        about = Enlisted(name, name * 2, "host", "1", tuple(sorted(able)), 3, doing, 5.0)
+        self.both("dismiss", name) if ended else self.both("enlist", about)
+
     @rule(run=st.sampled_from("rs"), steps=st.lists(st.integers(1, 12), max_size=4))
     def forget(self, run: str, steps: list[int]) -> None:
         self.both("forget", self.leases[run][-1], steps)
 
-    @rule(run=st.sampled_from("rs"))
-    def withdraw(self, run: str) -> None:
-        self.both("withdraw", self.leases[run][-1])
+    @rule(
+        run=st.sampled_from("rs"),
+        steps=st.none() | st.lists(st.integers(1, 12), max_size=4),
+    )
+    def withdraw(self, run: str, steps: list[int] | None) -> None:
+        self.both("withdraw", self.leases[run][-1], steps)
 
     @rule(run=st.sampled_from("rs"))
     def change_owner(self, run: str) -> None:
@@ -253,7 +300,9 @@ class Machine(RuleBasedStateMachine):
     def lists_agree(self) -> None:
         for run in "rs":
             self.both("finished", run)
+            self.both("finished", run, [1, 2, 3])
             self.both("expired", run)
+        self.both("workers")
 
     def teardown(self) -> None:
         self.real.close()

@@ -14,7 +14,7 @@ import click
 
 from edvac.cli import local, ui
 from edvac.cli.local import Finding
-from edvac.core.errors import EXIT_DAMAGED, EXIT_FAILED, EdvacError
+from edvac.core.errors import EXIT_DAMAGED, EXIT_FAILED, EdvacError, UnreachableError
 
 SYNCS = 20
 _COPY = "Copy .edvac away first; see docs/how-to/recover.md."
@@ -137,16 +137,23 @@ def _model() -> Finding:
 
 
 def _workspace() -> list[Finding]:
-    from edvac.store import Store
+    from edvac.machine.storage import shown_url
     from edvac.store.store import DATABASE, DIRECTORY, MARKER
 
-    workspace = ui.workspace()
-    if not any((workspace / DIRECTORY / name).exists() for name in (DATABASE, MARKER)):
+    try:
+        place = ui.storage()
+    except EdvacError as error:
+        return [Finding("workspace", "bad", f"{error.what} [{error.code}]", error.fix)]
+    workspace = place.workspace
+    made = any((workspace / DIRECTORY / name).exists() for name in (DATABASE, MARKER))
+    if not place.url and not made:
         return [Finding("workspace", "ok", f"{workspace} (nothing has been run here yet)")]
     try:
-        with Store(workspace) as store:
+        with place.open() as store:
             problems = store.verify()
             runs = 0 if problems else len(store.runs(limit=100_000))
+    except UnreachableError as error:
+        return [Finding("store", "bad", f"{error.what} [{error.code}]", error.fix)]
     except EdvacError as error:
         what = f"{ui.because(error.what, error.why)} [{error.code}]"
         return [Finding("workspace", "bad", what, f"{_COPY} {error.fix}".strip())]
@@ -155,5 +162,6 @@ def _workspace() -> list[Finding]:
             Finding("workspace", "bad", f"{one.where}: {one.what} [{one.code}]", _COPY)
             for one in problems[:20]
         ]
-    whole = f"{workspace}: {ui.counted(runs, 'run')}, every record verified"
+    where = f"{workspace}, {shown_url(place.url)}" if place.url else str(workspace)
+    whole = f"{where}: {ui.counted(runs, 'run')}, every record verified"
     return [Finding("workspace", "ok", whole)]

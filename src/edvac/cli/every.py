@@ -16,7 +16,7 @@ import click
 
 from edvac.cli import ui
 from edvac.cli.ui import open_store
-from edvac.core.errors import UsageError
+from edvac.core.errors import UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from edvac.machine.every import Spec
@@ -31,6 +31,7 @@ Examples:
   edvac every                     what is scheduled
   edvac every --run               run what is due, until stopped
 """
+AWAY_S = 5.0  # until a store that is away is looked for again
 PASSED = ("model", "plan_model", "escalate_model")  # flags of `run` with one value
 _FLAGS = (
     click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="As for run."),
@@ -87,14 +88,14 @@ def _add(when: str, program: str, flags: dict[str, Any]) -> None:
     from edvac.core.seams import SystemClock, SystemEntropy
     from edvac.machine.every import Spec, local_zone, touch_digest, write_spec
     from edvac.machine.when import parse_when
-    from edvac.store import Schedule, Store
+    from edvac.store import Schedule
 
     parsed = parse_when(when)
     text = checked_program(program, flags, "Run it at these times?")
     spec = Spec(when, program, passed_flags(flags), str(Path.cwd()), touch_digest(text))
     clock = SystemClock()
     wall, zone = clock.wall(), local_zone()
-    with Store(ui.workspace()) as store:
+    with ui.storage().open() as store:
         made = Schedule(SystemEntropy().token(2), write_spec(spec), wall, parsed.latest(wall, zone))
         store.keep_schedule(made)
     first = _local(parsed.upcoming(wall, zone))
@@ -165,8 +166,14 @@ def _serve(*, once: bool) -> int:
         if not once:
             ui.err(f"{ui.counted(len(store.schedules()), 'schedule')}; stop with Ctrl-C")
         while not stop.is_set():
-            waker.look()
-            wait_s = scheduler.look()
+            try:
+                waker.look()
+                wait_s = scheduler.look()
+            except UnreachableError as error:  # what it has done is in the store
+                if once:
+                    raise
+                _say(f"waiting for the store: {error.what}")
+                wait_s = AWAY_S
             if once:
                 break
             stop.wait(wait_s)

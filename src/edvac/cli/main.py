@@ -21,6 +21,7 @@ COMMANDS = {
     "resume": ("run", "resume", "Go on with an interrupted run."),
     "every": ("every", "every", "Run a program at set times."),
     "queue": ("queue", "queue", "Let runs wait their turn."),
+    "worker": ("worker", "worker", "Do steps of other machines' runs."),
     "ps": ("inspect", "ps", "List runs."),
     "find": ("find", "find", "Find a text in runs."),
     "answer": ("answer", "answer", "Answer the questions of a run."),

@@ -19,10 +19,15 @@ def complete_run(ctx: click.Context, param: click.Parameter, begun: str) -> list
 
 
 def _runs() -> Iterator[CompletionItem]:
-    from edvac.cli.ui import open_store
+    from dataclasses import replace
+
+    from edvac.cli.ui import storage
 
     try:
-        with open_store() as store:
+        place = storage()
+        if not place.made:
+            return
+        with replace(place, wait_s=0.0).open() as store:  # nobody waits at a key press
             for info in store.runs(limit=MOST):
                 yield CompletionItem(info.id, help=f"{info.state} {info.title}")
     except EdvacError:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edvac.cli import ui
-from edvac.cli.every import approved, checked_program, passed_flags, run_flags
+from edvac.cli.every import AWAY_S, approved, checked_program, passed_flags, run_flags
 from edvac.cli.ui import open_store
-from edvac.core.errors import UsageError
+from edvac.core.errors import UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from edvac.machine.queues import Rules
@@ -65,7 +65,7 @@ def put(name: str, program: str, key: str, priority: int, **flags: Any) -> int:
     from edvac.core.seams import SystemClock
     from edvac.machine.every import Spec, touch_digest, write_spec
     from edvac.machine.queues import Rules, read_rules, write_rules
-    from edvac.store import QueuedRun, RunQueue, Store
+    from edvac.store import QueuedRun, RunQueue
 
     _check_name(name)
     after, quiet = flags.pop("after"), flags.pop("quiet")
@@ -74,7 +74,7 @@ def put(name: str, program: str, key: str, priority: int, **flags: Any) -> int:
     parsed = checked_program(program, flags, "Run it when its turn comes?")
     spec = Spec("", program, passed_flags(flags), str(Path.cwd()), touch_digest(parsed))
     now = SystemClock().wall()
-    with Store(ui.workspace()) as store:
+    with ui.storage().open() as store:
         known = next((one for one in store.queues() if one.name == name), None)
         if known is None:
             known = RunQueue(name, write_rules(Rules()), now)
@@ -106,13 +106,13 @@ def set_rules(name: str, rate: str | None, as_json: bool, **given: int | None) -
 
     from edvac.core.seams import SystemClock
     from edvac.machine.queues import Rules, parse_rate, read_rules, write_rules
-    from edvac.store import RunQueue, Store
+    from edvac.store import RunQueue
 
     _check_name(name)
     changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if rate is not None:
         changed["starts"], changed["period_s"] = parse_rate(rate)
-    with Store(ui.workspace()) as store:
+    with ui.storage().open() as store:
         known = next((one for one in store.queues() if one.name == name), None)
         rules = msgspec.structs.replace(read_rules(known) if known else Rules(), **changed)
         made = RunQueue(name, write_rules(rules), known.created if known else SystemClock().wall())
@@ -167,8 +167,15 @@ def serve(names: tuple[str, ...], drain: bool) -> int:
         if not drain:
             ui.err("working on the queues; stop with Ctrl-C")
         while not stop.is_set():
-            busy = server.look()
-            waker.look()
+            try:
+                busy = server.look()
+                waker.look()
+            except UnreachableError as error:  # what it has done is in the store
+                if drain:
+                    raise
+                _say(f"waiting for the store: {error.what}")
+                stop.wait(AWAY_S)
+                continue
             if drain and not busy:
                 break
             stop.wait(LOOK_S)

@@ -24,11 +24,13 @@ from edvac.core import errors, event
 from edvac.machine import processors
 from edvac.machine.budget import parse_budget, require_price
 from edvac.machine.inputs import given_roots
+from edvac.machine.storage import Storage, require_server
 
 if TYPE_CHECKING:
     from edvac.cli.view import View
     from edvac.compiler import Planner
     from edvac.machine import Job, Machine, Report
+    from edvac.machine.fleet.errands import Fleet
     from edvac.processor import Processor
 
 EXAMPLES = """\b
@@ -46,6 +48,7 @@ _BUDGET_HELP = (
     "still ends; the rest waits for `edvac resume --budget`."
 )
 _JSON_HELP = "Events as JSON lines on stdout; with --detach one document, and events on stderr."
+_WORKERS_HELP = "Let workers of the store do the steps that can travel; see `edvac worker`."
 _OUTPUT_HELP = "Apply the files there when the run has ended, also where some of it failed."
 
 
@@ -60,6 +63,7 @@ def common(command: Any) -> Any:
         _model("--plan-model", "Another one that writes the program."),
         _model("--escalate-model", "One to ask where --model has failed twice."),
         click.option("--budget", multiple=True, metavar="AMOUNT", help=_BUDGET_HELP),
+        click.option("--workers/--no-workers", default=None, help=_WORKERS_HELP),
         click.option("--detach", is_flag=True, help="Go on without this terminal."),
         click.option("--yes", "-y", is_flag=True, help="Approve the plan without asking."),
         click.option("--json", "as_json", is_flag=True, help=_JSON_HELP),
@@ -163,7 +167,10 @@ class _Command:
         names = ("model", "plan_model", "escalate_model")
         chosen = {name: flags[name] for name in names}
         chosen["budget"] = ",".join(flags["budget"]) or None
+        chosen["workers"] = {True: "on", False: "off"}.get(flags["workers"])
         self._settings, _ = settings.load(self._workspace, chosen)
+        if self._settings.workers == "on":
+            require_server(self._settings.store)
         self._given = parse_budget(flags["budget"], self._settings.currency)
         one_document = flags["as_json"] and (flags["detach"] or flags.get("plan_only", False))
         self._view: View = choose(
@@ -228,7 +235,7 @@ class _Command:
         job = await self._agreement().for_job(machine, job)
         if not self._flags["detach"]:
             return await self._drive(machine, job)
-        return self._detach(await machine.create(job), [])
+        return self._detach(await machine.create(job), self._workers_again())
 
     def _agreement(self) -> Agreement:
         return Agreement(self._settings, self.talk.asker, self._view, yes=self._flags["yes"])
@@ -333,7 +340,30 @@ class _Command:
         given = [(name.replace("_", "-"), self._flags[name]) for name in names]
         given += [("budget", amount) for amount in self._flags["budget"]]
         flags = [f"--{name}={value}" for name, value in given if value is not None]
+        flags += self._workers_again()
         return [*flags, "--retry"] if retry else flags
+
+    def _workers_again(self) -> list[str]:
+        given = self._flags["workers"]
+        return [] if given is None else ["--workers" if given else "--no-workers"]
+
+    def _storage(self) -> Storage:
+        """The workspace's store, which is waited for; the person is told, on the event loop."""
+        loop = asyncio.get_running_loop()
+
+        def waits(seconds: float) -> None:
+            text = f"waiting for the store's server: it has been away for {seconds:.0f} s"
+            note = event.Note(text=text, level="warning")
+            loop.call_soon_threadsafe(self.talk.show, note)
+
+        settings = self._settings
+        return Storage(self._workspace, settings.store, float(settings.store_wait_s), waits)
+
+    def _fleet(self) -> Fleet | None:
+        from edvac.machine.fleet.postgresql import fleet
+
+        settings = self._settings
+        return fleet(float(settings.workers_wait_s)) if settings.workers == "on" else None
 
     @contextlib.asynccontextmanager
     async def _machine(self) -> AsyncIterator[Machine]:
@@ -344,6 +374,8 @@ class _Command:
         try:
             with self._view:
                 await roles.work.open()
+                store = self._storage()
+                await asyncio.to_thread(store.reach)  # so that what it waits for is shown
                 with Machine(
                     self._workspace,
                     roles.work,
@@ -352,6 +384,8 @@ class _Command:
                     at_once=self._settings.at_once,
                     notify=self._settings.notify,
                     ahead=self._settings.ahead == "on",
+                    store=store,
+                    workers=self._fleet(),
                 ) as machine:
                     yield machine
         finally:

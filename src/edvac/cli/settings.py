@@ -15,7 +15,7 @@ def config(as_json: bool) -> None:
 
     _, origins = load(ui.workspace(), {})
     if as_json:
-        ui.out_json({o.name: {"value": o.value, "origin": o.origin} for o in origins})
+        ui.out_json({o.name: {"value": o.shown, "origin": o.origin} for o in origins})
         return
     for origin in origins:
-        ui.out(f"{origin.name:14} = {origin.value!r:28}  {origin.origin}")
+        ui.out(f"{origin.name:14} = {origin.shown!r:28}  {origin.origin}")

@@ -15,6 +15,7 @@ import click
 from edvac.core.errors import EdvacError, UsageError
 
 if TYPE_CHECKING:
+    from edvac.machine.storage import Storage
     from edvac.store import Store
 
 # Control characters, and what turns, hides or fakes text: directions, zero widths, line separators,
@@ -90,7 +91,7 @@ def report_error(error: EdvacError, *, as_json: bool = False) -> int:
 
 
 def workspace() -> Path:
-    """The workspace in force: the nearest directory upwards with ``.edvac/store.db``, else here.
+    """The workspace in force: the nearest directory upwards in which edvac has worked, else here.
 
     Raises:
         UsageError: the current directory is gone.
@@ -101,10 +102,18 @@ def workspace() -> Path:
         raise UsageError(
             "no_directory", "the current directory no longer exists", "", "Change to another one."
         ) from problem
-    for directory in (here, *here.parents):
-        if (directory / ".edvac" / "store.db").is_file():
-            return directory
-    return here
+    from edvac.machine.storage import is_workspace
+
+    return next((one for one in (here, *here.parents) if is_workspace(one)), here)
+
+
+def storage() -> Storage:
+    """Where the workspace in force keeps its store."""
+    from edvac.machine.settings import store_url
+    from edvac.machine.storage import Storage
+
+    here = workspace()
+    return Storage(here, store_url(here))
 
 
 def is_terminal() -> bool:
@@ -143,14 +152,12 @@ def moment(wall: float) -> str:
 
 def open_store() -> Store:
     """The workspace's store, for commands that need no model."""
-    from edvac.store import Store
-
-    here = workspace()
-    if not (here / ".edvac" / "store.db").exists():
+    place = storage()
+    if not place.made:
         raise UsageError(
             "no_workspace", "nothing has been run here yet", "", "Start with `edvac run`."
         )
-    return Store(here)
+    return place.open()
 
 
 def used(counts: Mapping[str, int]) -> list[str]:

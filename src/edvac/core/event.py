@@ -118,6 +118,30 @@ class Note(Event, frozen=True, kw_only=True, tag="note"):
     level: str = "info"
 
 
+class WorkerState(Event, frozen=True, kw_only=True, tag="worker_state"):
+    """A worker of other runs' steps began or ended: ready, finishing, stopped."""
+
+    name: str
+    state: str
+    slots: int
+
+
+class StepTaken(Event, frozen=True, kw_only=True, tag="step_taken"):
+    """A worker took a step from the queue; `times` that it has been taken, this one included."""
+
+    slot: str
+    times: int = 1
+
+
+class StepReturned(Event, frozen=True, kw_only=True, tag="step_returned"):
+    """It is done with it: finished, failed, handed back, lost (to another) or late (and so in
+    vain)."""
+
+    slot: str
+    how: str
+    seconds: float
+
+
 class RunClosed(Event, frozen=True, kw_only=True, tag="run_closed"):
     state: str  # done, partial, failed, cancelled, interrupted
     seconds: float

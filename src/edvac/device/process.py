@@ -9,16 +9,11 @@ variables in Python, environment in the shell; decimals and dates come as text.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import re
-import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +23,12 @@ from edvac.core.schema import ANY, STR, DictOf, ListOf
 from edvac.core.signature import Effect, Param, Role, Signature
 from edvac.core.value import Scalar, total_label
 from edvac.device import checking
+from edvac.device.carried import Carry, Laid, carry_out, inside, prepare, remove, versions
 from edvac.device.files import Files, clean, writable
-from edvac.device.glob import covers, is_glob
+from edvac.device.glob import covers
 from edvac.device.port import Call, NewFile, Reply
-from edvac.device.roots import Listing, Roots, fingerprint
-from edvac.sandbox import Completed, Grant, Spec, bubblewrap, interpreter
-
-MAX_WRITTEN = 256 * 1024 * 1024  # bytes of all files that one call may leave
+from edvac.device.roots import fingerprint
+from edvac.sandbox import Completed, bubblewrap
 
 
 def _paths(name: str) -> Param:
@@ -78,31 +72,20 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TAKEN = re.compile(r"PATH|HOME|TMPDIR|LANG|LC_.*|LD_.*|IFS|ENV|BASH.*|PS[0-9]|PYTHON.*|__.*")
 
 
-@dataclass(frozen=True, slots=True)
-class _Staged:
-    """A call's directory: what it may see, and who has influenced that."""
-
-    work: Path
-    grants: tuple[Grant, ...]
-    label: Label
-    before: dict[str, str]  # fingerprints of what it reads
-    writes: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
 class Processes:
     """The `python` and `shell` devices."""
 
     signatures = SIGNATURES
-    version = f"2/{sys.version_info.major}.{sys.version_info.minor}"
+    version = f"2/{versions()}"
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, carry: Carry = carry_out) -> None:
         self._files = files  # all is read through them, so that what the run wrote counts
+        self.carry = carry  # out what has been laid out: here, or somewhere else
 
     async def call(self, call: Call) -> Reply:
-        bubblewrap.require()
         try:
             if call.signature.op == checking.SIGNATURE.op:
+                bubblewrap.require()
                 return await self._checked(call)
             check_names(call.data("data"))
             writes = tuple(writable(pattern) for pattern in call.data("writes"))
@@ -130,23 +113,27 @@ class Processes:
             asked = checking.Checked(
                 tuple(dict.fromkeys(paths)), tuple(tests), call.data("seconds")
             )
-            spec = checking.spec_of(asked, work, control, _inside())
+            spec = checking.spec_of(asked, work, control, inside())
             return Reply(await checking.verdict(spec, label))
         finally:
-            await asyncio.to_thread(_remove, root)
+            await asyncio.to_thread(remove, root)
 
     async def _carried_out(self, call: Call, writes: tuple[str, ...]) -> Reply:
         root = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="edvac-call-"))
         try:
-            staged = await self._stage(call, root, writes)
-            done = await bubblewrap.run(_spec(call, staged))
-            if done.status != 0:
-                raise _failed(call, done)
-            files, notes = await asyncio.to_thread(_collect, call, staged)
+            laid, label, notes = await self._stage(call, root, writes)
+            made = await self.carry(laid)
         finally:
-            await asyncio.to_thread(_remove, root)
-        text = done.stdout.decode(errors="replace").rstrip("\n")
-        return Reply(Scalar(text, staged.label), files, (*staged.notes, *notes))
+            await asyncio.to_thread(remove, root)
+        if made.done.status != 0:
+            raise _failed(call, made.done)
+        text = made.done.stdout.decode(errors="replace").rstrip("\n")
+        files = []
+        for path, content in made.files.items():
+            if not laid.may_write(path) or (content is None and path not in laid.before):
+                raise _undeclared(call, path)
+            files.append(NewFile(writable(path), content, label))
+        return Reply(Scalar(text, label), tuple(files), (*notes, *made.notes))
 
     async def read_version(self, call: Call) -> str | None:
         if call.signature.writes and call.data("writes"):
@@ -158,28 +145,27 @@ class Processes:
         ]
         return fingerprint("\n".join(seen).encode())
 
-    async def _stage(self, call: Call, root: Path, writes: tuple[str, ...]) -> _Staged:
-        """Copies of the declared inputs, the data and the code, in a directory of this call."""
+    async def _stage(
+        self, call: Call, root: Path, writes: tuple[str, ...]
+    ) -> tuple[Laid, Label, tuple[str, ...]]:
+        """Copies of the declared inputs, the data and the code, in a directory of this call; who
+        has influenced it, and what there is to say."""
+        env: dict[str, str] = {}
+        if call.signature.device == "shell":
+            env = {name: _env(name, item) for name, item in call.data("data").items()}
         work, control = root / "work", root / "edvac"
         work.mkdir()
         control.mkdir()
         before, label, notes = await self._laid_out(call, work, ("reads",))
-        for path in before:
-            if not any(covers(pattern, path) for pattern in writes):
-                (work / path).chmod(0o444)
-        for pattern in writes:
-            above = list(
-                itertools.takewhile(lambda part: not is_glob(part), pattern.split("/")[:-1])
-            )
-            work.joinpath(*above).mkdir(parents=True, exist_ok=True)
         (control / "data.json").write_text(
             json.dumps(call.data("data"), default=str), encoding="utf-8"
         )
         (control / "run").write_text(_RUNNER, encoding="utf-8")
         code = call.text("code").encode(errors="surrogatepass")
         (control / "code").write_bytes(code)
-        grants = (Grant(work, _inside(), write=True), Grant(control, "/.edvac"))
-        return _Staged(work, grants, label, before, writes, notes)
+        laid = Laid(root, call.signature.op, call.slot, env, before, writes, call.timeout_s)
+        prepare(laid)
+        return laid, label, notes
 
     async def _laid_out(
         self, call: Call, work: Path, names: tuple[str, ...]
@@ -196,22 +182,6 @@ class Processes:
             await asyncio.to_thread(_put, work / path, held.content)
             before[path] = fingerprint(held.content)
         return before, combine(labels), found.notes
-
-
-def _spec(call: Call, staged: _Staged) -> Spec:
-    timeout = max(0.1, call.timeout_s - 1)
-    if call.signature.device == "python":
-        argv: tuple[str, ...] = (sys.executable, "-I", "-B", "/.edvac/run")
-        return Spec(argv, interpreter() + staged.grants, cwd=_inside(), timeout_s=timeout)
-    env = {name: _env(name, item) for name, item in call.data("data").items()}
-    argv = ("/bin/sh", "/.edvac/code")
-    return Spec(argv, staged.grants, cwd=_inside(), env=env, timeout_s=timeout)
-
-
-def _inside() -> str:
-    """Where a call's files appear; elsewhere if the interpreter itself lives below ``/work``."""
-    taken = any((grant.inside + "/").startswith("/work/") for grant in interpreter())
-    return "/call" if taken else "/work"
 
 
 def _put(target: Path, content: bytes) -> None:
@@ -268,6 +238,15 @@ def _failed(call: Call, done: Completed) -> DeviceError:
     )
 
 
+def _undeclared(call: Call, path: str) -> DeviceError:
+    return DeviceError(
+        "write_undeclared",
+        f"{call.signature.op} came back with {path!r}, which it may not write",
+        "Somebody else carried it out, and its answer does not keep to `writes`.",
+        "Look after the machines whose workers have this store's URL.",
+    )
+
+
 def _no_room(call: Call, problem: OSError) -> DeviceError:
     return DeviceError(
         "staging_failed",
@@ -275,61 +254,3 @@ def _no_room(call: Call, problem: OSError) -> DeviceError:
         f"{problem.strerror or problem}.",
         "Make room in the directory for temporary files, or declare fewer.",
     )
-
-
-def _collect(call: Call, staged: _Staged) -> tuple[tuple[NewFile, ...], list[str]]:
-    """New or changed files that the call declared under `writes`; read without following links,
-    for what the call left behind may point anywhere."""
-    found: dict[str, bytes] = {}
-    left: set[str] = set()
-    size = 0
-    roots = Roots({"": staged.work})
-    try:
-        for pattern in staged.writes:
-            listed = _written(roots, pattern)
-            left |= set(listed.notes())
-            for path, status in listed.found:
-                if path in found:
-                    continue
-                size += status.size
-                if size > MAX_WRITTEN:
-                    raise _too_much(call)
-                found[writable(path)] = roots.read(path, MAX_WRITTEN)
-        mine = [p for p in staged.before if any(covers(w, p) for w in staged.writes)]
-        gone = [path for path in mine if path not in found and not roots.exists(path)]
-    finally:
-        roots.close()
-    changed = [p for p in sorted(found) if staged.before.get(p) != fingerprint(found[p])]
-    files = [NewFile(path, found[path], staged.label) for path in changed]
-    files += [NewFile(path, None, staged.label) for path in gone]
-    return tuple(files), sorted(left)
-
-
-def _written(roots: Roots, pattern: str) -> Listing:
-    """What a declared pattern names: itself, what it matches, what lies below it."""
-    if roots.exists(pattern):
-        return Listing([(pattern, roots.stat(pattern))])
-    listed = roots.matching(pattern)
-    if not is_glob(pattern):
-        listed = roots.matching(f"{pattern}/**")
-    return listed
-
-
-def _too_much(call: Call) -> DeviceError:
-    return DeviceError(
-        "too_much_written",
-        f"{call.signature.op} wrote more than {MAX_WRITTEN // 2**20} MiB of files",
-        "They are kept by the run until it is removed.",
-        "Write less, or split the step.",
-    )
-
-
-def _remove(root: Path) -> None:
-    """The call's directory goes, whatever the call has done to it."""
-    try:
-        shutil.rmtree(root, ignore_errors=True)
-    except RecursionError:
-        pass  # directories too deep for it; the system's own tool goes on
-    if root.exists():
-        for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
-            subprocess.run([*command, "--", str(root)], capture_output=True, check=False)

@@ -33,6 +33,7 @@ from edvac.core.errors import (
     StepError,
     StoreError,
     TransientError,
+    UnreachableError,
 )
 from edvac.core.label import Label
 from edvac.core.schema import fits, show
@@ -67,6 +68,7 @@ class Execution:
     escalate: Processor | None = None  # asked where answers did not fit; opened when first needed
     child: Callable[[Intent], Awaitable[Outcome]] | None = None  # does what is a program itself
     brief: Brief | None = None  # of the worker whose steps these are
+    limited: frozenset[str] = frozenset()  # devices that keep to a step's time themselves
 
 
 class Executor:
@@ -108,12 +110,15 @@ class Executor:
     async def _attempt(self, intent: Intent) -> Outcome:
         start = self._clock.now()
         try:
-            async with asyncio.timeout(intent.timeout_s):
+            limited = intent.call.signature.device in self._run.limited
+            async with asyncio.timeout(None if limited else intent.timeout_s):
                 return self._with_read(intent, await self._execute(intent, start))
         except TimeoutError:
             what = f"{intent.call.op} did not end within {intent.timeout_s:g} s"
             failure = Failure("step_timeout", what, seconds=self._clock.now() - start)
             suspect = True
+        except UnreachableError:
+            raise  # the store is away, which is no outcome of a step
         except EdvacError as error:
             lost = isinstance(error, StoreError | LeaseError)
             if lost and not isinstance(error, DamageError):

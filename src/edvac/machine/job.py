@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -12,12 +13,13 @@ from typing import Any
 from edvac.core.errors import ConfigError, UsageError
 from edvac.core.label import USER
 from edvac.core.schema import show
+from edvac.core.seams import Entropy
 from edvac.core.value import Value, lift
 from edvac.machine.budget import UNLIMITED, Budget
 from edvac.machine.compensate import is_undone
 from edvac.machine.history import History, read_history
 from edvac.program import Program
-from edvac.store import RunInfo, Store
+from edvac.store import Lease, RunInfo, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,33 @@ class Job:
         """Its first line, for lists."""
         line = (self.task or self.program).strip().splitlines()[0]
         return line[:80]
+
+
+def run_name(job: Job, entropy: Entropy) -> str:
+    """A new name; for an occurrence always the same, so that whoever else begins it, on whatever
+    machine, finds the run there."""
+    if job.occurrence:
+        return hashlib.blake2b(job.occurrence.encode(), digest_size=8).hexdigest()
+    return entropy.token(4)
+
+
+def begin(store: Store, info: RunInfo, owner: str, ttl_s: float) -> Lease | None:
+    """Make a run, whose name may have been taken by this very call, whose answer was lost, or for
+    the same occurrence. None where its program has been stored.
+
+    Raises:
+        LeaseError: somebody else makes it now.
+    """
+    try:
+        store.create_run(info)
+    except UsageError as error:
+        if error.code != "run_exists":
+            raise
+    lease = store.acquire(info.id, owner, ttl_s, info.created)
+    if not store.run(info.id).last_seq:
+        return lease
+    store.release(lease)
+    return None
 
 
 def history_to_resume(store: Store, run: str | None, *, retry: bool) -> tuple[RunInfo, History]:

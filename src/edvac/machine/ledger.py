@@ -16,10 +16,14 @@ import msgspec
 from edvac.control import Record
 from edvac.control.step import WrittenFile
 from edvac.core.codec import Encoder, label_key
-from edvac.core.errors import EdvacError
+from edvac.core.errors import EdvacError, UnreachableError
 from edvac.store import FileVersion, Lease, NewRecord, Store
 
 T = TypeVar("T")
+Committed = Callable[[Lease, Sequence[Record]], None]
+REPEATS = (
+    50  # of what a connection that breaks has cut short, while the server comes back each time
+)
 
 
 def append(
@@ -42,6 +46,7 @@ class Ledger:
 
     def __init__(self, open_store: Callable[[], Store]) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="edvac-store")
+        self.on_commit: list[Committed] = []  # called with what has become durable
         try:
             self._store: Store = self._thread.submit(open_store).result()
         except EdvacError:
@@ -49,8 +54,19 @@ class Ledger:
             raise
 
     async def call(self, function: Callable[[Store], T]) -> T:
-        """`function(store)` on the store's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, self._store)
+        """`function(store)` on the store's thread. It may be called again where the connection to a
+        server broke: what it had stored before that is there."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._insist, function)
+
+    def _insist(self, function: Callable[[Store], T]) -> T:
+        for _ in range(REPEATS):
+            try:
+                return function(self._store)
+            except UnreachableError as error:
+                if not self._store.worth_repeating(error):
+                    raise
+        return function(self._store)
 
     def call_now(self, function: Callable[[Store], T]) -> T:
         """The same for code without an event loop."""
@@ -73,6 +89,8 @@ class Ledger:
             StoreError: the disk refused; nothing was acknowledged.
         """
         await self.call(lambda store: self._commit(store, lease, records, taken))
+        for told in self.on_commit:
+            told(lease, records)
 
 
 def _version(

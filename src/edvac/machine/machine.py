@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,17 @@ from edvac.machine.driver import LEASE_S, Answer, Driver, Front, Look
 from edvac.machine.entry import Entry
 from edvac.machine.every import occurrence_key
 from edvac.machine.executor import Execution, Executor
+from edvac.machine.fleet.errands import Fleet
+from edvac.machine.fleet.travel import Travelling
 from edvac.machine.growth import Growth, Writer
 from edvac.machine.history import History, read_history
-from edvac.machine.job import Job, history_to_resume, program_parameters
+from edvac.machine.job import Job, begin, history_to_resume, program_parameters, run_name
 from edvac.machine.ledger import Ledger, encode
 from edvac.machine.notify import Waiting, notify
 from edvac.machine.overlay import Overlay
 from edvac.machine.previous import mentions_previous, previous_run, reuse_key
-from edvac.machine.report import Report, closed, report_of
+from edvac.machine.report import Report, another_model, closed, not_in_previous, report_of
+from edvac.machine.storage import Storage
 from edvac.processor import Processor
 from edvac.program import Evaluator, Fuel, Program, parse
 from edvac.store import Lease, RunInfo, Store
@@ -98,6 +101,8 @@ class Machine(Desk):
         devices: further devices by name, beside the ones that come with edvac.
         notify: command and arguments to call when a run waits for a person.
         ahead: run ahead of undecided conditions where places are free.
+        store: where runs are kept; the workspace's own directory unless given.
+        workers: how to reach workers on other machines, which then do the steps that can travel.
     """
 
     def __init__(
@@ -113,8 +118,11 @@ class Machine(Desk):
         devices: Mapping[str, Device] | None = None,
         notify: Sequence[str] = (),
         ahead: bool = True,
+        store: Storage | None = None,
+        workers: Fleet | None = None,
     ) -> None:
         self.ahead = ahead
+        self.workers = workers
         self._notify = tuple(notify)
         self.workspace = workspace
         self.processor = processor
@@ -126,7 +134,7 @@ class Machine(Desk):
         self.entropy = entropy or SystemEntropy()
         self._at_once = at_once
         self._verified: Program | None = None
-        self.ledger = Ledger(lambda: Store(workspace, clock=self.clock))
+        self.ledger = Ledger(lambda: (store or Storage(workspace)).open(clock))
 
     def __enter__(self) -> Machine:
         return self
@@ -154,7 +162,8 @@ class Machine(Desk):
         await self.processor.open()  # a run records which model it is for
         if job.task:
             await self.plan.open()
-        return await self.ledger.call(lambda store: self._create(store, job, program))
+        run = run_name(job, self.entropy)
+        return await self.ledger.call(lambda store: self._create(store, run, job, program))
 
     def verified(self, text: str) -> Program:
         """The program of a run. The one created last was verified then."""
@@ -177,7 +186,8 @@ class Machine(Desk):
         program = parse("", self.catalogue)
         await self.processor.open()
         await self.plan.open()
-        run = await self.ledger.call(lambda store: self._create(store, job, program, growing=True))
+        run = run_name(job, self.entropy)
+        await self.ledger.call(lambda store: self._create(store, run, job, program, growing=True))
         growth = Growth(write, self.catalogue)
         terminal = terminal or Terminal()
         report = await self._drive(run, terminal, growth=growth)
@@ -225,11 +235,14 @@ class Machine(Desk):
             terminal.emit(event.Note(text=text, level="warning"))
         return await self.resume(name, terminal, retry=True)
 
-    def _create(self, store: Store, job: Job, program: Program, *, growing: bool = False) -> str:
+    def _create(
+        self, store: Store, run: str, job: Job, program: Program, *, growing: bool = False
+    ) -> str:
         wall = self.clock.wall()
-        run = self.entropy.token(4)
-        store.create_run(RunInfo(run, wall, task=job.task, program=program.digest, title=job.title))
-        lease = store.acquire(run, self._owner(), LEASE_S, wall)
+        info = RunInfo(run, wall, task=job.task, program=program.digest, title=job.title)
+        lease = begin(store, info, f"pid {os.getpid()} {run}", LEASE_S)
+        if lease is None:
+            return run
         name = job.name or job.task or program.digest
         opened = {
             "task": job.task,
@@ -286,10 +299,9 @@ class Machine(Desk):
                 replay = history.replay()
                 history.entries.clear()  # what is needed of them is in the replay
                 unit = session.unit(replay, self._at_once, growing=growth is not None)
-                driver = session.driver(unit, lease)
+                driver = await session.driver(unit, lease, replay.outcomes)
                 if growth is not None:
                     growth.begin(driver)
-                terminal.on_driver(driver)
                 state = await driver.run(
                     lambda: terminal.emit(
                         event.RunOpened(
@@ -303,6 +315,7 @@ class Machine(Desk):
                 )
                 report = report_of(run, state, self.clock.now() - start, unit)
                 contacted = await self._record_end(lease, report, unit, history)
+                await session.travelling.end()
                 if growth is None and not terminal.sample and not terminal.read_only:
                     self._note_rate(history, report, unit, replay)
                 terminal.emit(closed(report, unit, contacted))
@@ -331,9 +344,9 @@ class Machine(Desk):
         self, opened: Mapping[str, Any], terminal: Terminal, *, begins: bool
     ) -> None:
         if begins and opened.get("left_out"):
-            terminal.emit(event.Note(text=_not_in_previous(opened["left_out"])))
+            terminal.emit(event.Note(text=not_in_previous(opened["left_out"])))
         if opened["model"] != self.processor.identity:
-            terminal.emit(_another_model(opened["model"], self.processor.identity))
+            terminal.emit(another_model(opened["model"], self.processor.identity))
 
     def _note_rate(
         self, history: History, report: Report, unit: ControlUnit, replay: Replay
@@ -460,20 +473,19 @@ class _Session:
         self._documents = Documents(files)
         self.devices: dict[str, Device] = {"files": files, "doc": self._documents}
         self._databases = self.devices["sql"] = Databases(files)
-        processes = Processes(files)
-        self.devices |= {"python": processes, "shell": processes}
+        self._processes = Processes(files)
+        self.devices |= {"python": self._processes, "shell": self._processes}
         self.devices |= {"human": Human(terminal.ask or _nobody), "event": Events()}
         self.devices |= machine.devices
+        self.travelling = Travelling(machine.workers, machine.ledger, machine.clock, terminal.emit)
 
     def unit(self, replay: Replay, at_once: int, *, growing: bool = False) -> ControlUnit:
         settings = program_parameters(self._program, self._opened["settings"]) | self.given
         date = dt.date.fromisoformat(self._opened["date"])
-        self._at_once = {
-            "llm": at_once or self._machine.processor.concurrency,
-            "python": os.cpu_count() or 1,
-            "shell": os.cpu_count() or 1,
-            **dict.fromkeys(("human", "signal", "wait"), QUESTIONS_AT_ONCE),
-        }
+        cores, here = os.cpu_count() or 1, at_once or self._machine.processor.concurrency
+        self._at_once = {"llm": here, "python": cores, "shell": cores}
+        self._at_once |= dict.fromkeys(("human", "signal", "wait"), QUESTIONS_AT_ONCE)
+        self._at_once |= self.travelling.at_once(at_once)
         limits = Limits(
             tokens=self._budget.tokens,
             money=self._budget.money,
@@ -503,9 +515,15 @@ class _Session:
         model = {"llm"} if self._machine.processor.local else set()
         return frozenset({"files", "doc", "sql", "python", "shell"} | model)
 
-    def driver(self, unit: ControlUnit, lease: Lease) -> Driver:
-        machine, opened = self._machine, self._opened
-        terminal = self._terminal
+    async def driver(
+        self, unit: ControlUnit, lease: Lease, journalled: Collection[str] = ()
+    ) -> Driver:
+        machine, opened, terminal = self._machine, self._opened, self._terminal
+        processor, escalate = machine.processor, machine.escalate
+        if machine.workers is not None:
+            self._processes.carry = await self.travelling.begin(lease, journalled)
+            processor = self.travelling.processor(processor)
+            escalate = self.travelling.processor(escalate) if escalate else None
         execution = Execution(
             self._run,
             opened["seed"],
@@ -515,12 +533,13 @@ class _Session:
             self._files.behind,
             self._files.read_of,
             "online" if terminal.attended else "offline",
-            machine.escalate,
+            escalate,
+            limited=self.travelling.limited,
         )
 
         def executor(run: str, brief: Brief | None, child: DoWork | None = None) -> Executor:
             told = replace(execution, run=run, brief=brief, child=child)
-            return Executor(self.devices, machine.processor, machine.ledger, machine.clock, told)
+            return Executor(self.devices, processor, machine.ledger, machine.clock, told)
 
         asks = terminal.ask is not None
         front = Front(machine.clock, terminal.emit, terminal.answer, asks, terminal.looks)
@@ -537,21 +556,15 @@ class _Session:
             executor,
         )
         own = executor(self._run, None, Children(around).do)
-        return Driver(unit, machine.ledger, lease, own.execute, front)
+        made = Driver(unit, machine.ledger, lease, own.execute, front)
+        terminal.on_driver(made)
+        return made
 
     async def close(self) -> None:
+        await self.travelling.close()
         await self._documents.close()
         await self._databases.close()
         self._roots.close()
-
-
-def _another_model(before: str, now: str) -> event.Note:
-    return event.Note(text=f"the run was begun with {before}; it goes on with {now}")
-
-
-def _not_in_previous(paths: list[str]) -> str:
-    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-    return f"no text or too large for run.previous.written: {', '.join(paths[:3])}{more}"
 
 
 async def _nobody(address: str, text: str, options: list[str]) -> str:

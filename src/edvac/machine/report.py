@@ -1,4 +1,7 @@
-"""How a run ended, for those who drive it and those who watch it. Knows nothing of journals."""
+"""What a machine tells of a run: how it ended, for whoever drove or watched it, and what differed.
+
+Knows nothing of journals.
+"""
 
 from __future__ import annotations
 
@@ -59,3 +62,12 @@ def closed(report: Report, unit: ControlUnit, endpoints: list[str]) -> event.Run
         endpoints=endpoints,
         actions=[f"{step.call.address}: {step.call.op}" for step in report.actions],
     )
+
+
+def another_model(before: str, now: str) -> event.Note:
+    return event.Note(text=f"the run was begun with {before}; it goes on with {now}")
+
+
+def not_in_previous(paths: list[str]) -> str:
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return f"no text or too large for run.previous.written: {', '.join(paths[:3])}{more}"

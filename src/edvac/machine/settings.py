@@ -21,6 +21,7 @@ import platformdirs
 
 from edvac.core.errors import ConfigError
 from edvac.machine.budget import read_prices
+from edvac.machine.storage import shown_url
 from edvac.processor import Price
 
 ENVIRONMENT = "environment"  # the origin of what EDVAC_* variables say
@@ -30,7 +31,12 @@ KV_TYPES = ("f16", "int8", "k8v4", "int4")  # of the engine
 KV_DISK_TYPES = ("same", "int8", "int4")
 DEFAULT_MODEL = "qwen2.5-coder:1.5b"
 INTERNAL = {"EDVAC_KILL_AT", "EDVAC_DATA", "EDVAC_MODELS", "EDVAC_CRASH_IMAGES", "EDVAC_KILLS"}
-INTERNAL |= {"EDVAC_RUN", "EDVAC_QUESTIONS", "EDVAC_HANDSHAKE"}  # told to other processes
+INTERNAL |= {
+    "EDVAC_SCALE",
+    "EDVAC_RUN",
+    "EDVAC_QUESTIONS",
+    "EDVAC_HANDSHAKE",
+}  # told to other processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,12 @@ class Settings:
         notify: command and arguments to call when a run waits for a person.
         keep_days: days after its end until a run is removed, with its prompts and values, when
             another run ends here or `edvac gc` is called; 0 keeps every run.
+        store: where runs are kept: empty is the workspace's own directory, else the URL of a
+            PostgreSQL database. Its password is shown nowhere.
+        store_wait_s: seconds that a run waits for such a database when it is away.
+        workers: ``on`` lets steps that can travel be done by the workers of that store.
+        workers_wait_s: seconds that such a step waits where no worker lives that could do it, until
+            it is done here; 0 waits for ever.
         currency: of the prices and of budgets in money.
         prices: by model, what a million tokens cost: tables with input, cached and output.
     """
@@ -99,6 +111,10 @@ class Settings:
     ahead: str = "on"
     notify: tuple[str, ...] = ()
     keep_days: int = 0
+    store: str = ""
+    store_wait_s: int = 300
+    workers: str = "off"
+    workers_wait_s: int = 300
     currency: str = "USD"
     prices: tuple[tuple[str, Price], ...] = ()
 
@@ -111,6 +127,11 @@ class Origin:
     value: Any
     origin: str
 
+    @property
+    def shown(self) -> Any:
+        """What may be printed: a URL may hold a password."""
+        return shown_url(self.value) if self.name == "store" else self.value
+
 
 def load(
     workspace: Path, flags: Mapping[str, Any], environment: Mapping[str, str] | None = None
@@ -120,14 +141,8 @@ def load(
     Raises:
         ConfigError: an unknown key, a value of the wrong type, an unreadable file.
     """
-    environment = os.environ if environment is None else environment
-    user = Path(platformdirs.user_config_dir("edvac")) / "config.toml"
-    layers = [
-        (_from_file(user), str(user)),
-        (_from_file(workspace / "edvac.toml"), str(workspace / "edvac.toml")),
-        (_from_environment(environment), ENVIRONMENT),
-        ({k: v for k, v in flags.items() if v is not None}, "flag"),
-    ]
+    layers = _layers(workspace, environment)
+    layers.append(({k: v for k, v in flags.items() if v is not None}, "flag"))
     values: dict[str, Any] = {}
     origins: list[Origin] = []
     for field in fields(Settings):
@@ -142,6 +157,31 @@ def load(
         for key in layer:
             _known(key, name)
     return Settings(**values), origins
+
+
+def store_url(workspace: Path, environment: Mapping[str, str] | None = None) -> str:
+    """The setting `store` alone: what is wrong with others does not matter to who only reads.
+
+    Raises:
+        ConfigError: it is no text, or a file is unreadable.
+    """
+    url = ""
+    for layer, name in _layers(workspace, environment):
+        if "store" in layer:
+            url = _checked("store", layer["store"], "", name)
+    return url
+
+
+def _layers(
+    workspace: Path, environment: Mapping[str, str] | None
+) -> list[tuple[dict[str, Any], str]]:
+    environment = os.environ if environment is None else environment
+    user = Path(platformdirs.user_config_dir("edvac")) / "config.toml"
+    return [
+        (_from_file(user), str(user)),
+        (_from_file(workspace / "edvac.toml"), str(workspace / "edvac.toml")),
+        (_from_environment(environment), ENVIRONMENT),
+    ]
 
 
 def _known(key: str, origin: str) -> None:
@@ -164,7 +204,8 @@ def _checked(name: str, value: Any, default: Any, origin: str) -> Any:
     if isinstance(default, int) and origin == ENVIRONMENT and re.fullmatch("-?[0-9]{1,18}", value):
         value = int(value)
     value = _read(name, value, origin)
-    shown = f"{_name(name, origin)} = {value!r} in {origin}"
+    said = "***" if name == "store" else repr(value)
+    shown = f"{_name(name, origin)} = {said} in {origin}"
     if type(value) is not type(default):
         kind = _KINDS.get(type(default), type(default).__name__)
         raise ConfigError(
@@ -189,6 +230,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "kv_type": tuple(KV_TYPES),
     "kv_disk_type": tuple(KV_DISK_TYPES),
     "precision": ("fast", "reference"),
+    "workers": ("on", "off"),
 }
 _KINDS = {int: "a whole number", str: "a text", tuple: "a list of texts or a table"}
 

@@ -38,7 +38,7 @@ from edvac.store.model import (
 from edvac.store.opening import open_store
 from edvac.store.owner import Owners, Process, SystemOwners
 from edvac.store.protocol import StoreProtocol
-from edvac.store.queue import Done, MemoryQueue, Offer, Queue, Taken
+from edvac.store.queue import Done, Enlisted, MemoryQueue, Offer, Queue, Taken
 from edvac.store.store import Store
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointInfo",
     "Done",
+    "Enlisted",
     "FileVersion",
     "Grant",
     "Kind",

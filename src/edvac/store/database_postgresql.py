@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from edvac.core.errors import StoreError, UnreachableError
-from edvac.core.seams import SystemEntropy, durability_point
+from edvac.core.seams import SystemClock, SystemEntropy, durability_point
 from edvac.store import dialect
 from edvac.store.address import Address, driver
 from edvac.store.bound import Bound
@@ -38,6 +38,7 @@ from edvac.store.schema import Execute
 from edvac.store.schema_postgresql import check_server, prepare, schema_problems
 
 PATIENCE_S = 15.0  # a server that is restarted is back by then
+TOLD_AFTER_S, TOLD_EVERY_S = 2.0, 30.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
 
@@ -66,12 +67,18 @@ class PostgresqlDatabase(Bound):
     Args:
         verify: called after each reconnection, to check what was acknowledged.
         patience_s: how long a server that is away is waited for.
+        on_wait: is told, now and then, for how many seconds it has been waited for.
     """
 
     def __init__(
-        self, address: Address, verify: Callable[[], None], patience_s: float = PATIENCE_S
+        self,
+        address: Address,
+        verify: Callable[[], None],
+        patience_s: float = PATIENCE_S,
+        on_wait: Callable[[float], None] = lambda _: None,
     ) -> None:
         super().__init__()
+        self._on_wait = on_wait
         self.address = address
         self._verify = verify
         self._patience_s = patience_s
@@ -114,8 +121,14 @@ class PostgresqlDatabase(Bound):
             UnreachableError: the server is still away.
             StoreError: it refuses, or may lose what it confirms.
         """
+        clock = SystemClock()
+        began, tell_at = clock.now(), TOLD_AFTER_S
         for pause in (*_pauses(self._patience_s if patience_s is None else patience_s), None):
             made: Any = None
+            waited = clock.now() - began
+            if waited >= tell_at:
+                tell_at = waited + TOLD_EVERY_S
+                self._on_wait(waited)
             try:
                 made = self.driver.connect(
                     **self.address.parameters,

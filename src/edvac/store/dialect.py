@@ -36,7 +36,14 @@ FUNCTIONS = (
 )
 
 # What this database holds that SQLite's keeps elsewhere: blobs, which are files there, the steps
-# that workers on other machines take, and for each open store the number of its last commit.
+# that workers on other machines take, those workers, and for each open store the number of its last
+# commit.
+WORKERS = (
+    'CREATE TABLE worker (id text COLLATE "C" PRIMARY KEY, name text COLLATE "C" NOT NULL,'
+    " host text NOT NULL, version text NOT NULL, capabilities text[] NOT NULL,"
+    " slots bigint NOT NULL, doing bigint NOT NULL, started double precision NOT NULL,"
+    " seen double precision NOT NULL)"
+)
 TABLES = (
     "CREATE TABLE writer (id bytea PRIMARY KEY, last bigint NOT NULL)",
     "CREATE TABLE blob (ref bytea PRIMARY KEY, size bigint NOT NULL,"
@@ -50,7 +57,10 @@ TABLES = (
     " expires double precision NOT NULL, outcome bytea, mark bytea NOT NULL,"
     " UNIQUE (number, slot, attempt))",
     "CREATE INDEX queue_open ON queue (id) WHERE state <> 'finished'",
+    WORKERS,
 )
+# What later formats of these tables have added, by the format that first has it.
+ADDED = {2: WORKERS}
 
 
 @functools.lru_cache(maxsize=1024)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from edvac.core.errors import UsageError
@@ -17,6 +18,8 @@ def open_store(
     *,
     clock: Clock | None = None,
     owners: Owners | None = None,
+    patience_s: float | None = None,
+    on_wait: Callable[[float], None] = lambda _: None,
 ) -> Store:
     """Open a store.
 
@@ -25,6 +28,8 @@ def open_store(
             ``postgresql://USER@HOST/DATABASE?schema=NAME``.
         workspace: with a URL, the directory on this machine; the current one by default.
         clock: the local wall clock by default, and for a URL the database's.
+        patience_s, on_wait: of a URL: how long a server that is away is waited for, and who is
+            told for how many seconds it has been.
 
     Raises:
         UsageError: a URL of another kind, one that is malformed, or its driver is missing.
@@ -40,6 +45,15 @@ def open_store(
             "It begins with none of postgresql:// and postgres://.",
             "Give a directory, or the URL of a PostgreSQL database.",
         )
+    from edvac.store.database_postgresql import PATIENCE_S
     from edvac.store.postgresql import PostgresqlStore
 
-    return PostgresqlStore(where, workspace or Path.cwd(), clock=clock, owners=owners)
+    patience_s = PATIENCE_S if patience_s is None else patience_s
+    return PostgresqlStore(
+        where,
+        workspace or Path.cwd(),
+        clock=clock,
+        owners=owners,
+        patience_s=patience_s,
+        on_wait=on_wait,
+    )

@@ -8,7 +8,7 @@ Knows nothing of programs or models, and never looks inside a payload.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,6 +82,7 @@ class PostgresqlStore(Store):
         clock: judges leases instead of the database's; for tests.
         files, owners: the seams.
         patience_s: how long a server that is away is waited for.
+        on_wait: is told, now and then, for how many seconds it has been waited for.
 
     Raises:
         UsageError: the URL cannot be used, or psycopg is missing.
@@ -98,13 +99,14 @@ class PostgresqlStore(Store):
         files: Files | None = None,
         owners: Owners | None = None,
         patience_s: float = PATIENCE_S,
+        on_wait: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._remember_nothing(workspace)
         address = parse(url)
         self._files = files or SystemFiles()
         self._entropy = SystemEntropy()
         self._owners = _Here(owners or SystemOwners())
-        self.postgresql = PostgresqlDatabase(address, self._verify_seen, patience_s)
+        self.postgresql = PostgresqlDatabase(address, self._verify_seen, patience_s, on_wait)
         self.by_database = clock is None
         self._clock = clock or DatabaseClock(self.postgresql)
         folder = self._shared_folder(address)
@@ -133,6 +135,10 @@ class PostgresqlStore(Store):
             )
         owners = _Everywhere(self._owners)
         return Blobs(address.folder, self._files, owners, self._entropy, self._distrust)
+
+    def worth_repeating(self, error: UnreachableError) -> bool:
+        """The connection broke, nothing was stored, and the server may be there again."""
+        return not error.in_doubt and not self.postgresql.given_up
 
     def append(
         self,

@@ -57,6 +57,31 @@ class Done:
     fence: int
 
 
+LIVES_S = 30.0  # after a worker was heard of last, it is taken to be gone
+
+
+@dataclass(frozen=True, slots=True)
+class Enlisted:
+    """A worker as it says what it is. Nothing is decided by this: steps are held by leases.
+
+    Attributes:
+        id: of this process alone, since two workers may bear one name.
+        slots: steps that it does at the same time; `doing` those that it does now.
+        seen: when it was heard of last, by the database's clock; `silent_s` how long ago that is.
+    """
+
+    id: str
+    name: str
+    host: str = ""
+    version: str = ""
+    capabilities: tuple[str, ...] = ()
+    slots: int = 1
+    doing: int = 0
+    started: float = 0.0
+    seen: float = 0.0
+    silent_s: float = 0.0
+
+
 class Queue(Protocol):
     """Every method is one durable transaction."""
 
@@ -81,6 +106,11 @@ class Queue(Protocol):
         is missing from the answer was taken by another worker or withdrawn: stop doing it."""
         ...
 
+    def hand_back(self, held: Sequence[Taken]) -> int:
+        """Give up steps that are not done, so that others need not wait until their leases end; how
+        many of them were still held."""
+        ...
+
     def finish(self, held: Taken, outcome: bytes) -> None:
         """Store a step's outcome. Doing it twice is doing it once.
 
@@ -94,8 +124,9 @@ class Queue(Protocol):
         """The steps of a run whose lease has ended and that nobody has taken since."""
         ...
 
-    def finished(self, run: str) -> list[Done]:
-        """The outcomes that wait to be journalled, in the order of offering."""
+    def finished(self, run: str, but: Collection[int] = ()) -> list[Done]:
+        """The outcomes that wait to be journalled, in the order of offering, without those of the
+        steps `but`."""
         ...
 
     def forget(self, lease: Lease, steps: Sequence[int]) -> int:
@@ -106,13 +137,25 @@ class Queue(Protocol):
         """
         ...
 
-    def withdraw(self, lease: Lease) -> int:
-        """Remove the steps of a run that are not finished; how many. Their workers learn of it when
-        they renew or finish.
+    def withdraw(self, lease: Lease, steps: Collection[int] | None = None) -> list[int]:
+        """Remove steps of a run that are not finished, all of them or these; which there were.
+        Their workers learn of it when they renew or finish.
 
         Raises:
             LeaseError: the run has another owner.
         """
+        ...
+
+    def enlist(self, worker: Enlisted) -> None:
+        """Say that a worker lives, again every few seconds. `seen` is set here."""
+        ...
+
+    def dismiss(self, worker: str) -> None:
+        """A worker, by its id, has ended."""
+        ...
+
+    def workers(self) -> list[Enlisted]:
+        """Those that were heard of in the last `LIVES_S` seconds, by name."""
         ...
 
     def wait(self, timeout_s: float) -> bool:
@@ -165,6 +208,7 @@ class MemoryQueue:
         self._store = store
         self._clock = clock
         self._entries: dict[int, _Entry] = {}
+        self._workers: dict[str, Enlisted] = {}
         self._count = 0
 
     def offer(self, lease: Lease, steps: Sequence[Offer]) -> list[int]:
@@ -208,11 +252,20 @@ class MemoryQueue:
                 found.append(entry.taken)
         return found
 
+    def hand_back(self, held: Sequence[Taken]) -> int:
+        count = 0
+        for one in held:
+            entry = self._entries.get(one.id)
+            if entry and entry.state == "taken" and entry.taken.fence == one.fence:
+                entry.state = "waiting"
+                count += 1
+        return count
+
     def finish(self, held: Taken, outcome: bytes) -> None:
         entry = self._entries.get(held.id)
         if entry is None or entry.taken.fence != held.fence:
             raise refuse_late(held)
-        if entry.state == "finished" and entry.outcome != outcome:
+        if entry.state == "waiting" or (entry.state == "finished" and entry.outcome != outcome):
             raise refuse_late(held)
         entry.state, entry.outcome = "finished", outcome
 
@@ -224,7 +277,7 @@ class MemoryQueue:
             if entry.state == "taken" and entry.taken.expires <= now
         ]
 
-    def finished(self, run: str) -> list[Done]:
+    def finished(self, run: str, but: Collection[int] = ()) -> list[Done]:
         return [
             Done(
                 id_,
@@ -235,17 +288,32 @@ class MemoryQueue:
                 entry.taken.fence,
             )
             for id_, entry in self._of(run)
-            if entry.state == "finished"
+            if entry.state == "finished" and id_ not in but
         ]
 
     def forget(self, lease: Lease, steps: Sequence[int]) -> int:
         self._store._owned(lease)
         found = self._of(lease.run)
-        return self._remove([id_ for id_, e in found if e.state == "finished" and id_ in steps])
+        return len(
+            self._remove([id_ for id_, e in found if e.state == "finished" and id_ in steps])
+        )
 
-    def withdraw(self, lease: Lease) -> int:
+    def withdraw(self, lease: Lease, steps: Collection[int] | None = None) -> list[int]:
         self._store._owned(lease)
-        return self._remove([id_ for id_, e in self._of(lease.run) if e.state != "finished"])
+        open_ = [id_ for id_, e in self._of(lease.run) if e.state != "finished"]
+        return self._remove([id_ for id_ in open_ if steps is None or id_ in steps])
+
+    def enlist(self, worker: Enlisted) -> None:
+        self._workers[worker.id] = replace(worker, seen=self._clock.wall())
+
+    def dismiss(self, worker: str) -> None:
+        self._workers.pop(worker, None)
+
+    def workers(self) -> list[Enlisted]:
+        now = self._clock.wall()
+        every = [replace(one, silent_s=now - one.seen) for one in self._workers.values()]
+        found = [one for one in every if one.silent_s < LIVES_S]
+        return sorted(found, key=lambda one: (one.name, one.id))
 
     def wait(self, timeout_s: float) -> bool:
         return True
@@ -254,7 +322,7 @@ class MemoryQueue:
         self._store.run(run)
         return [(id_, entry) for id_, entry in self._entries.items() if entry.taken.run == run]
 
-    def _remove(self, ids: Collection[int]) -> int:
+    def _remove(self, ids: list[int]) -> list[int]:
         for id_ in ids:
             del self._entries[id_]
-        return len(ids)
+        return ids

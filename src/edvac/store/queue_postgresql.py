@@ -12,12 +12,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from edvac.core.errors import DamageError, UnreachableError
+from edvac.core.errors import DamageError, StoreError
 from edvac.store.model import Lease
 from edvac.store.part import Rows
 from edvac.store.postgresql import PostgresqlStore
 from edvac.store.queue import (
+    LIVES_S,
     Done,
+    Enlisted,
     Offer,
     Taken,
     check_offers,
@@ -53,10 +55,14 @@ _FINISH = (
     "UPDATE queue SET state = 'finished', outcome = ?, mark = ?"
     " WHERE id = ? AND fence = ? AND state = 'taken' RETURNING id"
 )
+_HAND_BACK = (
+    "UPDATE queue SET state = 'waiting', expires = 0"
+    " WHERE id = ? AND fence = ? AND state = 'taken' RETURNING id"
+)
 _SAME = "SELECT 1 FROM queue WHERE id = ? AND fence = ? AND state = 'finished' AND outcome = ?"
 _FINISHED = (
     "SELECT id, slot, attempt, outcome, worker, fence, mark FROM queue"
-    " WHERE number = ? AND state = 'finished' ORDER BY id"
+    " WHERE number = ? AND state = 'finished' AND NOT id = ANY(?::bigint[]) ORDER BY id"
 )
 _EXPIRED = (
     "SELECT id FROM queue WHERE number = ? AND state = 'taken'"  # noqa: S608
@@ -66,7 +72,21 @@ _FORGET = (
     "DELETE FROM queue WHERE number = ? AND state = 'finished' AND id = ANY(?::bigint[])"
     " RETURNING id"
 )
-_WITHDRAW = "DELETE FROM queue WHERE number = ? AND state <> 'finished' RETURNING id"
+_WITHDRAW = (
+    "DELETE FROM queue WHERE number = ? AND state <> 'finished'"
+    " AND (?::bigint[] IS NULL OR id = ANY(?::bigint[])) RETURNING id"
+)
+_ENLIST = (
+    "INSERT INTO worker VALUES (?,?,?,?,?,?,?,?,"  # noqa: S608
+    f"{_NOW}) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, doing = excluded.doing,"
+    " capabilities = excluded.capabilities"
+)
+_LIVING = f"seen > {_NOW} - {LIVES_S}"
+_WORKERS = (
+    "SELECT id, name, host, version, capabilities, slots, doing, started, seen,"  # noqa: S608
+    f" {_NOW} - seen FROM worker WHERE {_LIVING} ORDER BY name, id"
+)
+_GONE = f"DELETE FROM worker WHERE NOT {_LIVING}"  # noqa: S608
 
 
 class PostgresqlQueue:
@@ -80,14 +100,12 @@ class PostgresqlQueue:
     def __init__(self, store: PostgresqlStore) -> None:
         self._store = store
         self._db = store.postgresql
-        self._channel = f"edvac_{store.postgresql.address.schema}"
-        self._listener: Any = None
+        self._listener = Listener(store)
+        self._channel = self._listener.channel
 
     def close(self) -> None:
         """Stop listening; the store stays open."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        self._listener.close()
 
     def offer(self, lease: Lease, steps: Sequence[Offer]) -> list[int]:
         check_offers(steps)
@@ -137,6 +155,14 @@ class PostgresqlQueue:
                 found += [replace(one, expires=row[0]) for row in rows]
         return found
 
+    def hand_back(self, held: Sequence[Taken]) -> int:
+        count = 0
+        with self._db.write("handing steps back") as execute:
+            for one in sorted(held, key=lambda one: one.id):
+                count += len(execute(_HAND_BACK, (one.id, one.fence)).fetchall())
+            self._call(execute)
+        return count
+
     def finish(self, held: Taken, outcome: bytes) -> None:
         with self._db.write("finishing a step") as execute:
             mark = outcome_mark(held.id, held.fence, outcome)
@@ -150,9 +176,9 @@ class PostgresqlQueue:
         rows = self._db.rows(_EXPIRED, (self._store._number(run), self._now()))
         return [row[0] for row in rows]
 
-    def finished(self, run: str) -> list[Done]:
+    def finished(self, run: str, but: Collection[int] = ()) -> list[Done]:
         found = []
-        for *fields, mark in self._db.rows(_FINISHED, (self._store._number(run),)):
+        for *fields, mark in self._db.rows(_FINISHED, (self._store._number(run), list(but))):
             done = Done(*fields)
             if mark != outcome_mark(done.id, done.fence, done.outcome):
                 raise _damaged(done.id)
@@ -160,35 +186,37 @@ class PostgresqlQueue:
         return found
 
     def forget(self, lease: Lease, steps: Sequence[int]) -> int:
-        return self._delete(lease, _FORGET, (list(steps),))
+        return len(self._delete(lease, _FORGET, (list(steps),)))
 
-    def withdraw(self, lease: Lease) -> int:
-        return self._delete(lease, _WITHDRAW, ())
+    def withdraw(self, lease: Lease, steps: Collection[int] | None = None) -> list[int]:
+        which = None if steps is None else list(steps)
+        return self._delete(lease, _WITHDRAW, (which, which))
 
-    def _delete(self, lease: Lease, sql: str, values: tuple[Any, ...]) -> int:
+    def enlist(self, worker: Enlisted) -> None:
+        about = (worker.id, worker.name, worker.host, worker.version)
+        able = (sorted(worker.capabilities), worker.slots, worker.doing, worker.started)
+        with self._db.write("enlisting a worker") as execute:
+            execute(_GONE, (self._now(),))
+            execute(_ENLIST, (*about, *able, self._now()))
+
+    def dismiss(self, worker: str) -> None:
+        with self._db.write("dismissing a worker") as execute:
+            execute("DELETE FROM worker WHERE id = ?", (worker,))
+
+    def workers(self) -> list[Enlisted]:
+        now = self._now()
+        return [_enlisted(*row) for row in self._db.rows(_WORKERS, (now, now))]
+
+    def _delete(self, lease: Lease, sql: str, values: tuple[Any, ...]) -> list[int]:
         number = self._store._number(lease.run)
         with self._db.write("removing steps") as execute:
             check_epoch(execute, number, lease)
             rows: Rows = execute(sql, (number, *values)).fetchall()
-        return len(rows)
+        return sorted(row[0] for row in rows)
 
     def wait(self, timeout_s: float) -> bool:
         self._db.guard()
-        try:
-            if self._listener is None:
-                self._listener = self._db.connect("listening for steps", patience_s=0)
-                self._listener.execute(f'LISTEN "{self._channel}"')
-                return True  # what was called before nobody heard
-            heard = bool(list(self._listener.notifies(timeout=timeout_s, stop_after=1)))
-            if heard:
-                list(self._listener.notifies(timeout=0))  # calls for the same look
-        except UnreachableError:
-            threading.Event().wait(timeout_s)
-        except self._db.driver.Error:
-            self.close()
-        else:
-            return heard
-        return True
+        return self._listener.wait(timeout_s)
 
     def _call(self, execute: Execute) -> None:
         """Wake who waits, once this transaction is committed."""
@@ -196,6 +224,54 @@ class PostgresqlQueue:
 
     def _now(self) -> float | None:
         return None if self._store.by_database else self._store._clock.wall()
+
+
+class Listener:
+    """Hears when steps are offered or finished, on a connection of its own; from any thread."""
+
+    def __init__(self, store: PostgresqlStore) -> None:
+        self._db = store.postgresql
+        self.channel = f"edvac_{store.postgresql.address.schema}"
+        self._connection: Any = None
+        self._one = threading.Lock()
+
+    def wait(self, timeout_s: float) -> bool:
+        """See `Queue.wait`."""
+        with self._one:
+            return self._wait(timeout_s)
+
+    def close(self) -> None:
+        """Once nobody waits any more."""
+        with self._one:
+            self._drop()
+
+    def _wait(self, timeout_s: float) -> bool:
+        try:
+            if self._connection is None:
+                self._connection = self._db.connect("listening for steps", patience_s=0)
+                self._connection.execute(f'LISTEN "{self.channel}"')
+                return True  # what was called before nobody heard
+            heard = bool(list(self._connection.notifies(timeout=timeout_s, stop_after=1)))
+            if heard:
+                list(self._connection.notifies(timeout=0))  # calls for the same look
+        except StoreError:
+            threading.Event().wait(timeout_s)
+        except self._db.driver.Error:
+            self._drop()
+        else:
+            return heard
+        return True
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _enlisted(
+    id_: str, name: str, host: str, version: str, able: list[str], *rest: Any
+) -> Enlisted:
+    return Enlisted(id_, name, host, version, tuple(able), *rest)
 
 
 def _damaged(id_: int) -> DamageError:

@@ -15,7 +15,7 @@ from edvac.store.model import Problem
 from edvac.store.schema import Execute, check_format, upgrade
 
 OLDEST_SERVER = 130000
-_TABLES_FORMAT = 1  # of `dialect.TABLES`
+_TABLES_FORMAT = 2  # of `dialect.TABLES`
 # The session's own settings come first: that commits wait for the disk must not hang on what the
 # server, the database or the user have as their default.
 _SESSION = (
@@ -96,7 +96,9 @@ def prepare(execute: Execute, name: str, key: int) -> None:
             )
         check_format(found[0])
         upgrade(execute, found[0])
-        execute("UPDATE store SET format = ?", (schema.FORMAT,))
+        for number in range(found[1] + 1, _TABLES_FORMAT + 1):
+            execute(dialect.ADDED[number])
+        execute("UPDATE store SET format = ?, tables = ?", (schema.FORMAT, _TABLES_FORMAT))
     execute("COMMIT")
 
 

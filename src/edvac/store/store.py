@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from edvac.core.errors import DamageError, EdvacError, StoreError
+from edvac.core.errors import DamageError, EdvacError, StoreError, UnreachableError
 from edvac.core.seams import Clock, SystemClock, SystemEntropy, durability_point
 from edvac.store.blobs import Blobs, explain_os
 from edvac.store.chain import row_id
@@ -133,6 +133,11 @@ class Store(MaintenancePart, NotePart, QueuePart):
         except EdvacError:
             if kind is None:  # an error on its way out is worth more than this one
                 raise
+
+    def worth_repeating(self, error: UnreachableError) -> bool:
+        """May what ended in `error` be done again at once? What was stored before it stays."""
+        del error
+        return False
 
     def put_blob(self, data: bytes) -> str:
         """Keep bytes as a blob; durable on return. `gc` keeps it while something names it."""
