@@ -100,13 +100,16 @@ def effects(program: Program) -> list[dict[str, Any]]:
     return found
 
 
+OTHERS = {"model": "a model", "sender": "whoever sends the signal"}
+
+
 def _named(principals: list[str]) -> str:
     """``file:inbox/*`` is whoever wrote what lies there, ``name:inbox/*`` who named it."""
     shown = []
     for one in principals:
         kind, _, path = one.partition(":")
         words = {"file": f"what {path} says", "name": f"which files {path} are"}
-        shown.append(words.get(kind, "a model" if one == "model" else one))
+        shown.append(words.get(kind, OTHERS.get(one, one)))
     return ", ".join(shown)
 
 
