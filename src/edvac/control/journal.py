@@ -16,6 +16,7 @@ from edvac.core.errors import InternalError
 from edvac.core.event import Question
 from edvac.core.signature import Effect
 from edvac.core.value import Failed, Value
+from edvac.guard import Deny, Verdict, logged
 
 if TYPE_CHECKING:
     from edvac.control.step import Intent, Step
@@ -44,7 +45,7 @@ class Record:
     reuse_key: str = ""
 
     @staticmethod
-    def intent(intent: Intent) -> Record:
+    def intent(intent: Intent, verdict: Verdict | None = None) -> Record:
         body: dict[str, Any] = {
             "at": intent.call.address,
             "op": intent.call.op,
@@ -52,6 +53,7 @@ class Record:
             "attempt": intent.attempt,
             "external": intent.call.signature.effect is Effect.EXTERNAL,
             "key": intent.question,
+            "policy": logged(verdict),
         }
         shown = shown_operands(intent.operands) if intent.question else None
         return Record("intent", intent.slot, _present(body), shown)
@@ -70,6 +72,8 @@ class Record:
     @staticmethod
     def asked(step: Step, question: Question, *, doubt: bool) -> Record:
         body = asked_body(step, question.text, question.options, doubt=doubt)
+        if said := logged(step.verdict):
+            body["policy"] = said
         return Record("approved", step.slot, body, shown_operands(step.values))
 
     @staticmethod
@@ -87,6 +91,7 @@ class Record:
             "model": result.model,
             "escalated": result.escalated,
             "read": dict(result.read) or None,
+            "policy": None if step.acts else logged(step.verdict),  # else its intent says it
         }
         return Record(
             "outcome",
@@ -105,6 +110,7 @@ class Record:
             "why": failure.why,
             "fix": failure.fix,
             "model": failure.model,
+            "policy": logged(step.verdict) if isinstance(step.verdict, Deny) else None,
         }
         return Record("outcome", step.slot, _present(body), value, prompt=failure.prompt)
 

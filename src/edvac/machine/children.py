@@ -14,7 +14,7 @@ from edvac.core.errors import ModelOutputError, OperandError, PolicyError
 from edvac.core.label import Label
 from edvac.core.signature import Access, Catalogue
 from edvac.core.value import Failed, Instance, Sequence, Value, first_failure, plain, total_label
-from edvac.guard import Deny, Verdict, decide
+from edvac.guard import Deny, Verdict
 from edvac.machine.child import Child, Surroundings
 from edvac.program import Program, StepCall, parse
 
@@ -121,7 +121,7 @@ class _Worker(Child):
         allowed = Access(tuple(plain(self.intent.operands["reads"])))
         stray = unforeseen(allowed, exact_access(call.signature, values))
         if stray is None:
-            return decide(call, values)
+            return super().policy(call, values)
         what = f"{stray!r} is not among the paths that this worker may read"
         return Deny(PolicyError("worker_outside", what, f"It may read {allowed.reads}."))
 

@@ -29,6 +29,7 @@ from edvac.device import (
     Processes,
     Roots,
 )
+from edvac.guard.load import NAME, load
 from edvac.machine import rates
 from edvac.machine.budget import UNLIMITED, Budget
 from edvac.machine.child import DoWork, Surroundings
@@ -39,12 +40,13 @@ from edvac.machine.entry import Entry
 from edvac.machine.every import occurrence_key
 from edvac.machine.executor import Execution, Executor
 from edvac.machine.growth import Growth, Writer
+from edvac.machine.guarding import Guard
 from edvac.machine.history import History, read_history
 from edvac.machine.job import Job, history_to_resume, program_parameters
 from edvac.machine.ledger import Ledger, encode
 from edvac.machine.notify import Waiting, notify
 from edvac.machine.overlay import Overlay
-from edvac.machine.previous import mentions_previous, previous_run, reuse_key
+from edvac.machine.previous import left_out, mentions_previous, previous_run, reuse_key
 from edvac.machine.questions import write_answer
 from edvac.processor import Processor
 from edvac.program import Evaluator, Fuel, Program, parse
@@ -135,6 +137,7 @@ class Machine:
         self.escalate = escalate
         self.devices = dict(devices or {})
         self.catalogue = _catalogue(self.devices)
+        self.rules = load(workspace / NAME, self.catalogue)
         self.clock = clock or SystemClock()
         self.entropy = entropy or SystemEntropy()
         self._at_once = at_once
@@ -311,7 +314,7 @@ class Machine:
         self, opened: Mapping[str, Any], terminal: Terminal, *, begins: bool
     ) -> None:
         if begins and opened.get("left_out"):
-            terminal.emit(event.Note(text=_not_in_previous(opened["left_out"])))
+            terminal.emit(event.Note(text=left_out(opened["left_out"])))
         if opened["model"] != self.processor.identity:
             terminal.emit(_another_model(opened["model"], self.processor.identity))
 
@@ -486,15 +489,18 @@ class _Session:
             ahead=self._ahead(),
             at_once=self._at_once,
         )
-        return ControlUnit(
+        guard = Guard(self._machine.rules)
+        unit = ControlUnit(
             lambda host: Evaluator(
                 self._program, host, settings, date, Fuel(), previous=self._previous
             ),
             replay,
             limits,
+            guard,
             growing=growing,
             past=self.past,
         )
+        return guard.watching(unit)
 
     def _ahead(self) -> frozenset[str]:
         """Devices that nothing leaves the machine by. What is limited is not spent on guesses."""
@@ -535,6 +541,7 @@ class _Session:
             self._at_once,
             machine.processor,
             executor,
+            Guard(machine.rules),
         )
         own = executor(self._run, None, Children(around).do)
         return Driver(unit, machine.ledger, lease, own.execute, front)
@@ -547,11 +554,6 @@ class _Session:
 
 def _another_model(before: str, now: str) -> event.Note:
     return event.Note(text=f"the run was begun with {before}; it goes on with {now}")
-
-
-def _not_in_previous(paths: list[str]) -> str:
-    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-    return f"no text or too large for run.previous.written: {', '.join(paths[:3])}{more}"
 
 
 async def _nobody(address: str, text: str, options: list[str]) -> str:
