@@ -13,14 +13,22 @@ from dataclasses import dataclass, replace
 from edvac.core.label import PROGRAM, UNBOUNDED, Label
 from edvac.core.schema import ANY, Choice, DictOf, ListOf, Maybe, Plain, Record, TupleOf, Type
 from edvac.core.signature import REQUIRED, WILD, Access, Catalogue, Effect, Signature
-from edvac.core.value import Instance, Mapping, Scalar, Sequence, Value
+from edvac.core.value import Atom, Instance, Mapping, Scalar, Sequence, Value
 from edvac.guard.policy import Allow, Verdict, decide
 from edvac.guard.rules import Rule, Rules
 from edvac.program.host import StepCall
 
 STRANGER = "stranger:lint"
 HOSTILE = Label.of([STRANGER], bits=UNBOUNDED)
-_ATOMS = {"str": "x", "int": 1, "float": 1.0, "bool": True, "None": None, "any": "x", "Decimal": 1}
+_ATOMS: dict[str, Atom] = {
+    "str": "x",
+    "int": 1,
+    "float": 1.0,
+    "bool": True,
+    "None": None,
+    "any": "x",
+    "Decimal": 1,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,13 +126,9 @@ class _Look:
         label = self.labels[param.name]
         who = label.sources if need.made_of else label.integrity
         found = self.rules.strange(who, need.by)
-        if (
-            found
-            and need.in_directory
-            and _stays_in_directory(self.call, self.operands[param.name])
-        ):
+        if not found or (need.in_directory and self._stays_in_directory(param)):
             return frozenset()
-        if found and need.bits is not None and label.bits <= need.bits and not self.misled():
+        if need.bits is not None and label.bits <= need.bits and not self.misled():
             self.accepted.append(Accepted(param.name, label.bits, tuple(sorted(found))))
             return frozenset()
         self.left |= found

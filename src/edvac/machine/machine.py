@@ -573,17 +573,8 @@ def _catalogue(devices: Mapping[str, Device]) -> Catalogue:
 
 def _report(run: str, state: str, seconds: float, unit: ControlUnit) -> Report:
     failures = tuple(unit.failures())
-    return Report(
-        run,
-        state,
-        seconds,
-        unit.standing(),
-        failures,
-        unit.spent,
-        unit.away,
-        unit.unreached,
-        tuple(unit.actions),
-    )
+    held = (unit.spent, unit.away, unit.unreached, tuple(unit.actions))
+    return Report(run, state, seconds, unit.standing(), failures, *held)
 
 
 def _closed(report: Report, unit: ControlUnit, endpoints: list[str]) -> event.RunClosed:
