@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from edvac.core.label import PROGRAM, UNBOUNDED, Label
 from edvac.core.schema import ANY, Choice, DictOf, ListOf, Maybe, Plain, Record, TupleOf, Type
@@ -18,6 +19,7 @@ from edvac.guard.policy import Allow, Verdict, decide
 from edvac.guard.rules import Rule, Rules
 from edvac.program.host import StepCall
 
+Sample: TypeAlias = tuple[StepCall, dict[str, Value]]
 STRANGER = "stranger:lint"
 HOSTILE = Label.of([STRANGER], bits=UNBOUNDED)
 _ATOMS: dict[str, Atom] = {
@@ -104,6 +106,9 @@ class _Trial:
         self.rules, self.rule, self.signature = rules, rule, signature
 
     def verdict(self, name: str = "", label: Label = PROGRAM, branch: Label = PROGRAM) -> Verdict:
+        return decide(*self.sample(name, label, branch), self.rules)
+
+    def sample(self, name: str, label: Label, branch: Label) -> Sample:
         operands: dict[str, Value] = {
             param.name: made(param.type, label if param.name == name else PROGRAM)
             for param in self.signature.params
@@ -122,25 +127,39 @@ class _Trial:
             address=self.signature.function,
             static=Access(writes=(WILD,)),
         )
-        return decide(call, operands, self.rules)
+        return call, operands
+
+
+def samples(rules: Rules, catalogue: Catalogue) -> Iterator[Sample]:
+    """A call of every function, first with the program's own operands, then with a stranger's."""
+    for signature in catalogue.signatures.values():
+        trial = _Trial(rules, rules.of(signature) or rules.floor, signature)
+        yield trial.sample("", PROGRAM, PROGRAM)
+        for param in signature.params:
+            yield trial.sample(param.name, HOSTILE, PROGRAM)
 
 
 def made(kind: Type, label: Label) -> Value:
-    """Any value of the type, with this label in every part."""
+    """Any value of the type in which whoever the label names has as many bits as it says."""
+    few = label.cap(0)
     match kind:
         case Choice():
             return Scalar(kind.options[0], label)
         case ListOf():
-            return Sequence((made(kind.item, label),), label)
-        case TupleOf():
-            return Sequence(tuple(made(one, label) for one in kind.items), label, fixed=True)
+            return Sequence((made(kind.item, label),), few)
         case DictOf():
-            return Mapping({"x": made(kind.item, label)}, label)
+            return Mapping({"x": made(kind.item, label)}, few)
+        case TupleOf() if kind.items:
+            first, *rest = kind.items
+            items = (made(first, label), *(made(one, few) for one in rest))
+            return Sequence(items, few, fixed=True)
+        case Record() if kind.fields:
+            first_part, *others = kind.fields
+            fields = {first_part.name: made(first_part.type, label)}
+            fields |= {part.name: made(part.type, few) for part in others}
+            return Instance(kind.name, fields, few)
         case Maybe():
             return made(kind.item, label)
-        case Record():
-            fields = {part.name: made(part.type, label) for part in kind.fields}
-            return Instance(kind.name, fields, label)
         case Plain():
             return Scalar(_ATOMS.get(kind.name, "x"), label)
     return Scalar("x", label)

@@ -120,6 +120,7 @@ class _Look:
         self.operands, self.labels = operands, labels
         self.accepted: list[Accepted] = []
         self.left: frozenset[str] = frozenset()
+        self.unmet: set[str] = set()  # parameters
 
     def strange(self, param: Param, need: Need) -> frozenset[str]:
         """Who influenced the operand and may not; what the rule accepts is noted."""
@@ -132,6 +133,7 @@ class _Look:
             self.accepted.append(Accepted(param.name, label.bits, tuple(sorted(found))))
             return frozenset()
         self.left |= found
+        self.unmet.add(param.name)
         return found
 
     def misled(self) -> frozenset[str]:
@@ -139,20 +141,19 @@ class _Look:
         return self.rules.strange(self.call.branch.integrity, ())
 
     def unheard(self) -> frozenset[str]:
-        """Readers who would see what they may not."""
+        """Readers who would see what they may not. Asked when all operands have been looked at:
+        nothing is released to whom somebody named who may not (rule 7)."""
         named: set[str] = set()
         for name in self.rule.readers:
             if name in self.operands:
                 named |= _names(plain(self.operands[name]))
         allowed = combine([*self.labels.values(), self.call.branch]).readers
         outside = frozenset() if allowed is None else frozenset(named) - allowed
-        if not outside or not self.rule.release or self.misled():
-            return outside
-        named_by = (self.labels[name] for name in self.rule.readers if name in self.labels)
-        if self.rules.strange(combine(named_by).integrity, ()):
-            return outside
-        self.accepted.append(Accepted("operands", None, tuple(sorted(outside))))
-        return frozenset()
+        held = not self.unmet & set(self.rule.readers) and not self.misled()
+        if outside and self.rule.release and held:
+            self.accepted.append(Accepted("operands", None, tuple(sorted(outside))))
+            return frozenset()
+        return outside
 
     def _stays_in_directory(self, param: Param) -> bool:
         """May data make this address? In ``people/{name}.csv`` it gives a file its name, but cannot
