@@ -280,10 +280,11 @@ class _For:
         """The expression for a part of a result; what the program cannot know it asks."""
         if path[:1] == ("",):
             return self._key(result, str(path[1]))
-        text, here, done = result.name, result.value, ()
+        text, here = result.name, result.value
+        done: Path = ()
         for step in path:
             if isinstance(step, int):
-                text += f"[int({self._item(result, text, here, (*done,), step)})]"
+                text += f"[int({self._item(result, text, here, done, step)})]"
             elif not done and self.on.suite.keyed(result.function):
                 text += f"[{self._key(result, step)}]"
             else:
@@ -441,7 +442,7 @@ def walk(value: Any, at: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 def _text(value: Any) -> str:
     """All words of a result."""
-    parts = []
+    parts: list[str] = []
     for _, part in walk(value):
         if isinstance(part, dict):
             parts += map(str, part)

@@ -226,6 +226,7 @@ class Guarded:
         yes = isinstance(verdict, Allow) or (asked and self._yes(verdict, signature, values))
         self._note(signature.op, verdict, yes=yes)
         if isinstance(verdict, Deny):
+            verdict.error.line = None  # there is no program
             raise verdict.error
         if not yes:
             raise PolicyError(

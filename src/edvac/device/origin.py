@@ -139,8 +139,9 @@ class _Labelling:
                     for key, one in data.items()
                 }
                 label = self._label(at, data)
-                named = isinstance(kind, Record)
-                return Instance(kind.name, parts, label) if named else Entries(parts, label)
+                if isinstance(kind, Record):
+                    return Instance(kind.name, parts, label)
+                return Entries(parts, label)
         raise _unfit(f"{type(data).__name__} is not data of the language")
 
     def _label(self, at: Place, around: Mapping[str, Any]) -> Label:
