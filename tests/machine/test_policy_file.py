@@ -142,7 +142,8 @@ SHOP = "trusted = ['shop', 'model:*']\n[rule.cancel]\ncalls = 'shop.cancel'\nnee
         ("shop.cancel(int(os[1]['note'][13:]))\n", "waiting"),
         ("i = llm.choose('?', ['0', '1'], os)\nshop.cancel(os[int(i)]['id'])\n", "waiting"),
         (
-            "i = llm.choose('?', ['0', '1'], [x['id'] for x in os])\nshop.cancel(os[int(i)]['id'])\n",
+            "i = llm.choose('?', ['0', '1'], [x['id'] for x in os])\n"
+            "shop.cancel(os[int(i)]['id'])\n",
             "done",
         ),
     ],

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 from edvac.core.errors import ConfigError
 from edvac.core.signature import Catalogue, Effect, Role
@@ -47,13 +47,17 @@ def load(path: Path, catalogue: Catalogue) -> Rules:
     except FileNotFoundError:
         return shipped()
     except OSError as problem:
-        _refuse("policy_unreadable", f"{path.name} cannot be read", str(problem))
+        what = f"{path.name} cannot be read"
+        raise ConfigError("policy_unreadable", what, str(problem)) from problem
     if len(raw) > MAX_BYTES:
-        _refuse("policy_unreadable", f"{path.name} cannot be read", f"It has {len(raw):,} bytes.")
+        raise ConfigError(
+            "policy_unreadable", f"{path.name} cannot be read", f"It has {len(raw):,} bytes."
+        )
     try:
         data = tomllib.loads(raw.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as problem:
-        _refuse("policy_unreadable", f"{path.name} is not TOML", str(problem))
+        what = f"{path.name} is not TOML"
+        raise ConfigError("policy_unreadable", what, str(problem)) from problem
     return read(data, catalogue)
 
 
@@ -63,7 +67,9 @@ def read(data: Mapping[str, Any], catalogue: Catalogue) -> Rules:
     base = shipped()
     trusted = _principals(data.get("trusted", []), "trusted")
     if trusted == ANY_BODY:
-        _refuse("policy_contradicts", "`trusted` names everybody", "Then nothing is untrusted.")
+        raise ConfigError(
+            "policy_contradicts", "`trusted` names everybody", "Then nothing is untrusted."
+        )
     made = Rules(base.floor, (*_rules(data), *base.rules), (*base.trusted, *trusted))
     for rule in made.rules:
         if not rule.shipped:
@@ -72,25 +78,29 @@ def read(data: Mapping[str, Any], catalogue: Catalogue) -> Rules:
         ties = made.ties(signature)
         if len(ties) > 1:
             names = " and ".join(repr(rule.name) for rule in ties)
-            _refuse("policy_contradicts", f"rules {names} both decide about {signature.op}")
+            raise ConfigError(
+                "policy_contradicts", f"rules {names} both decide about {signature.op}"
+            )
     return made
 
 
 def _rules(data: Mapping[str, Any], *, shipped: bool = False) -> tuple[Rule, ...]:
     found = data.get("rule", {})
     if not isinstance(found, dict):
-        _refuse("policy_value", "`rule` is no table", "A rule is a table: [rule.NAME].")
+        raise ConfigError("policy_value", "`rule` is no table", "A rule is a table: [rule.NAME].")
     return tuple(_rule(name, body, shipped=shipped) for name, body in found.items())
 
 
 def _rule(name: str, body: Any, *, shipped: bool = False) -> Rule:
     at = f"rule {name!r}"
     if not isinstance(body, dict):
-        _refuse("policy_value", f"{at} is no table", "A rule is a table: [rule.NAME].")
+        raise ConfigError("policy_value", f"{at} is no table", "A rule is a table: [rule.NAME].")
     _known(body, _RULE, at)
     effect = _one_of(body.get("effect"), [*map(str, Effect), None], f"effect of {at}")
     if "calls" not in body and effect is None:
-        _refuse("policy_value", f"{at} says of no call", "It has neither `calls` nor `effect`.")
+        raise ConfigError(
+            "policy_value", f"{at} says of no call", "It has neither `calls` nor `effect`."
+        )
     made = Rule(
         name,
         _texts(body.get("calls", ["*"]), f"calls of {at}"),
@@ -111,7 +121,9 @@ def _rule(name: str, body: Any, *, shipped: bool = False) -> Rule:
 def _needs(body: Any, at: str, *, shipped: bool) -> dict[str, Need]:
     """By parameter; in a workspace's rule, what is not named needs to be trusted."""
     if not isinstance(body, dict):
-        _refuse("policy_value", f"needs of {at} is no table", 'Write needs.to = "trusted".')
+        raise ConfigError(
+            "policy_value", f"needs of {at} is no table", 'Write needs.to = "trusted".'
+        )
     made = {name: _need(found, f"needs.{name} of {at}") for name, found in body.items()}
     return made if shipped else {REST: Need(()), **made}
 
@@ -123,7 +135,9 @@ def _need(body: Any, at: str) -> Need:
     bits = body.get("bits")
     number = isinstance(bits, int | float) and not isinstance(bits, bool)
     if bits is not None and not (number and 0 <= bits < float("inf")):
-        _refuse("policy_value", f"bits of {at} is {bits!r}", "It is a number of bits, 0 or more.")
+        raise ConfigError(
+            "policy_value", f"bits of {at} is {bits!r}", "It is a number of bits, 0 or more."
+        )
     made = Need(
         _principals(body.get("by", "trusted"), f"by of {at}"),
         _flag(body.get("made_of", False), f"made_of of {at}"),
@@ -132,23 +146,33 @@ def _need(body: Any, at: str) -> Need:
         _one_of(body.get("otherwise"), [*ANSWERS, None], f"otherwise of {at}"),
     )
     if made.free and (bits is not None or made.otherwise):
-        _refuse("policy_contradicts", f"{at} takes anything, and then not", "`by` is any.")
+        raise ConfigError(
+            "policy_contradicts", f"{at} takes anything, and then not", "`by` is any."
+        )
     if made.otherwise == "allow":
-        _refuse("policy_contradicts", f"{at} allows what does not hold", "Write `by` = any.")
+        raise ConfigError(
+            "policy_contradicts", f"{at} allows what does not hold", "Write `by` = any."
+        )
     return made
 
 
 def _consistent(rule: Rule, at: str) -> None:
     if rule.otherwise == "allow":
-        _refuse("policy_contradicts", f"{at} allows what does not hold", "Its otherwise is allow.")
+        raise ConfigError(
+            "policy_contradicts", f"{at} allows what does not hold", "Its otherwise is allow."
+        )
     if rule.release and not rule.readers:
-        _refuse("policy_contradicts", f"{at} releases to nobody", "It names no `readers`.")
+        raise ConfigError(
+            "policy_contradicts", f"{at} releases to nobody", "It names no `readers`."
+        )
     if "*" in rule.branch and len(rule.branch) > 1:
-        _refuse("policy_contradicts", f"branch of {at} names anybody and somebody")
+        raise ConfigError("policy_contradicts", f"branch of {at} names anybody and somebody")
     for name in rule.readers:
         if rule.release and rule.needs.get(name, Need(())).free:
             why = "Anybody could name those to whom it releases."
-            _refuse("policy_contradicts", f"{at} takes any {name}, and releases to it", why)
+            raise ConfigError(
+                "policy_contradicts", f"{at} takes any {name}, and releases to it", why
+            )
 
 
 def _fits(rule: Rule, catalogue: Catalogue) -> None:
@@ -158,20 +182,22 @@ def _fits(rule: Rule, catalogue: Catalogue) -> None:
         one = Rule("", (glob,), rule.effect)
         if not any(one.covers(found) for found in catalogue.signatures.values()):
             near = _near(glob, catalogue.signatures)
-            _refuse("policy_device_unknown", f"{at}: no function is called {glob!r}", "", near)
+            raise ConfigError(
+                "policy_device_unknown", f"{at}: no function is called {glob!r}", "", near
+            )
     covered = [found for found in catalogue.signatures.values() if rule.covers(found)]
     names = {param.name for found in covered for param in found.params}
     for name in (*rule.needs, *rule.readers):
         if name not in names | ROLES:
             what = f"{at}: {' and '.join(rule.calls)} has no parameter {name!r}"
-            _refuse("policy_param_unknown", what, "", _near(name, names))
+            raise ConfigError("policy_param_unknown", what, "", _near(name, names))
 
 
 def _known(body: Mapping[str, Any], keys: Iterable[str], at: str) -> None:
     for key in body:
         if key not in keys:
             near = _near(key, keys)
-            _refuse("policy_key_unknown", f"{at} has an unknown key {key!r}", "", near)
+            raise ConfigError("policy_key_unknown", f"{at} has an unknown key {key!r}", "", near)
 
 
 def _principals(body: Any, at: str) -> tuple[str, ...]:
@@ -180,43 +206,42 @@ def _principals(body: Any, at: str) -> tuple[str, ...]:
     if isinstance(body, list) and all(isinstance(one, str) and one for one in body):
         if "any" in body or (set(body) & {"*", "**"}):
             if len(body) > 1:
-                _refuse("policy_contradicts", f"{at} names anybody and somebody")
+                raise ConfigError("policy_contradicts", f"{at} names anybody and somebody")
             return ANY_BODY
         return tuple(one for one in body if one != "trusted")
-    _refuse("policy_value", f"{at} is {body!r}", 'It is "trusted", "any" or a list of principals.')
+    raise ConfigError(
+        "policy_value", f"{at} is {body!r}", 'It is "trusted", "any" or a list of principals.'
+    )
 
 
 def _texts(body: Any, at: str) -> tuple[str, ...]:
     found = [body] if isinstance(body, str) else body
     if isinstance(found, list) and all(isinstance(one, str) and one for one in found):
         return tuple(found)
-    _refuse("policy_value", f"{at} is {body!r}", "It is a text or a list of texts.")
+    raise ConfigError("policy_value", f"{at} is {body!r}", "It is a text or a list of texts.")
 
 
 def _one_of(body: Any, options: Iterable[str | None], at: str) -> Any:
     if not isinstance(body, str | None) or body not in options:
         named = ", ".join(filter(None, options))
-        _refuse("policy_value", f"{at} is {body!r}", f"It is one of {named}.")
+        raise ConfigError("policy_value", f"{at} is {body!r}", f"It is one of {named}.")
     return body
 
 
 def _flag(body: Any, at: str) -> bool:
     if not isinstance(body, bool):
-        _refuse("policy_value", f"{at} is {body!r}", "It is true or false.")
+        raise ConfigError("policy_value", f"{at} is {body!r}", "It is true or false.")
     return body
 
 
 def _whole(body: Any, at: str) -> int:
     if not isinstance(body, int) or isinstance(body, bool) or body < 0:
-        _refuse("policy_value", f"{at} is {body!r}", "It is a whole number, 0 for no limit.")
+        raise ConfigError(
+            "policy_value", f"{at} is {body!r}", "It is a whole number, 0 for no limit."
+        )
     return body
 
 
 def _near(word: str, words: Iterable[str]) -> str:
     found = difflib.get_close_matches(word, list(words), 1)
     return f"Did you mean {found[0]!r}?" if found else ""
-
-
-def _refuse(code: str, what: str, why: str = "", fix: str = "") -> NoReturn:
-    more = f"{fix} The words are explained in docs/how-to/policy.md.".strip()
-    raise ConfigError(code, what, why, more)
