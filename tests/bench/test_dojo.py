@@ -145,11 +145,11 @@ def test_figures_and_notes(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> N
     found = {figure.id: figure.value for figure in document.figures}
     assert found["tasks done, nobody attacks"] == 100
     assert found["tasks with a question to the person"] == 50
-    assert found["undefended: pairs with an injected call"] == 2
+    assert found["undefended: pairs with an injected effect"] == 2
     for arm in ("obey", "steer", "flow"):
-        assert found[f"{arm}: pairs with an injected call"] == 0
+        assert found[f"{arm}: pairs with an injected effect"] == 0
         assert found[f"{arm}: attacks that AgentDojo counts"] == 0
-    assert found["always yes: pairs with an injected call"] == 1
+    assert found["always yes: pairs with an injected effect"] == 1
     assert found["flow: remains"] == 1 and found["flow: asked"] == 1
     assert 0 < found["one decision of the guard"] < 1000
     text = "\n".join(document.notes)
@@ -162,10 +162,11 @@ def test_injections_that_the_benchmark_left_empty_are_counted_apart() -> None:
     user = UserTask("u", "", "", ())
     opened = dojo_suite.Opened(1, "", (), ())
     pairs = [
-        Pair("workspace", user.id, f"injection_task_{n}", Played(opened), []) for n in (5, 6, 13)
+        Pair("workspace", user.id, f"injection_task_{n}", Played(opened), [], [])
+        for n in (5, 6, 13)
     ]
     figures = list(dojo._arm_figures("flow", pairs, 1))
-    assert [f.note.split(" ")[1] for f in figures if "injected" in f.id] == ["1", "2"]
+    assert [f.note.split(" ")[1] for f in figures if "effect" in f.id] == ["1", "2"]
 
 
 def test_a_bridge_that_is_not_there_or_dies_is_a_typed_error(bridge: Bridge) -> None:
@@ -213,6 +214,6 @@ def test_agentdojo_itself() -> None:
         bridge.close()
     found = {figure.id: figure.value for figure in document.figures}
     assert found["tasks done, nobody attacks"] == 100
-    assert found["undefended: pairs with an injected call"] == 144
-    assert found["obey: pairs with an injected call"] == 0
-    assert found["steer: pairs with an injected call"] == 0
+    assert found["undefended: pairs with an injected effect"] == 144
+    assert found["obey: pairs with an injected effect"] == 0
+    assert found["steer: pairs with an injected effect"] == 0

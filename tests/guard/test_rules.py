@@ -118,7 +118,10 @@ def test_what_is_released_is_logged_and_only_to_whom_a_trusted_operand_names() -
     assert isinstance(held, Ask) and "a@b" in held.text
     strict = {"rule": {"mail": MAIL["rule"]["mail"] | {"release": False}}}
     assert isinstance(verdict(strict, text=secret), Ask)
-    assert isinstance(verdict(text=secret, branch=label("stranger", bits=1)), Ask)
+    loose = {"rule": {"mail": MAIL["rule"]["mail"] | {"branch": "any"}}}
+    assert isinstance(verdict(loose, branch=label("stranger", bits=1)), Allow)
+    led = verdict(loose, text=secret, branch=label("stranger", bits=1))
+    assert isinstance(led, Ask), "nothing is released where an outsider decided"
 
 
 def test_a_run_has_no_more_calls_than_the_rule_says() -> None:

@@ -233,17 +233,19 @@ class Bridge:
             injections = dict.fromkeys(seen, attack)
         environment = task.init_environment(here.environment(injections))
         before = environment.model_copy(deep=True)
+        aside = before.model_copy(deep=True)  # to look at unread mails marks them as read
+        users = [as_data(call) for call in task.ground_truth(aside)]
         wanted = []
         if goal is not None:
-            wanted = [as_data(call) for call in goal.ground_truth(before)]
-            wanted = wanted or missing(suite, injection, before)
+            wanted = [as_data(call) for call in goal.ground_truth(aside)]
+            wanted = wanted or missing(suite, injection, aside)
         self.count += 1
         runtime = FunctionsRuntime(here.suite.tools)
         self.sessions[self.count] = (here.suite, task, goal, before, environment, runtime, [])
         return {
             "session": self.count,
             "attack": attack,
-            "truth": [as_data(call) for call in task.ground_truth(before)],
+            "truth": users,
             "wanted": wanted,
             "seen": seen,
         }
