@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edvac.core.errors import ConfigError, DeviceError, EdvacError, PolicyError
@@ -223,6 +223,7 @@ def test_odd_places(text: str) -> None:
         assert refused.code == "origin_place"
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab@.,;<> *?[]/-_\n\u0430", max_size=30))
 def test_nobody_spells_a_principal_that_is_meant_for_others(sender: str) -> None:
     origin = Origin.of("x", {"from": "mail:{from}"})
@@ -243,6 +244,7 @@ DATA = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(DATA)
 def test_an_answer_keeps_its_data_and_every_part_has_somebody(data: Any) -> None:
     found = labelled(data, Origin.of("x", {"*": "y", "[]": "z"}))

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edvac.core.errors import ConfigError, EdvacError
@@ -147,6 +147,13 @@ def test_the_strictest_answer_counts() -> None:
     assert isinstance(found, Deny) and found.error.code == "policy_denied"
 
 
+def test_a_need_may_say_what_is_answered_where_it_does_not_hold() -> None:
+    needs = {"to": {"otherwise": "deny"}}
+    said = {"rule": {"r": {"calls": "mail.send", "needs": needs}}}
+    assert isinstance(verdict(said, to=label("stranger")), Deny)
+    assert isinstance(verdict(said, text=label("stranger")), Ask)
+
+
 def test_the_floor_cannot_be_loosened() -> None:
     said = {"rule": {"r": {"calls": "llm.write", "branch": "any", "needs": {"goal": "any"}}}}
     found = verdict(said, signature=WRITE, goal=label("stranger", bits=0))
@@ -257,6 +264,7 @@ JUNK = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(rule=JUNK, trusted=JUNK)
 def test_whatever_stands_in_a_file_is_a_policy_or_a_typed_error(rule: Any, trusted: Any) -> None:
     try:
@@ -282,6 +290,7 @@ NEEDS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(needs=st.tuples(NEEDS, NEEDS, NEEDS), labels=st.tuples(LABELS, LABELS, LABELS, LABELS))
 def test_decisions_are_those_of_a_naive_oracle(needs: Any, labels: Any) -> None:
     names = ("to", "text", "tone")
@@ -305,6 +314,7 @@ def test_decisions_are_those_of_a_naive_oracle(needs: Any, labels: Any) -> None:
     assert isinstance(found, Allow) is fine
 
 
+@settings(deadline=None)
 @given(labels=st.tuples(LABELS, LABELS, LABELS, LABELS), where=st.integers(0, 3))
 def test_more_influence_never_allows_more(labels: Any, where: int) -> None:
     names = ("to", "text", "tone", "branch")

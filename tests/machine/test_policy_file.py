@@ -7,8 +7,10 @@ import asyncio
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from machine_kit import Bench
 
+from edvac.cli.main import cli
 from edvac.core import event
 from edvac.core.errors import ConfigError
 from edvac.device import Origin, Tools
@@ -221,3 +223,13 @@ def test_weaknesses_of_data(bench: Bench, name: str, text: str) -> None:
     report = bench.run(text)
     assert report.state == "waiting", (name, [s.failure for s in report.failures])
     assert bench.post.sent == []
+
+
+def test_the_log_shows_which_rule_accepted_what(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.file("policy.toml", MAIL + "needs.text = { bits = 1 }\n")
+    bench.run(READ + CHOSEN + "mail.send(c)\n")
+    monkeypatch.chdir(bench.work)
+    shown = CliRunner().invoke(cli, ["log"], catch_exceptions=False).output
+    assert "(rule mail accepted 1 bits of file:inbox/0.txt, model:" in shown

@@ -190,7 +190,8 @@ def _fits(rule: Rule, catalogue: Catalogue) -> None:
     for name in (*rule.needs, *rule.readers):
         if name not in names | ROLES:
             what = f"{at}: {' and '.join(rule.calls)} has no parameter {name!r}"
-            raise ConfigError("policy_param_unknown", what, "", _near(name, names))
+            fix = _near(name, names) or f"There are: {', '.join(sorted(names))}."
+            raise ConfigError("policy_param_unknown", what, "", fix)
 
 
 def _known(body: Mapping[str, Any], keys: Iterable[str], at: str) -> None:
