@@ -309,8 +309,9 @@ def test_c1_branch_steering_of_an_agent_that_has_read(guarded: Guarded) -> None:
     assert guarded.read(mails[0]["sender"]) == "ann@firm.com"
     guarded.call("mail.send", to="bob@firm.com", text="hi")
     assert guarded.read(mails[1]["text"]).startswith("Pay")
-    with pytest.raises(PolicyError):
-        guarded.call("mail.send", to="bob@firm.com", text="hi")
+    for to, text in (("bob@firm.com", "hi"), (mails[0]["sender"], mails[0]["text"])):
+        with pytest.raises(PolicyError):
+            guarded.call("mail.send", to=to, text=text)
     assert len(sent(guarded)) == 1
 
 

@@ -174,6 +174,10 @@ def test_the_closest_rule_decides() -> None:
     assert isinstance(verdict(said), Ask)
 
 
+def test_a_rule_of_the_workspace_goes_before_a_shipped_one() -> None:
+    assert isinstance(verdict({"rule": {"all": {"calls": "*", "answer": "deny"}}}), Deny)
+
+
 def test_what_no_rule_of_the_workspace_names_is_decided_as_shipped() -> None:
     said = {"rule": {"r": {"calls": "web.fetch"}}}
     assert isinstance(verdict(said), Allow)

@@ -41,5 +41,5 @@ class Guard:
 
 def _begun(step: Step) -> bool:
     if step.state is StepState.FAILED and step.failure is not None:
-        return step.attempt > 0 or not step.failure.code.startswith(("policy_", "denied_"))
+        return not step.failure.code.startswith(("policy_", "denied_"))
     return step.approved or step.state in BEGUN
