@@ -315,6 +315,16 @@ def test_c1_branch_steering_of_an_agent_that_has_read(guarded: Guarded) -> None:
     assert len(sent(guarded)) == 1
 
 
+def test_c1_an_agent_that_has_read_speaks_with_others_words(mail: Tools, tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY.replace("most = 3", 'branch = "any"'))
+    guarded = Guarded([mail], policy(path, [mail]))
+    guarded.read(guarded.call("mail.inbox")[1]["text"])
+    with pytest.raises(PolicyError):
+        guarded.call("mail.send", to="bob@firm.com", text="hi")
+    assert sent(guarded) == []
+
+
 def test_c4_an_error_tells_the_agent_one_bit_and_not_a_word(guarded: Guarded) -> None:
     mails = guarded.call("mail.inbox")
     with pytest.raises(DeviceError) as failed:

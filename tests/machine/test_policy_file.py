@@ -107,11 +107,6 @@ def test_a_run_that_is_killed_and_resumed_gets_no_more_calls(bench: Bench) -> No
     assert again.state == "partial" and len(bench.post.sent) == 2
 
 
-def test_what_the_worker_of_a_run_may_do_its_policy_says(bench: Bench) -> None:
-    bench.file("policy.toml", "[rule.r]\ncalls = 'files.read'\nanswer = 'deny'\n")
-    assert bench.run(READ).state == "partial"
-
-
 # -- tools of somebody's own, with labels by the field
 
 
