@@ -317,7 +317,7 @@ def test_c1_branch_steering_of_an_agent_that_has_read(guarded: Guarded) -> None:
 
 def test_c1_an_agent_that_has_read_speaks_with_others_words(mail: Tools, tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
-    path.write_text(POLICY.replace("most = 3", 'branch = "any"'))
+    path.write_text('[rule.mail]\ncalls = "mail.send"\nbranch = "any"\nneeds.text = "any"\n')
     guarded = Guarded([mail], policy(path, [mail]))
     guarded.read(guarded.call("mail.inbox")[1]["text"])
     with pytest.raises(PolicyError):
