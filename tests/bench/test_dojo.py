@@ -202,6 +202,7 @@ def test_the_command_says_what_is_missing() -> None:
     not os.environ.get("EDVAC_AGENTDOJO"),
     reason="set EDVAC_AGENTDOJO to the interpreter of an environment with agentdojo 0.1.35",
 )
+@pytest.mark.timeout(900)
 def test_agentdojo_itself() -> None:
     bridge = Bridge.of(os.environ["EDVAC_AGENTDOJO"])
     try:

@@ -76,7 +76,7 @@ class Bridge:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
         except OSError as problem:
-            raise _no_bridge(str(problem)) from problem
+            raise missing(str(problem)) from problem
 
     @staticmethod
     def of(python: str) -> Bridge:
@@ -93,9 +93,9 @@ class Bridge:
                 self._process.stdin.flush()
                 answer = json.loads(self._process.stdout.readline())
         except (OSError, ValueError) as problem:
-            raise _no_bridge(f"It did not answer {op}: {problem}") from problem
+            raise missing(f"It did not answer {op}: {problem}") from problem
         if "ok" not in answer:
-            raise _no_bridge(f"{op} failed there: {answer.get('error')}")
+            raise missing(f"{op} failed there: {answer.get('error')}")
         return answer["ok"]
 
     def close(self) -> None:
@@ -106,10 +106,11 @@ class Bridge:
         self._process.wait(timeout=30)
 
 
-def _no_bridge(why: str) -> UsageError:
+def missing(why: str) -> UsageError:
+    """AgentDojo is not there, or not as it should be."""
     return UsageError(
         "agentdojo_missing",
-        "AgentDojo does not answer",
+        "no AgentDojo answers, and this benchmark is its tasks",
         why,
         "Install agentdojo==0.1.35 into an environment of its own and name its interpreter: "
         "--agentdojo PYTHON.",

@@ -8,7 +8,6 @@ import click
 
 from edvac.cli import ui
 from edvac.cli.bench_kit import JSON, OUTPUT, bench, publish
-from edvac.core.errors import UsageError
 
 SUITES = ("banking", "slack", "travel", "workspace")  # as in bench.dojo_suite
 
@@ -34,18 +33,12 @@ def bench_agentdojo(
     attacker likes, one that puts his value into every field. About half an hour.
     """
     from edvac.bench import dojo, report
-    from edvac.bench.dojo_suite import Bridge
+    from edvac.bench.dojo_suite import Bridge, missing
 
     if not python:
-        raise UsageError(
-            "agentdojo_missing",
-            "AgentDojo is not there, and this benchmark is its tasks",
-            "It is no dependency of edvac.",
-            "Install agentdojo==0.1.35 into an environment of its own and name its interpreter: "
-            "--agentdojo PYTHON.",
-        )
-    named = " ".join(f"--suite {name}" for name in names) + (" --quick" if quick else "")
-    document = report.start("agentdojo", f"edvac bench agentdojo {named}".strip())
+        raise missing("It is no dependency of edvac.")
+    given = [*(f"--suite {name}" for name in names), *(["--quick"] if quick else [])]
+    document = report.start("agentdojo", " ".join(["edvac bench agentdojo", *given]))
     bridge = Bridge.of(python)
     chosen = names or (("banking",) if quick else SUITES)
     try:

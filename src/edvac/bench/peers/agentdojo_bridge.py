@@ -275,7 +275,8 @@ def main():
             answer = {"ok": getattr(bridge, request.pop("op"))(**request)}
         except (KeyError, ValueError, TypeError, IndexError, AttributeError) as problem:
             answer = {"error": f"{type(problem).__name__}: {problem}"}
-        print(json.dumps(answer, default=str), file=answers, flush=True)
+        answers.write(json.dumps(answer, default=str) + "\n")
+        answers.flush()
 
 
 if __name__ == "__main__":
