@@ -103,6 +103,21 @@ def test_only_the_value_comes_back_and_its_label_says_from_where(
         assert machine.ledger.call_now(lambda store: store._db.rows("SELECT id FROM run")) == []
 
 
+def test_what_the_policy_denies_a_worker_does_not_get_either(tmp_path: Path, docs: Path) -> None:
+    def reads_at_once(request: Request) -> str:
+        if "<result" not in request.messages[-1].text:
+            return turn(("files.read", {"path": "docs/report.txt"}))
+        seen = "Ada" if "Ada" in request.messages[-1].text else "nobody"
+        return turn(answer={"name": seen, "year": 0})
+
+    _, (_, written), _ = run(tmp_path, docs, reads_at_once)
+    assert written == {"author.txt": "Ada 0"}
+    said = "[rule.r]\ncalls = 'files.read'\nanswer = 'deny'\n"
+    (tmp_path / "ws" / "policy.toml").write_text(said)
+    _, (_, written), _ = run(tmp_path, docs, reads_at_once, fresh=True)
+    assert written == {"author.txt": "nobody 0"}
+
+
 def test_calls_of_one_turn_run_at_the_same_time(tmp_path: Path, docs: Path) -> None:
     for at in range(6):
         (docs / f"x{at}.txt").write_text(f"x{at}")

@@ -12,6 +12,8 @@ from test_program_order import legal, world
 
 from edvac.core.label import PUBLIC, UNBOUNDED, Label
 from edvac.core.value import completed, first_failure, total_label
+from edvac.guard import Ask, decide, foreseen
+from edvac.guard.load import shipped
 from edvac.program import Program, StepCall, parse
 from edvac.program.influence import Influence, influences
 
@@ -63,6 +65,11 @@ def assert_named(program: Program, seed: int) -> None:
                 continue  # why something failed says also what decided it
             data = label.sources - said.params.get(name, PUBLIC).sources - OWN
             assert not data, f"{call.address}: {name} reveals {data}\n{program.text}"
+        values = {name: completed(operand) for name, operand in call.args.items()}
+        failed = any(first_failure(value) is not None for value in values.values())
+        if not failed and isinstance(decide(call, values), Ask):
+            answer = foreseen(shipped(), call.signature, said.params, said.branch)
+            assert answer == "ask", f"{call.address} is asked about\n{program.text}"
 
 
 def test_both_arms_count_also_the_one_not_taken() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edvac.cli import bench_engine, bench_programs, ui  # noqa: F401 (their commands)
+from edvac.cli import bench_dojo, bench_engine, bench_programs, ui  # noqa: F401 (their commands)
 from edvac.cli.bench_kit import JSON, OUTPUT, PEERS, bench, examples, publish
 from edvac.cli.run import RUN_COLLECTS
 

@@ -275,6 +275,20 @@ def _preview(entry: Entry) -> str:
     return preview(entry.value) if entry.value is not None else ""
 
 
+def _decided(entry: Entry) -> str:
+    """Which rule of the policy decided, and what it accepted."""
+    said = entry.body.get("policy")
+    if not said:
+        return ""
+    accepted = [
+        f"{param} released to {', '.join(who)}"
+        if bits is None
+        else f"{bits:g} bits of {', '.join(who)} in {param}"
+        for param, bits, who in said.get("accepted", ())
+    ]
+    return f"(rule {said['rule']}" + (f" accepted {'; '.join(accepted)})" if accepted else ")")
+
+
 def _step_document(entry: Entry) -> dict[str, Any]:
     from edvac.core.value import Failed, first_failure, plain, total_label
 
@@ -350,4 +364,5 @@ def _log_line(entry: Entry, as_json: bool) -> None:
     if as_json:
         click.echo(ui.json_text(_record(entry)))
         return
-    ui.out(ui.safe_line(f"{entry.seq:6} {entry.kind:9} {entry.address:30} {_preview(entry)}"))
+    said = " ".join(filter(None, (_preview(entry), _decided(entry))))
+    ui.out(ui.safe_line(f"{entry.seq:6} {entry.kind:9} {entry.address:30} {said}"))

@@ -37,6 +37,7 @@ COMMANDS = {
     "rm": ("manage", "rm", "Remove a run."),
     "gc": ("manage", "gc", "Free the space of what nothing needs."),
     "grants": ("grants", "grants", "List and revoke what may be sent to other machines."),
+    "policy": ("policy", "policy", "Show and check what the guard lets programs do."),
     "check": ("source", "check", "Check a program without running it."),
     "fmt": ("source", "fmt", "Format a program."),
     "stubs": ("source", "stubs", "Print editor type stubs for the devices."),

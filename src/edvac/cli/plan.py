@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from edvac.core.value import Value
+    from edvac.guard import Rules
     from edvac.machine import Settings
     from edvac.machine.estimate import Estimate, Range
 
@@ -58,49 +59,56 @@ def describe_touches(
     ]
 
 
-def describe_effects(program: Program) -> list[str]:
+def describe_effects(found: list[dict[str, Any]]) -> list[str]:
     """Lines: for every effect who could influence it, and what one that leaves the run could
     reveal."""
     lines: list[str] = []
-    for one in effects(program):
+    for one in found:
         parts = [f"{name} by {_named(whom)}" for name, whom in one["operands"].items() if whom]
         if one["decided_by"]:
             parts.append(f"whether it is done by {_named(one['decided_by'])}")
         told = f"could be influenced: {'; '.join(parts)}" if parts else "by nobody but you"
         lines.append(f"effect    line {one['line']}: {one['op']}, {told}")
-        if one["asks"]:
-            lines.append("          a person is asked before it is done")
+        if one["policy"] != "allow":
+            lines.append(f"          {_ANSWERS[one['policy']]}")
         if one["reveals"]:
             lines.append(f"          it could reveal {_named(one['reveals'])}")
     return lines
 
 
-def effects(program: Program) -> list[dict[str, Any]]:
+def effects(program: Program, rules: Rules) -> list[dict[str, Any]]:
     """The same as data. Named are those whom nobody vouches for; not the user, not the program."""
-    from edvac.guard.policy import TRUSTED
+    from edvac.guard import foreseen
     from edvac.program.influence import influences
 
     found = []
     for one in influences(program):
         if one.effect not in (Effect.WRITE, Effect.EXTERNAL):
             continue
-        away = one.effect is Effect.EXTERNAL
-        operands = {name: sorted(label.integrity - TRUSTED) for name, label in one.params.items()}
-        decided = sorted(one.branch.integrity - TRUSTED)
+        operands = {
+            name: sorted(rules.strange(label.integrity, ())) for name, label in one.params.items()
+        }
+        away = rules.strange(one.reveals, ("model",)) if one.effect is Effect.EXTERNAL else ()
+        signature = program.catalogue.signatures[one.op]
         found.append(
             {
                 "line": one.line,
                 "op": one.op,
                 "operands": operands,
-                "decided_by": decided,
-                "reveals": sorted(one.reveals - TRUSTED - {"model"}) if away else [],
-                "asks": away and bool(decided or any(operands.values())),
+                "decided_by": sorted(rules.strange(one.branch.integrity, ())),
+                "reveals": sorted(away),
+                "policy": foreseen(rules, signature, one.params, one.branch),
             }
         )
     return found
 
 
-OTHERS = {"model": "a model", "sender": "whoever sends the signal"}
+_ANSWERS = {
+    "ask": "a person may be asked before it is done",
+    "deny": "the policy may refuse it",
+    "dry_run": "it would not be done, only shown",
+}
+_OTHERS = {"model": "a model", "sender": "whoever sends the signal"}
 
 
 def _named(principals: list[str]) -> str:
@@ -109,7 +117,7 @@ def _named(principals: list[str]) -> str:
     for one in principals:
         kind, _, path = one.partition(":")
         words = {"file": f"what {path} says", "name": f"which files {path} are"}
-        shown.append(words.get(kind, OTHERS.get(one, one)))
+        shown.append(words.get(kind, _OTHERS.get(one, one)))
     return ", ".join(shown)
 
 

@@ -113,6 +113,7 @@ def check(program: str, as_json: bool) -> int:
     who could influence each effect."""
     from edvac.cli.plan import describe_effects, describe_touches, effects
     from edvac.device import CATALOGUE
+    from edvac.guard.load import NAME, load
     from edvac.program import check as check_text
     from edvac.program import parse
 
@@ -120,12 +121,13 @@ def check(program: str, as_json: bool) -> int:
     found = check_text(text, CATALOGUE)
     bad = [one for one in found if one.severity == "error"]
     parsed = None if bad else parse(text, CATALOGUE)
+    influenced = [] if parsed is None else effects(parsed, load(ui.workspace() / NAME, CATALOGUE))
     if as_json:
         document = {"legal": not bad, "diagnostics": [asdict(one) for one in found]}
         if parsed is not None:
             touched, steps = parsed.touches, parsed.outline().steps
             document |= {"reads": touched.reads, "writes": touched.writes, "steps": steps}
-            document["effects"] = effects(parsed)
+            document["effects"] = influenced
         ui.out_json(document)
         return EXIT_USAGE if bad else 0
     for one in found:
@@ -133,7 +135,7 @@ def check(program: str, as_json: bool) -> int:
         if one.fix:
             ui.out(f"    {one.fix}")
     if parsed is not None:
-        for line in [*describe_touches(parsed, {}), *describe_effects(parsed)]:
+        for line in [*describe_touches(parsed, {}), *describe_effects(influenced)]:
             ui.out(line)
     warnings = len(found) - len(bad)
     ui.out(f"{ui.counted(len(bad), 'error')}, {ui.counted(warnings, 'warning')}")

@@ -17,6 +17,7 @@ from edvac.core.event import Question
 from edvac.core.schema import show
 from edvac.core.signature import Effect
 from edvac.core.value import Failed, Value
+from edvac.guard import Deny, Verdict, logged
 
 if TYPE_CHECKING:
     from edvac.control.step import Intent, Step
@@ -45,7 +46,7 @@ class Record:
     reuse_key: str = ""
 
     @staticmethod
-    def intent(intent: Intent) -> Record:
+    def intent(intent: Intent, verdict: Verdict | None = None) -> Record:
         body: dict[str, Any] = {
             "at": intent.call.address,
             "op": intent.call.op,
@@ -55,6 +56,7 @@ class Record:
             "key": intent.question,
             "type": show(intent.call.result) if intent.call.signature.awaits == "signal" else "",
             "undo": intent.call.options.undo,
+            "policy": logged(verdict),
         }
         told = intent.question or intent.call.signature.names or intent.call.options.undo
         shown = shown_operands(intent.operands) if told else None
@@ -74,6 +76,8 @@ class Record:
     @staticmethod
     def asked(step: Step, question: Question, *, doubt: bool) -> Record:
         body = asked_body(step, question.text, question.options, doubt=doubt)
+        if said := logged(step.verdict):
+            body["policy"] = said
         return Record("approved", step.slot, body, shown_operands(step.values))
 
     @staticmethod
@@ -100,6 +104,7 @@ class Record:
             "model": result.model,
             "escalated": result.escalated,
             "read": dict(result.read) or None,
+            "policy": None if step.acts else logged(step.verdict),  # else its intent says it
         }
         return Record(
             "outcome",
@@ -118,6 +123,7 @@ class Record:
             "why": failure.why,
             "fix": failure.fix,
             "model": failure.model,
+            "policy": logged(step.verdict) if isinstance(step.verdict, Deny) else None,
         }
         return Record("outcome", step.slot, _present(body), value, prompt=failure.prompt)
 

@@ -15,6 +15,7 @@ from edvac.core.signature import NO_ACCESS, Access, Effect
 from edvac.core.value import Failed, Value, digest, total_label
 
 if TYPE_CHECKING:
+    from edvac.guard import Verdict
     from edvac.program import StepCall
 
 
@@ -250,6 +251,7 @@ class Step:
     escalated: bool = False  # the escalate model's turn
     usage: Usage = Usage()
     approved: bool = False
+    verdict: Verdict | None = None  # of the guard, once it was asked
     question: str = ""  # key of the last one that was asked about it
     key: str = ""  # of the execution ahead that it has taken over
     failure: Failed | None = None

@@ -332,7 +332,7 @@ class ControlUnit(Outlook):
     def _try(self, step: Step) -> None:
         """A ready step: policy, then hazards, then the queue of its device."""
         if not step.approved:
-            verdict = self._policy(step.call, step.values)
+            verdict = step.verdict = self._policy(step.call, step.values)
             if isinstance(verdict, Deny):
                 self._fail(step, Failure.of(verdict.error))
                 return
@@ -472,7 +472,7 @@ class ControlUnit(Outlook):
             question=step.question if signature.person else "",
         )
         if signature.noted:
-            self._work.records.append(Record.intent(intent))
+            self._work.records.append(Record.intent(intent, step.verdict))
         self._work.intents.append(intent)
         self._emit(notices.started(step))
 

@@ -10,10 +10,12 @@ from edvac.device import doc, files, human, llm, process, sql, waiting
 from edvac.device.doc import Documents
 from edvac.device.files import Files
 from edvac.device.human import Human
+from edvac.device.origin import Origin
 from edvac.device.port import AskPerson, Call, Device, Held, NewFile, Reply, RunFiles, Version
 from edvac.device.process import Processes
 from edvac.device.roots import Roots
 from edvac.device.sql import Databases
+from edvac.device.tools import Tools
 from edvac.device.waiting import Events
 
 CATALOGUE = Catalogue.of(
@@ -38,9 +40,11 @@ __all__ = [
     "Held",
     "Human",
     "NewFile",
+    "Origin",
     "Processes",
     "Reply",
     "Roots",
     "RunFiles",
+    "Tools",
     "Version",
 ]

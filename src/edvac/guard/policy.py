@@ -1,17 +1,9 @@
-"""The default policy (design 4), in force from the first version.
+"""Decisions: may a step happen? A pure function of the rules, the call and the labels.
 
-==================== =========================================================================
-what                  needs
-==================== =========================================================================
-instruction to a model whoever influenced the operand is trusted: the user or the program
-code                   the same
-address of a write     sources trusted, or made by a fixed rule from an input's name; or a plain
-                      file name in a directory that the program spells, as the plan shows it
-external effect        operands and branch trusted, or a person says yes
-anything else          nothing: untrusted data may be read, shown to a model and written to files
-==================== =========================================================================
-
-Whether the step is reached may depend on anything, but for an external effect.
+The floor is looked at first, then the rule that is closest to the function (see `rules`). An
+operand holds where those who influenced it may, or where its rule accepts as many bits as outsiders
+could choose in it and nobody else decided that the call is made (rule 7). What is accepted so, and
+what is released to readers, stands in the verdict and from there in the journal.
 
 An address may be *chosen* by untrusted data (a branch, a filter) but not *made* of it: explicit and
 implicit influence are kept apart in the label for this.
@@ -19,25 +11,45 @@ implicit influence are kept apart in the label for this.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edvac.core.errors import PolicyError
-from edvac.core.label import Label
-from edvac.core.signature import Effect, Role
+from edvac.core.label import Label, combine
+from edvac.core.signature import Param, Role
 from edvac.core.value import Value, plain, total_label
+from edvac.guard.load import shipped
+from edvac.guard.rules import TRUSTED, Answer, Need, Rule, Rules
 
 if TYPE_CHECKING:
     from edvac.program import StepCall
 
-TRUSTED = frozenset({"user", "program"})
-NAME_PREFIXES = ("name:", "shape:")  # who named an input file, who decided which files exist
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Something that the labels forbid and the policy names: an endorsement or a release.
+
+    Attributes:
+        bits: what outsiders could choose in it; None for a release to readers.
+        who: the outsiders, or the readers.
+    """
+
+    param: str
+    bits: float | None
+    who: tuple[str, ...]
+
+    def __str__(self) -> str:
+        names = _some(frozenset(self.who))
+        if self.bits is None:
+            return f"{self.param} released to {names}"
+        return f"{self.bits:g} bits of {names} accepted in {self.param}"
 
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    pass
+    rule: str = ""
+    accepted: tuple[Accepted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +57,13 @@ class Ask:
     """A person may allow what the policy alone does not; `text` says what and why."""
 
     text: str
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Deny:
     error: PolicyError
+    rule: str = ""
 
 
 Verdict: TypeAlias = Allow | Ask | Deny
@@ -58,86 +72,212 @@ Policy: TypeAlias = "Callable[[StepCall, dict[str, Value]], Verdict]"
 ALLOW = Allow()
 
 
-def decide(call: StepCall, operands: dict[str, Value]) -> Verdict:
-    """May this step be issued?"""
-    signature = call.signature
-    doubtful: set[str] = set()
-    for param in signature.params:
-        operand = operands.get(param.name)
-        if operand is None:
-            continue
-        label = total_label(operand)
-        if param.role is Role.INSTRUCTION and not label.integrity <= TRUSTED:
-            return _deny_instruction(call, param.name, label)
-        if param.role is Role.CODE and not label.integrity <= TRUSTED:
-            return _deny_code(call, param.name, label)
-        if param.role is Role.ADDRESS and param.name in signature.writes:
-            strangers = {source for source in label.sources if not _may_name(source)}
-            if strangers and not _stays_in_directory(call, operand):
-                return _deny_address(call, param.name, strangers)
-        doubtful |= label.integrity - TRUSTED
-    if signature.effect is Effect.EXTERNAL:
-        doubtful |= call.branch.integrity - TRUSTED
-        if doubtful:
-            return Ask(
-                f"{call.address} ({call.op}) cannot be undone and depends on data from "
-                f"{_some(doubtful)}. Do it?"
-            )
-    return ALLOW
+def logged(verdict: Verdict | None) -> dict[str, Any] | None:
+    """What the journal says of a decision; None where no rule but the floor was looked at."""
+    if verdict is None or not verdict.rule:
+        return None
+    said: dict[str, Any] = {"rule": verdict.rule}
+    if isinstance(verdict, Allow) and verdict.accepted:
+        said["accepted"] = [[one.param, one.bits, list(one.who)] for one in verdict.accepted]
+    return said
 
 
-def _may_name(source: str) -> bool:
-    return source in TRUSTED or source.startswith(NAME_PREFIXES)
+def decide(
+    call: StepCall,
+    operands: dict[str, Value],
+    rules: Rules | None = None,
+    used: Callable[[Rule], int] = lambda _: 0,
+) -> Verdict:
+    """May this step be issued?
+
+    Args:
+        used: how many calls a rule has let through in this run.
+    """
+    rules = rules or shipped()
+    labels = {name: total_label(operand) for name, operand in operands.items()}
+    floor = _Look(rules, rules.floor, call, operands, labels)
+    for param in call.signature.params:
+        if param.name in labels and floor.strange(param, rules.floor.need(param, call.signature)):
+            return Deny(_denied(call, param, floor.left), "floor")
+    rule = rules.of(call.signature)
+    if rule is None:
+        return ALLOW
+    return _decided(_Look(rules, rule, call, operands, labels), used)
 
 
-def _stays_in_directory(call: StepCall, address: Value) -> bool:
-    """May data make this address? In ``people/{name}.csv`` it gives a file its name, but cannot
-    leave the directory, make another below it or hide the file: every part stands where the
-    program has one, and the first is the program's own."""
-    parts = str(plain(address)).split("/")
-    if any(part.startswith(".") or not part.strip() or not part.isprintable() for part in parts):
-        return False
-    spelled = (pattern.split("/") for pattern in call.static.writes)
-    return any(
-        len(own) == len(parts) > 1 and own[0] == parts[0] and not set(own[0]) & set("*?[")
-        for own in spelled
-    )
+class _Look:
+    """One look at one call under one rule; `left` are the strangers that were met."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        rule: Rule,
+        call: StepCall,
+        operands: dict[str, Value],
+        labels: dict[str, Label],
+    ) -> None:
+        self.rules, self.rule, self.call = rules, rule, call
+        self.operands, self.labels = operands, labels
+        self.accepted: list[Accepted] = []
+        self.left: frozenset[str] = frozenset()
+        self.unmet: set[str] = set()  # parameters
+
+    def strange(self, param: Param, need: Need) -> frozenset[str]:
+        """Who influenced the operand and may not; what the rule accepts is noted."""
+        label = self.labels[param.name]
+        who = label.sources if need.made_of else label.integrity
+        found = self.rules.strange(who, need.by)
+        if not found or (need.in_directory and self._stays_in_directory(param)):
+            return frozenset()
+        if need.bits is not None and label.bits <= need.bits and not self.misled():
+            self.accepted.append(Accepted(param.name, label.bits, tuple(sorted(found))))
+            return frozenset()
+        self.left |= found
+        self.unmet.add(param.name)
+        return found
+
+    def misled(self) -> frozenset[str]:
+        """Whoever decided that the call is made and is not trusted."""
+        return self.rules.strange(self.call.branch.integrity, ())
+
+    def unheard(self) -> frozenset[str]:
+        """Readers who would see what they may not. Asked when all operands have been looked at:
+        nothing is released to whom somebody named who may not (rule 7)."""
+        named: set[str] = set()
+        for name in self.rule.readers:
+            if name in self.operands:
+                named |= _names(plain(self.operands[name]))
+        allowed = combine([*self.labels.values(), self.call.branch]).readers
+        outside = frozenset() if allowed is None else frozenset(named) - allowed
+        held = not self.unmet & set(self.rule.readers) and not self.misled()
+        if outside and self.rule.release and held:
+            self.accepted.append(Accepted("operands", None, tuple(sorted(outside))))
+            return frozenset()
+        return outside
+
+    def _stays_in_directory(self, param: Param) -> bool:
+        """May data make this address? In ``people/{name}.csv`` it gives a file its name, but cannot
+        leave the directory, make another below it or hide the file: every part stands where the
+        program has one, and the first is the program's own."""
+        parts = str(plain(self.operands[param.name])).split("/")
+        hidden = (part.startswith(".") or not part.strip() for part in parts)
+        if any(hidden) or not all(part.isprintable() for part in parts):
+            return False
+        spelled = (pattern.split("/") for pattern in self.call.static.writes)
+        return any(
+            len(own) == len(parts) > 1 and own[0] == parts[0] and not set(own[0]) & set("*?[")
+            for own in spelled
+        )
 
 
-def _deny_instruction(call: StepCall, name: str, label: Label) -> Deny:
-    return Deny(
-        PolicyError(
+def _decided(look: _Look, used: Callable[[Rule], int]) -> Verdict:
+    call, rule = look.call, look.rule
+    answers: list[Answer] = []
+    for param in call.signature.params:
+        need = rule.need(param, call.signature)
+        if param.name in look.labels and look.strange(param, need):
+            answers.append(need.otherwise or rule.otherwise)
+    misled = look.rules.strange(call.branch.integrity, rule.branch)
+    unheard = look.unheard()
+    if misled or unheard:
+        answers.append(rule.otherwise)
+    if rule.most and used(rule) >= rule.most:
+        return _refused(rule, _over(call, rule))
+    answer = strictest([*answers, rule.answer])
+    if answer == "allow":
+        return Allow(rule.name, tuple(look.accepted))
+    why = _why(look.left | misled, unheard)
+    if answer == "ask":
+        return Ask(f"{call.address} ({call.op}) {_reason(rule, why)} Do it?", rule.name)
+    return _refused(rule, _dry(call) if answer == "dry_run" else _against(call, rule, why))
+
+
+def strictest(answers: Iterable[Answer]) -> Answer:
+    order: tuple[Answer, ...] = ("allow", "ask", "dry_run", "deny")
+    return max(answers, key=order.index)
+
+
+def _refused(rule: Rule, error: PolicyError) -> Deny:
+    return Deny(error, rule.name)
+
+
+def _names(data: Any) -> set[str]:
+    """The readers that an operand names."""
+    if isinstance(data, list | tuple):
+        return set().union(*map(_names, data))
+    return set() if data is None else {str(data)}
+
+
+def _reason(rule: Rule, why: str) -> str:
+    if rule.shipped:
+        return f"cannot be undone and {why}."
+    return f"{why or 'is to be asked about'}; the policy's rule {rule.name!r} wants a person."
+
+
+def _why(strange: frozenset[str], unheard: frozenset[str]) -> str:
+    parts = []
+    if strange:
+        parts.append(f"depends on data from {_some(strange)}")
+    if unheard:
+        parts.append(f"would show {_some(unheard)} what is not meant for them")
+    return " and ".join(parts)
+
+
+def _denied(call: StepCall, param: Param, strange: frozenset[str]) -> PolicyError:
+    """The floor says no: by what the operand is for."""
+    if param.role is Role.INSTRUCTION:
+        return PolicyError(
             "untrusted_instruction",
-            f"{call.address}: `{name}` of {call.op} would be made of untrusted data",
-            f"It depends on {_some(label.integrity - TRUSTED)}, who could then instruct the model.",
+            f"{call.address}: `{param.name}` of {call.op} would be made of untrusted data",
+            f"It depends on {_some(strange)}, who could then instruct the model.",
             "Keep the instruction in the program's own words and pass the data as an operand.",
             line=call.line,
         )
-    )
-
-
-def _deny_code(call: StepCall, name: str, label: Label) -> Deny:
-    return Deny(
-        PolicyError(
+    if param.role is Role.CODE:
+        return PolicyError(
             "untrusted_code",
             f"{call.address}: the code of {call.op} would be made of untrusted data",
-            f"It depends on {_some(label.integrity - TRUSTED)}.",
+            f"It depends on {_some(strange)}.",
             "Write the code as a literal and pass the data by name.",
             line=call.line,
         )
+    return PolicyError(
+        "untrusted_address",
+        f"{call.address}: `{param.name}` of {call.op} would be made of untrusted data",
+        f"It contains data from {_some(strange)}, who could then choose the file.",
+        "Make it of the input's own name (path.stem(p)), or put it into a directory that the "
+        'program spells, as in f"people/{name}.csv"; a name holds no / and begins with no dot.',
+        line=call.line,
     )
 
 
-def _deny_address(call: StepCall, name: str, strangers: set[str]) -> Deny:
-    return Deny(
-        PolicyError(
-            "untrusted_address",
-            f"{call.address}: `{name}` of {call.op} would be made of untrusted data",
-            f"It contains data from {_some(strangers)}, who could then choose the file.",
-            "Make it of the input's own name (path.stem(p)), or put it into a directory that the "
-            'program spells, as in f"people/{name}.csv"; a name holds no / and begins with no dot.',
-            line=call.line,
-        )
+def _against(call: StepCall, rule: Rule, why: str) -> PolicyError:
+    return PolicyError(
+        "policy_denied",
+        f"{call.address}: the policy forbids this {call.op}",
+        f"It {why or 'is never allowed'} (rule {rule.name!r}).",
+        "Change the program, or the rule in policy.toml.",
+        line=call.line,
+    )
+
+
+def _over(call: StepCall, rule: Rule) -> PolicyError:
+    return PolicyError(
+        "policy_limit",
+        f"{call.address}: the run has made its {rule.most} calls of {call.op}",
+        f"Rule {rule.name!r} allows no more in one run.",
+        "Raise `most` in policy.toml, or let the program do it in fewer calls.",
+        line=call.line,
+    )
+
+
+def _dry(call: StepCall) -> PolicyError:
+    return PolicyError(
+        "policy_dry_run",
+        f"{call.address}: {call.op} was not done, as the policy says",
+        "Its rule's answer is dry_run: what it would do is recorded, and nothing happens.",
+        'Set `answer = "allow"` in policy.toml to have it done.',
+        line=call.line,
     )
 
 
@@ -145,3 +285,17 @@ def _some(principals: frozenset[str] | set[str], most: int = 3) -> str:
     shown = sorted(principals)
     rest = len(shown) - most
     return ", ".join(shown[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+__all__ = [
+    "ALLOW",
+    "TRUSTED",
+    "Accepted",
+    "Allow",
+    "Ask",
+    "Deny",
+    "Policy",
+    "Verdict",
+    "decide",
+    "logged",
+]

@@ -21,7 +21,7 @@ from edvac.core.label import Label
 from edvac.core.seams import Clock
 from edvac.core.signature import Catalogue
 from edvac.core.value import Value, plain
-from edvac.guard import Verdict, decide
+from edvac.guard import Policy, Verdict
 from edvac.machine.driver import LEASE_S, Driver, Front
 from edvac.machine.entry import Entry
 from edvac.machine.history import read_history
@@ -45,6 +45,7 @@ class Surroundings:
 
     Attributes:
         executor: for a child of this name, a worker's brief, and who does its own children.
+        policy: of the run; what it may not do its workers may not do either.
     """
 
     run: str
@@ -57,6 +58,7 @@ class Surroundings:
     at_once: Mapping[str, int]
     processor: Processor
     executor: Callable[[str, Brief | None, DoWork | None], Executor]
+    policy: Policy
     depth: int = 0  # how many workers stand around
 
 
@@ -83,7 +85,7 @@ class Child(abc.ABC):
         self.name = f"{around.run}.{intent.slot[:NAMED]}{suffix}"
 
     def policy(self, call: StepCall, values: dict[str, Value]) -> Verdict:
-        return decide(call, values)
+        return self.around.policy(call, values)
 
     def grow(self, unit: ControlUnit) -> tuple[Program, bool, Label] | None:
         """What the program has become, whether that is all, and what decided it."""

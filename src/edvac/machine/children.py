@@ -14,7 +14,7 @@ from edvac.core.errors import ModelOutputError, OperandError, PolicyError
 from edvac.core.label import Label
 from edvac.core.signature import Access, Catalogue
 from edvac.core.value import Failed, Instance, Sequence, Value, first_failure, plain, total_label
-from edvac.guard import Deny, Verdict, decide
+from edvac.guard import Deny, Verdict
 from edvac.machine.child import Child, DoWork, Surroundings
 from edvac.program import Program, StepCall, parse
 
@@ -135,7 +135,8 @@ class _Worker(Child):
         stray = unforeseen(allowed, exact_access(call.signature, values))
         if stray is None:
             handed = {"goal", "functions"} if call.signature.device == "llm" else set()
-            return decide(call, {key: one for key, one in values.items() if key not in handed})
+            kept = {key: one for key, one in values.items() if key not in handed}
+            return super().policy(call, kept)
         what = f"{stray!r} is not among the paths that this worker may read"
         return Deny(PolicyError("worker_outside", what, f"It may read {allowed.reads}."))
 

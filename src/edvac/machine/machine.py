@@ -31,6 +31,7 @@ from edvac.device import (
     Processes,
     Roots,
 )
+from edvac.guard.load import NAME, load
 from edvac.machine import compensate, rates
 from edvac.machine.budget import UNLIMITED, Budget
 from edvac.machine.child import DoWork, Surroundings
@@ -44,13 +45,14 @@ from edvac.machine.executor import Execution, Executor
 from edvac.machine.fleet.errands import Fleet
 from edvac.machine.fleet.travel import Travelling
 from edvac.machine.growth import Growth, Writer
+from edvac.machine.guarding import Guard
 from edvac.machine.history import History, read_history
 from edvac.machine.job import Job, begin, history_to_resume, program_parameters, run_name
 from edvac.machine.ledger import Ledger, encode
 from edvac.machine.notify import Waiting, notify
 from edvac.machine.overlay import Overlay
-from edvac.machine.previous import mentions_previous, previous_run, reuse_key
-from edvac.machine.report import Report, another_model, closed, not_in_previous, report_of
+from edvac.machine.previous import left_out, mentions_previous, previous_run, reuse_key
+from edvac.machine.report import Report, another_model, closed, report_of
 from edvac.machine.storage import Storage
 from edvac.processor import Processor
 from edvac.program import Evaluator, Fuel, Program, parse
@@ -130,6 +132,7 @@ class Machine(Desk):
         self.escalate = escalate
         self.devices = dict(devices or {})
         self.catalogue = _catalogue(self.devices)
+        self.rules = load(workspace / NAME, self.catalogue)
         self.clock = clock or SystemClock()
         self.entropy = entropy or SystemEntropy()
         self._at_once = at_once
@@ -344,7 +347,7 @@ class Machine(Desk):
         self, opened: Mapping[str, Any], terminal: Terminal, *, begins: bool
     ) -> None:
         if begins and opened.get("left_out"):
-            terminal.emit(event.Note(text=not_in_previous(opened["left_out"])))
+            terminal.emit(event.Note(text=left_out(opened["left_out"])))
         if opened["model"] != self.processor.identity:
             terminal.emit(another_model(opened["model"], self.processor.identity))
 
@@ -498,15 +501,18 @@ class _Session:
             ahead=self._ahead(),
             at_once=self._at_once,
         )
-        return ControlUnit(
+        guard = Guard(self._machine.rules)
+        unit = ControlUnit(
             lambda host: Evaluator(
                 self._program, host, settings, date, Fuel(), previous=self._previous
             ),
             replay,
             limits,
+            guard,
             growing=growing,
             past=self.past,
         )
+        return guard.watching(unit)
 
     def _ahead(self) -> frozenset[str]:
         """Devices that nothing leaves the machine by. What is limited is not spent on guesses."""
@@ -554,6 +560,7 @@ class _Session:
             self._at_once,
             machine.processor,
             executor,
+            Guard(machine.rules),
         )
         own = executor(self._run, None, Children(around).do)
         made = Driver(unit, machine.ledger, lease, own.execute, front)

@@ -116,3 +116,8 @@ def _few(label: Label, run: str) -> Label:
         return few if few == principals else few | {f"run:{run}"}
 
     return Label.of(named(label.sources), named(label.steered), label.readers, label.bits)
+
+
+def left_out(paths: list[str]) -> str:
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return f"no text or too large for run.previous.written: {', '.join(paths[:3])}{more}"

@@ -66,8 +66,3 @@ def closed(report: Report, unit: ControlUnit, endpoints: list[str]) -> event.Run
 
 def another_model(before: str, now: str) -> event.Note:
     return event.Note(text=f"the run was begun with {before}; it goes on with {now}")
-
-
-def not_in_previous(paths: list[str]) -> str:
-    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-    return f"no text or too large for run.previous.written: {', '.join(paths[:3])}{more}"
