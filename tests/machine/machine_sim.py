@@ -319,6 +319,8 @@ class Lives:
                 report = await machine.resume(world.run, self._terminal(machine))
             finally:
                 work.cancel()
+            if work.done():  # it goes on for ever, unless something was not as it must be
+                work.result()
             return report.state
 
     def _terminal(self, machine: Machine) -> Terminal:

@@ -132,6 +132,7 @@ def check(seed: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> Counter[st
     assert world.durable() == calm.durable()
     assert world.log.count("cancelled") <= world.met["kill"], "a kill counted twice"
     for run in (run for run in world.store._runs if run.startswith(world.run)):
+        assert world.store.run(run).state != "open", f"{run} has no end"
         kinds = Counter(record.kind for record in world.store.records(run))
         assert kinds["opened"] == kinds["program"] == 1 <= kinds["closed"], f"{run}: {kinds}"
     sent, once = Counter(world.mails), Counter(calm.mails)
