@@ -82,10 +82,14 @@ def test_check_says_what_a_legal_program_would_touch(edvac: Bench) -> None:
     assert lines[0] == "reads     inbox/*"
     assert lines[1].startswith("writes    out/notes.md, limit.txt")
     assert lines[2] == "steps     llm.write ×1, files.read ×1, files.list ×1, files.write ×2"
-    assert lines[3] == "0 errors, 0 warnings"
+    assert lines[-1] == "0 errors, 0 warnings"
+    effects = [line for line in lines[3:-1] if line.startswith("effect")]
+    assert len(effects) == 2 and "by what inbox/* says, a model" in effects[0]
     document = edvac("check", "p.edv", "--json").document
     assert document["reads"] == ["inbox/*"]
     assert document["steps"]["files.write"] == 2
+    assert "file:inbox/*" in document["effects"][0]["operands"]["text"]
+    assert {one["policy"] for one in document["effects"]} == {"allow"}
 
 
 def test_a_step_for_people_says_what_influenced_it(done: Bench) -> None:

@@ -68,4 +68,4 @@ def test_a_hostile_task_is_read_in_bounded_time(task: str) -> None:
     begun = time.process_time()
     read_brief.__wrapped__(task)
     similar(task)
-    assert time.process_time() - begun < 5
+    assert time.process_time() - begun < 15  # what is not bounded takes minutes

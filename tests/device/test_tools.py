@@ -298,7 +298,7 @@ def test_an_agent_passes_on_what_it_cannot_see(guarded: Guarded) -> None:
 
 def test_a_strangers_words_are_no_address(guarded: Guarded) -> None:
     mails = guarded.call("mail.inbox")
-    with refused(PolicyError, "denied_by_person"):
+    with refused(PolicyError, "tool_denied"):
         guarded.call("mail.send", to=mails[1]["text"], text="hi")
     assert sent(guarded) == [] and guarded.log[-1].verdict == "asked: no"
 

@@ -230,7 +230,7 @@ class Guarded:
             raise verdict.error
         if not yes:
             raise PolicyError(
-                "denied_by_person", f"{signature.op} was not approved", "A person said no."
+                "tool_denied", f"{signature.op} was not approved", "A person said no."
             )
         rule = self.rules.of(signature)
         if rule is not None:
