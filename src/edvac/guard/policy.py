@@ -7,6 +7,7 @@ instruction to a model whoever influenced the operand is trusted: the user or th
 code                   the same
 address of a write     sources trusted, or made by a fixed rule from an input's name; or a plain
                       file name in a directory that the program spells, as the plan shows it
+address of a contact   sources trusted: data may choose among the program's own, never make one
 external effect        operands and branch trusted, or a person says yes
 anything else          nothing: untrusted data may be read, shown to a model and written to files
 ==================== =========================================================================
@@ -75,6 +76,8 @@ def decide(call: StepCall, operands: dict[str, Value]) -> Verdict:
             strangers = {source for source in label.sources if not _may_name(source)}
             if strangers and not _stays_in_directory(call, operand):
                 return _deny_address(call, param.name, strangers)
+        if param.name in signature.contacts and not label.sources <= TRUSTED:
+            return _deny_contact(call, param.name, label)
         doubtful |= label.integrity - TRUSTED
     if signature.effect is Effect.EXTERNAL:
         doubtful |= call.branch.integrity - TRUSTED
@@ -136,6 +139,19 @@ def _deny_address(call: StepCall, name: str, strangers: set[str]) -> Deny:
             f"It contains data from {_some(strangers)}, who could then choose the file.",
             "Make it of the input's own name (path.stem(p)), or put it into a directory that the "
             'program spells, as in f"people/{name}.csv"; a name holds no / and begins with no dot.',
+            line=call.line,
+        )
+    )
+
+
+def _deny_contact(call: StepCall, name: str, label: Label) -> Deny:
+    return Deny(
+        PolicyError(
+            "untrusted_contact",
+            f"{call.address}: `{name}` of {call.op} would be made of untrusted data",
+            f"It contains data from {_some(label.sources - TRUSTED)}, and what is asked for tells "
+            "whoever answers.",
+            "Spell the address in the program; data may choose among several.",
             line=call.line,
         )
     )

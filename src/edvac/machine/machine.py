@@ -27,6 +27,7 @@ from edvac.device import (
     Documents,
     Events,
     Files,
+    Grants,
     Human,
     Processes,
     Roots,
@@ -51,6 +52,7 @@ from edvac.machine.notify import Waiting, notify
 from edvac.machine.overlay import Overlay
 from edvac.machine.previous import mentions_previous, previous_run, reuse_key
 from edvac.machine.report import Report, another_model, closed, not_in_previous, report_of
+from edvac.machine.sites import browser_of, policy_of
 from edvac.machine.storage import Storage
 from edvac.processor import Processor
 from edvac.program import Evaluator, Fuel, Program, parse
@@ -103,6 +105,7 @@ class Machine(Desk):
         ahead: run ahead of undecided conditions where places are free.
         store: where runs are kept; the workspace's own directory unless given.
         workers: how to reach workers on other machines, which then do the steps that can travel.
+        sites: what the pages of a browser may do beyond what programs spell.
     """
 
     def __init__(
@@ -120,9 +123,11 @@ class Machine(Desk):
         ahead: bool = True,
         store: Storage | None = None,
         workers: Fleet | None = None,
+        sites: Grants | None = None,
     ) -> None:
         self.ahead = ahead
         self.workers = workers
+        self.sites = sites or Grants()
         self._notify = tuple(notify)
         self.workspace = workspace
         self.processor = processor
@@ -474,6 +479,7 @@ class _Session:
         self.devices: dict[str, Device] = {"files": files, "doc": self._documents}
         self._databases = self.devices["sql"] = Databases(files)
         self._processes = Processes(files)
+        self._browser = self.devices["browser"] = browser_of(history.program, machine.sites)
         self.devices |= {"python": self._processes, "shell": self._processes}
         self.devices |= {"human": Human(terminal.ask or _nobody), "event": Events()}
         self.devices |= machine.devices
@@ -504,6 +510,7 @@ class _Session:
             ),
             replay,
             limits,
+            policy=policy_of(self._program.text, self._machine.sites),
             growing=growing,
             past=self.past,
         )
@@ -564,6 +571,7 @@ class _Session:
         await self.travelling.close()
         await self._documents.close()
         await self._databases.close()
+        await self._browser.close()
         self._roots.close()
 
 
