@@ -129,6 +129,7 @@ class Site:
         self.url = ""
         self.pages: dict[str, str | tuple[int, dict[str, str], str]] = {}
         self.asked: list[str] = []
+        self.headers: list[dict[str, str]] = []
 
 
 @contextlib.contextmanager
@@ -140,6 +141,7 @@ def serving() -> Iterator[Site]:
             size = int(self.headers.get("Content-Length") or 0)
             sent = self.rfile.read(size).decode()
             site.asked.append(f"{self.command} {self.path}" + (f" {sent}" if sent else ""))
+            site.headers.append(dict(self.headers.items()))
             found = site.pages.get(self.path.partition("?")[0], (404, {}, ""))
             status, headers, body = found if isinstance(found, tuple) else (200, {}, found)
             self.send_response(status)

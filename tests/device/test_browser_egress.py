@@ -60,6 +60,10 @@ def test_a_granted_origin_is_reached_and_no_other() -> None:
         assert bad.startswith("HTTP/1.1 403") and after.startswith("HTTP/1.1 403")
         assert site.asked == ["GET /a?q=1", "GET /go"]
         assert other.asked == []
+        # One request a connection, so that each is judged; and none says more than its URL.
+        assert all(one["Connection"] == "close" for one in site.headers)
+        assert site.headers[0]["Host"] == site.url[7:]
+        assert "Proxy-Authorization" not in site.headers[0]
         refused = proxy.take_refused()
         assert [origin for origin, _ in refused] == [origin_of(other.url)]
         assert proxy.take_refused() == []
@@ -140,6 +144,7 @@ def test_what_is_no_request_of_the_web_is_refused(head: str) -> None:
 @pytest.mark.parametrize(
     ("address", "public"),
     [
+        ("::ffff:93.184.216.34", True),
         ("93.184.216.34", True), ("2606:4700::1111", True), ("10.0.0.1", False),
         ("127.9.9.9", False), ("169.254.169.254", False), ("192.168.1.1", False),
         ("100.64.0.1", False), ("0.0.0.0", False), ("224.0.0.1", False), ("::1", False),

@@ -8,6 +8,7 @@ at a time. Knows nothing of scheduling, hazards or journals.
 from edvac.core.signature import Catalogue
 from edvac.device import doc, files, human, llm, process, sql, waiting
 from edvac.device.browser import signatures as browser
+from edvac.device.browser.device import Browser
 from edvac.device.browser.origins import Grants
 from edvac.device.doc import Documents
 from edvac.device.files import Files
@@ -32,6 +33,7 @@ CATALOGUE = Catalogue.of(
 __all__ = [
     "CATALOGUE",
     "AskPerson",
+    "Browser",
     "Call",
     "Databases",
     "Device",

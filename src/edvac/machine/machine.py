@@ -22,6 +22,7 @@ from edvac.core.value import Value
 from edvac.device import (
     CATALOGUE,
     AskPerson,
+    Browser,
     Databases,
     Device,
     Documents,
@@ -128,6 +129,7 @@ class Machine(Desk):
         self.ahead = ahead
         self.workers = workers
         self.sites = sites or Grants()
+        self.browser: Callable[[str], Browser] = lambda text: browser_of(text, self.sites)
         self._notify = tuple(notify)
         self.workspace = workspace
         self.processor = processor
@@ -479,7 +481,7 @@ class _Session:
         self.devices: dict[str, Device] = {"files": files, "doc": self._documents}
         self._databases = self.devices["sql"] = Databases(files)
         self._processes = Processes(files)
-        self._browser = self.devices["browser"] = browser_of(history.program, machine.sites)
+        self._browser = self.devices["browser"] = machine.browser(history.program)
         self.devices |= {"python": self._processes, "shell": self._processes}
         self.devices |= {"human": Human(terminal.ask or _nobody), "event": Events()}
         self.devices |= machine.devices

@@ -11,7 +11,7 @@ import asyncio
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -228,6 +228,11 @@ class ChromiumPage:
         found = await self._call("node", self._handles[ref][0], True)
         if found is None or found["covered"] or not found["visible"]:
             raise _gone(self._handles[ref][2])
+        await self.press(ref)
+
+    async def press(self, ref: int) -> None:
+        """A click where the element is, whatever lies there."""
+        found = await self._call("node", self._handles[ref][0], True)
         await self._tab.mouse.click(found["x"], found["y"])
         await self._settle()
 
@@ -306,7 +311,10 @@ class ChromiumPage:
 
 
 async def open_page(
-    allowed: frozenset[str], grants: Grants, resolver: Resolve = resolve
+    allowed: frozenset[str],
+    grants: Grants,
+    resolver: Resolve = resolve,
+    kind: type[ChromiumPage] = ChromiumPage,
 ) -> ChromiumPage:
     """Start a Chromium that reaches these origins only.
 
@@ -333,7 +341,7 @@ async def open_page(
             args=list(_ARGUMENTS),
             proxy={"server": url, "bypass": "<-loopback>"},
         )
-        made = ChromiumPage(play, chromium, proxy)
+        made = kind(play, chromium, proxy)
         await made.begin(allowed)
     except Error as problem:
         await play.stop()
@@ -344,8 +352,10 @@ async def open_page(
     return made
 
 
-def maker(grants: Grants) -> Callable[[frozenset[str]], Any]:
-    return lambda allowed: open_page(allowed, grants)
+def maker(
+    grants: Grants, kind: type[ChromiumPage] = ChromiumPage
+) -> Callable[[frozenset[str]], Awaitable[ChromiumPage]]:
+    return lambda allowed: open_page(allowed, grants, kind=kind)
 
 
 def _text(node: dict[str, Any], key: str) -> str:

@@ -142,17 +142,21 @@ class Browser:
         page = self._opened()
         before, _ = await self._here(page)
         role, name, place = call.text("role"), call.text("name"), call.text("place")
-        met = find(await page.nodes(), role, name, place)
-        node = await page.look(met.ref)
-        if node is None:
-            raise _changed(name)
-        find([node], role, name, place)  # once more, where it is now in view
+        node = await self._meant(page, role, name, place)
         self._told += [total_label(one) for one in call.operands.values()]
         await self._do(page, node, op, call)
         url, title = await self._here(page)
         label = self._label(page, SITE)
         data = {"url": url, "title": title, "moved": url != before, "happened": page.happened()}
         return Instance(DONE.name, {key: lift(one, label) for key, one in data.items()}, label)
+
+    async def _meant(self, page: Page, role: str, name: str, place: str) -> Node:
+        """The element, brought into view and looked at again there."""
+        met = find(await page.nodes(), role, name, place)
+        node = await page.look(met.ref)
+        if node is None:
+            raise _changed(name)
+        return find([node], role, name, place)
 
     async def _do(self, page: Page, node: Node, op: str, call: Call) -> None:
         if op == "click":
