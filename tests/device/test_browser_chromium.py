@@ -205,6 +205,16 @@ def test_nothing_reaches_another_origin(surf: Surf) -> None:
     assert surf.other.asked == []
 
 
+def test_service_workers_are_not_there(surf: Surf) -> None:
+    surf.site.pages["/w.js"] = (200, {"Content-Type": "text/javascript"}, "")
+    surf.show(
+        "<p id=s>none</p><script>navigator.serviceWorker.register('/w.js')"
+        ".then(r => { s.textContent = r && r.scope ? 'kept' : 'none' })</script>"
+    )
+    assert surf.get("text") == "none"
+    assert "GET /w.js" not in surf.site.asked
+
+
 def test_a_page_that_is_not_there_is_an_error(surf: Surf) -> None:
     with serving() as gone:
         pass
