@@ -59,6 +59,8 @@ def test_calls_on_the_page_are_done_as_written(rig: Rig) -> None:
     assert report.state == "done"
     assert rig.bench.files(report.run) == {"a.txt": "0,1,2,3,4"}
     assert rig.page.closed
+    with Machine(rig.bench.work, ScriptedProcessor(lambda _: "x")) as machine:
+        assert machine.history(report.run).contacted == ["https://shop.example"]
 
 
 @pytest.mark.parametrize(

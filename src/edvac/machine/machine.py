@@ -321,7 +321,8 @@ class Machine(Desk):
                     )
                 )
                 report = report_of(run, state, self.clock.now() - start, unit)
-                contacted = await self._record_end(lease, report, unit, history)
+                met = session.browser.contacted()
+                contacted = await self._record_end(lease, report, unit, history, met)
                 await session.travelling.end()
                 if growth is None and not terminal.sample and not terminal.read_only:
                     self._note_rate(history, report, unit, replay)
@@ -404,10 +405,11 @@ class Machine(Desk):
         report: Report,
         unit: ControlUnit,
         history: History,
+        met: Collection[str],
     ) -> list[str]:
         """Close the journal; an interrupted or waiting run stays open, so that it can go on.
         Returns what was contacted, which is recorded either way."""
-        contacted = self._contacted(history)
+        contacted = list(dict.fromkeys([*self._contacted(history), *met]))
         state = "cancelled" if report.state in ("replanned", "unplanned") else report.state
         if state not in ("done", "partial", "cancelled"):
             if contacted != history.contacted:
@@ -481,7 +483,7 @@ class _Session:
         self.devices: dict[str, Device] = {"files": files, "doc": self._documents}
         self._databases = self.devices["sql"] = Databases(files)
         self._processes = Processes(files)
-        self._browser = self.devices["browser"] = machine.browser(history.program)
+        self.browser = self.devices["browser"] = machine.browser(history.program)
         self.devices |= {"python": self._processes, "shell": self._processes}
         self.devices |= {"human": Human(terminal.ask or _nobody), "event": Events()}
         self.devices |= machine.devices
@@ -573,7 +575,7 @@ class _Session:
         await self.travelling.close()
         await self._documents.close()
         await self._databases.close()
-        await self._browser.close()
+        await self.browser.close()
         self._roots.close()
 
 

@@ -30,7 +30,9 @@ OPEN_MS, SETTLE_S, QUIET_S, MAX_NODES = 20_000, 4.0, 0.1, 3_000
 MAX_HAPPENED = 50
 WINDOW = {"width": 1280, "height": 900}
 # Chromium's own names for what ARIA calls otherwise.
-_ROLES = {"gridcell": "cell", "Date": "textbox", "InputTime": "textbox", "DateTime": "textbox",
+_ROLES = {"gridcell": "cell",
+    "LayoutTableRow": "row",
+    "LayoutTableCell": "cell", "Date": "textbox", "InputTime": "textbox", "DateTime": "textbox",
           "DisclosureTriangle": "button", "alertdialog": "dialog"}  # fmt: skip
 _TYPED = ("textbox", "searchbox", "spinbutton", "slider", "Date", "InputTime")
 _SPEAKING = frozenset({"StaticText", "checkbox", "radio", "switch", "combobox", "button", "link",
@@ -376,7 +378,8 @@ def _unreachable(url: str, why: str) -> DeviceError:
         "page_unreachable",
         f"{_short(url)} gave no page",
         why,
-        "See whether the address is right and the site is there.",
+        "See whether the address is right and the site is there; an address of your own machine or "
+        "networks is granted by `browser_private`.",
     )
 
 

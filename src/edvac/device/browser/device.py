@@ -54,6 +54,10 @@ class Browser:
                 value = await self._answer(call, op)
         return Reply(value)
 
+    def contacted(self) -> list[str]:
+        """Origins that were connected to."""
+        return sorted(map(shown, self._page.met())) if self._page is not None else []
+
     async def read_version(self, call: Call) -> str | None:
         return None
 
@@ -187,13 +191,7 @@ class Browser:
 
     def _opened(self) -> Page:
         if self._page is None:
-            raise DeviceError(
-                "page_none",
-                "no page is open",
-                "A page lives as long as the process that opened it; a run that goes on after "
-                "a cut does not have it any more.",
-                "Call browser.open first; after a cut, begin a new run with `edvac run`.",
-            )
+            raise _none()
         return self._page
 
     async def _here(self, page: Page) -> tuple[str, str]:
@@ -205,6 +203,8 @@ class Browser:
         url, title = await page.where()
         if origin_of(url) in self._allowed:
             return url, title
+        if url in ("", "about:blank"):
+            raise _none()
         why = "; ".join(page.happened())
         raise DeviceError(
             "page_left",
@@ -231,6 +231,16 @@ def _dense(text: str) -> str:
 
 def _holds(value: str, wanted: str) -> bool:
     return value.replace("\r\n", "\n").strip() == wanted.replace("\r\n", "\n").strip()
+
+
+def _none() -> DeviceError:
+    return DeviceError(
+        "page_none",
+        "no page is open",
+        "A page lives as long as the process that opened it; a run that goes on after a cut does "
+        "not have it any more.",
+        "Call browser.open first; after a cut, begin a new run with `edvac run`.",
+    )
 
 
 def _not_allowed(origin: str) -> DeviceError:
