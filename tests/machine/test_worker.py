@@ -164,6 +164,7 @@ def test_paths_outside_reads_are_refused(tmp_path: Path, docs: Path) -> None:
         ('["shell.run"]', "function_refused"),
         ('["llm.write"]', "function_refused"),
         ('["human.ask"]', "function_refused"),
+        ('["browser.text"]', "function_refused"),
         ('["files.fly"]', "function_unknown"),
         ("[]", "functions_none"),
     ],

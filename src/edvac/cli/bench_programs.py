@@ -76,6 +76,22 @@ def bench_parallel(**flags: Any) -> None:
     publish(document, flags["output"], as_json=flags["as_json"])
 
 
+@bench.command("browser")
+@click.option("--quick", is_flag=True, help="Under a minute: four tasks, one setting.")
+@OUTPUT
+@JSON
+def bench_browser(quick: bool, output: Path | None, as_json: bool) -> None:
+    """Tasks on web pages, clean and attacked: what is done, and what attackers get done.
+
+    It needs Chromium and the extra `browser`.
+    """
+    from edvac.bench import browser, report
+
+    document = report.start("browser", f"edvac bench browser{' --quick' * quick}")
+    browser.measure(document, ui.err, quick=quick)
+    publish(document, output, as_json=as_json)
+
+
 @bench.command("branches")
 @OUTPUT
 @JSON

@@ -369,6 +369,7 @@ class _Command:
     async def _machine(self) -> AsyncIterator[Machine]:
         """The workspace with its model ready, and the view on it."""
         from edvac.machine import Machine
+        from edvac.machine.sites import grants_of
 
         roles = processors.choose_roles(self._settings, self.talk.show)
         try:
@@ -386,6 +387,7 @@ class _Command:
                     ahead=self._settings.ahead == "on",
                     store=store,
                     workers=self._fleet(),
+                    sites=grants_of(self._settings),
                 ) as machine:
                     yield machine
         finally:

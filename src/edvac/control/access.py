@@ -25,7 +25,7 @@ def exact_access(signature: Signature, operands: dict[str, Value]) -> Access:
         _paths(signature.reads, operands),
         _paths(signature.writes, operands),
         signature.effect is Effect.EXTERNAL,
-        tuple(f"{signature.device}:{name}" for name in named),
+        tuple(f"{signature.device}:{name}" for name in named) + signature.turns,
         signature.barrier,
         signature.effect is not Effect.PURE,
     )

@@ -200,8 +200,10 @@ def functions_of(names: Iterable[str], catalogue: Catalogue) -> tuple[Signature,
                 "It reads and computes; what changes something is a line of the program.",
                 "Let it return what to do, and do that in the program.",
             )
-        own = signature.device == "llm" or any(
-            param.role in (Role.TYPE, Role.CODE) for param in signature.params
+        own = (
+            signature.device == "llm"
+            or bool(signature.turn)
+            or any(param.role in (Role.TYPE, Role.CODE) for param in signature.params)
         )
         if own and name != DO:
             raise OperandError("function_refused", f"a worker may not call {name}")

@@ -71,14 +71,16 @@ class Signature:
         op: dotted name, ``files.read``.
         result: type of the result; None means that it is the operand of role `TYPE`.
         reads, writes: parameters whose value is a path or glob (or list of them) that the call
-        reads or writes. resources: further patterns that every call touches, e.g. ``human``; prefix
-        ``w:`` for a written one.
+        reads or writes.
+        contacts: parameters of role `ADDRESS` that say who is connected to.
         person: answered by a person; journalled before it is asked, never reused in another run.
         limit: how many calls may run at once; 0 means no limit of its own.
         planned: is it shown to the model that writes programs?
         journal: does a call keep one of its own, as a worker does?
         names: parameters that name something of the run, such as a signal; calls with one name take
             their turns in the program's order.
+        turn: something that the device has one of, such as the page of a browser: all calls with
+            one turn take theirs in the program's order.
         awaits: nothing is executed: the step ends when a signal comes, or when its time has.
         yields: a program that calls none of the device's functions may use its name for a value.
     """
@@ -98,6 +100,8 @@ class Signature:
     names: tuple[str, ...] = ()
     awaits: Awaited = ""
     yields: bool = False
+    contacts: tuple[str, ...] = ()
+    turn: str = ""
 
     @property
     def device(self) -> str:
@@ -124,6 +128,11 @@ class Signature:
         """Is it durable that a call begins, before it does?"""
         changes = self.effect in (Effect.WRITE, Effect.EXTERNAL)
         return changes or self.person or bool(self.awaits)
+
+    @property
+    def turns(self) -> tuple[str, ...]:
+        """The name of what it takes its turn at, as `Access.names` has it; empty for nothing."""
+        return (f"{self.device}:{self.turn}",) if self.turn else ()
 
     def param(self, name: str) -> Param | None:
         return next((found for found in self.params if found.name == name), None)
@@ -154,7 +163,8 @@ class Access:
     """Which paths a call (or an undecided region of the program) reads and writes, as globs.
 
     Attributes:
-        names: of the run's signals and events that it takes or sets, as ``signal:NAME``.
+        names: of the run's signals and events that it takes or sets, as ``signal:NAME``, and of
+            what it takes its turn at, as ``browser:page``.
         barrier: whatever comes later and is `outside` waits for it.
         outside: it may come to something else at another time: it is not pure.
     """

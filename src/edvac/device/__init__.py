@@ -1,5 +1,5 @@
-"""The devices: what touches the world. Files, documents, databases, sandboxed processes, a person,
-signals and times.
+"""The devices: what touches the world. Files, documents, databases, sandboxed processes, a page
+of a browser, a person, signals and times.
 
 Each device declares its functions with types and effects (`core.signature`) and executes one call
 at a time. Knows nothing of scheduling, hazards or journals.
@@ -7,6 +7,9 @@ at a time. Knows nothing of scheduling, hazards or journals.
 
 from edvac.core.signature import Catalogue
 from edvac.device import doc, files, human, llm, process, sql, waiting
+from edvac.device.browser import signatures as browser
+from edvac.device.browser.device import Browser
+from edvac.device.browser.origins import Grants
 from edvac.device.doc import Documents
 from edvac.device.files import Files
 from edvac.device.human import Human
@@ -25,18 +28,21 @@ CATALOGUE = Catalogue.of(
     + llm.SIGNATURES
     + process.SIGNATURES
     + human.SIGNATURES
+    + browser.SIGNATURES
     + waiting.SIGNATURES
 )
 
 __all__ = [
     "CATALOGUE",
     "AskPerson",
+    "Browser",
     "Call",
     "Databases",
     "Device",
     "Documents",
     "Events",
     "Files",
+    "Grants",
     "Held",
     "Human",
     "NewFile",

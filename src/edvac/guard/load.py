@@ -16,13 +16,13 @@ from typing import Any, get_args
 
 from edvac.core.errors import ConfigError
 from edvac.core.signature import Catalogue, Effect, Role
-from edvac.guard.rules import ANY_BODY, REST, WRITTEN, Answer, Need, Rule, Rules
+from edvac.guard.rules import ANY_BODY, CONTACT, REST, WRITTEN, Answer, Need, Rule, Rules
 
 NAME = "policy.toml"
 MAX_BYTES = 1 << 20
 ANSWERS = get_args(Answer)
 WORDS = {"any": ANY_BODY, "trusted": ()}  # instead of a list of principals
-ROLES = frozenset({REST, WRITTEN, *(f"@{role}" for role in Role)})
+ROLES = frozenset({REST, WRITTEN, CONTACT, *(f"@{role}" for role in Role)})
 _NEED = ("by", "made_of", "bits", "in_directory", "otherwise")
 _RULE = ("calls", "effect", "answer", "otherwise", "branch", "most", "needs", "readers", "release")
 

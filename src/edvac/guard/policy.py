@@ -241,6 +241,14 @@ def _denied(call: StepCall, param: Param, strange: frozenset[str]) -> PolicyErro
             "Write the code as a literal and pass the data by name.",
             line=call.line,
         )
+    if param.name in call.signature.contacts:
+        return PolicyError(
+            "untrusted_contact",
+            f"{call.address}: `{param.name}` of {call.op} would be made of untrusted data",
+            f"It contains data from {_some(strange)}, and what is asked for tells whoever answers.",
+            "Spell the address in the program; data may choose among several.",
+            line=call.line,
+        )
     return PolicyError(
         "untrusted_address",
         f"{call.address}: `{param.name}` of {call.op} would be made of untrusted data",

@@ -18,6 +18,7 @@ Answer: TypeAlias = Literal["allow", "ask", "deny", "dry_run"]
 ANY_BODY = ("*",)  # whoever it was
 TRUSTED = frozenset({"user", "program"})
 WRITTEN = "@written"  # of an address: what the call writes to
+CONTACT = "@contact"  # of an address: who is connected to
 REST = "*"  # every parameter that a rule does not name
 
 
@@ -74,7 +75,8 @@ class Rule:
         otherwise: where one does not.
         branch: principals who may have decided that the call is made.
         most: calls in one run; 0 is no limit.
-        needs: by parameter, by role (``@instruction``, ``@code``, ``@written`` ...) or ``*``.
+        needs: by parameter, by role (``@instruction``, ``@code``, ``@written``,
+            ``@contact`` ...) or ``*``.
         readers: parameters that name who gets to see the operands.
         release: operands may go to readers that they were not labelled for, and that is logged.
         shipped: it came with edvac; a rule of the workspace goes before it.
@@ -101,6 +103,8 @@ class Rule:
         found = self.needs.get(param.name)
         if found is None and param.role is Role.ADDRESS and param.name in signature.writes:
             found = self.needs.get(WRITTEN)
+        if found is None and param.name in signature.contacts:
+            found = self.needs.get(CONTACT)
         if found is None:
             found = self.needs.get(f"@{param.role}")
         return found or self.needs.get(REST, ANYTHING)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -22,11 +21,13 @@ from edvac.core.value import Value
 from edvac.device import (
     CATALOGUE,
     AskPerson,
+    Browser,
     Databases,
     Device,
     Documents,
     Events,
     Files,
+    Grants,
     Human,
     Processes,
     Roots,
@@ -52,7 +53,9 @@ from edvac.machine.ledger import Ledger, encode
 from edvac.machine.notify import Waiting, notify
 from edvac.machine.overlay import Overlay
 from edvac.machine.previous import left_out, mentions_previous, previous_run, reuse_key
+from edvac.machine.questions import nobody
 from edvac.machine.report import Report, another_model, closed, report_of
+from edvac.machine.sites import browser_of, policy_of
 from edvac.machine.storage import Storage
 from edvac.processor import Processor
 from edvac.program import Evaluator, Fuel, Program, parse
@@ -105,6 +108,7 @@ class Machine(Desk):
         ahead: run ahead of undecided conditions where places are free.
         store: where runs are kept; the workspace's own directory unless given.
         workers: how to reach workers on other machines, which then do the steps that can travel.
+        sites: what the pages of a browser may do beyond what programs spell.
     """
 
     def __init__(
@@ -122,9 +126,12 @@ class Machine(Desk):
         ahead: bool = True,
         store: Storage | None = None,
         workers: Fleet | None = None,
+        sites: Grants | None = None,
     ) -> None:
         self.ahead = ahead
         self.workers = workers
+        self.sites = sites or Grants()
+        self.browser: Callable[[str], Browser] = lambda text: browser_of(text, self.sites)
         self._notify = tuple(notify)
         self.workspace = workspace
         self.processor = processor
@@ -317,7 +324,8 @@ class Machine(Desk):
                     )
                 )
                 report = report_of(run, state, self.clock.now() - start, unit)
-                contacted = await self._record_end(lease, report, unit, history)
+                met = session.browser.contacted()
+                contacted = await self._record_end(lease, report, unit, history, met)
                 await session.travelling.end()
                 if growth is None and not terminal.sample and not terminal.read_only:
                     self._note_rate(history, report, unit, replay)
@@ -400,10 +408,11 @@ class Machine(Desk):
         report: Report,
         unit: ControlUnit,
         history: History,
+        met: Collection[str],
     ) -> list[str]:
         """Close the journal; an interrupted or waiting run stays open, so that it can go on.
         Returns what was contacted, which is recorded either way."""
-        contacted = self._contacted(history)
+        contacted = list(dict.fromkeys([*self._contacted(history), *met]))
         state = "cancelled" if report.state in ("replanned", "unplanned") else report.state
         if state not in ("done", "partial", "cancelled"):
             if contacted != history.contacted:
@@ -477,8 +486,9 @@ class _Session:
         self.devices: dict[str, Device] = {"files": files, "doc": self._documents}
         self._databases = self.devices["sql"] = Databases(files)
         self._processes = Processes(files)
+        self.browser = self.devices["browser"] = machine.browser(history.program)
         self.devices |= {"python": self._processes, "shell": self._processes}
-        self.devices |= {"human": Human(terminal.ask or _nobody), "event": Events()}
+        self.devices |= {"human": Human(terminal.ask or nobody), "event": Events()}
         self.devices |= machine.devices
         self.travelling = Travelling(machine.workers, machine.ledger, machine.clock, terminal.emit)
 
@@ -508,7 +518,7 @@ class _Session:
             ),
             replay,
             limits,
-            guard,
+            policy_of(guard, self._machine.rules, self._program.text, self._machine.sites),
             growing=growing,
             past=self.past,
         )
@@ -571,14 +581,8 @@ class _Session:
         await self.travelling.close()
         await self._documents.close()
         await self._databases.close()
+        await self.browser.close()
         self._roots.close()
-
-
-async def _nobody(address: str, text: str, options: list[str]) -> str:
-    """No person can be asked here: wait until the run is stopped; the question is journalled."""
-    del address, text, options
-    await asyncio.Event().wait()
-    raise AssertionError("the wait above ends only by cancellation")
 
 
 def _catalogue(devices: Mapping[str, Device]) -> Catalogue:

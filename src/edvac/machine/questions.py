@@ -7,6 +7,7 @@ nothing of terminals.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import hashlib
 import json
@@ -205,3 +206,10 @@ def _alone(workspace: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+async def nobody(address: str, text: str, options: list[str]) -> str:
+    """No person can be asked here: wait until the run is stopped; the question is journalled."""
+    del address, text, options
+    await asyncio.Event().wait()
+    raise AssertionError("the wait above ends only by cancellation")

@@ -86,6 +86,13 @@ class Settings:
         workers: ``on`` lets steps that can travel be done by the workers of that store.
         workers_wait_s: seconds that such a step waits where no worker lives that could do it, until
             it is done here; 0 waits for ever.
+        browser_further: origins that pages may connect to, and programs may open, beside those
+            that a program spells.
+        browser_private: origins that may lie at an address of this machine or its networks.
+        browser_sandbox: origins where acting changes nothing that matters: a program that reaches
+            only these is not asked about its acts. They may lie at such an address, too.
+        browser_steering: ``ask`` asks a person about an act that anything on a page decides about;
+            ``seen`` does not where only answers of `browser.sees` do.
         currency: of the prices and of budgets in money.
         prices: by model, what a million tokens cost: tables with input, cached and output.
     """
@@ -115,6 +122,10 @@ class Settings:
     store_wait_s: int = 300
     workers: str = "off"
     workers_wait_s: int = 300
+    browser_further: tuple[str, ...] = ()
+    browser_private: tuple[str, ...] = ()
+    browser_sandbox: tuple[str, ...] = ()
+    browser_steering: str = "ask"
     currency: str = "USD"
     prices: tuple[tuple[str, Price], ...] = ()
 
@@ -231,7 +242,9 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "kv_disk_type": tuple(KV_DISK_TYPES),
     "precision": ("fast", "reference"),
     "workers": ("on", "off"),
+    "browser_steering": ("ask", "seen"),
 }
+_LISTS = ("notify", "browser_further", "browser_private", "browser_sandbox")  # of texts
 _KINDS = {int: "a whole number", str: "a text", tuple: "a list of texts or a table"}
 
 
@@ -239,12 +252,12 @@ def _read(name: str, value: Any, origin: str) -> Any:
     """Lists and tables as they are kept."""
     if name == "prices" and isinstance(value, dict):
         return read_prices(value)
-    if name == "notify" and origin == ENVIRONMENT:
+    if name in _LISTS and origin == ENVIRONMENT:
         try:
             return tuple(shlex.split(value))
         except ValueError:
             return value
-    if name == "notify" and isinstance(value, list) and all(isinstance(v, str) for v in value):
+    if name in _LISTS and isinstance(value, list) and all(isinstance(v, str) for v in value):
         return tuple(value)
     return value
 

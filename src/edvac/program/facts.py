@@ -95,7 +95,8 @@ class Facts:
             tuple(p for name in signature.reads for p in self._patterns(bound, signature, name)),
             tuple(p for name in signature.writes for p in self._patterns(bound, signature, name)),
             signature.effect is Effect.EXTERNAL,
-            tuple(self._named(bound[name], signature) for name in signature.names),
+            tuple(self._named(bound[name], signature) for name in signature.names)
+            + signature.turns,
             signature.barrier,
             signature.effect is not Effect.PURE,
         )

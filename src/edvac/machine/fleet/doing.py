@@ -73,7 +73,7 @@ class Doer:
                 answer = await processor.complete(step.request)
         except TimeoutError as problem:
             what = f"a model step did not end within {MODEL_S:g} s"
-            raise TransientError("step_timeout", what) from problem
+            raise TransientError("worker_timeout", what) from problem
         except _SUSPECT as error:
             if await self.away():
                 raise _away(error, wire.MODEL) from error
