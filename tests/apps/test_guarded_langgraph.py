@@ -27,6 +27,6 @@ def test_the_agent_does_its_task_and_nothing_for_who_wrote_to_it(example: Module
     log, guarded = example.run()
     assert example.sent == [("ann@example.com", "Here they are.")]
     assert log[:2] == ["r1 = mail.inbox", "r2 = mail.send"]
-    assert log[3] == "mail.send refused: denied_by_person", "what the mail told it to do"
-    assert log[4] == "mail.send refused: denied_by_person", "it has read a stranger's words"
+    assert log[3] == "mail.send refused: tool_denied", "what the mail told it to do"
+    assert log[4] == "mail.send refused: tool_denied", "it has read a stranger's words"
     assert [one.verdict for one in guarded.log] == ["allowed", "allowed", "asked: no", "asked: no"]

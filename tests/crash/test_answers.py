@@ -15,7 +15,7 @@ from edvac.core.value import Failed, plain
 from edvac.machine.history import read_history
 from edvac.store import Store
 
-LIVES = int(os.environ.get("EDVAC_KILLS", "50")) // 4
+LIVES = int(os.environ.get("EDVAC_KILLS", "32")) // 4
 DRIVE_POINTS = ("driver.before_commit", "driver.after_commit", "store.append.before_commit")
 POST_POINTS = ("store.post.before_commit", "store.post.after_commit")
 

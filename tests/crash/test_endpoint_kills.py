@@ -32,7 +32,7 @@ from edvac.serve.offered import Offered
 from edvac.serve.run import listen
 from edvac.store import Store
 
-KILLS = max(10, int(os.environ.get("EDVAC_KILLS", "50")) // 5)
+KILLS = max(5, int(os.environ.get("EDVAC_KILLS", "25")) // 5)
 Undisturbed = tuple[Ended, float, Path]
 
 

@@ -28,7 +28,7 @@ from crash_kit import (
 from crash_plants import APPLY_PLANTS, RUN_PLANTS
 
 ROOT = Path(__file__).parents[2]
-KILLS = int(os.environ.get("EDVAC_KILLS", "50"))
+KILLS = int(os.environ.get("EDVAC_KILLS", "30"))
 Undisturbed = tuple[Ended, float, Path]
 
 

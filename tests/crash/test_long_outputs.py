@@ -14,7 +14,7 @@ import crash_build
 import pytest
 from crash_kit import RUN_POINTS, Ended, Server, differences, lines, live, random_kills, workspace
 
-KILLS = int(os.environ.get("EDVAC_KILLS", "6"))
+KILLS = int(os.environ.get("EDVAC_KILLS", "4"))
 SMALL = 28  # parts, where only the place of a kill matters
 
 

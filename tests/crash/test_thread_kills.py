@@ -15,7 +15,7 @@ from thread_child import state, write
 from edvac.store import DURABILITY_POINTS, Store
 
 CHILD = Path(__file__).parent / "thread_child.py"
-KILLS = int(os.environ.get("EDVAC_KILLS", "50")) // 5
+KILLS = int(os.environ.get("EDVAC_KILLS", "30")) // 5
 POINTS = [point for point in DURABILITY_POINTS if point.startswith("store.thread.")]
 
 

@@ -17,7 +17,7 @@ from edvac.guard.load import shipped
 from edvac.program import Program, StepCall, parse
 from edvac.program.influence import Influence, influences
 
-SEEDS = int(os.environ.get("EDVAC_SEEDS", "400"))
+SEEDS = int(os.environ.get("EDVAC_SEEDS", "200"))
 OWN = frozenset({"program", "user"})
 
 

@@ -14,7 +14,7 @@ from sim_disk import Choose, State, discard, scratch
 
 from edvac.store import database
 
-IMAGES = int(os.environ.get("EDVAC_CRASH_IMAGES", "2500"))
+IMAGES = int(os.environ.get("EDVAC_CRASH_IMAGES", "1200"))
 SEED = int(os.environ.get("EDVAC_CRASH_SEED", "1"))
 
 

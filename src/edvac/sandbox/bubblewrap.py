@@ -300,7 +300,7 @@ async def end(process: asyncio.subprocess.Process) -> None:
     assert process.stdin and process.stdout and process.stderr
     if process.returncode is None:
         _kill(process.pid)
-    process.stdin.close()
+    process.stdin.transport.abort()  # nobody reads what is left, and a flush could outlive the loop
     for pipe in (process.stdout, process.stderr):
         while await pipe.read(1 << 20):
             pass
