@@ -300,7 +300,9 @@ async def end(process: asyncio.subprocess.Process) -> None:
     assert process.stdin and process.stdout and process.stderr
     if process.returncode is None:
         _kill(process.pid)
-    process.stdin.transport.abort()  # nobody reads what is left, and a flush could outlive the loop
+    if process.stdin.transport.get_write_buffer_size():
+        process.stdin.transport.abort()  # nobody reads it, and to flush it could outlive the loop
+    process.stdin.close()
     for pipe in (process.stdout, process.stderr):
         while await pipe.read(1 << 20):
             pass
