@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -90,3 +91,14 @@ def make_bench(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(root / "config"))
     monkeypatch.setattr(processors, "choose_processor", bench.choose)
     return bench
+
+
+@pytest.fixture
+def edvac(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Bench:
+    for name in [name for name in os.environ if name.startswith("EDVAC_")]:
+        monkeypatch.delenv(name)
+    root = tmp_path / "work"
+    root.mkdir()
+    return make_bench(root, monkeypatch, capsys)

@@ -9,13 +9,14 @@ import asyncio
 from collections.abc import Callable
 
 from edvac.core.errors import TransientError
-from edvac.processor.port import Answer, Doing, OnText, Price, Processor, Request
+from edvac.processor.passing import Passing
+from edvac.processor.port import Answer, OnText, Processor, Request
 
 ATTEMPTS = 5
 FIRST_WAIT_S = 0.5  # doubled before each further attempt; longer where it is asked for
 
 
-class Patient:
+class Patient(Passing):
     """Passes everything on to another processor.
 
     Args:
@@ -23,43 +24,8 @@ class Patient:
     """
 
     def __init__(self, inner: Processor, tell: Callable[[str], None] = lambda _: None) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._tell = tell
-        self.price: Price = inner.price
-        self.contacts = inner.contacts
-
-    @property
-    def identity(self) -> str:
-        return self._inner.identity
-
-    @property
-    def concurrency(self) -> int:
-        return self._inner.concurrency
-
-    @property
-    def context_tokens(self) -> int:
-        return self._inner.context_tokens
-
-    @property
-    def has_grammar(self) -> bool:
-        return self._inner.has_grammar
-
-    @property
-    def endpoint(self) -> str:
-        return self._inner.endpoint
-
-    @property
-    def local(self) -> bool:
-        return self._inner.local
-
-    async def open(self) -> None:
-        await self._inner.open()
-
-    def tell(self, run: str, doing: Doing, tool: str) -> None:
-        self._inner.tell(run, doing, tool)
-
-    async def close(self) -> None:
-        await self._inner.close()
 
     async def complete(self, request: Request, on_text: OnText | None = None) -> Answer:
         """One call; again after a transient error, unless a part of the answer was passed on,

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from edvac.core import event
 from edvac.core.errors import InternalError
-from edvac.core.seams import Clock, Contacts
+from edvac.core.seams import Clock
 from edvac.device.carried import Carry, Laid, Made, carry_out
 from edvac.machine.fleet import wire
 from edvac.machine.fleet.errands import Errands, Fleet
 from edvac.machine.ledger import Ledger
 from edvac.processor import Answer, Processor, Request
-from edvac.processor.port import Doing, OnText, Price
+from edvac.processor.passing import Passing
+from edvac.processor.port import OnText
 from edvac.store import Lease
 
 AT_ONCE = 256  # steps of a kind that one run has out; workers take what they can
@@ -29,42 +30,13 @@ class Cannot(Exception):
     """This cannot travel."""
 
 
-class TravellingProcessor:
+class TravellingProcessor(Passing):
     """A processor whose calls workers make that have the same model. Raises what it does."""
 
     def __init__(self, inner: Processor, errands: Errands, here: int) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._errands = errands
         self._here = asyncio.Semaphore(max(1, here))
-        self.price: Price = inner.price
-        self.contacts: Contacts = inner.contacts
-
-    @property
-    def identity(self) -> str:
-        return self._inner.identity
-
-    @property
-    def concurrency(self) -> int:
-        return self._inner.concurrency
-
-    @property
-    def context_tokens(self) -> int:
-        return self._inner.context_tokens
-
-    @property
-    def has_grammar(self) -> bool:
-        return self._inner.has_grammar
-
-    @property
-    def endpoint(self) -> str:
-        return self._inner.endpoint
-
-    @property
-    def local(self) -> bool:
-        return self._inner.local
-
-    async def open(self) -> None:
-        await self._inner.open()
 
     async def complete(self, request: Request, on_text: OnText | None = None) -> Answer:
         if not request.slot:  # whether it answers at all is asked here
@@ -92,12 +64,6 @@ class TravellingProcessor:
     async def _done_here(self, request: Request, on_text: OnText | None) -> Answer:
         async with self._here, asyncio.timeout(MODEL_S):
             return await self._inner.complete(request, on_text)
-
-    def tell(self, run: str, doing: Doing, tool: str) -> None:
-        self._inner.tell(run, doing, tool)
-
-    async def close(self) -> None:
-        await self._inner.close()
 
 
 class TravellingSandbox:
