@@ -147,3 +147,19 @@ def test_lines_added_later_refer_to_earlier_results(tmp_path: Path) -> None:
     third = second + 'c = tool.join(a, b)\nfiles.write("out.txt", c)\n'
     grown(tmp_path, tool, [first, second, third], ["a", "b", "c"])
     assert tool.given == [("x",), ("x", "later"), ("x", "x+later")]
+
+
+def test_a_later_plan_builds_on_the_results_of_an_earlier_one(tmp_path: Path) -> None:
+    """There: numbers of tasks begin again with each plan, so that no earlier result can be named,
+    and an answer ends at its first bracket."""
+    plans = [
+        'b = tool.join(a, "x (not the end) y")\nprogram.extend("Join them in out.txt.")\n',
+        'files.write("out.txt", tool.join(a, b))\n',
+    ]
+    plan = ScriptedProcessor(lambda _: plans.pop(0))
+    plan.has_grammar = False
+    program = 'a = tool.find("one")\nprogram.extend("Join it and go on.")\n'
+    with Machine(tmp_path, ScriptedProcessor(str), plan=plan, devices={"tool": Tool()}) as machine:
+        report = asyncio.run(machine.run(Job(program)))
+        text = machine.ledger.call_now(lambda store: store.read_file(report.run, "out.txt"))
+    assert report.state == "done" and text == b"one+one+x (not the end) y"

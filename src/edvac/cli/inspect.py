@@ -161,9 +161,9 @@ def show(run_id: str | None, step: str | None, prompt: bool, **flags: bool) -> N
             return
         history = read_history(store, info.id, lazy=True)
         if flags["program"] and as_json:
-            ui.out_json({"run": info.id, "program": history.program})
+            ui.out_json({"run": info.id, "program": history.text})
         elif flags["program"]:
-            ui.out(history.program.rstrip())
+            ui.out(history.text.rstrip())
         elif step is None:
             _show_run(store, info, history, flags)
         else:
@@ -222,7 +222,7 @@ def _show_run(store: Store, info: RunInfo, history: History, flags: dict[str, bo
     ended = {e.slot: e for e in history.entries if e.kind in ("outcome", "blocked")}
     if flags["as_json"]:
         steps = [_step_document(entry) for entry in ended.values()]
-        more = {"program": history.program, "contacted": history.contacted, "steps": steps}
+        more = {"program": history.text, "contacted": history.contacted, "steps": steps}
         ui.out_json(_run_document(info) | {"signals": waited_for(store, info.id)} | more)
         return
     ui.out(f"run {info.id}: {standing(info)}" + (f" · {spent(info)}" if spent(info) else ""))
@@ -232,7 +232,7 @@ def _show_run(store: Store, info: RunInfo, history: History, flags: dict[str, bo
         ui.out(f"task: {info.task}")
     ui.out(ui.safe_line(f"contacted: {contacts(history)}"))
     ui.out("")
-    for number, line in enumerate(history.program.rstrip().split("\n"), 1):
+    for number, line in enumerate(history.text.rstrip().split("\n"), 1):
         ui.out(f"  {number:3} {line}")
     ui.out("")
     _show_steps(list(ended.values()), every=flags["steps"])

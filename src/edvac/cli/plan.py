@@ -9,6 +9,7 @@ from edvac.cli import ui
 from edvac.core.signature import Effect
 from edvac.device import CATALOGUE
 from edvac.program import Program, parse
+from edvac.program.extending import EXTEND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,6 +57,12 @@ def describe_touches(
         *(f"          {name or '.'}/ is {path.resolve()}" for name, path in roots.items()),
         f"writes    {', '.join(touched.writes) or 'nothing'} (into the run, not yet real)",
         f"steps     {', '.join(steps) or 'none'}{more}",
+        *(
+            f"adds      line {use.line}: lines that the planner writes then; what they may do, "
+            "the policy says"
+            for use in program.access
+            if use.op == EXTEND
+        ),
     ]
 
 

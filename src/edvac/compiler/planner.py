@@ -16,6 +16,7 @@ from edvac.compiler.draft import GivenUp
 from edvac.compiler.merge import merged
 from edvac.compiler.outliner import Outliner
 from edvac.compiler.parts import Smaller, smaller
+from edvac.compiler.statements import statements
 from edvac.compiler.trial import Sight, outcome
 from edvac.compiler.writer import OnDraft, Order, Writer
 from edvac.core import event
@@ -23,6 +24,7 @@ from edvac.core.errors import ProgramError
 from edvac.core.signature import Catalogue
 from edvac.processor import Processor, Request
 from edvac.program import parse
+from edvac.program.extending import without_extensions
 
 PLANNER_VERSION = 11  # raise it whenever prompt, grammar or examples change what is written
 ROUNDS = 3  # of whole programs, each with other examples
@@ -89,6 +91,36 @@ class Planner:
         """
         said = f"An earlier program was:\n{program}\nThe user says what is wrong with it: {remark}"
         return await self.plan(task, complaint=said)
+
+    async def extend(self, goal: str, running: str, told: str = "") -> str:
+        """Lines that go below a program which runs already, and do what a line of it asks for.
+
+        Args:
+            told: what is known, as text; who wrote it decides what is done, as with the goal.
+
+        Raises:
+            ProgramError: no legal lines came out; the error is the verifier's last one.
+        """
+        begun = "".join(statements(without_extensions(running)))
+        task = f"{goal}\n{told}".rstrip()
+        known = "" if self._processor.has_grammar else prompt.below(begun)
+        writer, complaint = self._writer(), ""
+        for number in range(ROUNDS):
+            said = f"{known}\n\n{complaint}".strip()
+            order = Order(task, number, said, first=False, last=True, part=True, begun=begun)
+            try:
+                text = await writer.write(replace(order, running=True), _ignore)
+            except ProgramError as refused:
+                failed, complaint = refused, f"Lines were refused. {refused}"
+            else:
+                writer.show(running, text[len(begun) :])
+                return text[len(begun) :]
+        raise ProgramError(
+            "extend_failed",
+            "the model wrote no legal lines for this",
+            str(failed),
+            "Say in smaller steps what is to be done, use a larger model, or write the lines.",
+        )
 
     async def plan(self, task: str, on_draft: OnDraft | None = None, *, complaint: str = "") -> str:
         """A verified program for the task.

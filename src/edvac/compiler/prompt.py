@@ -96,6 +96,12 @@ def messages(
     return tuple(made)
 
 
+def below(running: str) -> str:
+    """For a model that cannot be made to begin with the lines that are there."""
+    shown = f"```python\n{running.strip()}\n```"
+    return f"The program runs already, with these lines:\n{shown}\nWrite only what follows them."
+
+
 def repair(text: str, refused: ProgramError) -> tuple[Message, ...]:
     """What follows a program that was refused."""
     said = f"That program was refused.\n{refused}\nWrite the whole program again, corrected."

@@ -17,6 +17,7 @@ from edvac.core.errors import ProgramError
 from edvac.core.schema import STR, Maybe
 from edvac.core.signature import Effect, overlap
 from edvac.program import Program
+from edvac.program.extending import EXTEND
 
 
 class Misdeclared(ProgramError):
@@ -27,11 +28,12 @@ class Misdeclared(ProgramError):
         self.field = field
 
 
-def review(program: Program, task: str, *, part: bool = False) -> None:
+def review(program: Program, task: str, *, part: bool = False, running: str = "") -> None:
     """Refuse a program that leaves out a file the task names, or computes what nobody uses.
 
     Args:
         part: need it not read every file that the task starts from?
+        running: its first lines, which are there whatever they are for.
 
     Raises:
         ProgramError: `plan_incomplete`.
@@ -50,12 +52,16 @@ def review(program: Program, task: str, *, part: bool = False) -> None:
         overlap(name, path) for name in sources for path in program.touches.reads
     ):
         raise _incomplete(f"the program reads nothing of {', '.join(sources)}")
-    unused = unused_names(program.text) or _dead_names(program.text)
-    if unused:
-        raise _incomplete(f"{', '.join(unused)} is computed and never used")
     ordered = _FALLING.search(task) or _RISING.search(task)
     if ordered and not _SORTING.search(program.text):
         raise _incomplete(f"the task says {ordered.group()!r}, and nothing is sorted")
+    if any(use.op == EXTEND for use in program.access):
+        return  # what uses the rest is still to come
+    unused = unused_names(program.text) or _dead_names(program.text)
+    if running:
+        unused = sorted(set(unused) - {*unused_names(running), *_dead_names(running)})
+    if unused:
+        raise _incomplete(f"{', '.join(unused)} is computed and never used")
     if not any(use.effect in (Effect.WRITE, Effect.EXTERNAL) for use in program.access):
         raise _incomplete("the program writes no result")
 

@@ -49,6 +49,7 @@ class Order:
         last: may it find nothing in the files, since nothing better has come?
         part: is the task a part of another one?
         begun: what the program has already.
+        running: does that run, so that it has to stay as it is?
     """
 
     task: str
@@ -59,6 +60,7 @@ class Order:
     last: bool = False
     part: bool = False
     begun: str = ""
+    running: bool = False
 
 
 class Writer:
@@ -154,7 +156,7 @@ class Writer:
         if not. A small model that is asked whether it has more to say says more."""
         if not read_brief(order.task).results:
             return ""
-        done = without_dead(text)
+        done = text if order.running else without_dead(text)
         try:
             self.accept(done, order, whole=True)
         except ProgramError:
@@ -214,6 +216,7 @@ class Writer:
             order.task,
             whole=whole,
             part=order.part,
+            running=parse(order.begun, self._catalogue) if order.running else None,
             sight=self._sight,
             may_be_empty=may_be_empty,
         )
@@ -288,7 +291,7 @@ class Writer:
         for number in range(REPAIRS + 1):
             seed = _seed(task, f"{order.attempt} {number}")
             answer = await self._program((*asked, *repair), min(HOTTEST, warmth), seed)
-            text = unfenced(answer.text)
+            text = _below(order, unfenced(answer.text))
             try:
                 if answer.finish == "length":
                     raise ProgramError("program_too_long", f"over {PROGRAM_TOKENS} tokens")
@@ -308,7 +311,7 @@ class Writer:
             ProgramError: it may not do the task.
         """
         parse(text, self._catalogue)
-        done = without_dead(text)
+        done = text if order.running else without_dead(text)
         self.accept(done, order, whole=True, may_be_empty=may_be_empty)
         if order.shown:
             self.show("", done)
@@ -361,6 +364,11 @@ def unfenced(text: str) -> str:
         return text.strip() + "\n"
     inside = text.split("```")[1]
     return inside.removeprefix("python").strip("\n") + "\n"
+
+
+def _below(order: Order, text: str) -> str:
+    """The program that an answer means: whole, or what goes below a running one."""
+    return text if not order.running or text.startswith(order.begun) else order.begun + text
 
 
 def _seed(task: str, sample: str) -> int:

@@ -83,6 +83,7 @@ class Signature:
             one turn take theirs in the program's order.
         awaits: nothing is executed: the step ends when a signal comes, or when its time has.
         yields: a program that calls none of the device's functions may use its name for a value.
+        done_by: the device that does it, where that is not the one which it is named after.
     """
 
     op: str
@@ -102,9 +103,15 @@ class Signature:
     yields: bool = False
     contacts: tuple[str, ...] = ()
     turn: str = ""
+    done_by: str = ""
 
     @property
     def device(self) -> str:
+        return self.done_by or self.namespace
+
+    @property
+    def namespace(self) -> str:
+        """The name before the dot."""
         return self.op.partition(".")[0]
 
     @property
@@ -265,7 +272,7 @@ class Catalogue:
     devices: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        named = dict.fromkeys(found.device for found in self.signatures.values())
+        named = dict.fromkeys(found.namespace for found in self.signatures.values())
         object.__setattr__(self, "devices", tuple(named))
 
     @staticmethod
@@ -273,13 +280,13 @@ class Catalogue:
         return Catalogue({found.op: found for found in signatures})
 
     def functions(self, device: str) -> tuple[Signature, ...]:
-        return tuple(found for found in self.signatures.values() if found.device == device)
+        return tuple(found for found in self.signatures.values() if found.namespace == device)
 
     def called(self, ops: Iterable[str]) -> Catalogue:
         """Without the devices that yield their name, where a program calls none of their
         functions."""
         used = {op.partition(".")[0] for op in ops if op in self.signatures}
-        kept = (one for one in self.signatures.values() if not one.yields or one.device in used)
+        kept = (one for one in self.signatures.values() if not one.yields or one.namespace in used)
         return Catalogue.of(kept)
 
 

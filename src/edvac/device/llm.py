@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from edvac.core.schema import ANY, INT, STR, Choice, ListOf
 from edvac.core.signature import Effect, Param, Role, Signature
+from edvac.program.extending import EXTEND
 
 _DATA = Param("data", ANY, default=None, variadic=True, doc="values the model sees, as data")
 _OVER = Param(
@@ -81,5 +82,33 @@ SIGNATURES = (
         timeout_s=3600.0,
         planned=False,  # plans that use it have not been measured yet
         journal=True,
+    ),
+    Signature(
+        EXTEND,
+        (
+            Param("goal", STR, role=Role.INSTRUCTION, doc="what the further lines are to do"),
+            Param(
+                "data",
+                ANY,
+                default=None,
+                role=Role.INSTRUCTION,
+                variadic=True,
+                doc="values the planner sees; they decide what is done, so they must be trusted",
+            ),
+            Param(
+                "so_far",
+                ListOf(STR),
+                role=Role.INSTRUCTION,
+                keyword_only=True,
+                doc="given by edvac: the lines that were added before",
+            ),
+        ),
+        ListOf(STR),
+        Effect.PURE,
+        "Let the planner write further lines, which go below the program.",
+        timeout_s=1800.0,
+        planned=False,
+        yields=True,
+        done_by="llm",
     ),
 )

@@ -42,9 +42,11 @@ from edvac.core.signature import Effect
 from edvac.core.value import Failed, LazyText, Scalar, Value, lazy_texts
 from edvac.device import Call, Device
 from edvac.machine.entry import decoder_of, read_entry
+from edvac.machine.extending import Extending
 from edvac.machine.ledger import Ledger
 from edvac.processor import Processor, Request
 from edvac.processor.presence import Presence
+from edvac.program.extending import EXTEND
 from edvac.store import Record as StoredRecord
 from edvac.store import Store
 
@@ -68,6 +70,7 @@ class Execution:
     escalate: Processor | None = None  # asked where answers did not fit; opened when first needed
     child: Callable[[Intent], Awaitable[Outcome]] | None = None  # does what is a program itself
     brief: Brief | None = None  # of the worker whose steps these are
+    extending: Extending | None = None  # writes further lines of the program
     limited: frozenset[str] = frozenset()  # devices that keep to a step's time themselves
 
 
@@ -151,6 +154,10 @@ class Executor:
         return await self._anew(intent, key, start)
 
     async def _anew(self, intent: Intent, key: str, start: float) -> Outcome:
+        if intent.call.op == EXTEND:
+            outcome = await self._extending.write(intent)
+            outcome = replace(outcome, seconds=self._clock.now() - start)
+            return replace(outcome, reuse_key=key) if isinstance(outcome, Result) else outcome
         if intent.call.signature.device == "llm":
             return await self._model(intent, start)
         return await self._device(intent, key, start)
@@ -295,8 +302,17 @@ class Executor:
 
         return show
 
+    @property
+    def _extending(self) -> Extending:
+        if self._run.extending is None:
+            fix = "Let the program return what to do next."
+            raise StepError("extend_nested", "only a run's own program is extended", "", fix)
+        return self._run.extending
+
     def _model_key(self, intent: Intent, model: str) -> str:
         """Everything that decides what this model answers (design 2, Identity)."""
+        if intent.call.op == EXTEND:
+            return _key(intent, self._extending.version)
         worker = self._run.brief is not None and intent.call.op in WORKER_OPS
         version = f"worker {worker_prompt.VERSION}" if worker else str(TEMPLATE_VERSION)
         return _key(intent, model, version, self._run.task)

@@ -112,7 +112,7 @@ def _why(entry: Entry, here: _Ended, before: _Ended | None) -> str:
 
 
 def _operands(entry: Entry, here: _Ended, before: _Ended) -> str:
-    read = _names_read(here.history.program, int(entry.body.get("line", 0)))
+    read = _names_read(here.history.text, int(entry.body.get("line", 0)))
     moved = sorted(read & _moved(here, before))
     if moved:
         return f"its operands differ: {', '.join(moved)} came out differently"
@@ -214,7 +214,7 @@ def apart(store: Store, left: str, right: str) -> Apart:
         pair = texts[0].get(path, ""), texts[1].get(path, "")
         if pair[0] != pair[1]:
             files[path] = pair
-    return Apart((old.history.program, new.history.program), steps, files)
+    return Apart((old.history.text, new.history.text), steps, files)
 
 
 def _shown(entry: Entry | None) -> str:

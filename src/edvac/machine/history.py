@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edvac.control import Replay
-from edvac.core.value import Value
+from edvac.core.value import Value, plain
 from edvac.machine.budget import UNLIMITED, Budget
 from edvac.machine.entry import Entry, decoder_of, read_entry
 from edvac.machine.replay import replayed
+from edvac.program.extending import EXTEND
 from edvac.store import Store
 
 
@@ -19,11 +20,17 @@ class History:
 
     opened: dict[str, Any] = field(default_factory=dict)
     program: str = ""
+    added: str = ""  # lines that it has decided on itself, below those
     previous: Value | None = None  # what `run.previous` is
     budget: Budget = UNLIMITED  # the last one that somebody gave it
     contacted: list[str] = field(default_factory=list)  # endpoints, in drives that have ended
     whole: bool = True  # False while the program is still being written
     entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The program with the lines that it has added to itself: what people look at."""
+        return self.program + self.added
 
     def replay(self) -> Replay:
         """What a control unit needs to go on."""
@@ -63,8 +70,15 @@ def read_history(store: Store, run: str, *, lazy: bool = False) -> History:
             case _:
                 if record.kind == "closed":
                     _contacted(history, entry)
+                if entry.body.get("op") == EXTEND and record.kind == "outcome":
+                    _added(history, entry)
                 history.entries.append(entry)
     return history
+
+
+def _added(history: History, entry: Entry) -> None:
+    texts = None if entry.value is None or entry.failed else plain(entry.value)
+    history.added = "".join(texts or ())
 
 
 def _contacted(history: History, entry: Entry) -> None:

@@ -33,7 +33,7 @@ from edvac.device import (
     Roots,
 )
 from edvac.guard.load import NAME, load
-from edvac.machine import compensate, rates
+from edvac.machine import compensate
 from edvac.machine.budget import UNLIMITED, Budget
 from edvac.machine.child import DoWork, Surroundings
 from edvac.machine.children import Children
@@ -43,6 +43,7 @@ from edvac.machine.driver import LEASE_S, Answer, Driver, Front, Look
 from edvac.machine.entry import Entry
 from edvac.machine.every import occurrence_key
 from edvac.machine.executor import Execution, Executor
+from edvac.machine.extending import Extending
 from edvac.machine.fleet.errands import Fleet
 from edvac.machine.fleet.travel import Travelling
 from edvac.machine.growth import Growth, Writer
@@ -54,7 +55,7 @@ from edvac.machine.notify import Waiting, notify
 from edvac.machine.overlay import Overlay
 from edvac.machine.previous import left_out, mentions_previous, previous_run, reuse_key
 from edvac.machine.questions import nobody
-from edvac.machine.report import Report, another_model, closed, report_of
+from edvac.machine.report import Report, another_model, closed, note_rate, report_of
 from edvac.machine.sites import browser_of, policy_of
 from edvac.machine.storage import Storage
 from edvac.processor import Processor
@@ -328,7 +329,9 @@ class Machine(Desk):
                 contacted = await self._record_end(lease, report, unit, history, met)
                 await session.travelling.end()
                 if growth is None and not terminal.sample and not terminal.read_only:
-                    self._note_rate(history, report, unit, replay)
+                    real = self.processor.endpoint != "scripted"
+                    model = history.opened["model_name"] if real else ""
+                    note_rate(model, report, unit, replay.usage)
                 terminal.emit(closed(report, unit, contacted))
             finally:
                 await session.close()
@@ -358,23 +361,6 @@ class Machine(Desk):
             terminal.emit(event.Note(text=left_out(opened["left_out"])))
         if opened["model"] != self.processor.identity:
             terminal.emit(another_model(opened["model"], self.processor.identity))
-
-    def _note_rate(
-        self, history: History, report: Report, unit: ControlUnit, replay: Replay
-    ) -> None:
-        """Remember how fast the model was, where nothing else was waited for."""
-        asked = any(step.call.signature.person for step in unit.steps.values())
-        real = history.opened["model_name"] and self.processor.endpoint != "scripted"
-        if report.state not in ("done", "partial") or asked or not real:
-            return
-        used = unit.usage
-        cached = used.cached - replay.usage.cached
-        rates.note(
-            history.opened["model_name"],
-            report.seconds,
-            used.prompt - replay.usage.prompt - cached,
-            used.completion - replay.usage.completion,
-        )
 
     async def _tell(self, report: Report, terminal: Terminal) -> None:
         waiting = Waiting(report.run, report.counts["questions"])
@@ -514,7 +500,13 @@ class _Session:
         guard = Guard(self._machine.rules)
         unit = ControlUnit(
             lambda host: Evaluator(
-                self._program, host, settings, date, Fuel(), previous=self._previous
+                self._program,
+                host,
+                settings,
+                date,
+                Fuel(),
+                previous=self._previous,
+                grows=self._machine.catalogue,
             ),
             replay,
             limits,
@@ -551,6 +543,7 @@ class _Session:
             "online" if terminal.attended else "offline",
             escalate,
             limited=self.travelling.limited,
+            extending=Extending(self._program.text, machine.plan, machine.catalogue, terminal.emit),
         )
 
         def executor(run: str, brief: Brief | None, child: DoWork | None = None) -> Executor:

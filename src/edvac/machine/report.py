@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edvac.control import ControlUnit, Failure, Step
+from edvac.control import ControlUnit, Failure, Step, Usage
 from edvac.core import event
+from edvac.machine import rates
 from edvac.program.host import Unreached
 
 
@@ -66,3 +67,18 @@ def closed(report: Report, unit: ControlUnit, endpoints: list[str]) -> event.Run
 
 def another_model(before: str, now: str) -> event.Note:
     return event.Note(text=f"the run was begun with {before}; it goes on with {now}")
+
+
+def note_rate(model: str, report: Report, unit: ControlUnit, before: Usage) -> None:
+    """Remember how fast a model was, where nothing else was waited for.
+
+    Args:
+        model: its name; nothing is remembered without one.
+        before: what earlier drives of the run had used.
+    """
+    asked = any(step.call.signature.person for step in unit.steps.values())
+    if report.state not in ("done", "partial") or asked or not model:
+        return
+    used = unit.usage
+    read = used.prompt - before.prompt - (used.cached - before.cached)
+    rates.note(model, report.seconds, read, used.completion - before.completion)

@@ -18,7 +18,7 @@ from functools import partial
 
 from edvac.core.errors import FuelError, InternalError
 from edvac.core.label import PROGRAM, PUBLIC, Label, combine
-from edvac.core.signature import Effect
+from edvac.core.signature import Catalogue, Effect
 from edvac.core.value import (
     Cell,
     Failed,
@@ -26,7 +26,9 @@ from edvac.core.value import (
     Scalar,
     Value,
     completed,
+    first_failure,
     open_cells,
+    plain,
     settle,
     total_label,
 )
@@ -45,7 +47,8 @@ from edvac.program.operate import ARITHMETIC
 from edvac.program.patterns import known_patterns
 from edvac.program.previous import no_previous
 from edvac.program.program import Program
-from edvac.program.tree import RETURNED, assigned, definite, is_param, mutation, root
+from edvac.program.tree import LINES, RETURNED, assigned, definite, is_param, mutation, root
+from edvac.program.verify import parse
 
 Run = Callable[[Value, Frame], None]
 Block = tuple[ast.stmt, ...] | list[ast.stmt]
@@ -75,6 +78,7 @@ class Evaluator:
         params: values of the program's parameters that were set by whoever runs it.
         run_date: what ``run.date`` is; recorded once a run, so that a replay sees the same.
         previous: what ``run.previous`` is; recorded in the same way.
+        grows: what lines that ``program.extend`` decides may call; without it none are added.
     """
 
     def __init__(
@@ -86,8 +90,10 @@ class Evaluator:
         fuel: Fuel,
         *,
         previous: Value | None = None,
+        grows: Catalogue | None = None,
     ) -> None:
         self.program = program
+        self._grows, self._grown = grows, 0
         self._params = params
         self._fuel = fuel
         self._flow = Flow()
@@ -117,6 +123,7 @@ class Evaluator:
         self._started = True
         with decimal.localcontext(ARITHMETIC):
             self._run(self.program.statements, self._top)
+            self._await_lines()
             self._flow.drain()
 
     def extend(self, program: Program, decided_by: Label = PUBLIC) -> None:
@@ -129,6 +136,11 @@ class Evaluator:
         Raises:
             InternalError: the longer text does not begin with the one evaluated so far.
         """
+        with decimal.localcontext(ARITHMETIC):
+            self._go_on(program, decided_by)
+            self._flow.drain()
+
+    def _go_on(self, program: Program, decided_by: Label) -> None:
         if not program.text.startswith(self.program.text):
             raise InternalError("program_replaced", "a program was extended by another one")
         met = len(self.program.statements)
@@ -139,9 +151,23 @@ class Evaluator:
         )
         self._on.extend(self.program, self._facts_of(self.program))
         self._top.pc = self._top.pc.steer(decided_by)
-        with decimal.localcontext(ARITHMETIC):
-            self._run(self.program.statements[met:], self._top)
-            self._flow.drain()
+        self._run(self.program.statements[met:], self._top)
+        self._await_lines()
+
+    def _await_lines(self) -> None:
+        """Where the program decides on lines of its own: go on with them once they are known."""
+        made = self._top.names.get(LINES)
+        if self._grows is not None and made is not None:
+            grows = self._grows
+            self._on.flow.when(open_cells(made), lambda: self._add(completed(made), grows))
+
+    def _add(self, made: Value, catalogue: Catalogue) -> None:
+        """The lines that are new; where they could not be decided, that step has failed."""
+        texts = [] if first_failure(made) is not None else plain(made)
+        more, self._grown = "".join(texts[self._grown :]), max(self._grown, len(texts))
+        if more:
+            whole = parse(self.program.text + more, catalogue)
+            self._go_on(whole, total_label(made))
 
     def resolve(self, slot: str, value: Value) -> None:
         """The outcome of a step arrived, possibly as a failed value."""

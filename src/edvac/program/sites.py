@@ -10,6 +10,7 @@ import ast
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from edvac.program import tree
 from edvac.program.identity import mix
 from edvac.program.program import Site
 from edvac.program.tree import calls, dotted, header, pieces, statements, targets
@@ -64,6 +65,8 @@ def _sites(
 
 def _target(stmt: ast.stmt) -> str | None:
     match stmt:
+        case ast.Assign(targets=[ast.Name(id=tree.LINES)]):
+            return None  # nobody wrote that name
         case ast.Assign(targets=[target]) | ast.AnnAssign(target=target):
             return next(targets(target), None)
         case ast.AugAssign():

@@ -26,7 +26,9 @@ MUTATORS = frozenset(
 )
 _PLAIN = frozenset({"id", "attr", "arg", "name", "ctx", "kind", "type_comment", "conversion"})
 _fields: dict[type[ast.AST], tuple[str, ...]] = {ast.Constant: ()}  # those that may hold nodes
-RETURNED = "$return"  # the name that holds a function's result; no program can write it
+# Names that no program can write: of a function's result, and of what `program.extend` has decided.
+RETURNED = "$return"
+LINES = "$lines"
 
 Comprehension: TypeAlias = ast.ListComp | ast.GeneratorExp | ast.DictComp
 

@@ -15,6 +15,7 @@ from edvac.core.signature import WILD, Catalogue, Effect
 from edvac.program.annotate import ATOMS, GENERIC
 from edvac.program.assemble import assemble
 from edvac.program.basics import BASICS
+from edvac.program.extending import EXTEND, chained
 from edvac.program.library import NAMESPACES
 from edvac.program.options import unfit_options
 from edvac.program.program import Program
@@ -86,8 +87,11 @@ def _verified(text: str, catalogue: Catalogue, name: str, report: Report) -> tup
     if broken_lines:
         raise ProgramError("program_refused", "the program has errors")  # each was reported
     _misplaced(source.tree.body)
-    catalogue = catalogue.called(dotted(call.func) or "" for call in calls(source.tree))
+    called = {dotted(call.func) or "" for call in calls(source.tree)}
+    catalogue = catalogue.called(called)
     _shadows(source, catalogue)
+    if EXTEND in called & catalogue.signatures.keys():
+        chained(source.tree)
     program = assemble(source, catalogue, name)
     for error in unfit_options(source.tree, catalogue, program.params):
         report(error)
