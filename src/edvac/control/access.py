@@ -50,6 +50,8 @@ def _and_below(paths: tuple[str, ...]) -> tuple[str, ...]:
 
 def claimed_access(static: Access) -> Access:
     """A pattern from the program's text in the form that exact paths are compared with."""
+    if not (static.reads or static.writes):
+        return static
     reads, writes = tuple(map(_pattern, static.reads)), tuple(map(_pattern, static.writes))
     return replace(static, reads=reads, writes=writes)
 
@@ -74,6 +76,8 @@ def unfit(call: StepCall, values: dict[str, Value]) -> Failure | None:
     wrong = misfit(call, values)
     if wrong is not None:
         return Failure.of(wrong)
+    if not (call.signature.reads or call.signature.writes):
+        return None
     stray = unforeseen(claimed_access(call.static), exact_access(call.signature, values))
     if stray is None:
         return None

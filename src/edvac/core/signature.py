@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
+from edvac.core.label import PROGRAM
 from edvac.core.schema import STR, Type
+from edvac.core.value import Value, lift
 
 
 class Effect(enum.StrEnum):
@@ -50,7 +52,7 @@ Awaited: TypeAlias = Literal["", "signal", "time"]
 @dataclass(frozen=True, slots=True)
 class Param:
     """One operand. `wrong` says why a plain value of its type is none for it, as a clause; an empty
-    text where it is one."""
+    text where it is one. `given` is what a program that says nothing of it passes."""
 
     name: str
     type: Type
@@ -61,6 +63,11 @@ class Param:
     keyword_only: bool = False
     doc: str = ""
     wrong: Callable[[Any], str] | None = None
+    given: Value | None = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.default is not REQUIRED and self.role is not Role.TYPE and not self.variadic:
+            object.__setattr__(self, "given", lift(self.default, PROGRAM))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,11 @@ class Signature:
         awaits: nothing is executed: the step ends when a signal comes, or when its time has.
         yields: a program that calls none of the device's functions may use its name for a value.
         done_by: the device that does it, where that is not the one which it is named after.
+        barrier: all that comes later and is not pure waits for it.
+        in_turn: it begins only when all that is above it has ended: what the world sees happens in
+            the order in which it is written.
+        noted: it is durable that a call begins, before it does.
+        turns: the name of what it takes its turn at, as `Access.names` has it; empty for nothing.
     """
 
     op: str
@@ -105,41 +117,31 @@ class Signature:
     turn: str = ""
     done_by: str = ""
 
-    @property
-    def device(self) -> str:
-        return self.done_by or self.namespace
+    # Asked for at every step, so they are worked out once:
+    namespace: str = field(init=False, repr=False)  # the name before the dot
+    function: str = field(init=False, repr=False)  # and the one behind it
+    device: str = field(init=False, repr=False)
+    barrier: bool = field(init=False, repr=False)
+    in_turn: bool = field(init=False, repr=False)
+    noted: bool = field(init=False, repr=False)
+    turns: tuple[str, ...] = field(init=False, repr=False)
 
-    @property
-    def namespace(self) -> str:
-        """The name before the dot."""
-        return self.op.partition(".")[0]
-
-    @property
-    def function(self) -> str:
-        return self.op.partition(".")[2]
-
-    @property
-    def barrier(self) -> bool:
-        """Does all that comes later and is not pure wait for it?"""
-        return self.awaits == "time"
-
-    @property
-    def in_turn(self) -> bool:
-        """Does it begin only when all that is above it has ended? What the world sees happens in
-        the order in which it is written."""
-        seen = self.effect is Effect.WRITE and bool(self.names)
-        return self.effect is Effect.EXTERNAL or self.barrier or seen
-
-    @property
-    def noted(self) -> bool:
-        """Is it durable that a call begins, before it does?"""
-        changes = self.effect in (Effect.WRITE, Effect.EXTERNAL)
-        return changes or self.person or bool(self.awaits)
-
-    @property
-    def turns(self) -> tuple[str, ...]:
-        """The name of what it takes its turn at, as `Access.names` has it; empty for nothing."""
-        return (f"{self.device}:{self.turn}",) if self.turn else ()
+    def __post_init__(self) -> None:
+        namespace, _, function = self.op.partition(".")
+        device = self.done_by or namespace
+        external, writes = self.effect is Effect.EXTERNAL, self.effect is Effect.WRITE
+        barrier = self.awaits == "time"
+        derived = {
+            "namespace": namespace,
+            "function": function,
+            "device": device,
+            "barrier": barrier,
+            "in_turn": external or barrier or (writes and bool(self.names)),
+            "noted": external or writes or self.person or bool(self.awaits),
+            "turns": (f"{device}:{self.turn}",) if self.turn else (),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
     def param(self, name: str) -> Param | None:
         return next((found for found in self.params if found.name == name), None)

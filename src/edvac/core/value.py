@@ -184,6 +184,8 @@ def children(value: Value) -> Iterator[Operand]:
 
 def open_cells(operand: Operand) -> list[Cell]:
     """Every cell that is still pending anywhere inside; empty when the operand is complete."""
+    if isinstance(operand, _LEAVES):
+        return []
     found: list[Cell] = []
     todo: list[Operand] = [operand]
     while todo:
@@ -206,7 +208,8 @@ def completed(operand: Operand) -> Value:
         case Cell():
             raise InternalError("value_pending", "a pending value was read")
         case Sequence():
-            return replace(here, items=tuple(completed(item) for item in here.items))
+            items = tuple(completed(item) for item in here.items)
+            return Sequence(items, here.label, here.fixed, here.origin)
         case Mapping():
             return replace(here, entries={k: completed(v) for k, v in here.entries.items()})
         case Instance():

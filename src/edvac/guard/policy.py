@@ -124,6 +124,8 @@ class _Look:
 
     def strange(self, param: Param, need: Need) -> frozenset[str]:
         """Who influenced the operand and may not; what the rule accepts is noted."""
+        if need.free:
+            return frozenset()
         label = self.labels[param.name]
         who = label.sources if need.made_of else label.integrity
         found = self.rules.strange(who, need.by)

@@ -13,8 +13,8 @@ from typing import Any
 from edvac.core.errors import InternalError
 from edvac.core.label import PROGRAM, Gathering
 from edvac.core.schema import ANY, STR, Choice, Type
-from edvac.core.signature import REQUIRED, Role, Signature
-from edvac.core.value import Cell, Operand, Sequence, Value, lift, total_label
+from edvac.core.signature import Role, Signature
+from edvac.core.value import Cell, Operand, Sequence, Value, total_label
 from edvac.program.annotate import read_type
 from edvac.program.facts import Facts, bind_text
 from edvac.program.flow import Flow
@@ -172,6 +172,6 @@ def bind(signature: Signature, args: list[Any], words: dict[str, Any]) -> dict[s
             bound[param.name] = left.pop(0)
         elif param.name in words:
             bound[param.name] = words[param.name]
-        elif param.default is not REQUIRED:
-            bound[param.name] = lift(param.default, PROGRAM)
+        elif param.given is not None:
+            bound[param.name] = param.given
     return bound
