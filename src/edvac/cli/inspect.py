@@ -167,9 +167,11 @@ def show(run_id: str | None, step: str | None, prompt: bool, **flags: bool) -> N
         elif step is None:
             _show_run(store, info, history, flags)
         else:
+            from edvac.machine.entry import step_unknown
+
             entries = [entry for entry in history.entries if entry.address == step]
             if not entries:
-                raise _no_step(info.id, step, history.entries)
+                raise step_unknown(info.id, step, history.entries)
             _show_step(store, entries[-1], prompt, as_json)
 
 
@@ -203,15 +205,6 @@ def _show_events(store: Store, run: str, *, as_json: bool) -> None:
         ui.out(ui.safe_line(f"{one.name}: {ui.json_text(one.value)}"))
     if not found:
         ui.out(f"run {run} has set no event")
-
-
-def _no_step(run: str, step: str, entries: list[Entry]) -> UsageError:
-    import difflib
-
-    known = list(dict.fromkeys(entry.address for entry in entries))
-    near = difflib.get_close_matches(step, known, 3)
-    fix = f"Did you mean {', '.join(near)}?" if near else f"`edvac show {run}` lists its steps."
-    return UsageError("step_unknown", f"run {run} has no step {step!r}", "", fix)
 
 
 def _show_run(store: Store, info: RunInfo, history: History, flags: dict[str, bool]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from edvac.core.codec import Decoder, holds_failure
+from edvac.core.errors import UsageError
 from edvac.core.label import Label
 from edvac.core.value import Failed, Value
 from edvac.store import Record as StoredRecord
@@ -80,3 +83,11 @@ def decoder_of(store: Store) -> Decoder:
 
 def read_entry(decoder: Decoder, record: StoredRecord) -> Entry:
     return Entry.stored(record, decoder)
+
+
+def step_unknown(run: str, step: str, entries: Iterable[Entry]) -> UsageError:
+    """A run has no step of this name; near ones are named."""
+    known = list(dict.fromkeys(entry.address for entry in entries if entry.address))
+    near = difflib.get_close_matches(step, known, 3)
+    fix = f"Did you mean {', '.join(near)}?" if near else f"`edvac show {run}` lists its steps."
+    return UsageError("step_unknown", f"run {run} has no step {step!r}", "", fix)

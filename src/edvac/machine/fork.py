@@ -6,18 +6,16 @@ copied, so that the new run executes only what depends on the step. The old run 
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 from edvac.control import Record
 from edvac.control.step import WrittenFile
-from edvac.core.errors import UsageError
 from edvac.core.seams import Clock, Entropy
 from edvac.core.signature import Catalogue
 from edvac.machine.driver import LEASE_S
-from edvac.machine.entry import Entry, decoder_of, read_entry
+from edvac.machine.entry import Entry, decoder_of, read_entry, step_unknown
 from edvac.machine.job import program_parameters
 from edvac.machine.ledger import append
 from edvac.program import parse
@@ -52,7 +50,7 @@ def fork(
     entries = _entries(store, run)
     forgotten = {entry.slot for entry in entries if _is_at(entry.address, step)}
     if not forgotten:
-        raise _unknown(run, step, entries)
+        raise step_unknown(run, step, entries)
     opened = next(dict(entry.body) for entry in entries if entry.kind == "opened")
     parsed = parse(program or _program(entries), catalogue)
     opened["settings"] = dict(opened.get("settings") or {}) | dict(settings or {})
@@ -114,10 +112,3 @@ def _files(store: Store, run: str) -> dict[str, list[WrittenFile]]:
         body = None if deleted else store.read_file(run, version.path, version.version)
         found[version.slot].append(WrittenFile(version.path, body, store.label(version.label)))
     return dict(found)
-
-
-def _unknown(run: str, step: str, entries: list[Entry]) -> UsageError:
-    known = list(dict.fromkeys(entry.address for entry in entries if entry.address))
-    near = difflib.get_close_matches(step, known, 3)
-    fix = f"Did you mean {', '.join(near)}?" if near else f"`edvac show {run}` lists its steps."
-    return UsageError("step_unknown", f"run {run} has no step {step!r}", "", fix)

@@ -9,7 +9,7 @@ device that has an operand of such a name keeps it. Knows nothing of how they ar
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from edvac.core.span import LONGEST_S as LONGEST_WAIT_S
 from edvac.core.span import seconds_of
 from edvac.core.value import Operand, Scalar, settle
 from edvac.program.refusal import refusal
-from edvac.program.tree import calls, dotted
+from edvac.program.tree import dotted
 
 MOST_RETRIES = 20
 LEAST_S, LONGEST_S = 1.0, 7 * 86_400.0
@@ -94,10 +94,10 @@ def _seconds(data: Any) -> float:
 
 
 def unfit_options(
-    tree: ast.AST, catalogue: Catalogue, params: Mapping[str, object]
+    made: Iterable[ast.Call], catalogue: Catalogue, params: Mapping[str, object]
 ) -> Iterator[ProgramError]:
-    """What is wrong with the options in a program."""
-    for call in calls(tree):
+    """What is wrong with the options of a program's calls."""
+    for call in made:
         signature = catalogue.signatures.get(dotted(call.func) or "")
         if signature is None:
             continue

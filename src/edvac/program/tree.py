@@ -131,11 +131,12 @@ def children(node: ast.AST) -> list[ast.AST]:
     nothing that a program writes."""
     found: list[ast.AST] = []
     kind = type(node)
-    if kind not in _fields:
-        _fields[kind] = tuple(field for field in kind._fields if field not in _PLAIN)
-    for field in _fields[kind]:
+    fields = _fields.get(kind)
+    if fields is None:
+        fields = _fields[kind] = tuple(field for field in kind._fields if field not in _PLAIN)
+    for field in fields:
         inner = getattr(node, field, None)
-        if isinstance(inner, list):
+        if type(inner) is list:
             found += [one for one in inner if isinstance(one, ast.AST)]
         elif isinstance(inner, ast.AST):
             found.append(inner)
@@ -195,9 +196,9 @@ def calls(node: ast.AST) -> Iterator[ast.Call]:
 
 def dotted(node: ast.expr) -> str | None:
     """``files.read`` for an attribute of a plain name, ``len`` for a name."""
-    if isinstance(node, ast.Name):
+    if type(node) is ast.Name:
         return node.id
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+    if type(node) is ast.Attribute and type(node.value) is ast.Name:
         return f"{node.value.id}.{node.attr}"
     return None
 

@@ -87,13 +87,14 @@ def _verified(text: str, catalogue: Catalogue, name: str, report: Report) -> tup
     if broken_lines:
         raise ProgramError("program_refused", "the program has errors")  # each was reported
     _misplaced(source.tree.body)
-    called = {dotted(call.func) or "" for call in calls(source.tree)}
+    made = list(calls(source.tree))
+    called = {dotted(call.func) or "" for call in made}
     catalogue = catalogue.called(called)
     _shadows(source, catalogue)
     if EXTEND in called & catalogue.signatures.keys():
         chained(source.tree)
     program = assemble(source, catalogue, name)
-    for error in unfit_options(source.tree, catalogue, program.params):
+    for error in unfit_options(made, catalogue, program.params):
         report(error)
     verifier = Statements(program, source, report)
     verifier.run()
@@ -136,22 +137,35 @@ def _misplaced(block: list[ast.stmt], *, loop: bool = False, function: bool = Fa
                 )
 
 
+_BINDING = {
+    ast.ClassDef,
+    ast.FunctionDef,
+    ast.Assign,
+    ast.AnnAssign,
+    ast.AugAssign,
+    ast.For,
+    ast.comprehension,
+    ast.Lambda,
+}
+
+
 def _shadows(source: Source, catalogue: Catalogue) -> None:
     """No name may hide a device, a builtin, a namespace or a type."""
     taken = {**dict.fromkeys(BASICS, "a builtin"), **dict.fromkeys(ATOMS, "a type")}
     taken |= dict.fromkeys(GENERIC, "a type") | dict.fromkeys(NAMESPACES, "a part of the library")
     taken |= dict.fromkeys(catalogue.devices, "a device") | {"run": "the run itself"}
     defined: dict[str, str] = {}
-    for node in source.nodes:
+    binding = [node for node in source.nodes if type(node) in _BINDING]
+    for node in binding:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             kind = "a record" if isinstance(node, ast.ClassDef) else "a function"
             if node.name in taken or node.name in defined:
                 _hidden(node, node.name, taken.get(node.name) or defined[node.name])
             defined[node.name] = kind
     taken |= defined
-    classes = [node for node in source.nodes if isinstance(node, ast.ClassDef)]
+    classes = [node for node in binding if isinstance(node, ast.ClassDef)]
     fields = {id(part) for node in classes for part in node.body}  # attributes hide nothing
-    for node in source.nodes:
+    for node in binding:
         for name in _bound_by(node) if id(node) not in fields else ():
             if name in taken:
                 _hidden(node, name, taken[name])

@@ -6,13 +6,16 @@ Knows nothing of connections.
 from __future__ import annotations
 
 import ast
+import functools
 import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from edvac.core.errors import ConfigError
+from edvac.program.tree import calls, children, dotted, names, walk
 
+_OPEN = "browser.open"
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -103,15 +106,18 @@ def read_origins(setting: str, texts: tuple[str, ...]) -> frozenset[str]:
     return frozenset(map(origin_of, texts))
 
 
+@functools.lru_cache(maxsize=8)
 def spelled_origins(text: str) -> frozenset[str]:
     """Origins of the URLs that a program opens, as far as they stand in its text: in the operand
     of `browser.open`, or in what the names there are set to."""
+    if _OPEN.partition(".")[0] not in text:
+        return frozenset()
     tree = ast.parse(text)
-    waiting = [one for call in ast.walk(tree) if _opens(call) for one in ast.iter_child_nodes(call)]
+    waiting = [one for call in calls(tree) if _calls(call, _OPEN) for one in children(call)]
     found: set[str] = set()
     seen: set[str] = set()
     while waiting:
-        for node in ast.walk(waiting.pop()):
+        for node in walk(waiting.pop()):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.add(origin_of(node.value))
             elif isinstance(node, ast.Name) and node.id not in seen:
@@ -120,28 +126,20 @@ def spelled_origins(text: str) -> frozenset[str]:
     return frozenset(found - {""})
 
 
-def _opens(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and ast.unparse(node.func) == "browser.open"
-
-
 def _given(tree: ast.Module, name: str) -> Iterator[ast.AST]:
     """What a name is set to, and the parameters' operands where it is one."""
-    for node in ast.walk(tree):
+    for node in walk(tree):
         match node:
             case ast.Assign(targets=targets, value=value):
-                if any(name in _names(target) for target in targets):
+                if any(name in names(target) for target in targets):
                     yield value
             case ast.For(target=target, iter=over) | ast.comprehension(target=target, iter=over):
-                if name in _names(target):
+                if name in names(target):
                     yield over
             case ast.FunctionDef(name=function, args=args):
                 if any(arg.arg == name for arg in args.args):
-                    yield from (one for one in ast.walk(tree) if _calls(one, function))
+                    yield from (one for one in calls(tree) if _calls(one, function))
 
 
-def _names(target: ast.expr) -> set[str]:
-    return {node.id for node in ast.walk(target) if isinstance(node, ast.Name)}
-
-
-def _calls(node: ast.AST, function: str) -> bool:
-    return isinstance(node, ast.Call) and ast.unparse(node.func) == function
+def _calls(call: ast.Call, function: str) -> bool:
+    return dotted(call.func) == function
