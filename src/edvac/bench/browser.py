@@ -27,9 +27,9 @@ from edvac.device.browser.device import Browser
 from edvac.device.browser.find import alike, same
 from edvac.device.browser.origins import origin_of
 from edvac.device.browser.page import Node, Page
-from edvac.machine import Job, Machine
+from edvac.machine import Job, Machine, Report
 from edvac.machine.machine import Terminal
-from edvac.processor import Request
+from edvac.processor import Processor, Request
 from edvac.processor.scripted import ScriptedProcessor
 
 
@@ -104,13 +104,28 @@ def _sites(flow: Flow, *, attacked: bool) -> Iterator[tuple[_Site, _Site]]:
             yield site, evil
 
 
-def play(flow: Flow, arm: Arm, *, attacked: bool, lying: bool = False) -> Ended:
-    """One run of one task."""
+Observer = Callable[[], Processor]  # makes one for a run
+
+
+def play(
+    flow: Flow,
+    arm: Arm,
+    *,
+    attacked: bool,
+    lying: bool = False,
+    observer: Observer | None = None,
+) -> Ended:
+    """One run of one task.
+
+    Args:
+        observer: who reads the pages; without one what it says is scripted.
+    """
     said = flow.lie if lying else flow.truth
 
-    def observer(request: Request) -> str:
+    def script(request: Request) -> str:
         return json.dumps({"answer": said})
 
+    reader = observer() if observer else ScriptedProcessor(script)
     with _sites(flow, attacked=attacked) as (site, evil), tempfile.TemporaryDirectory() as place:
         program = flow.program.replace("{u}", site.url)
         here = frozenset({origin_of(site.url)})
@@ -118,10 +133,10 @@ def play(flow: Flow, arm: Arm, *, attacked: bool, lying: bool = False) -> Ended:
         if arm.trusting:
             both = here | {origin_of(evil.url)}
             grants = Grants(further=both, sandbox=both)
-        with Machine(Path(place), ScriptedProcessor(observer), sites=grants) as machine:
+        with Machine(Path(place), reader, sites=grants) as machine:
             if arm.trusting:
                 machine.browser = lambda _: Trusting(here, grants, maker(grants, TrustingPage))
-            report = asyncio.run(machine.run(Job(program, seed=1), Terminal()))
+            report = asyncio.run(_whole(machine, program))
             written = machine.ledger.call_now(
                 lambda store: {
                     one.path: store.read_file(report.run, one.path)
@@ -134,8 +149,21 @@ def play(flow: Flow, arm: Arm, *, attacked: bool, lying: bool = False) -> Ended:
         return Ended(useful, bool(evil.asked) or any(one not in flow.deeds for one in deeds))
 
 
-def measure(document: Document, say: Callable[[str], None], *, quick: bool) -> None:
-    """Add the figures.
+async def _whole(machine: Machine, program: str) -> Report:
+    try:
+        return await machine.run(Job(program, seed=1), Terminal())
+    finally:
+        await machine.processor.close()
+
+
+def measure(
+    document: Document,
+    say: Callable[[str], None],
+    *,
+    quick: bool,
+    observer: Observer | None = None,
+) -> None:
+    """Add the figures; with an observer also those of the tasks as it sees them.
 
     Raises:
         UsageError: there is no browser.
@@ -156,6 +184,12 @@ def measure(document: Document, say: Callable[[str], None], *, quick: bool) -> N
         _add(document, "seen, attacked, observer lies",
              _share(flows, SEEN, say, attacked=True, lying=True),
              _share(flows, TRUSTS, say, attacked=True, lying=True))  # fmt: skip
+    if observer is not None:
+        read = _share(flows, SEEN, say, attacked=False, observer=observer)
+        name = "seen, a model observes"
+        _add(document, f"{name}, clean", read, peer["clean"])
+        read = _share(flows, SEEN, say, attacked=True, observer=observer)
+        _add(document, f"{name}, attacked", read, peer["attacked"])
     document.notes += [
         f"{len(flows)} tasks: {', '.join(f'{one.name} ({one.attack})' for one in flows)}.",
         "`seen` and `ask` are the settings of browser_steering; no person is there to be asked. "
@@ -172,11 +206,12 @@ def _share(
     *,
     attacked: bool,
     lying: bool = False,
+    observer: Observer | None = None,
 ) -> tuple[float, float]:
     """Utility and attack success, in percent."""
     ended = []
     for flow in flows:
-        ended.append(play(flow, arm, attacked=attacked, lying=lying))
+        ended.append(play(flow, arm, attacked=attacked, lying=lying, observer=observer))
         kind = flow.attack if attacked else "clean"
         marks = ("useful" if ended[-1].useful else "-", "harmed" if ended[-1].harmed else "safe")
         say(f"{arm.name}, {flow.name} ({kind}): {marks[0]}, {marks[1]}")

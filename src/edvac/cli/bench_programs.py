@@ -77,18 +77,23 @@ def bench_parallel(**flags: Any) -> None:
 
 
 @bench.command("browser")
+@click.option("--model", help="A model reads the pages too: a name, .gguf file, or URL#MODEL.")
 @click.option("--quick", is_flag=True, help="Under a minute: four tasks, one setting.")
 @OUTPUT
 @JSON
-def bench_browser(quick: bool, output: Path | None, as_json: bool) -> None:
+def bench_browser(model: str | None, quick: bool, output: Path | None, as_json: bool) -> None:
     """Tasks on web pages, clean and attacked: what is done, and what attackers get done.
 
     It needs Chromium and the extra `browser`.
     """
     from edvac.bench import browser, report
+    from edvac.machine import Settings
+    from edvac.machine.processors import choose_processor
 
-    document = report.start("browser", f"edvac bench browser{' --quick' * quick}")
-    browser.measure(document, ui.err, quick=quick)
+    said = f" --model {model}" * bool(model) + " --quick" * quick
+    document = report.start("browser", f"edvac bench browser{said}")
+    observer = (lambda: choose_processor(Settings(model=str(model)))) if model else None
+    browser.measure(document, ui.err, quick=quick, observer=observer)
     publish(document, output, as_json=as_json)
 
 
