@@ -212,3 +212,16 @@ def test_caches_that_are_broken_are_passed_over(edvac: Bench, home: Path) -> Non
     os.mkfifo(cache / "pipe.gguf")
     (cache / "directory.gguf").mkdir()
     assert found(edvac, "file") == []
+
+
+def test_the_browser_is_there_or_how_to_get_it(edvac: Bench, home: Path) -> None:
+    edvac.monkeypatch.setenv("PATH", str(home / "empty"))
+    (without,) = found(edvac, "browser")
+    assert without["state"] == "note" and "chromium" in without["fix"]
+    programs = home / "programs"
+    programs.mkdir(parents=True)
+    (programs / "chromium").write_text("#!/bin/sh\n")
+    (programs / "chromium").chmod(0o755)
+    edvac.monkeypatch.setenv("PATH", str(programs))
+    (here,) = found(edvac, "browser")
+    assert str(programs) in here["found"] or "playwright" in here["found"]

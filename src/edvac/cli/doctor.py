@@ -35,6 +35,7 @@ def doctor(as_json: bool, reprobe: bool) -> int:
         _disk(),
         _syncs(),
         _isolation(),
+        _browser(),
         _engine(),
         _model(),
         *local.servers(),
@@ -107,6 +108,16 @@ def _isolation() -> Finding:
     if isolation.available:
         return Finding("sandbox", "ok", "bubblewrap works; python and shell steps can run")
     return Finding("sandbox", "note", isolation.why, isolation.fix)
+
+
+def _browser() -> Finding:
+    from edvac.device.browser.chromium import installed, missing
+
+    why = missing()
+    if why:
+        fix = "For browser.*: apt install chromium, pip install 'edvac[browser]'."
+        return Finding("browser", "note", why, fix)
+    return Finding("browser", "ok", f"browser.* can use {installed()}")
 
 
 def _engine() -> Finding:
