@@ -14,7 +14,7 @@ import heapq
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edvac.control import ControlUnit, Failure, Intent, Limits, Outcome, Record, Replay, Result
@@ -301,9 +301,11 @@ class Simulation:
         self._durable = world.replay()
         self._evaluators: list[Evaluator] = []
         world.lives += 1
-        self.unit = ControlUnit(lambda host: self._evaluator(program, host), self._durable, LIMITS)
+        met = 1 + seed % 4  # statements at a time, in long programs hundreds
+        limits = replace(LIMITS, met=met)
+        self.unit = ControlUnit(lambda host: self._evaluator(program, host), self._durable, limits)
         if self._limits is not LIMITS:
-            self.unit._limits = self._limits
+            self.unit._limits = replace(self._limits, met=met)
 
     def _evaluator(self, program: Program, host: ControlUnit) -> Evaluator:
         self._evaluators.append(Evaluator(program, host, {}, TODAY, Fuel()))

@@ -400,3 +400,25 @@ def test_a_replayed_answer_does_not_end_the_slow_start() -> None:
 def test_without_a_slow_start_the_device_is_filled_at_once() -> None:
     unit = unit_of(BATCH, limits=Limits(at_once={"llm": 3}))
     assert ops(unit.start(0)) == ["net.get"] + ["llm.write"] * 3
+
+
+def test_steps_of_a_long_program_begin_before_its_end_has_been_looked_at() -> None:
+    text = (
+        'x = llm.write("x")\nfiles.write("a", "1")\ny = llm.write("y")\n'
+        'mail.send("me", "hello")\nz = attempt(x, "none")\n'
+    )
+    unit = unit_of(text, limits=Limits(met=2))
+    work = unit.start(0)
+    assert [one.call.op for one in work.intents] == ["llm.write"] and work.wake_at == 0
+    assert not unit.awaited
+    work = unit.finished([(work.intents[0].slot, Failure("broken", ""))], 0)
+    assert not work.closed and not work.intents
+    work = unit.tick(0)
+    assert [one.call.op for one in work.intents] == ["llm.write"], "writes wait for the end"
+    (y,) = work.intents
+    work = unit.tick(0)
+    assert [one.call.op for one in work.intents] == ["files.write"] and work.wake_at is None
+    work = unit.finished([(work.intents[0].slot, ok()), (y.slot, ok())], 1)
+    assert [one.call.op for one in work.intents] == ["mail.send"], "the last line took the failure"
+    work = unit.finished([(work.intents[0].slot, ok())], 2)
+    assert work.closed == "done"

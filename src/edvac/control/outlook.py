@@ -49,10 +49,21 @@ class Outlook:
     _later: list[str]
     _timers: list[tuple[float, str]]
     _unhandled: dict[str, Step]
-    _growing: bool
+    _unwritten: bool
     _alone: bool
     _now: float
     _began: float
+
+    @property
+    def _growing(self) -> bool:
+        """May there be lines below that have not been looked at?"""
+        return self._unwritten or self._evaluator.unmet > 0
+
+    @property
+    def _due(self) -> float | None:
+        """When there is something to do, whatever happens meanwhile."""
+        timer = self._timers[0][0] if self._timers else None
+        return self._now if self._evaluator.unmet else timer
 
     @property
     def seconds(self) -> float:

@@ -216,6 +216,8 @@ class Limits:
         ahead: devices that may be used ahead of undecided conditions; none switches that off.
         seconds: that the run may be driven; 0 is no limit. `before` of them were used by earlier
             drives.
+        met: statements of a new run's program that are met before their steps begin, and so many
+            before each look at what has happened meanwhile.
     """
 
     tokens: int = 0
@@ -234,6 +236,7 @@ class Limits:
     before: float = 0.0
     ahead: frozenset[str] = frozenset()
     read_only: bool = False
+    met: int = 500
 
 
 @dataclass(slots=True, eq=False)

@@ -80,7 +80,7 @@ class ControlUnit(Outlook):
         alone: bool = False,
         past: Sequence[Decided] = (),
     ) -> None:
-        self._growing, self._alone = growing, alone
+        self._unwritten, self._alone = growing, alone
         self._answered = False  # has the model answered in this drive?
         self._replay = replay
         self._limits = limits
@@ -123,7 +123,7 @@ class ControlUnit(Outlook):
 
     def start(self, now: float) -> Work:
         self._now = self._began = now
-        self._evaluator.start()
+        self._evaluator.start(None if self._replay.outcomes else self._limits.met)
         return self._pump()
 
     def finished(self, outcomes: Iterable[tuple[str, Outcome]], now: float) -> Work:
@@ -151,12 +151,13 @@ class ControlUnit(Outlook):
         """More of the program has been written. Until it is whole, steps that only read or compute
         run ahead; what writes or leaves the machine waits. See `Evaluator.extend`."""
         self._now = now
-        self._growing = not whole
+        self._unwritten = not whole
         self._evaluator.extend(program, decided_by)
         return self._pump()
 
     def tick(self, now: float) -> Work:
         self._now = now
+        self._evaluator.meet(self._limits.met)
         while self._timers and self._timers[0][0] <= now:
             _, slot = heapq.heappop(self._timers)
             step = self.steps[slot]
@@ -263,7 +264,7 @@ class ControlUnit(Outlook):
         self._run_ahead()
         self._close_if_over()
         work, self._work = self._work, Work()
-        work.wake_at = self._timers[0][0] if self._timers else None
+        work.wake_at = self._due
         return work
 
     def _run_ahead(self) -> None:

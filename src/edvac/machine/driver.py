@@ -247,10 +247,10 @@ class Driver:
             if self._looked:
                 self._looked = False
                 return self._unit.go_on(now)
-            if self._outcomes:
-                return self._unit.finished(self._drain(), now)
             if wake_at is not None and wake_at <= now:
                 return self._unit.tick(now)
+            if self._outcomes:
+                return self._unit.finished(self._drain(), now)
             await self._sleep(wake_at, now)
 
     def _extend(self, program: Program, whole: bool, decided_by: Label, now: float) -> Work:

@@ -109,6 +109,7 @@ class Evaluator:
         on.comprehend = Comprehensions(on, self._bind).evaluate
         self._mutations = Mutations(on)
         self._started = False
+        self._met = 0  # statements of the program, so far
 
     def _facts_of(self, program: Program) -> Facts:
         patterns = known_patterns(program, self._params) if self._params else program.patterns
@@ -116,14 +117,31 @@ class Evaluator:
 
     # -- the control unit's side
 
-    def start(self) -> None:
-        """Meet every statement; announce every step that can be reached."""
+    def start(self, most: int | None = None) -> None:
+        """Meet the statements, so many at most; announce every step that can be reached."""
         if self._started:
             raise InternalError("evaluator_restarted", "one evaluator evaluates once")
         self._started = True
+        self.meet(most)
+
+    @property
+    def unmet(self) -> int:
+        """How many statements of the program have not been met yet."""
+        return len(self.program.statements) - self._met
+
+    def meet(self, most: int | None = None) -> None:
+        """Go on with the statements, so many at most. Steps of those that were met may run
+        meanwhile: nothing below a line changes what it does."""
+        statements = self.program.statements
+        count = self.unmet if most is None else min(most, self.unmet)
+        if not count:
+            return
         with decimal.localcontext(ARITHMETIC):
-            self._run(self.program.statements, self._top)
-            self._await_lines()
+            for at in range(self._met, self._met + count):
+                self._one(statements, at, self._top)
+            self._met += count
+            if not self.unmet:
+                self._await_lines()
             self._flow.drain()
 
     def extend(self, program: Program, decided_by: Label = PUBLIC) -> None:
@@ -137,13 +155,13 @@ class Evaluator:
             InternalError: the longer text does not begin with the one evaluated so far.
         """
         with decimal.localcontext(ARITHMETIC):
+            self.meet()
             self._go_on(program, decided_by)
             self._flow.drain()
 
     def _go_on(self, program: Program, decided_by: Label) -> None:
         if not program.text.startswith(self.program.text):
             raise InternalError("program_replaced", "a program was extended by another one")
-        met = len(self.program.statements)
         self.program = replace(
             program,
             sites=self.program.sites | program.sites,
@@ -151,8 +169,7 @@ class Evaluator:
         )
         self._on.extend(self.program, self._facts_of(self.program))
         self._top.pc = self._top.pc.steer(decided_by)
-        self._run(self.program.statements[met:], self._top)
-        self._await_lines()
+        self.meet()
 
     def _await_lines(self) -> None:
         """Where the program decides on lines of its own: go on with them once they are known."""
@@ -183,7 +200,8 @@ class Evaluator:
     @property
     def finished(self) -> bool:
         """Is every step resolved and every statement done?"""
-        return self.idle and not self._on.steps.open and not self._flow.waiting
+        settled = self.idle and not self.unmet
+        return settled and not self._on.steps.open and not self._flow.waiting
 
     @property
     def fuel_used(self) -> int:
@@ -214,14 +232,18 @@ class Evaluator:
     # -- statements
 
     def _run(self, block: Block, frame: Frame) -> None:
-        for at, stmt in enumerate(block):
-            try:
-                if isinstance(stmt, ast.If):
-                    self._if(stmt, frame, (block, at + 1))
-                else:
-                    self._statement(stmt, frame)
-            except FuelError as problem:
-                self._block(stmt, self._on.apply.out_of_fuel(problem), frame)
+        for at in range(len(block)):
+            self._one(block, at, frame)
+
+    def _one(self, block: Block, at: int, frame: Frame) -> None:
+        stmt = block[at]
+        try:
+            if isinstance(stmt, ast.If):
+                self._if(stmt, frame, (block, at + 1))
+            else:
+                self._statement(stmt, frame)
+        except FuelError as problem:
+            self._block(stmt, self._on.apply.out_of_fuel(problem), frame)
 
     def _statement(self, stmt: ast.stmt, frame: Frame) -> None:
         match stmt:

@@ -98,7 +98,7 @@ def unfit_options(
 ) -> Iterator[ProgramError]:
     """What is wrong with the options of a program's calls."""
     for call in made:
-        signature = catalogue.signatures.get(dotted(call.func) or "")
+        signature = catalogue.signatures.get(dotted(call.func) or "") if call.keywords else None
         if signature is None:
             continue
         for word in call.keywords:

@@ -24,7 +24,7 @@ from edvac.program.rules import broken
 from edvac.program.scope import Scope
 from edvac.program.source import Source, read_whole
 from edvac.program.statements import Report, Statements
-from edvac.program.tree import calls, dotted, targets
+from edvac.program.tree import dotted, targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def _verified(text: str, catalogue: Catalogue, name: str, report: Report) -> tup
     if broken_lines:
         raise ProgramError("program_refused", "the program has errors")  # each was reported
     _misplaced(source.tree.body)
-    made = list(calls(source.tree))
+    made = [node for node in source.nodes if isinstance(node, ast.Call)]
     called = {dotted(call.func) or "" for call in made}
     catalogue = catalogue.called(called)
     _shadows(source, catalogue)

@@ -17,6 +17,8 @@ _HEADING = "# -- from edvac's library: "
 
 def with_written(text: str, nodes: Sequence[ast.AST]) -> str:
     """The text, and below it the functions that it calls and does not define."""
+    if not any(name in text for name in WRITTEN):
+        return text
     defined = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
     called = {
         node.func.id
