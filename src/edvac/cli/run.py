@@ -49,6 +49,7 @@ _BUDGET_HELP = (
 )
 _JSON_HELP = "Events as JSON lines on stdout; with --detach one document, and events on stderr."
 _WORKERS_HELP = "Let workers of the store do the steps that can travel; see `edvac worker`."
+_UNDO_HELP = "Take back what it did outside, by the steps that its program names with undo=."
 _OUTPUT_HELP = "Apply the files there when the run has ended, also where some of it failed."
 
 
@@ -105,12 +106,15 @@ def run(task: str, **flags: Any) -> int:
 @click.command()
 @RUN
 @click.option("--retry", is_flag=True, help="Try again what failed, and what that blocked.")
+@click.option("--undo-effects", is_flag=True, help=_UNDO_HELP)
 @common
-def resume(run_id: str | None, retry: bool, **flags: Any) -> int:
+def resume(run_id: str | None, retry: bool, undo_effects: bool, **flags: Any) -> int:
     """Go on with RUN (default: the latest); nothing that is finished runs again.
 
     The models and the budget are the run's own, unless others are given.
     """
+    if undo_effects:
+        return _carry_out(flags, lambda command: command.undo_effects(run_id))
     return _carry_out(flags, lambda command: command.resume(run_id, retry=retry))
 
 
@@ -333,6 +337,15 @@ class _Command:
             return self._detach(info.id, self._given_again(retry))
         async with self._machine() as machine:
             return await self._drive(machine, run=info.id, retry=retry)
+
+    async def undo_effects(self, run_id: str | None) -> int:
+        """Take back what the run has done outside; it goes on no more."""
+        with open_store() as store:
+            info = store.find_run(run_id)
+        async with self._machine() as machine:
+            report = await machine.undo_effects(info.id, self.talk.terminal(machine))
+            self._view.__exit__(None, None, None)
+            return self._finish(machine, report)
 
     def _given_again(self, retry: bool) -> list[str]:
         """The flags of this resume, for the process that carries it out."""
