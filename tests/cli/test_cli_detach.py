@@ -130,6 +130,7 @@ def test_answers_reach_a_run_that_is_going_on(edvac: Bench) -> None:
     assert "waiting for you: 1 question" in edvac("ps").out
     said = edvac("answer", "1=this")
     assert "takes the answers up by itself" in said.out
+    until(edvac, lambda run: not run["counts"].get("questions", 0))
     edvac.write("go", "")
     until(edvac, lambda run: run["state"] == "done")
 
