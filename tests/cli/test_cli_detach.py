@@ -13,19 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from cli_kit import Bench
-from test_cli_terminal import CHILD, SLOW, Terminal
+from forked import CHILD, done
+from test_cli_terminal import SLOW, Terminal
 
 
 def child(edvac: Bench, *args: str, delay: float = 0.0) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, CHILD, str(delay), *args],
-        cwd=edvac.root,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=60,
-        check=False,
-    )
+    return done(edvac.root, *args, delay=delay)
 
 
 def newest(edvac: Bench) -> dict[str, Any]:
