@@ -17,7 +17,7 @@ from typing import Final
 
 REMOVED: Final = "[removed]"
 _LONGEST: Final = 2_000  # characters of a sentence: what is longer is looked at in stretches
-_SENTENCE: Final = re.compile(r"[^\n.!?]*(?:[\n.!?]+|\Z)")
+_END: Final = re.compile(r"\n|[.!?](?=\s|\Z)")
 _WORD = r"[^\n]{0,60}?\b"
 # By name, so that the trace says why something was dropped.
 RULES: Final = {
@@ -99,6 +99,8 @@ def without(text: str, found: list[Span]) -> str:
 
 
 def _stretches(text: str) -> Iterator[tuple[int, int]]:
-    for match in _SENTENCE.finditer(text):
-        for start in range(match.start(), match.end(), _LONGEST):
-            yield start, min(start + _LONGEST, match.end())
+    at = 0
+    for end in (*(match.end() for match in _END.finditer(text)), len(text)):
+        for start in range(at, end, _LONGEST):
+            yield start, min(start + _LONGEST, end)
+        at = end
