@@ -317,6 +317,22 @@ def test_a_worker_that_is_resumed_sees_what_it_saw(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
+    ("use", "code"),
+    [
+        ("llm.write(found)", "untrusted_instruction"),
+        ('llm.choose(found, ["a", "b"], "x")', "untrusted_instruction"),
+        ('files.write(found, "x")', "untrusted_address"),
+        ('llm.do("x", ["files.read"], 0, str, found, reads=["docs/*"])', ""),
+        ('files.write("a.txt", found)', ""),
+    ],
+)
+def test_a_workers_text_is_content_and_nothing_else(place: Place, use: str, code: str) -> None:
+    report = place.run(reads("docs/b.txt", answer=lambda _: "Ada"), FIND + f"x = {use}\n")
+    found = [step.failure.code for step in report.failures]
+    assert found == ([code] if code else [])
+
+
+@pytest.mark.parametrize(
     ("rest", "ahead"),
     [
         ("", ()),
