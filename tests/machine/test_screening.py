@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from edvac.cli.main import main
 from edvac.core.errors import ConfigError, ProcessorError
 from edvac.device import CATALOGUE
 from edvac.guard.load import read
@@ -119,6 +120,24 @@ def test_what_speaks_to_the_model_is_not_shown_to_it_and_people_see_what_it_was(
         parent = machine.history(report.run)
     assert not any("PWNED" in str(e.body) for e in parent.entries)
     assert any("1 sentence was not shown" in note for note in notes_of([parent]))
+
+
+def test_a_person_is_shown_what_was_dropped_and_what_checking_cost(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.run(reads("docs/a.txt", answer=lambda _: "Ada"))
+    monkeypatch.chdir(place.root / "ws")
+    with Machine(place.root / "ws", ScriptedProcessor(lambda _: "")) as machine:
+        rows = machine.ledger.call_now(lambda s: s._db.rows("SELECT id FROM run"))
+    [child] = [name for (name,) in rows if "." in name]
+    for args in (["show", child, "r1_1"], ["show", child], ["show", place.last]):
+        with pytest.raises(SystemExit):
+            main(args)
+    step, worker, run = capsys.readouterr().out.partition("run " + child)
+    assert ATTACK in step
+    worker, run = run.split("run " + place.last)
+    assert "checks: 1 observations, 2 events, 0 model, 0 tokens, 1 denied, 1 dropped" in worker
+    assert ATTACK not in run and "checks:" not in run
 
 
 def test_the_same_source_is_looked_at_once_and_stays_clean(place: Place) -> None:
