@@ -9,10 +9,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
 
 from cli_kit import edvac
+from hasty import hasty
 
 from edvac.engine import client
 
-__all__ = ["edvac"]  # a fixture
+__all__ = ["edvac", "hasty"]  # fixtures
 
 
 @pytest.fixture(autouse=True)

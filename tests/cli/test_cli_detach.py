@@ -13,19 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from cli_kit import Bench
-from test_cli_terminal import CHILD, SLOW, Terminal
+from forked import CHILD, done
+from test_cli_terminal import SLOW, Terminal
 
 
 def child(edvac: Bench, *args: str, delay: float = 0.0) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, CHILD, str(delay), *args],
-        cwd=edvac.root,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=60,
-        check=False,
-    )
+    return done(edvac.root, *args, delay=delay)
 
 
 def newest(edvac: Bench) -> dict[str, Any]:
@@ -42,7 +35,7 @@ def until(edvac: Bench, fits: Callable[[dict[str, Any]], bool], limit_s: float =
 
 def test_a_run_goes_on_after_its_starter_and_says_where_its_log_is(edvac: Bench) -> None:
     edvac.write("slow.edv", SLOW)
-    said = child(edvac, "run", "slow.edv", "--yes", "--detach", "--json", delay=8.0)
+    said = child(edvac, "run", "slow.edv", "--yes", "--detach", "--json", delay=60.0)
     assert said.returncode == 0
     run = newest(edvac)
     assert json.loads(said.stdout) == {
@@ -52,6 +45,7 @@ def test_a_run_goes_on_after_its_starter_and_says_where_its_log_is(edvac: Bench)
     assert run["standing"] == "running"
     log = Path(json.loads(said.stdout)["log"])
     assert log.stat().st_mode & 0o777 == 0o600
+    edvac.write("go", "")
     until(edvac, lambda _: "is done" in log.read_text())
     followed = edvac("log", "-f")
     assert followed.code == 0 and "closed" in followed.out
@@ -77,10 +71,11 @@ def test_json_of_what_goes_on_by_itself_is_one_document(edvac: Bench) -> None:
 
 def test_a_terminal_that_goes_away_takes_no_detached_run_with_it(edvac: Bench) -> None:
     edvac.write("slow.edv", SLOW)
-    terminal = Terminal(edvac.root, "run", "slow.edv", "--yes", "--detach", delay=8.0)
+    terminal = Terminal(edvac.root, "run", "slow.edv", "--yes", "--detach", delay=60.0)
     terminal.until("goes on by itself")
     assert terminal.ended() == 0, "closing the terminal hangs up whoever is left on it"
     assert newest(edvac)["standing"] == "running"
+    edvac.write("go", "")
     until(edvac, lambda run: run["state"] == "done")
 
 
@@ -123,11 +118,13 @@ def test_a_detached_run_waits_and_goes_on_after_an_answer(edvac: Bench) -> None:
 
 def test_answers_reach_a_run_that_is_going_on(edvac: Bench) -> None:
     edvac.write("q.edv", 'a = human.ask("Which?")\nn = llm.write("x")\nfiles.write("a.txt", a)\n')
-    assert child(edvac, "run", "q.edv", "--yes", "--detach", delay=10.0).returncode == 0
+    assert child(edvac, "run", "q.edv", "--yes", "--detach", delay=60.0).returncode == 0
     until(edvac, lambda run: run["counts"].get("questions", 0) == 1)
     assert "waiting for you: 1 question" in edvac("ps").out
     said = edvac("answer", "1=this")
     assert "takes the answers up by itself" in said.out
+    until(edvac, lambda run: not run["counts"].get("questions", 0))
+    edvac.write("go", "")
     until(edvac, lambda run: run["state"] == "done")
 
 

@@ -418,7 +418,7 @@ def test_a_model_file_that_is_cut_off(edvac: Bench, monkeypatch: pytest.MonkeyPa
     assert done.err.count("error: ") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("hasty")
 def test_an_endpoint_that_is_down(edvac: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processors, "choose_processor", REAL)
     edvac.write("q.edv", 'files.write("a.txt", attempt(llm.write("x"), "none"))\n')

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from cli_kit import Bench
+from forked import CHILD, Forked
 
-CHILD = str(Path(__file__).with_name("cli_child.py"))
 SLOW = 'x = files.write("a.txt", "a")\nn = llm.write("Slow", x)\nfiles.write("b.txt", n)\n'
 
 
@@ -24,12 +24,9 @@ class Terminal:
 
     def __init__(self, root: Path, *args: str, delay: float = 0.0) -> None:
         self._mine, theirs = pty.openpty()
-        self._process = subprocess.Popen(
-            [sys.executable, CHILD, str(delay), *args],
-            stdin=theirs, stdout=theirs, stderr=theirs, cwd=root, start_new_session=True,
-            env=os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"},
-            preexec_fn=_take_terminal,  # noqa: PLW1509 - no threads here
-        )  # fmt: skip
+        name = os.ttyname(theirs)
+        size = {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+        self._process = Forked(root, (name, name, name), args, delay, **size)
         os.close(theirs)
         self.seen = ""
 
@@ -44,13 +41,13 @@ class Terminal:
         os.write(self._mine, text.encode())
 
     def send(self, number: int) -> None:
-        self._process.send_signal(number)
+        self._process.send(number)
 
     def ended(self) -> int:
         while self._read(20.0):
             pass
         os.close(self._mine)
-        return self._process.wait(20)
+        return self._process.wait()
 
     def _read(self, limit_s: float) -> bool:
         if not select.select([self._mine], [], [], limit_s)[0]:
@@ -61,15 +58,6 @@ class Terminal:
             return False  # the other side is closed
         self.seen += data.decode(errors="replace")
         return bool(data)
-
-
-def _take_terminal() -> None:
-    """Make the terminal the child's own, so that Ctrl-C reaches it."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it (nohup)
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def test_a_person_approves(edvac: Bench) -> None:

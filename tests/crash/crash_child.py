@@ -19,7 +19,7 @@ import crash_plants
 import crash_signals
 
 from edvac.core import seams
-from edvac.core.errors import DeviceError, EdvacError
+from edvac.core.errors import EdvacError, OperandError
 from edvac.core.label import PROGRAM
 from edvac.core.schema import STR
 from edvac.core.signature import Effect, Param, Signature
@@ -66,7 +66,7 @@ files.move("summary.md", "out/summary.md")
 def answer(request: Any) -> str:
     text = request.messages[-1].text
     if "poison" in text and request.schema is not None:
-        raise DeviceError("poisoned", "this item cannot be read")
+        raise OperandError("poisoned", "this item cannot be read")  # no retry reads it either
     if request.schema is None:
         return f"[{sum(text.encode()) % 9973}]"
     if "big or small" in text:
@@ -230,5 +230,6 @@ def carry_out(order: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         print(json.dumps(carry_out(json.loads(line))), flush=True)

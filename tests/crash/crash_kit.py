@@ -46,11 +46,16 @@ class Server:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._said()  # that it is ready
 
     def do(self, **order: Any) -> str:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
+        return self._said()
+
+    def _said(self) -> str:
+        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, "the server of the crash harness has died"
         return str(json.loads(line))

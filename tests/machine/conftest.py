@@ -7,7 +7,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
 
+from hasty import hasty
 from machine_kit import Bench
+
+__all__ = ["hasty"]  # a fixture
 
 
 @pytest.fixture

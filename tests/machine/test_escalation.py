@@ -139,6 +139,7 @@ def test_reuse_does_not_mix_models(rig: Rig) -> None:
     assert (report.state, report.counts["reused"]) == ("done", 0)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_an_escalate_model_that_is_away_is_tried_again(rig: Rig) -> None:
     said: list[str] = []
 

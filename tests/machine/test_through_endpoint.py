@@ -233,6 +233,7 @@ def written(rig: Rig, run: str) -> str:
         return store.read_file(run, "a.txt").decode()
 
 
+@pytest.mark.usefixtures("hasty")
 def test_an_endpoint_that_is_down_is_no_bad_document(rig: Rig) -> None:
     report = careful(rig, "http://127.0.0.1:9/v1")
     assert report.state == "waiting" and report.away and report.away.code == "endpoint_away"

@@ -166,7 +166,7 @@ def test_what_is_no_schedule(text: str) -> None:
     ],
 )
 def test_crontab(text: str, start: str, hours: float, times: list[str]) -> None:
-    assert Watcher(text, start).watch(hours) == times
+    assert Watcher(text, start).watch(hours, 60 if hours < 100 else 600) == times
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -183,23 +183,28 @@ def test_a_crontab_against_looking_at_every_minute(seed: int) -> None:
     start = wall("2026-03-01 00:00", zone)
     named = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
-    def matches(at: dt.datetime) -> bool:
-        def one(field: str, value: int, names: tuple[str, ...] = ()) -> bool:
-            for part in field.split(","):
-                span, _, step = part.partition("/")
-                low, _, high = span.partition("-")
-                low = str(names.index(low)) if low in names else low
-                if span == "*":
-                    low, high = "0", "99"
-                ends = int(low), int(high or low)
-                if ends[0] <= value <= ends[1] and (value - ends[0]) % int(step or 1) == 0:
-                    return True
-            return False
+    def fits(field: str, value: int, names: tuple[str, ...] = ()) -> bool:
+        for part in field.split(","):
+            span, _, step = part.partition("/")
+            low, _, high = span.partition("-")
+            low = str(names.index(low)) if low in names else low
+            if span == "*":
+                low, high = "0", "99"
+            ends = int(low), int(high or low)
+            if ends[0] <= value <= ends[1] and (value - ends[0]) % int(step or 1) == 0:
+                return True
+        return False
 
-        month = "*" if fields[3] == "*" else "3,4"
-        if not (one(fields[0], at.minute) and one(fields[1], at.hour) and one(month, at.month)):
+    month = "*" if fields[3] == "*" else "3,4"
+    minutes, hours, months, days, weekdays = (
+        {value for value in range(60) if fits(field, value, named)}
+        for field in (fields[0], fields[1], month, fields[2], fields[4])
+    )
+
+    def matches(at: dt.datetime) -> bool:
+        if not (at.minute in minutes and at.hour in hours and at.month in months):
             return False
-        day, week = one(fields[2], at.day), one(fields[4], at.isoweekday() % 7, named)
+        day, week = at.day in days, at.isoweekday() % 7 in weekdays
         return day or week if fields[2] != "*" and fields[4] != "*" else day and week
 
     expected = [
@@ -212,7 +217,7 @@ def test_a_crontab_against_looking_at_every_minute(seed: int) -> None:
         at = when.upcoming(at, zone)
         found.append(at)
     assert found == expected[:200]
-    for one, following in itertools.pairwise(found):
+    for one, following in itertools.pairwise(found[:50]):
         assert (
             when.latest(following - 1, zone)
             == when.latest(one, zone)

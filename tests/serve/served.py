@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 import uvicorn
+import uvicorn.server
 
 from edvac.engine.protocol import Segment, StatsReply, Tokens
 from edvac.processor import Answer, OnText, OnTokens, Request, Timings, Token
@@ -21,6 +22,7 @@ from edvac.serve.offered import Offered
 from edvac.serve.run import config_of, hosts_of, listen
 
 KEY = "a-key-of-some-length"
+TICK_S = 0.005  # between two looks of a server whether it is to end; by itself 0.1
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "Say hello."}]}
 STATS = StatsReply(
     running=1, waiting=2, slots=3, kv_tokens=40, kv_bytes=50, kv_capacity_bytes=60,
@@ -32,6 +34,19 @@ CARD = SimpleNamespace(
     model="m.gguf", sha256="0" * 64, architecture="qwen2", context_length=1000,
     chat_template="{{ x }}", special_tokens={"eos_token": "<|end|>", "end_5": "<|end|>"},
 )  # fmt: skip
+
+
+class _Hasty:
+    """What uvicorn knows of asyncio; a test would wait longest for its pauses."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(min(seconds, TICK_S))
+
+
+uvicorn.server.asyncio = _Hasty()  # type: ignore[assignment]
 
 
 class Pieces(ScriptedProcessor):

@@ -47,8 +47,8 @@ def by_failing_syncs() -> bool:
     import test_crash_images as images
 
     tally = harness.Tally()
-    for ever in (False, True):
-        for k in range(1, harness.record().disk.syncs + 1):
+    for k in range(1, harness.record().disk.syncs + 1):
+        for ever in (True, False):
             outage = harness.record_failing(lambda n, k=k, ever=ever: n >= k if ever else n == k)
             images.check_after(outage, tally, k)
             if outage.broken or tally.bad:

@@ -82,6 +82,10 @@ class Counted:
         return answer
 
 
+class _Noticed(Exception):
+    """Something does not hold, which was all that was to be known."""
+
+
 @dataclass(slots=True)
 class Scene:
     """A job under way.
@@ -90,6 +94,7 @@ class Scene:
         place: the user's directory: `job.make` has put the inputs there, and results go there.
         size: "small" takes seconds and is run by the tests, "full" is what the job promises.
         right, wrong: fields that the model got right or not, see `score`.
+        stop: at the first check that does not hold, or the first wrong field.
     """
 
     place: Path
@@ -99,11 +104,14 @@ class Scene:
     checks: list[tuple[str, bool]] = field(default_factory=list)
     right: int = 0
     wrong: list[str] = field(default_factory=list)
+    stop: bool = False
     _machine: Machine | None = None
 
     def check(self, what: str, holds: object) -> None:
         """Something that has to hold whichever model works."""
         self.checks.append((what, bool(holds)))
+        if self.stop and not holds:
+            raise _Noticed
 
     def score(self, what: str, found: object, true: object) -> None:
         """A field that the model may get wrong."""
@@ -111,6 +119,8 @@ class Scene:
             self.right += 1
         else:
             self.wrong.append(f"{what}: {found!r} should be {true!r}")
+            if self.stop:
+                raise _Noticed
 
     @property
     def machine(self) -> Machine:
@@ -232,13 +242,19 @@ class Played:
 
 
 async def play(
-    work: Work, size: Size, processor: Processor | None = None, *, program: str = ""
+    work: Work,
+    size: Size,
+    processor: Processor | None = None,
+    *,
+    program: str = "",
+    stop: bool = False,
 ) -> Played:
     """Make the inputs in a fresh directory and play the job on them.
 
     Args:
         processor: answers the model steps; the job's own oracle where it is None.
         program: is run in place of the job's own: a spoiled one, to see that the checks notice.
+        stop: as soon as one has.
     """
     root = Path(tempfile.mkdtemp(prefix=f"edvac-{work.name}-"))
     place = root / "home"
@@ -246,10 +262,12 @@ async def play(
     try:
         truth: Truth = work.module.make(place, size)
         counted = Counted(processor or ScriptedProcessor(truth.oracle))
-        scene = Scene(place, program or work.program, size, counted)
+        scene = Scene(place, program or work.program, size, counted, stop=stop)
         start = time.perf_counter()
         try:
             await work.module.play(scene, truth)
+        except _Noticed:
+            pass
         finally:
             scene.close()
         seconds = time.perf_counter() - start

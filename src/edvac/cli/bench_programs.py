@@ -97,6 +97,29 @@ def bench_browser(model: str | None, quick: bool, output: Path | None, as_json: 
     publish(document, output, as_json=as_json)
 
 
+@bench.command("workers")
+@click.option("--limit", default=0, type=click.IntRange(0, 8), help="Documents of each sort.")
+@click.option("--model", help="A real model reads and checks: a name, .gguf file, or URL#MODEL.")
+@OUTPUT
+@JSON
+def bench_workers(limit: int, model: str | None, output: Path | None, as_json: bool) -> None:
+    """What checking workers on events stops and costs, beside looking at all that they read.
+
+    Without --model the worker obeys whatever it is shown.
+    """
+    from edvac.bench import report, workers
+    from edvac.machine import Settings
+    from edvac.machine.processors import choose_processor
+
+    words = f"{f' --limit {limit}' * bool(limit)}{f' --model {model}' if model else ''}"
+    name = "workers-model" if model else "workers"
+    document = report.start(name, f"edvac bench workers{words}")
+    chosen = Settings(model=model) if model else None
+    made = (lambda: choose_processor(chosen)) if chosen is not None else None
+    workers.measure(document, made, limit=limit, on_run=ui.err)
+    publish(document, output, as_json=as_json)
+
+
 @bench.command("branches")
 @OUTPUT
 @JSON

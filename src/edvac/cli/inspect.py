@@ -213,9 +213,15 @@ def _show_run(store: Store, info: RunInfo, history: History, flags: dict[str, bo
     from edvac.machine.detach import log_path
 
     ended = {e.slot: e for e in history.entries if e.kind in ("outcome", "blocked")}
+    checks = _checks(history)
     if flags["as_json"]:
         steps = [_step_document(entry) for entry in ended.values()]
-        more = {"program": history.text, "contacted": history.contacted, "steps": steps}
+        more: dict[str, Any] = {
+            "program": history.text,
+            "contacted": history.contacted,
+            "steps": steps,
+        }
+        more |= {"checks": checks} if checks else {}
         ui.out_json(_run_document(info) | {"signals": waited_for(store, info.id)} | more)
         return
     ui.out(f"run {info.id}: {standing(info)}" + (f" · {spent(info)}" if spent(info) else ""))
@@ -224,6 +230,8 @@ def _show_run(store: Store, info: RunInfo, history: History, flags: dict[str, bo
     if info.task:
         ui.out(f"task: {info.task}")
     ui.out(ui.safe_line(f"contacted: {contacts(history)}"))
+    if checks:
+        ui.out(f"checks: {', '.join(f'{count} {name}' for name, count in checks.items())}")
     ui.out("")
     for number, line in enumerate(history.text.rstrip().split("\n"), 1):
         ui.out(f"  {number:3} {line}")
@@ -239,6 +247,13 @@ def _show_run(store: Store, info: RunInfo, history: History, flags: dict[str, bo
     log = log_path(store.workspace, info.id)
     if log.exists():
         ui.out(f"\nlog: {log}")
+
+
+def _checks(history: History) -> dict[str, int]:
+    """How closely a worker was looked at, and what that cost; empty for other runs."""
+    closed = (entry.body for entry in reversed(history.entries) if entry.kind == "closed")
+    found: dict[str, int] = next(closed, {}).get("checks", {})
+    return found
 
 
 def _show_steps(ended: list[Entry], *, every: bool) -> None:

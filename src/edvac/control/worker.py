@@ -269,7 +269,7 @@ class Growth:
         for at, name in enumerate(data["order"], 1):
             place = f"turn{number}.{name}[{used[name]}]"
             used[name] += 1
-            words = ", ".join(f"{one.name}={place}.{one.name}" for one in _params(of[name]))
+            words = ", ".join(f"{one.name}={place}.{one.name}" for one in needed(of[name]))
             handed = self._handed(len(data[name])) if of[name].op == DO else ""
             yield f"r{number}_{at} = {of[name].op}({words}{handed})"
 
@@ -315,15 +315,15 @@ def _name(signature: Signature) -> str:
     return signature.op.replace(".", "_")
 
 
-def _params(signature: Signature) -> list[Param]:
+def needed(signature: Signature) -> list[Param]:
     """What a worker's model gives; the rest stays as it is by default, or as it was granted."""
-    needed = [param for param in signature.params if param.default is REQUIRED]
-    return needed[:1] if signature.op == DO else needed
+    found = [param for param in signature.params if param.default is REQUIRED]
+    return found[:1] if signature.op == DO else found
 
 
 def arguments_of(signature: Signature) -> Record:
     name = "".join(part.capitalize() for part in signature.op.replace("_", ".").split("."))
-    fields = (Field(one.name, one.type, one.doc) for one in _params(signature))
+    fields = (Field(one.name, one.type, one.doc) for one in needed(signature))
     return Record(f"Worker{name}", tuple(fields))
 
 

@@ -6,7 +6,7 @@ rules, the call, the labels of its operands and of its branch.
 
 from edvac.guard.foresee import foreseen
 from edvac.guard.policy import Accepted, Allow, Ask, Deny, Policy, Verdict, decide, logged
-from edvac.guard.rules import Rule, Rules
+from edvac.guard.rules import Rule, Rules, Workers
 
 __all__ = [
     "Accepted",
@@ -17,6 +17,7 @@ __all__ = [
     "Rule",
     "Rules",
     "Verdict",
+    "Workers",
     "decide",
     "foreseen",
     "logged",

@@ -16,7 +16,19 @@ from typing import Any, get_args
 
 from edvac.core.errors import ConfigError
 from edvac.core.signature import Catalogue, Effect, Role
-from edvac.guard.rules import ANY_BODY, CONTACT, REST, WRITTEN, Answer, Need, Rule, Rules
+from edvac.guard.rules import (
+    ANY_BODY,
+    CONTACT,
+    REST,
+    WRITTEN,
+    Answer,
+    Check,
+    Each,
+    Need,
+    Rule,
+    Rules,
+    Workers,
+)
 
 NAME = "policy.toml"
 MAX_BYTES = 1 << 20
@@ -63,14 +75,15 @@ def load(path: Path, catalogue: Catalogue) -> Rules:
 
 def read(data: Mapping[str, Any], catalogue: Catalogue) -> Rules:
     """The policy that parsed TOML says, over the shipped one; raises what `load` does."""
-    _known(data, ("trusted", "rule"), "the policy")
+    _known(data, ("trusted", "rule", "workers"), "the policy")
     base = shipped()
     trusted = _principals(data.get("trusted", []), "trusted")
     if trusted == ANY_BODY:
         raise ConfigError(
             "policy_contradicts", "`trusted` names everybody", "Then nothing is untrusted."
         )
-    made = Rules(base.floor, (*_rules(data), *base.rules), (*base.trusted, *trusted))
+    rules = (*_rules(data), *base.rules)
+    made = Rules(base.floor, rules, (*base.trusted, *trusted), _workers(data.get("workers", {})))
     for rule in made.rules:
         if not rule.shipped:
             _fits(rule, catalogue)
@@ -116,6 +129,16 @@ def _rule(name: str, body: Any, *, shipped: bool = False) -> Rule:
     )
     _consistent(made, at)
     return made
+
+
+def _workers(body: Any) -> Workers:
+    if not isinstance(body, dict):
+        raise ConfigError("policy_value", "`workers` is no table", "It is a table: [workers].")
+    _known(body, ("check", "each"), "workers")
+    base = Workers()
+    check = _one_of(body.get("check", base.check), get_args(Check), "check of workers")
+    each = _one_of(body.get("each", base.each), get_args(Each), "each of workers")
+    return Workers(check, each)
 
 
 def _needs(body: Any, at: str, *, shipped: bool) -> dict[str, Need]:

@@ -15,6 +15,8 @@ from typing import Literal, TypeAlias
 from edvac.core.signature import Effect, Param, Role, Signature
 
 Answer: TypeAlias = Literal["allow", "ask", "deny", "dry_run"]
+Check: TypeAlias = Literal["off", "rules", "model"]
+Each: TypeAlias = Literal["event", "observation"]
 ANY_BODY = ("*",)  # whoever it was
 TRUSTED = frozenset({"user", "program"})
 WRITTEN = "@written"  # of an address: what the call writes to
@@ -34,6 +36,20 @@ def strangers(who: frozenset[str], globs: tuple[str, ...]) -> frozenset[str]:
         return frozenset()
     match = _matcher(globs).match
     return frozenset(one for one in who if not match(one))
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """How closely is looked at what workers read.
+
+    Attributes:
+        check: by rules (`guard.spans`); `model` asks a model too, which can only say no.
+        each: at what: an event (the first use of a source, an answer that an effect will be made
+            of), or every observation, which costs more.
+    """
+
+    check: Check = "rules"
+    each: Each = "event"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +142,13 @@ class Rules:
         floor: holds for every call and cannot be loosened.
         rules: of the others the closest to a function decides; where none is, nothing is needed.
         trusted: principals who may do what the user may, as globs.
+        workers: how closely is looked at what they read.
     """
 
     floor: Rule
     rules: tuple[Rule, ...] = ()
     trusted: tuple[str, ...] = tuple(sorted(TRUSTED))
+    workers: Workers = Workers()
     _known: dict[str, Rule | None] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, signature: Signature) -> Rule | None:

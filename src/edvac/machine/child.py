@@ -21,9 +21,10 @@ from edvac.core.label import Label
 from edvac.core.seams import Clock
 from edvac.core.signature import Catalogue
 from edvac.core.value import Value, plain
-from edvac.guard import Policy, Verdict
-from edvac.machine.driver import LEASE_S, Driver, Front
+from edvac.guard import Verdict
+from edvac.machine.driver import LEASE_S, Driver, Execute, Front
 from edvac.machine.entry import Entry
+from edvac.machine.guarding import Guard
 from edvac.machine.history import read_history
 from edvac.machine.ledger import encode
 from edvac.machine.replay import replayed
@@ -46,6 +47,8 @@ class Surroundings:
     Attributes:
         executor: for a child of this name, a worker's brief, and who does its own children.
         policy: of the run; what it may not do its workers may not do either.
+        goal: of the worker that the program itself has; empty outside of one.
+        ahead: the effects that its answer will be part of.
     """
 
     run: str
@@ -58,8 +61,10 @@ class Surroundings:
     at_once: Mapping[str, int]
     processor: Processor
     executor: Callable[[str, Brief | None, DoWork | None], Executor]
-    policy: Policy
+    policy: Guard
     depth: int = 0  # how many workers stand around
+    goal: str = ""
+    ahead: tuple[str, ...] = ()
 
 
 class Child(abc.ABC):
@@ -98,6 +103,18 @@ class Child(abc.ABC):
     def limits(self) -> Limits:
         return Limits(at_once=dict(self.around.at_once))
 
+    def through(self, execute: Execute) -> Execute:
+        """What carries out its steps."""
+        return execute
+
+    async def checked(self, outcome: Outcome) -> Outcome:
+        """The outcome as the step may have it."""
+        return outcome
+
+    def told(self) -> dict[str, Any]:
+        """What its last record says beside how it ended."""
+        return {}
+
     @abc.abstractmethod
     def outcome(self, unit: ControlUnit, state: str) -> Outcome:
         """What comes of it for the step, once it has ended or was stopped."""
@@ -116,12 +133,18 @@ class Child(abc.ABC):
             executor = self.around.executor(self.name, self.brief, self.below())
             front = Front(self.around.clock, lambda _: None)
             driver = Driver(
-                unit, ledger, lease, executor.execute, front, grows=lambda: self.grow(unit)
+                unit,
+                ledger,
+                lease,
+                self.through(executor.execute),
+                front,
+                grows=lambda: self.grow(unit),
             )
             state = await driver.run()
             outcome = self.outcome(unit, state)
             if state in ("done", "partial"):
-                closed = Record("closed", "", {"state": state} | unit.standing())
+                outcome = await self.checked(outcome)
+                closed = Record("closed", "", {"state": state} | unit.standing() | self.told())
                 await ledger.commit(lease, [closed])
                 ended: Any = "done" if isinstance(outcome, Result) else "failed"
                 counts, now = unit.standing(), self.around.clock.wall()

@@ -5,21 +5,27 @@ does not fit one context piece by piece.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from edvac.control import ControlUnit, Failure, Intent, Limits, Outcome, Result
+from edvac.control import ControlUnit, Failure, Intent, Limits, Outcome, Result, Usage
 from edvac.control import worker as writing
 from edvac.control.access import exact_access, unforeseen
 from edvac.control.paging import Paged, paged
+from edvac.control.screen import RETRIES, Counts, Screen
 from edvac.core.errors import ModelOutputError, OperandError, PolicyError
 from edvac.core.label import Label
 from edvac.core.signature import Access, Catalogue
 from edvac.core.value import Failed, Instance, Sequence, Value, first_failure, plain, total_label
 from edvac.guard import Deny, Verdict
 from edvac.machine.child import Child, DoWork, Surroundings
+from edvac.machine.driver import Execute
+from edvac.machine.history import program_so_far
+from edvac.machine.screening import Screening, effects_ahead
 from edvac.program import Program, StepCall, parse
 
 OVERHEAD = 2_200  # tokens of a context that the instruction, its frame and the answer may take
 CHARACTERS = (3.0, 1.5, 0.7)  # of a token: tried one after the other, since texts differ
+REFUSED = "worker_refused"
 LEAST = 400  # characters of a piece; with less nothing can be done
 
 
@@ -28,6 +34,7 @@ class Children:
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
+        self._ahead: dict[tuple[str, int], tuple[str, ...]] = {}
 
     async def do(self, intent: Intent) -> Outcome:
         """One step, to its end.
@@ -56,7 +63,35 @@ class Children:
             around.depth,
         )
         known = [*around.catalogue.signatures.values(), *writing.SIGNATURES]
-        return await _Worker(around, intent, brief, Catalogue.of(known)).run()
+        catalogue = Catalogue.of(known)
+        if not around.depth:
+            goal = str(plain(intent.operands["goal"]))
+            around = replace(around, goal=goal, ahead=await self._effects_ahead(intent))
+        counts = Counts()
+        usage = Usage()
+        for attempt in range(RETRIES + 1):
+            screen = Screen(around.policy.rules.workers, around.goal, around.ahead, attempt > 0)
+            screen.counts = counts
+            suffix = "bc"[attempt - 1] if attempt else ""
+            outcome = await _Worker(around, intent, brief, catalogue, screen, suffix=suffix).run()
+            usage += outcome.usage
+            refused = isinstance(outcome, Failure) and outcome.code == REFUSED
+            spent = usage.prompt + usage.completion
+            if not refused or attempt == RETRIES or 0 < budget <= spent:
+                break
+            counts.again += 1
+            brief = replace(brief, budget=budget - spent if budget else 0)
+        return replace(outcome, usage=usage)
+
+    async def _effects_ahead(self, intent: Intent) -> tuple[str, ...]:
+        """Which effects of the program this worker's answer could be part of."""
+        around, line = self._around, intent.call.line
+        text, whole = await around.ledger.call(lambda store: program_so_far(store, around.run))
+        if (text, line) not in self._ahead:
+            found = effects_ahead(text, around.catalogue, writing.DO, line)
+            self._ahead[text, line] = found
+        more = () if whole else ("whatever the rest of the program does",)
+        return (*self._ahead[text, line], *more)
 
     async def _paged(self, intent: Intent) -> Outcome:
         """With pieces of one size; where those do not fit, with smaller ones."""
@@ -107,10 +142,19 @@ class _Worker(Child):
     growing = True
 
     def __init__(
-        self, around: Surroundings, intent: Intent, brief: writing.Brief, catalogue: Catalogue
+        self,
+        around: Surroundings,
+        intent: Intent,
+        brief: writing.Brief,
+        catalogue: Catalogue,
+        screen: Screen,
+        *,
+        suffix: str,
     ) -> None:
         params = {name: intent.operands[name] for name in ("goal", "data")}
-        super().__init__(around, intent, parse(brief.text, catalogue), params)
+        super().__init__(around, intent, parse(brief.text, catalogue), params, suffix=suffix)
+        rules, processor = around.policy.rules, around.processor
+        self._screening = Screening(screen, rules, processor, self.name, around.seed)
         self.brief = self._brief = brief
         self._catalogue = catalogue
         self._growth = writing.Growth(brief)
@@ -125,6 +169,23 @@ class _Worker(Child):
     def below(self) -> DoWork:
         around = self.around
         return Children(replace(around, run=self.name, depth=around.depth + 1)).do
+
+    def through(self, execute: Execute) -> Execute:
+        return self._screening.through(execute)
+
+    async def checked(self, outcome: Outcome) -> Outcome:
+        """The answer, where nothing is to be said against it."""
+        if isinstance(outcome, Failure):
+            return outcome
+        result = await self._screening.answered(self.intent, outcome)
+        if result is not None:
+            return result
+        what = "the answer of its worker was refused by the check of workers"
+        fix = f"See what it did: edvac show {self.name}. Say the goal more precisely."
+        return Failure(REFUSED, what, "", fix, usage=outcome.usage)
+
+    def told(self) -> dict[str, Any]:
+        return {"checks": self._screening.screen.counts.stored()}
 
     def policy(self, call: StepCall, values: dict[str, Value]) -> Verdict:
         """The guard's, and no path but those that the step is to read.
@@ -160,6 +221,7 @@ class _Worker(Child):
         except ModelOutputError as problem:
             self._failure = replace(Failure.of(problem), repair=False, seen=label)
             return self._end(label)
+        self._screening.screen.turned(plain(turn))
         if more is None:
             answer = turn.fields["answer"]
             self._answer = answer.fields["value"]
@@ -175,8 +237,11 @@ class _Worker(Child):
         usage = unit.usage
         turns = self._growth.turns
         if self._answer is not None and state in ("done", "partial"):
-            note = f"a worker took {turns} turns: edvac show {self.name}"
-            return Result(self._answer, usage=usage, notes=(note,))
+            notes = [f"a worker took {turns} turns: edvac show {self.name}"]
+            if dropped := self._screening.screen.counts.dropped:
+                was = "sentence was" if dropped == 1 else "sentences were"
+                notes.append(f"{dropped} {was} not shown to it: they seem to speak to a model")
+            return Result(self._answer, usage=usage, notes=tuple(notes))
         if self._failure is not None:
             return replace(self._failure, usage=usage)
         if unit.spent:

@@ -20,7 +20,7 @@ class Guard:
     """A policy for `ControlUnit`."""
 
     def __init__(self, rules: Rules) -> None:
-        self._rules = rules
+        self.rules = rules
         self._steps: Mapping[str, Step] = {}
 
     def watching(self, unit: ControlUnit) -> ControlUnit:
@@ -29,7 +29,7 @@ class Guard:
         return unit
 
     def __call__(self, call: StepCall, operands: dict[str, Value]) -> Verdict:
-        return decide(call, operands, self._rules, lambda rule: self._used(rule, call.slot))
+        return decide(call, operands, self.rules, lambda rule: self._used(rule, call.slot))
 
     def _used(self, rule: Rule, slot: str) -> int:
         """Calls that count: a failed one too, where it was begun, for nobody knows what it did."""

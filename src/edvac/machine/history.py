@@ -81,6 +81,19 @@ def _added(history: History, entry: Entry) -> None:
     history.added = "".join(texts or ())
 
 
+def program_so_far(store: Store, run: str) -> tuple[str, bool]:
+    """A run's program, and whether that is all of it, without its steps."""
+    text, whole, decoder = "", True, decoder_of(store)
+    for record in store.records(run, kinds=("opened", "program", "extended")):
+        body = read_entry(decoder, record).body
+        if record.kind == "opened":
+            whole = not body.get("growing", False)
+        else:
+            text += body["text"]
+            whole = body.get("whole", whole)
+    return text, whole
+
+
 def _contacted(history: History, entry: Entry) -> None:
     known = dict.fromkeys([*history.contacted, *entry.body.get("contacted", ())])
     history.contacted = list(known)
