@@ -22,6 +22,7 @@ from edvac.machine.driver import Execute
 from edvac.machine.history import program_so_far
 from edvac.machine.screening import Screening, effects_ahead
 from edvac.program import Program, StepCall, parse
+from edvac.program.extending import EXTEND
 
 OVERHEAD = 2_200  # tokens of a context that the instruction, its frame and the answer may take
 CHARACTERS = (3.0, 1.5, 0.7)  # of a token: tried one after the other, since texts differ
@@ -90,7 +91,7 @@ class Children:
         if (text, line) not in self._ahead:
             found = effects_ahead(text, around.catalogue, writing.DO, line)
             self._ahead[text, line] = found
-        more = () if whole else ("whatever the rest of the program does",)
+        more = () if whole and EXTEND not in text else ("whatever the rest of the program does",)
         return (*self._ahead[text, line], *more)
 
     async def _paged(self, intent: Intent) -> Outcome:
