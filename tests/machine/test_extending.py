@@ -111,6 +111,7 @@ def test_added_lines_may_ask_for_more(tmp_path: Path) -> None:
     report, written, _ = run(tmp_path / "ws", SUM, answers)
     assert report.state == "done"
     assert written == {"answer.txt": "6 in all", "twice.txt": "6 in all: 12"}
+    assert text_of(tmp_path / "ws", report.run) == SUM + answers["sum"] + answers["double"]
 
 
 def test_who_asks_for_ever_is_stopped(tmp_path: Path) -> None:
