@@ -242,3 +242,13 @@ def test_nothing_is_added_where_the_lines_could_not_be_written() -> None:
     evaluator.start()
     evaluator.resolve(host.calls[0].slot, host.outcome(host.calls[0]))
     assert evaluator.finished and evaluator.program.text == text
+
+
+def test_a_program_met_in_parts_is_not_over_before_all_of_it_is() -> None:
+    evaluator = Evaluator(
+        parse("a = 1\nb = 2\nc = a + b\n", CATALOGUE), NaiveHost(world), {}, TODAY, Fuel()
+    )
+    evaluator.start(2)
+    assert not evaluator.finished and evaluator.unmet == 1
+    evaluator.meet(5)
+    assert evaluator.finished and shown(evaluator) == {"a": 1, "b": 2, "c": 3}
