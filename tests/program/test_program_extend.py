@@ -252,3 +252,9 @@ def test_a_program_met_in_parts_is_not_over_before_all_of_it_is() -> None:
     assert not evaluator.finished and evaluator.unmet == 1
     evaluator.meet(5)
     assert evaluator.finished and shown(evaluator) == {"a": 1, "b": 2, "c": 3}
+
+
+def test_a_function_that_a_yielding_device_has_not_is_told_from_a_name_that_is_not_there() -> None:
+    with pytest.raises(ProgramError, match="there is no program.extnd") as refused:
+        parse('program.extnd("more")\n', ASKING)
+    assert "Did you mean program.extend?" in refused.value.fix

@@ -268,9 +268,14 @@ def _reaches_below(glob: str, path: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Every device function that a program may name."""
+    """Every device function that a program may name.
+
+    Attributes:
+        left_out: functions of devices that have yielded their name, see `called`.
+    """
 
     signatures: dict[str, Signature] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
     devices: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -288,8 +293,9 @@ class Catalogue:
         """Without the devices that yield their name, where a program calls none of their
         functions."""
         used = {op.partition(".")[0] for op in ops if op in self.signatures}
-        kept = (one for one in self.signatures.values() if not one.yields or one.namespace in used)
-        return Catalogue.of(kept)
+        found = self.signatures.items()
+        kept = {op: one for op, one in found if not one.yields or one.namespace in used}
+        return Catalogue(kept, tuple(op for op in self.signatures if op not in kept))
 
 
 def address_param(name: str = "path", doc: str = "", *, glob: bool = False) -> Param:

@@ -101,6 +101,15 @@ class CallChecker:
                 known = [one for one in FUNCTIONS if one.startswith(f"{owner}.")]
                 fail(node, "function_unknown", f"there is no {name}", "", nearest(str(name), known))
             if owner != "run" and not scope.mentions(owner):
+                given = [op for op in scope.catalogue.left_out if op.startswith(f"{owner}.")]
+                if given:
+                    fail(
+                        node,
+                        "function_unknown",
+                        f"there is no {name}",
+                        "",
+                        nearest(str(name), given),
+                    )
                 known = [*scope.catalogue.devices, *sorted(NAMESPACES), *scope.names]
                 what = f"there is no device or value named {owner}"
                 fail(node, "name_unknown", what, "", nearest(owner, known))
