@@ -255,6 +255,6 @@ def test_a_program_met_in_parts_is_not_over_before_all_of_it_is() -> None:
 
 
 def test_a_function_that_a_yielding_device_has_not_is_told_from_a_name_that_is_not_there() -> None:
-    with pytest.raises(ProgramError, match="there is no program.extnd") as refused:
+    with pytest.raises(ProgramError, match="there is no program") as refused:
         parse('program.extnd("more")\n', ASKING)
     assert "Did you mean program.extend?" in refused.value.fix
