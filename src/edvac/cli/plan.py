@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from edvac.cli import ui
 from edvac.core.signature import Effect
-from edvac.device import CATALOGUE
 from edvac.program import Program, parse
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def describe_plan(
     lines = []
     if with_text:
         lines += [f"  {n:3} {line}" for n, line in enumerate(text.rstrip().split("\n"), 1)]
-    program = parse(text, CATALOGUE)
+    program = parse(text, ui.catalogue())
     found = estimate(program, roots, values or {}, task)
     lines += describe_touches(program, roots, found)
     named = dict.fromkeys((settings.model, settings.plan_model, settings.escalate_model))
@@ -83,13 +82,14 @@ def effects(program: Program, rules: Rules) -> list[dict[str, Any]]:
 
     found = []
     for one in influences(program):
-        if one.effect not in (Effect.WRITE, Effect.EXTERNAL):
+        signature = program.catalogue.signatures[one.op]
+        if one.effect not in (Effect.WRITE, Effect.EXTERNAL) and not signature.told:
             continue
         operands = {
             name: sorted(rules.strange(label.integrity, ())) for name, label in one.params.items()
         }
-        away = rules.strange(one.reveals, ("model",)) if one.effect is Effect.EXTERNAL else ()
-        signature = program.catalogue.signatures[one.op]
+        leaves = one.effect is Effect.EXTERNAL or signature.told
+        away = rules.strange(one.reveals, ("model", *signature.told)) if leaves else ()
         found.append(
             {
                 "line": one.line,
@@ -117,6 +117,7 @@ def _named(principals: list[str]) -> str:
     for one in principals:
         kind, _, path = one.partition(":")
         words = {"file": f"what {path} says", "name": f"which files {path} are"}
+        words |= {"app": f"the app {path}", "kept": f"what the app {path} was told before"}
         shown.append(words.get(kind, _OTHERS.get(one, one)))
     return ", ".join(shown)
 

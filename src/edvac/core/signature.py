@@ -83,6 +83,8 @@ class Signature:
             one turn take theirs in the program's order.
         awaits: nothing is executed: the step ends when a signal comes, or when its time has.
         yields: a program that calls none of the device's functions may use its name for a value.
+        told: principals who learn the operands: they have to be among the readers of all of them.
+        sources: principals who influence the result, beside its operands and what it reads.
     """
 
     op: str
@@ -102,6 +104,8 @@ class Signature:
     yields: bool = False
     contacts: tuple[str, ...] = ()
     turn: str = ""
+    told: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     @property
     def device(self) -> str:

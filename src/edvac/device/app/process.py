@@ -1,0 +1,200 @@
+"""The process of an app: in a sandbox, with its own folder and nothing else to write to.
+
+It sees the system's programs, edvac's interpreter, the code that a person named when it was added,
+and its own folder, which is kept between runs. It has no network, no file of the workspace and no
+other app's folder. Knows nothing of the protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from edvac.core.errors import DeviceError, SandboxError, UsageError
+from edvac.device.app.manifest import App
+from edvac.sandbox import Grant, Spec, end, interpreter, kill, start
+from edvac.sandbox.watch import watch
+
+OWN, CODE, HOST = "/app", "/.edvac/code", "/.edvac/host.py"
+PROCESSES, FILE_MB, FOLDER_MB, CPU_S = 64, 64, 256, 3600
+TAIL = 2_000  # bytes of standard error that are kept, for people
+PYTHONS = ("python", "python3")
+
+
+def spec_of(app: App, own: Path) -> Spec:
+    """The sandbox of an app, whose own folder is `own`."""
+    grants = [*interpreter()]
+    if app.module:
+        (code,) = map(Path, app.code)
+        grants += [Grant(Path(__file__).with_name("host.py"), HOST)]
+        grants += [Grant(code, f"{CODE}/{code.name}")]
+        argv: tuple[str, ...] = (sys.executable, "-I", "-B", HOST, app.module, CODE)
+    else:
+        grants += [Grant(Path(path), path) for path in app.code]
+        argv = app.command
+    grants.append(Grant(own, OWN, write=True))
+    return Spec(
+        argv,
+        tuple(grants),
+        cwd=OWN,
+        env={"HOME": OWN},
+        memory_mb=app.memory_mb,
+        cpu_s=CPU_S,
+        files_mb=FILE_MB,
+        processes=PROCESSES,
+        scratch_mb=64,
+    )
+
+
+def resolved(
+    command: tuple[str, ...], code: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A command as it is started, wherever that is, and the files and directories that it needs:
+    those that `code` names, and each argument that is a file.
+
+    Raises:
+        UsageError: there is no such program or path.
+    """
+    head, *rest = command
+    found = sys.executable if head in PYTHONS else shutil.which(head)
+    if found is None:
+        raise UsageError("app_command", f"there is no program {head!r}", "", "Give its whole path.")
+    program = str(Path(found).absolute())
+    paths = [str(Path(one).resolve()) for one in code]
+    for path in paths:
+        if not Path(path).exists():
+            raise UsageError("app_command", f"there is no file or directory {path!r}")
+    argv = [program]
+    for word in rest:
+        file = Path(word)
+        if not word.startswith("-") and file.is_file():
+            word = str(file.resolve())
+            paths.append(word)
+        argv.append(word)
+    if not program.startswith(("/usr/", "/bin/")) and head not in PYTHONS:
+        paths.append(program)
+    return tuple(argv), tuple(dict.fromkeys(paths))
+
+
+def module_at(module: str) -> tuple[str, tuple[str, ...]]:
+    """The name of a Python module and where it lies: a file, one beside here, or an installed one.
+    It is not imported.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = Path(module)
+    if path.suffix == ".py" and path.is_file():
+        return path.stem, (str(path.resolve()),)
+    here = [path for path in (Path(f"{module}.py"), Path(module)) if path.exists()]
+    if module.isidentifier():
+        spec = importlib.util.find_spec(module) if not here else None
+        if spec is not None and spec.origin not in (None, "built-in", "frozen"):
+            origin = Path(str(spec.origin))
+            here = [origin.parent if origin.name == "__init__.py" else origin]
+        if here:
+            return module, (str(here[0].resolve()),)
+    raise UsageError(
+        "app_module",
+        f"there is no Python module {module!r}",
+        "It is a file, a module in this directory, or an installed one.",
+        "Name it as in --python fares or --python ./fares.py.",
+    )
+
+
+class Process:
+    """One running app. Use `Process.begin`, then its pipes, then `close`."""
+
+    def __init__(self, app: App, running: asyncio.subprocess.Process) -> None:
+        assert running.stdin and running.stdout and running.stderr
+        self.stdin, self.stdout = running.stdin, running.stdout
+        self._app = app
+        self._running = running
+        self._said = bytearray()
+        self._stderr = asyncio.ensure_future(self._listen(running.stderr))
+        self._watcher = asyncio.ensure_future(watch(running.pid, PROCESSES, app.memory_mb))
+        self._watcher.add_done_callback(self._stop)
+
+    @staticmethod
+    async def begin(app: App, own: Path) -> Process:
+        """
+        Raises:
+            SandboxError: there is no isolation here.
+            DeviceError: it cannot be started, or its folder has grown too large.
+        """
+        size = await asyncio.to_thread(_size, own)
+        if size > FOLDER_MB * 1024 * 1024:
+            raise DeviceError(
+                "app_folder_full",
+                f"the app {app.name} has filled its folder",
+                f"It may keep {FOLDER_MB} MiB there.",
+                f"Empty it with `edvac app forget {app.name}`.",
+            )
+        gone = await asyncio.to_thread(_first_missing, app.code)
+        if gone:
+            raise cannot_start(app, f"{gone} is gone")
+        try:
+            return Process(app, await start(spec_of(app, own)))
+        except OSError as problem:
+            raise cannot_start(app, problem.strerror or str(problem)) from problem
+
+    @property
+    def stopped_by(self) -> SandboxError | None:
+        """The limit that it went beyond, if it did."""
+        if self._watcher.done() and not self._watcher.cancelled():
+            found = self._watcher.exception()
+            return found if isinstance(found, SandboxError) else None
+        return None
+
+    @property
+    def said(self) -> str:
+        """The end of what it wrote to standard error: a stranger's words, on one line."""
+        return ascii(bytes(self._said[-TAIL:]).decode(errors="replace").strip()[-300:])[1:-1]
+
+    async def close(self) -> None:
+        """End it, with all that it has started."""
+        for task in (self._watcher, self._stderr):
+            task.cancel()
+        await asyncio.gather(self._watcher, self._stderr, return_exceptions=True)
+        await end(self._running)
+
+    def _stop(self, watcher: asyncio.Future[None]) -> None:
+        if not watcher.cancelled() and watcher.exception() is not None:
+            kill(self._running.pid)
+
+    async def _listen(self, pipe: asyncio.StreamReader) -> None:
+        while part := await pipe.read(65_536):
+            self._said = (self._said + part)[-TAIL:]
+
+
+def _first_missing(paths: tuple[str, ...]) -> str:
+    return next((path for path in paths if not Path(path).exists()), "")
+
+
+def _size(folder: Path) -> int:
+    """Bytes below a folder, each file counted as a block at least; links are not followed, and what
+    cannot be looked at is not counted."""
+    total, todo = 0, [str(folder)]
+    while todo:
+        with contextlib.suppress(OSError), os.scandir(todo.pop()) as found:
+            for one in found:
+                total += max(one.stat(follow_symlinks=False).st_size, 4096)
+                if one.is_dir(follow_symlinks=False):
+                    todo.append(one.path)
+        if total > FOLDER_MB * 1024 * 1024:
+            break
+    return total
+
+
+def cannot_start(app: App, why: str) -> DeviceError:
+    return DeviceError(
+        "app_start",
+        f"the app {app.name} cannot be started",
+        f"{why[0].upper()}{why[1:]}." if why else "It ended at once.",
+        f"See `edvac app show {app.name}` for how it is started and what it may see.",
+    )
