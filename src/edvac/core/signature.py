@@ -131,7 +131,7 @@ class Signature:
     def noted(self) -> bool:
         """Is it durable that a call begins, before it does?"""
         changes = self.effect in (Effect.WRITE, Effect.EXTERNAL)
-        return changes or self.person or bool(self.awaits)
+        return changes or self.person or bool(self.awaits or self.told)
 
     @property
     def turns(self) -> tuple[str, ...]:

@@ -14,7 +14,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from edvac.core.errors import DeviceError, ModelOutputError, TransientError
+from edvac.core.errors import (
+    DeviceError,
+    EdvacError,
+    ModelOutputError,
+    SandboxError,
+    TransientError,
+)
 from edvac.core.label import combine
 from edvac.core.schema import STR, decode
 from edvac.core.signature import Effect, Signature
@@ -82,16 +88,16 @@ class AppDevice:
         """What the app says; of a process that is in the middle of something else nothing is used
         again."""
         op = f"{self.app.name}.{approved.offer.name}"
+        session = self._session = self._session or await self._begun()
         try:
-            session = self._session = self._session or await self._begun()
             answer = self._hub.answering(asking)
             return await session.call(approved.offer.wire, arguments, answer)
         except Failed as no:
             raise _failed(op, no.said) from None
-        except TransientError as problem:
+        except (TransientError, DeviceError, SandboxError) as problem:
             await self.close()
             if asking.effect is Effect.EXTERNAL:
-                raise _in_doubt(op) from problem
+                raise _in_doubt(op, problem) from problem
             raise
         except BaseException:
             await self.close()
@@ -189,11 +195,11 @@ def _misfit(op: str, approved: Approved, why: str) -> DeviceError:
     )
 
 
-def _in_doubt(op: str) -> DeviceError:
+def _in_doubt(op: str, problem: EdvacError) -> DeviceError:
     return DeviceError(
         "app_in_doubt",
-        f"{op} ended before it answered",
-        "Nobody knows whether it took effect.",
+        f"{op} gave no answer that can be read",
+        f"Nobody knows whether it took effect: {problem.what}.",
         "Look where it acts; `edvac resume --retry` does it again.",
     )
 
