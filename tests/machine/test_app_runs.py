@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-from app_kit import Apps, Person, codes
+from app_kit import Apps, codes
 
 from edvac.core.errors import ConfigError, ProgramError
 from edvac.core.value import plain
-from edvac.machine import Machine
-from edvac.machine.apps import catalogue, permit
-from edvac.machine.machine import Terminal
-from edvac.processor.scripted import ScriptedProcessor
+from edvac.machine.apps import catalogue
 
 pytestmark = pytest.mark.sandbox
 

@@ -1,5 +1,5 @@
-"""The four case studies of IsolateGPT and the three bypasses that were published of it, each through
-a whole run with real processes and a model that obeys whatever it reads; and the traps of its public
+"""The four case studies of IsolateGPT and the three bypasses that were published of it, each in a
+whole run with real processes and a model that obeys whatever it reads; and the traps of its public
 code. The studies and their fares are those of its own evaluation."""
 
 from __future__ import annotations
