@@ -202,10 +202,10 @@ def test_what_is_no_server(apps: Apps, text: str, monkeypatch: pytest.MonkeyPatc
     assert no.value.code in ("app_start", "app_broken")
 
 
-def run_once(made: AppDevice, how: str, timeout_s: float = 20.0) -> str:
+def run_once(made: AppDevice, how: str) -> str:
     async def both() -> str:
         try:
-            return await outcome(made, how, timeout_s)
+            return await outcome(made, how, 20.0)
         finally:
             await made.close()
 
@@ -221,6 +221,6 @@ def test_limits_of_files_and_processes(apps: Apps) -> None:
     assert run_once(made, "answer(number)") == "app_folder_full"
     for path in apps.place.folder("server").iterdir():
         path.unlink()
-    bomb = "[os.fork() for _ in range(20)]; time.sleep(60)"
-    assert run_once(made, bomb, 3.0) in ("sandbox_processes", "app_ended", "app_broken", "timeout")
+    many = "[os.fork() or time.sleep(60) for _ in range(100)]; time.sleep(60)"
+    assert run_once(made, many) == "sandbox_processes"
     assert run_once(made, "answer(number)") == ""
