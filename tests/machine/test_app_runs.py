@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from app_kit import Apps, codes
 
-from edvac.core.errors import ConfigError, ProgramError
+from edvac.core.errors import ConfigError, ProgramError, UsageError
 from edvac.core.value import plain
 from edvac.machine.apps import catalogue
 
@@ -220,6 +220,21 @@ def test_what_was_not_approved_cannot_be_called_and_an_edited_file_approves_noth
     with pytest.raises(ConfigError) as refused:
         apps.open()
     assert refused.value.code == "app_damaged"
+
+
+def test_a_program_from_before_may_use_the_name_of_an_app(apps: Apps) -> None:
+    apps.module("fares", FARES)
+    report = apps.run('fares = [1, 2]\nfiles.write("a", f"{fares}")\n')
+    assert apps.files(report.run) == {"a": "[1, 2]"}
+
+
+def test_code_that_would_show_what_others_keep_is_refused(apps: Apps) -> None:
+    kept = apps.work / ".edvac"
+    for path in (apps.work, apps.work.parent, kept, kept / "apps" / "fares", Path("/")):
+        with pytest.raises(UsageError) as no:
+            apps.place.apart([str(path)])
+        assert no.value.code == "app_code"
+    apps.place.apart([str(apps.work / "code"), "/usr/lib"])
 
 
 def test_an_app_takes_the_name_of_no_device(apps: Apps) -> None:

@@ -4,11 +4,13 @@ code. The studies and their fares are those of its own evaluation."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 from app_kit import Apps, Person, codes
 
@@ -252,6 +254,18 @@ def test_an_app_asks_another_only_through_the_hub_and_with_a_permission(apps: Ap
     report = apps.run(call)
     assert codes(report) == ["app_permission_needed"], "nobody is there"
     assert apps.heard("other") == [{"n": 4}, {"n": 1}]
+
+
+def test_the_time_that_a_person_takes_is_not_the_apps(apps: Apps) -> None:
+    talkers(apps)
+    apps.place.keep(msgspec.structs.replace(apps.place.get("asker"), timeout_s=1.0))
+
+    class Slow(Person):
+        async def __call__(self, address: str, text: str, options: list[str]) -> str:
+            await asyncio.sleep(1.5)
+            return await super().__call__(address, text, options)
+
+    assert answer(apps, 'a = asker.through("other.twice", 4)\n', Slow("once")) == "8"
 
 
 def test_once_run_and_always(apps: Apps) -> None:

@@ -74,6 +74,7 @@ def add(name: str, command: tuple[str, ...], module: str | None, **flags: Any) -
     else:
         argv, code = resolved(command, flags["code"])
         made = App(name=name, command=argv, code=code)
+    place.apart(made.code)
     import msgspec
 
     limits = {"timeout_s": flags["timeout_s"], "memory_mb": flags["memory_mb"]}

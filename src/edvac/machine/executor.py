@@ -129,11 +129,12 @@ class Executor:
         suspect = suspect and intent.call.signature.device == "llm"
         touched = intent.access.reads + intent.access.writes
         seen = await self._run.behind(touched)
-        makers = intent.call.signature.sources
+        signature = intent.call.signature
+        makers = signature.sources
         if (
             makers
         ):  # whoever makes the results decides also that there is none, and which code it has
-            seen = seen.join(Label.of(makers, bits=CODES))
+            seen = seen.join(Label.of(makers, (), ("user", *signature.told), CODES))
         return replace(failure, suspect=suspect, seen=seen)
 
     def _with_read(self, intent: Intent, outcome: Outcome) -> Outcome:

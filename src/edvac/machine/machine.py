@@ -551,7 +551,7 @@ class _Session:
             self._files.read_of,
             "online" if terminal.attended else "offline",
             escalate,
-            limited=self.travelling.limited,
+            limited=self.travelling.limited.union(self.apps.devices),
         )
 
         def executor(run: str, brief: Brief | None, child: DoWork | None = None) -> Executor:

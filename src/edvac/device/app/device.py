@@ -56,13 +56,13 @@ class AppDevice:
 
     async def call(self, call: Call) -> Reply:
         tool = call.signature.function
-        value, notes = await self._done(tool, call.operands, call.address)
-        return Reply(value, notes=tuple(notes))
+        asking = self._asking(tool, call.address)
+        value = await self._done(tool, call.operands, asking, call.timeout_s)
+        return Reply(value, notes=tuple(asking.notes))
 
     async def asked(self, tool: str, values: dict[str, Value], address: str) -> Value:
         """The same for another app, by way of the hub."""
-        value, _ = await self._done(tool, values, address)
-        return value
+        return await self._done(tool, values, self._asking(tool, address), self.app.timeout_s)
 
     async def read_version(self, call: Call) -> str | None:
         return None
@@ -72,15 +72,22 @@ class AppDevice:
         if session is not None:
             await session.close()
 
+    def _asking(self, tool: str, address: str) -> Asking:
+        return Asking(self.app, address, Effect(self.app.tools[tool].effect))
+
     async def _done(
-        self, tool: str, operands: Mapping[str, Value], address: str
-    ) -> tuple[Value, list[str]]:
+        self, tool: str, operands: Mapping[str, Value], asking: Asking, timeout_s: float
+    ) -> Value:
+        """
+        Raises:
+            TimeoutError: the app itself took longer; its process is ended.
+        """
         approved = self.app.tools[tool]
-        asking = Asking(self.app, address, Effect(approved.effect))
         async with self._one:
-            found = await self._answer(approved, _arguments(approved, operands), asking)
+            async with asyncio.timeout(timeout_s) as asking.timer:
+                found = await self._answer(approved, _arguments(approved, operands), asking)
         value = _value(self.app, approved, found)
-        return infused(value, combine(asking.heard)), asking.notes
+        return infused(value, combine(asking.heard))
 
     async def _answer(
         self, approved: Approved, arguments: dict[str, Any], asking: Asking

@@ -11,11 +11,13 @@ Knows nothing of terminals, nor of how permissions are kept.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-from edvac.core.errors import EdvacError, StepError
+from edvac.core.errors import EdvacError, StepError, TransientError
 from edvac.core.label import Label
 from edvac.core.schema import ANY, decode
 from edvac.core.signature import NO_ACCESS, REQUIRED, Effect, Signature
@@ -69,7 +71,7 @@ class Request:
 
     def __str__(self) -> str:
         """With hidden characters made visible."""
-        shown = ", ".join(f"{name}={data!a}" for name, data in self.operands.items())
+        shown = ", ".join(f"{name}={_short(data)}" for name, data in self.operands.items())
         asks, answers = self.pair.asks, self.pair.answers
         seldom = "" if self.planned else " Your program has no such connection."
         undone = " It cannot be undone." if self.acts else ""
@@ -77,6 +79,12 @@ class Request:
             f"the app {asks} asks for {self.pair.op}({shown}): {answers} would learn these values, "
             f"and {asks} the answer.{seldom}{undone} Permit it?"
         )
+
+
+def _short(data: Any, most: int = 400) -> str:
+    """Of very much the beginning, and how much it is."""
+    text = ascii(data)
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
 class Permissions(Protocol):
@@ -109,6 +117,7 @@ class Asking:
 
     Attributes:
         heard: who has influenced it, beside its operands.
+        timer: of the app's own time; what others take, a person who thinks among them, is not that.
     """
 
     app: App
@@ -117,6 +126,21 @@ class Asking:
     asked: int = 0
     heard: list[Label] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    timer: asyncio.Timeout = field(default_factory=lambda: asyncio.timeout(None))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The app's time does not run."""
+        now, end = asyncio.get_running_loop().time, self.timer.when()
+        if end is None or self.timer.expired():
+            yield
+            return
+        left = end - now()
+        self.timer.reschedule(None)
+        try:
+            yield
+        finally:
+            self.timer.reschedule(now() + left)
 
 
 class Hub:
@@ -140,7 +164,8 @@ class Hub:
         async def answer(method: str, params: dict[str, Any]) -> Any:
             if method != METHOD:
                 raise Refusal(f"{method[:40]!a} is not offered here", UNKNOWN)
-            return await self._answer(asking, params)
+            with asking.paused():
+                return await self._answer(asking, params)
 
         return answer
 
@@ -155,8 +180,9 @@ class Hub:
         self._waits[pair.asks] = pair.answers
         try:
             found = await peer.asked(pair.tool, values, asking.address)
-        except StepError as problem:
-            asking.notes.append(f"{pair}, which failed: {problem.code}")
+        except (StepError, TransientError, TimeoutError) as problem:
+            why = problem.code if isinstance(problem, EdvacError) else "step_timeout"
+            asking.notes.append(f"{pair}, which failed: {why}")
             raise Refusal("the other app could not answer") from problem
         finally:
             del self._waits[pair.asks]

@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             "",  # the publisher's words are for people alone
             timeout_s=self.timeout_s,
             turn=TURN,
+            yields=True,  # a program from before the app was added may use its name
             told=(self.publisher,),
             sources=self.sources,
         )
@@ -156,6 +157,22 @@ class Installed:
         made = self._place / name
         made.mkdir(mode=0o700, parents=True, exist_ok=True)
         return made
+
+    def apart(self, paths: Iterable[str]) -> None:
+        """Refuse code that would show an app what edvac or another app keeps.
+
+        Raises:
+            UsageError: one of the paths holds that, or lies in it.
+        """
+        kept = self._place.parent.resolve()
+        for path in map(Path, paths):
+            if path.is_relative_to(kept) or kept.is_relative_to(path):
+                raise UsageError(
+                    "app_code",
+                    f"an app may not read {str(path)!r}",
+                    f"{kept} is where runs, and what other apps keep, are stored.",
+                    "Name the directory of its code alone.",
+                )
 
     def keep(self, app: App) -> None:
         """Store it, durably, in place of what is there."""
