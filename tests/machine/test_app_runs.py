@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import msgspec
@@ -274,3 +276,49 @@ def test_a_process_that_dies_is_begun_again_but_no_act_is_repeated(apps: Apps) -
     assert codes(report) == ["app_in_doubt"]
     assert plain(apps.labels(report.run)["r"]) == "read"
     assert apps.heard("dying") == [{"n": 1}, {"n": 1}, {"act": 1}]
+
+
+def test_an_app_connects_to_the_approved_hosts_alone_and_the_run_says_so(apps: Apps) -> None:
+    class Fares(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"51.8")
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), Fares) as server,
+        ThreadingHTTPServer(("127.0.0.1", 0), Fares) as other,
+    ):
+        for one in (server, other):
+            threading.Thread(target=one.serve_forever, daemon=True).start()
+        text = (
+            "import socket, urllib.request\n"
+            "def fetch(url: str) -> str:\n"
+            "    try:\n        return urllib.request.urlopen(url, timeout=5).read().decode()\n"
+            "    except OSError as no:\n        return str(no)\n"
+            "def direct(port: int) -> str:\n"
+            "    try:\n        socket.create_connection(('127.0.0.1', port), 1)\n"
+            "    except OSError:\n        return 'refused'\n    return 'connected'\n"
+        )
+        mine, others = (f"http://127.0.0.1:{one.server_port}" for one in (server, other))
+        app = apps.module("web", text, reads=["fetch", "direct"])
+        call = f'a = web.fetch("{mine}/x")\nb = web.fetch("{others}/x")\n'
+        call += f"c = web.direct({server.server_port})\n"
+        none = apps.labels(apps.run(call).run)
+        assert "51.8" not in (plain(none["a"]), plain(none["b"]))
+        for near, got in (((), "HTTP Error 403: Forbidden"), ((mine,), "51.8")):
+            apps.place.keep(msgspec.structs.replace(app, hosts=(mine,), private=near))
+            report = apps.run(call)
+            found = {name: plain(value) for name, value in apps.labels(report.run).items()}
+            assert found == {"a": got, "b": "HTTP Error 403: Forbidden", "c": "refused"}
+        with apps.open() as machine:
+            assert machine.history(report.run).contacted == [mine]
+            notes = [
+                e.body["notes"] for e in machine.history(report.run).entries if e.body.get("notes")
+            ]
+        assert notes == [[f"web may not connect to {others}: the program does not name it"]]
+        server.shutdown()
+        other.shutdown()

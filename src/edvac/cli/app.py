@@ -43,6 +43,14 @@ def app() -> None:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option("--python", "module", metavar="MODULE", help="A module of typed Python functions.")
 @click.option("--code", multiple=True, metavar="PATH", help="What it may read, beside its files.")
+@click.option("--host", "hosts", multiple=True, metavar="ORIGIN", help="It may connect to this.")
+@click.option(
+    "--private-host",
+    "private",
+    multiple=True,
+    metavar="ORIGIN",
+    help="The same, near this machine.",
+)
 @click.option("--timeout-s", default=60.0, show_default=True, help="Of one call, seconds.")
 @click.option("--memory-mb", default=2048, show_default=True, help="Of all its processes, MiB.")
 @ONLY
@@ -58,6 +66,7 @@ def add(name: str, command: tuple[str, ...], module: str | None, **flags: Any) -
     """
     from edvac.device.app.manifest import App
     from edvac.device.app.process import module_at, resolved
+    from edvac.device.browser.origins import read_origins
 
     place = _place()
     _free(name, place)
@@ -78,6 +87,9 @@ def add(name: str, command: tuple[str, ...], module: str | None, **flags: Any) -
     import msgspec
 
     limits = {"timeout_s": flags["timeout_s"], "memory_mb": flags["memory_mb"]}
+    near = sorted(read_origins("--private-host", flags["private"]))
+    hosts = sorted({*near, *read_origins("--host", flags["hosts"])})
+    limits |= {"hosts": tuple(hosts), "private": tuple(near)}
     try:
         _approve(place, msgspec.structs.replace(made, **limits), flags)
     except BaseException:
@@ -295,6 +307,7 @@ def _document(one: App) -> dict[str, Any]:
         "module": one.module,
         "code": list(one.code),
         "hosts": list(one.hosts),
+        "private_hosts": list(one.private),
         "timeout_s": one.timeout_s,
         "memory_mb": one.memory_mb,
         "tools": {name: tool(found) for name, found in one.tools.items()},

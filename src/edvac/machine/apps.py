@@ -107,6 +107,10 @@ class RunApps:
         self.devices = {app.name: AppDevice(app, place.folder(app.name), hub) for app in apps}
         hub.peers = self.devices
 
+    def contacted(self) -> list[str]:
+        """Origins that the apps have connected to."""
+        return sorted({met for device in self.devices.values() for met in device.met})
+
     async def close(self) -> None:
         for device in self.devices.values():
             await device.close()

@@ -322,7 +322,8 @@ class Machine(Desk):
                     )
                 )
                 report = report_of(run, state, self.clock.now() - start, unit)
-                met = session.browser.contacted()
+                await session.apps.close()
+                met = [*session.browser.contacted(), *session.apps.contacted()]
                 contacted = await self._record_end(lease, report, unit, history, met)
                 await session.travelling.end()
                 if growth is None and not terminal.sample and not terminal.read_only:

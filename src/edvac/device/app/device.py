@@ -48,6 +48,7 @@ class AppDevice:
         self._own = own
         self._hub = hub
         self._session: Session | None = None
+        self.met: set[str] = set()  # origins that it has connected to
         self._one = asyncio.Lock()  # another app may ask while a step of the program's own is done
 
     @property
@@ -70,7 +71,14 @@ class AppDevice:
     async def close(self) -> None:
         session, self._session = self._session, None
         if session is not None:
+            self._met(session)
             await session.close()
+
+    def _met(self, session: Session) -> list[str]:
+        """Take note of whom it has connected to; those that it was refused."""
+        met, refused = session.met()
+        self.met |= set(met)
+        return refused
 
     def _asking(self, tool: str, address: str) -> Asking:
         return Asking(self.app, address, Effect(self.app.tools[tool].effect))
@@ -98,7 +106,9 @@ class AppDevice:
         session = self._session = self._session or await self._begun()
         try:
             answer = self._hub.answering(asking)
-            return await session.call(approved.offer.wire, arguments, answer)
+            found = await session.call(approved.offer.wire, arguments, answer)
+            asking.notes += [f"{self.app.name} may not connect to {x}" for x in self._met(session)]
+            return found
         except Failed as no:
             raise _failed(op, no.said) from None
         except (TransientError, DeviceError, SandboxError) as problem:

@@ -54,7 +54,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         command: as it is started; empty for a module of Python functions.
         module: that module.
         code: files and directories that it may read, beside the system's own.
-        hosts: origins that it may connect to.
+        hosts: origins that it may connect to; those of `private` may lie at an address of this
+            machine or its networks.
         tools: what programs may call, by name.
         words: the publisher's descriptions: a stranger's text, for people alone.
         seal: digest of all before it, so that nothing is approved by an edited file.
@@ -65,6 +66,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     module: str = ""
     code: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
     memory_mb: int = 2048
     timeout_s: float = 60.0
     tools: dict[str, Approved] = {}

@@ -120,6 +120,11 @@ class Session:
         params = {"name": tool, "arguments": arguments}
         return await self._request("tools/call", params, answer)
 
+    def met(self) -> tuple[list[str], list[str]]:
+        """Origins that the app has connected to, and those that it was refused since last asked."""
+        way_out = self._process.way_out
+        return (way_out.met, way_out.refused()) if way_out is not None else ([], [])
+
     async def close(self) -> None:
         await self._process.close()
 
