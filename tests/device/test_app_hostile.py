@@ -61,8 +61,11 @@ HOW: dict[str, tuple[str, str]] = {
     ),
     "requests for ever": ("while True: say({'id': 1, 'method': 'ping'})", "app_broken"),
     "an id that is nearly one": (
-        "[say({'id': x, 'result': {'content': []}}) for x in (True, 3.0, '3', None, [3])]\n"
-        "answer(number)", "",
+        "wrong = {'content': [{'type': 'text', 'text': 'wrong'}]}\n"
+        "for x in (True, float(number), str(number), None, [number], number - 1, -number):\n"
+        "    say({'id': x, 'result': wrong})\n"
+        "answer(number)",
+        "",
     ),
     "an answer and another": ("answer(number)\nanswer(number, 'other')", ""),
     "no answer": ("say({'id': number})", "app_broken"),
@@ -135,7 +138,7 @@ async def outcome(made: AppDevice, how: str, timeout_s: float) -> str:
         return error.code
     except TimeoutError:
         return "timeout"
-    return "" if found == "fine" else str(found)
+    return "" if found == "fine" else f"said: {found}"
 
 
 def test_hostile_servers(apps: Apps) -> None:

@@ -182,6 +182,8 @@ def list_(as_json: bool) -> None:
 @JSON
 def show(name: str, as_json: bool) -> None:
     """Show how NAME is started, what it may see, what was approved, and what its publisher says."""
+    from edvac.device.browser.origins import shown
+
     found = _place().get(name)
     if as_json:
         ui.out_json(_document(found) | {"publisher_says": found.words})
@@ -189,7 +191,7 @@ def show(name: str, as_json: bool) -> None:
     ui.out(ui.safe_line(f"started as  {_start(found)}"))
     ui.out(ui.safe_line(f"may read    {', '.join(found.code) or 'nothing of yours'}"))
     ui.out("may write   its own folder, which is kept between runs")
-    ui.out(f"connects to {', '.join(found.hosts) or 'nothing'}")
+    ui.out(f"connects to {', '.join(map(shown, found.hosts)) or 'nothing'}")
     for line in _signature_lines(found):
         ui.out(line)
     for tool, said in found.words.items():
