@@ -94,12 +94,13 @@ HOW: dict[str, tuple[str, str]] = {
     "asking what is not offered": (
         "say({'id': 'q', 'method': 'sampling/createMessage', 'params': {'a': 1}})\n"
         "said = json.loads(sys.stdin.readline())\n"
-        "answer(number, str(said['error']['code']))", "-32601",
+        "answer(number, str(said['error']['code']))", "said: -32601",
     ),
     "asking with odd parameters": (
         "say({'id': 'q', 'method': 'edvac/call', 'params': [1]})\n"
         "said = json.loads(sys.stdin.readline())\n"
-        "answer(number, said['error']['message'])", "its parameters are no object",
+        "answer(number, said['error']['message'])",
+        "said: its parameters are no object",
     ),
 }  # fmt: skip
 
