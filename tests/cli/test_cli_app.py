@@ -194,3 +194,30 @@ def test_the_workspace_is_found_from_below_before_anything_has_run(
     below = rides.root / "inbox"
     monkeypatch.chdir(below)
     assert len(rides("app", "list", "--json").document["apps"]) == 2
+
+
+def test_a_person_at_the_terminal_permits_what_one_app_asks_of_another(rides: Bench) -> None:
+    rides.write(
+        "asks.py",
+        "from edvac_app import ask\ndef metro() -> float:\n"
+        '    return ask("metro_hail.fare", origin="a\\x1b[31m", destination="b")\n',
+    )
+    rides.write("a.edv", 'm = asks.metro()\nfiles.write("m", f"{m}")\n')
+    assert rides("app", "add", "asks", "--python", "asks", "--reads", "*", "--yes").code == 0
+    terminal = Terminal(rides.root, "run", "a.edv", "--output", "out")
+    terminal.until("Run it?")
+    terminal.type("y\n")
+    terminal.until("(once, run, always, no): ")
+    assert "m: the app asks asks for metro_hail.fare(origin='a\\x1b[31m', des" in terminal.seen
+    terminal.type("perhaps\nalways\n")
+    assert terminal.ended() == 0
+    assert (rides.root / "out" / "m").read_text() == "51.8"
+    (given,) = rides("grants", "ls", "--json").document["grants"]
+    assert (given["asks"], given["answers"], given["scope"]) == (
+        "asks",
+        "metro_hail.fare",
+        "always",
+    )
+    assert rides("grants", "rm", given["id"]).code == 0
+    done = rides("run", "a.edv", "--yes", "--fresh")
+    assert done.code == 1 and "edvac app permit asks metro_hail.fare" in done.err
