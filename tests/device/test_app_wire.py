@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from edvac.core.errors import ConfigError, DeviceError, UsageError
 from edvac.core.schema import STR, Plain
+from edvac.device.app.code import module_at, resolved
 from edvac.device.app.manifest import App, Installed, approve
 from edvac.device.app.offer import changes, read_offers
 from edvac.device.app.types import of_schema, restored, shown, stored, word, written
@@ -250,8 +253,33 @@ def test_approving_again_keeps_what_was_said_of_what_is_the_same() -> None:
 
 
 def test_decimals_and_dates_are_sent_as_json_has_them() -> None:
-    import datetime as dt
-
     sent = encoded({"a": Decimal("1.5"), "b": dt.date(2026, 1, 2), "c": "x\ny"})
     assert json.loads(sent) == {"a": 1.5, "b": "2026-01-02", "c": "x\ny"}
     assert sent.count(b"\n") == 1
+
+
+def test_what_a_command_needs_is_found_and_nothing_that_lies_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "env" / "bin"
+    place.mkdir(parents=True)
+    (tmp_path / "env" / "pyvenv.cfg").write_text(f"home = {tmp_path}/base/bin\nversion = 3\n")
+    (place / "serve").write_text("#!/bin/sh\n")
+    (place / "serve").chmod(0o755)
+    (tmp_path / "server.py").write_text("")
+    (tmp_path / "private.txt").write_text("")
+    argv, code = resolved(("python3", "server.py", "--loud", "private", "."), ())
+    assert argv == (sys.executable, f"{tmp_path}/server.py", "--loud", "private", ".")
+    assert code == (f"{tmp_path}/server.py",)
+    _, code = resolved((str(place / "serve"), "x"), ("server.py", "env/bin"))
+    assert code == (f"{tmp_path}/base", f"{tmp_path}/env", f"{tmp_path}/server.py")
+    assert resolved(("/bin/sh",), ())[1] == ()
+    with pytest.raises(UsageError):
+        resolved(("python3",), ("nothing",))
+    assert module_at("./server.py") == ("server", (f"{tmp_path}/server.py",))
+    assert module_at("server")[1] == (f"{tmp_path}/server.py",)
+    assert module_at("json")[1][0].endswith("/json")
+    for bad in ("nothing_here", "../server", "sys", "a.b", ""):
+        with pytest.raises(UsageError):
+            module_at(bad)

@@ -373,9 +373,20 @@ def test_what_an_app_was_told_by_another_is_in_the_label_and_in_the_run(apps: Ap
     assert outcome.body["notes"] == ["asker asks other.twice: permitted, once"]
 
 
-def test_the_policy_goes_before_a_permission(apps: Apps) -> None:
+@pytest.mark.parametrize(
+    "rule",
+    [
+        'answer = "deny"',
+        "most = 1",
+        'needs.n = "trusted"\notherwise = "deny"',
+        'needs.n = "any"\notherwise = "deny"',  # it is labelled for the app that asks
+        # an app has decided that the request is made
+        'needs.n = "any"\notherwise = "deny"\nreaders = ["@told"]\nrelease = true',
+    ],
+)
+def test_the_policy_goes_before_a_permission(apps: Apps, rule: str) -> None:
     talkers(apps)
-    (apps.work / "policy.toml").write_text('[rule.no]\ncalls = "other.twice"\nanswer = "deny"\n')
+    (apps.work / "policy.toml").write_text(f'[rule.no]\ncalls = "other.twice"\n{rule}\n')
     call = 'a = asker.through("other.twice", 4)\n'
     assert answer(apps, call, Person()) == "no: the policy refuses it"
     assert apps.heard("other") == []

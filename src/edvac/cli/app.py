@@ -64,8 +64,8 @@ def add(name: str, command: tuple[str, ...], module: str | None, **flags: Any) -
     COMMAND is a server of the Model Context Protocol that speaks on its standard input and output.
     It sees the files among its arguments, what --code names, and a folder of its own.
     """
+    from edvac.device.app.code import module_at, resolved
     from edvac.device.app.manifest import App
-    from edvac.device.app.process import module_at, resolved
     from edvac.device.browser.origins import read_origins
 
     place = _place()

@@ -30,7 +30,7 @@ READS, ACTS = "read", "external"
 TURN = "app"  # the calls of an app are done one by one, in the program's order: it may remember
 
 
-class Approved(msgspec.Struct, frozen=True):
+class Approved(msgspec.Struct, frozen=True, omit_defaults=True):
     """One tool as a person approved it. `returns` is their word for its result, where the server
     promises only a text; kept as `types` says."""
 
@@ -47,8 +47,8 @@ class Approved(msgspec.Struct, frozen=True):
         return f"{self.offer.name}({taken}) -> {shown(self.result)}"
 
 
-class App(msgspec.Struct, frozen=True, kw_only=True):
-    """One app.
+class App(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One app. What is left at its default is not stored: a later field breaks no seal.
 
     Attributes:
         command: as it is started; empty for a module of Python functions.
@@ -151,7 +151,7 @@ class Installed:
         except (OSError, ValueError, RecursionError) as problem:
             raise _damaged(name, str(problem)) from problem
         if not sound:
-            raise _damaged(name, "It is not what was approved.")
+            raise _damaged(name, "It was changed by other means than approval.")
         return app
 
     def folder(self, name: str) -> Path:

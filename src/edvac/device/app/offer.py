@@ -21,7 +21,7 @@ TOOLS, PARAMS, WORDS = 200, 30, 4_000
 RESULT = "result"  # the one field of an object in which servers wrap what is no object
 
 
-class Operand(msgspec.Struct, frozen=True):
+class Operand(msgspec.Struct, frozen=True, omit_defaults=True):
     """One parameter. `wire` is its name as the server spells it, `type` is kept as `types` says."""
 
     name: str
@@ -42,7 +42,7 @@ class Operand(msgspec.Struct, frozen=True):
         return f"{self.name}: {shown(self.kind)}{default}"
 
 
-class Offer(msgspec.Struct, frozen=True):
+class Offer(msgspec.Struct, frozen=True, omit_defaults=True):
     """One tool of a server.
 
     Attributes:
@@ -69,7 +69,7 @@ class Offer(msgspec.Struct, frozen=True):
         return f"{self.name}({', '.join(map(str, self.operands))}) -> {shown(self.kind)}"
 
 
-class Offered(msgspec.Struct, frozen=True):
+class Offered(msgspec.Struct, frozen=True, omit_defaults=True):
     """All that a server offers; `left_out` says why some of it cannot be called, by number."""
 
     tools: dict[str, Offer]

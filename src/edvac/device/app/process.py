@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from edvac.core.errors import DeviceError, SandboxError, UsageError
+from edvac.core.errors import DeviceError, SandboxError
 from edvac.device.app.manifest import App
 from edvac.device.browser.origins import Grants, shown
 from edvac.device.browser.proxy import Proxy
@@ -29,7 +28,6 @@ RELAY, WAY_OUT = "/.edvac/relay.py", "/.edvac/proxy"
 PROCESSES, FILE_MB, FOLDER_MB, CPU_S = 64, 64, 256, 3600
 REFUSALS = 20  # that are told of one call
 TAIL = 2_000  # bytes of standard error that are kept, for people
-PYTHONS = ("python", "python3")
 
 
 def spec_of(app: App, own: Path, way_out: Path | None = None) -> Spec:
@@ -61,62 +59,6 @@ def spec_of(app: App, own: Path, way_out: Path | None = None) -> Spec:
         files_mb=FILE_MB,
         processes=PROCESSES,
         scratch_mb=64,
-    )
-
-
-def resolved(
-    command: tuple[str, ...], code: tuple[str, ...]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """A command as it is started, wherever that is, and the files and directories that it needs:
-    those that `code` names, and each argument that is a file.
-
-    Raises:
-        UsageError: there is no such program or path.
-    """
-    head, *rest = command
-    found = sys.executable if head in PYTHONS else shutil.which(head)
-    if found is None:
-        raise UsageError("app_command", f"there is no program {head!r}", "", "Give its whole path.")
-    program = str(Path(found).absolute())
-    paths = [str(Path(one).resolve()) for one in code]
-    for path in paths:
-        if not Path(path).exists():
-            raise UsageError("app_command", f"there is no file or directory {path!r}")
-    argv = [program]
-    for word in rest:
-        file = Path(word)
-        if not word.startswith("-") and file.is_file():
-            word = str(file.resolve())
-            paths.append(word)
-        argv.append(word)
-    if not program.startswith(("/usr/", "/bin/")) and head not in PYTHONS:
-        paths.append(program)
-    return tuple(argv), tuple(dict.fromkeys(paths))
-
-
-def module_at(module: str) -> tuple[str, tuple[str, ...]]:
-    """The name of a Python module and where it lies: a file, one beside here, or an installed one.
-    It is not imported.
-
-    Raises:
-        UsageError: there is none.
-    """
-    path = Path(module)
-    if path.suffix == ".py" and path.is_file():
-        return path.stem, (str(path.resolve()),)
-    here = [path for path in (Path(f"{module}.py"), Path(module)) if path.exists()]
-    if module.isidentifier():
-        spec = importlib.util.find_spec(module) if not here else None
-        if spec is not None and spec.origin not in (None, "built-in", "frozen"):
-            origin = Path(str(spec.origin))
-            here = [origin.parent if origin.name == "__init__.py" else origin]
-        if here:
-            return module, (str(here[0].resolve()),)
-    raise UsageError(
-        "app_module",
-        f"there is no Python module {module!r}",
-        "It is a file, a module in this directory, or an installed one.",
-        "Name it as in --python fares or --python ./fares.py.",
     )
 
 

@@ -18,7 +18,7 @@ from edvac.device.app.process import Process, cannot_start
 from edvac.device.app.wire import Frames, broken, encoded
 
 PROTOCOL = "2025-06-18"
-START_S = 20.0
+START_S = 30.0
 NOISE = 1_000  # frames that answer nothing, for one request
 PAGES = 20  # of a list of tools
 REFUSED, UNKNOWN = -32001, -32601  # errors of JSON-RPC
