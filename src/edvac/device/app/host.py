@@ -97,7 +97,7 @@ class Host:
                 }
             self._send({"id": frame["id"], **said})
 
-    def ask(self, tool: str, **operands: Any) -> Any:
+    def ask(self, tool: str, /, **operands: Any) -> Any:
         """What another app offers: ``ask("metro.fare", origin="A", destination="B")``.
 
         Raises:
@@ -168,7 +168,7 @@ def main() -> None:
     sys.modules["edvac_app"] = asking
     host: Host | None = None
 
-    def ask(tool: str, **operands: Any) -> Any:
+    def ask(tool: str, /, **operands: Any) -> Any:
         assert host is not None, "nothing can be asked while the module is imported"
         return host.ask(tool, **operands)
 
