@@ -153,6 +153,22 @@ def test_check_says_what_could_influence_and_what_an_app_would_learn(rides: Benc
     assert {one["rule"] for one in rules if one["function"].startswith("quick_ride")} == {"app"}
 
 
+def test_a_plan_names_the_hosts_of_the_apps_that_it_calls(rides: Bench) -> None:
+    hosts = ("--host", "https://maps.example", "--private-host", "http://127.0.0.1:9")
+    rides.write("maps.py", METRO)
+    assert rides("app", "add", "maps", "--python", "maps", "--yes", *hosts).code == 0
+    assert (
+        "connects to http://127.0.0.1:9, https://maps.example" in rides("app", "show", "maps").out
+    )
+    rides.write("m.edv", 'm = maps.fare("a", "b")\n')
+    rides.write("q.edv", 'm = quick_ride.fare("a", "b")\n')
+    told = rides("run", "m.edv", "--plan-only").err
+    assert "http://127.0.0.1:9 (the app maps), https://maps.example (the app maps)" in told
+    assert "nothing outside this machine" in rides("run", "q.edv", "--plan-only").err
+    wrong = rides("app", "add", "x", "--python", "maps", "--yes", "--host", "maps.example")
+    assert wrong.code == 2 and "origin_unfit" in wrong.err
+
+
 def test_removing_forgetting_and_what_does_not_exist(rides: Bench) -> None:
     assert rides("app", "permit", "quick_ride", "metro_hail.fare").code == 0
     kept = rides.root / ".edvac" / "apps" / "metro_hail" / "note"

@@ -37,9 +37,19 @@ def describe_plan(
     found = estimate(program, roots, values or {}, task)
     lines += describe_touches(program, roots, found)
     named = dict.fromkeys((settings.model, settings.plan_model, settings.escalate_model))
-    remote = [model for model in named if "://" in model]
+    remote = [model for model in named if "://" in model] + _hosts(program)
     lines.append(f"contacts  {', '.join(remote) or 'nothing outside this machine'}")
     return lines + _cost(found, settings)
+
+
+def _hosts(program: Program) -> list[str]:
+    """Origins that the apps which it calls may connect to."""
+    from edvac.device.browser.origins import shown
+    from edvac.machine import apps
+
+    called = {use.op.partition(".")[0] for use in program.access}
+    found = [app for app in apps.approved(ui.workspace()) if app.name in called]
+    return [f"{shown(host)} (the app {app.name})" for app in found for host in app.hosts]
 
 
 def describe_touches(
