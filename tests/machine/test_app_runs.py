@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -222,6 +225,23 @@ def test_what_was_not_approved_cannot_be_called_and_an_edited_file_approves_noth
     with pytest.raises(ConfigError) as refused:
         apps.open()
     assert refused.value.code == "app_damaged"
+
+
+def test_a_plan_that_may_still_be_taken_back_tells_nobody_anything(apps: Apps) -> None:
+    apps.module("fares", FARES, reads=["fare"])
+    early: list[object] = []
+
+    async def write(draft: Callable[[str], None]) -> str:
+        draft(FARE)
+        draft(FARE + 'n = files.list("inbox/*")\n')
+        await asyncio.sleep(0.7)
+        early.extend(apps.heard("fares"))
+        return FARE + 'n = files.list("inbox/*")\n'
+
+    with apps.open() as machine:
+        report = asyncio.run(machine.run_as_written(replace(apps.job(""), task="Fares"), write))
+    assert report.state == "done" and early == []
+    assert len(apps.heard("fares")) == 1
 
 
 def test_a_program_from_before_may_use_the_name_of_an_app(apps: Apps) -> None:
