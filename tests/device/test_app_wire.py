@@ -165,7 +165,7 @@ def test_no_sentence_of_a_server_gets_into_a_signature(listed: Any) -> None:
 
 def test_names_and_types() -> None:
     assert [word(x) for x in ("get-fare", "a/b.c", "x" * 40, "café", "9a", "if", None)] == [
-        "get_fare", "a_b_c", "x" * 40, "", "", "", "",
+        "get_fare", "a_b_c", "x" * 40, "", "", "if_", "",
     ]  # fmt: skip
     assert word("x" * 41) == ""
     assert shown(written('list[Literal["a", "b"] | None]')) == "list[Literal['a', 'b'] | None]"

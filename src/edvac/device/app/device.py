@@ -29,7 +29,7 @@ from edvac.device.app.hub import Asking, Hub
 from edvac.device.app.manifest import App, Approved
 from edvac.device.app.offer import RESULT, Offered, changes, read_offers
 from edvac.device.app.session import Failed, Session, quoted
-from edvac.device.app.types import shown
+from edvac.device.app.types import filled, shown
 from edvac.device.port import Call, Reply
 
 MAX_TEXT = 1_000_000  # characters of an answer that is one text
@@ -173,7 +173,7 @@ def _value(app: App, approved: Approved, found: Mapping[str, Any]) -> Value:
             return Scalar(data, app.label)
         data = _parsed(data)
     try:
-        return decode(data, kind, app.label)
+        return decode(filled(data, kind), kind, app.label)
     except ModelOutputError as problem:
         raise _misfit(op, approved, quoted(problem.what)) from None
 

@@ -38,12 +38,13 @@ _PLAIN = frozenset({"any", "None", "bool", "int", "float", "Decimal", "str", "da
 
 
 def word(said: object) -> str:
-    """A stranger's name as one of the language; empty where it is none.
+    """A stranger's name as one of the language, ``from`` as ``from_``; empty where it is none.
 
     Long enough for a function, too short for a sentence.
     """
     made = re.sub(r"[-./]", "_", said) if isinstance(said, str) else ""
-    return made if _NAME.fullmatch(made) and not keyword.iskeyword(made) else ""
+    made = f"{made}_" if keyword.iskeyword(made) else made
+    return made if _NAME.fullmatch(made) else ""
 
 
 def of_schema(schema: object, name: str, depth: int = 0) -> Type:
@@ -148,6 +149,23 @@ def shown(kind: Type) -> str:
         case Choice():
             return f"Literal[{', '.join(map(repr, kind.options))}]"
     return kind.name if isinstance(kind, Plain) else str(kind)
+
+
+def filled(data: Any, kind: Type) -> Any:
+    """JSON data with nothing for each field that may be left out, and is."""
+    match kind:
+        case Maybe():
+            return filled(data, kind.item)
+        case ListOf() if isinstance(data, list):
+            return [filled(one, kind.item) for one in data]
+        case DictOf() if isinstance(data, dict):
+            return {key: filled(one, kind.item) for key, one in data.items()}
+        case Record() if isinstance(data, dict):
+            left_out = [f.name for f in kind.fields if isinstance(f.type, Maybe)]
+            kinds = {part.name: part.type for part in kind.fields}
+            made = dict.fromkeys(left_out) | data
+            return {key: filled(one, kinds.get(key, ANY)) for key, one in made.items()}
+    return data
 
 
 def stored(kind: Type) -> Any:
