@@ -162,6 +162,24 @@ def test_hostile_servers(apps: Apps) -> None:
     assert held < 200, f"{held:.0f} MiB more"
 
 
+def test_an_app_that_ends_after_each_answer_is_begun_again(apps: Apps) -> None:
+    app = apps.server("server", SERVER)  # it acts: a call that is lost would be in doubt
+    made = AppDevice(app, apps.place.folder("server"), Hub(shipped(), frozenset(), Nobody()))
+
+    async def thrice() -> list[str]:
+        found = []
+        for _ in range(3):
+            found.append(await outcome(made, "answer(number); os._exit(0)", 20.0))
+            assert made._session is not None
+            async with asyncio.timeout(20):
+                await made._session._process._running.wait()
+            assert made._session.over
+        await made.close()
+        return found
+
+    assert asyncio.run(thrice()) == ["", "", ""]
+
+
 LISTS = {
     "no list": ("{'tools': 7}", "app_broken"),
     "no tools": ("{}", "app_broken"),

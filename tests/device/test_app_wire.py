@@ -52,6 +52,7 @@ DATA = st.recursive(
 FRAMES = st.lists(st.dictionaries(st.text(max_size=8), DATA, max_size=4), max_size=6)
 
 
+@settings(deadline=None)
 @given(FRAMES, st.data())
 def test_frames_come_out_as_they_went_in_however_they_are_cut(frames: Any, data: Any) -> None:
     """The public code of IsolateGPT drops what follows the first line's end of a read."""
@@ -66,7 +67,7 @@ def test_trap_one_read_drops_the_bytes_after_the_first_line() -> None:
     assert read([both, encoded({"id": 2})[-3:]]) == ([{"id": 1}, {"id": 2}], "")
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.binary(max_size=80), max_size=8))
 def test_any_bytes_are_frames_or_one_typed_error(pieces: list[bytes]) -> None:
     found, code = read(pieces)
@@ -109,7 +110,7 @@ def test_many_parts() -> None:
 # -- schemas
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(DATA)
 def test_any_schema_is_a_type_that_can_be_kept(schema: Any) -> None:
     kind = of_schema(schema, "R")
@@ -149,7 +150,7 @@ TOOLS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(TOOLS)
 def test_no_sentence_of_a_server_gets_into_a_signature(listed: Any) -> None:
     offered = read_offers(listed)

@@ -92,18 +92,26 @@ class AppDevice:
         """
         approved = self.app.tools[tool]
         async with self._one:
+            session = await self._ready()
             async with asyncio.timeout(timeout_s) as asking.timer:
-                found = await self._answer(approved, _arguments(approved, operands), asking)
+                arguments = _arguments(approved, operands)
+                found = await self._answer(session, approved, arguments, asking)
         value = _value(self.app, approved, found)
         return infused(value, combine(asking.heard))
 
+    async def _ready(self) -> Session:
+        """The running app; another process where there is none any more."""
+        if self._session is not None and self._session.over:
+            await self.close()
+        self._session = self._session or await self._begun()
+        return self._session
+
     async def _answer(
-        self, approved: Approved, arguments: dict[str, Any], asking: Asking
+        self, session: Session, approved: Approved, arguments: dict[str, Any], asking: Asking
     ) -> dict[str, Any]:
         """What the app says; of a process that is in the middle of something else nothing is used
         again."""
         op = f"{self.app.name}.{approved.offer.name}"
-        session = self._session = self._session or await self._begun()
         try:
             answer = self._hub.answering(asking)
             found = await session.call(approved.offer.wire, arguments, answer)

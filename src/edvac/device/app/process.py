@@ -142,6 +142,10 @@ class Process:
             raise
 
     @property
+    def over(self) -> bool:
+        return self._running.returncode is not None
+
+    @property
     def stopped_by(self) -> SandboxError | None:
         """The limit that it went beyond, if it did."""
         if self._watcher.done() and not self._watcher.cancelled():

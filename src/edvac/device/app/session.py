@@ -120,6 +120,11 @@ class Session:
         params = {"name": tool, "arguments": arguments}
         return await self._request("tools/call", params, answer)
 
+    @property
+    def over(self) -> bool:
+        """Has the app ended by itself?"""
+        return self._process.over
+
     def met(self) -> tuple[list[str], list[str]]:
         """Origins that the app has connected to, and those that it was refused since last asked."""
         way_out = self._process.way_out
