@@ -36,6 +36,22 @@ def bench_ahead(rounds: int, repeats: int, quick: bool, output: Path | None, as_
     publish(document, output, as_json=as_json)
 
 
+@bench.command("apps")
+@click.option("--repeats", default=20, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--quick", is_flag=True, help="Under a minute: 3 repeats, 0.2 s a model step.")
+@OUTPUT
+@JSON
+def bench_apps(repeats: int, quick: bool, output: Path | None, as_json: bool) -> None:
+    """Apps in processes of their own beside the same tools in edvac's own."""
+    from edvac.bench import apps, report
+
+    document = report.start("apps", f"edvac bench apps{' --quick' if quick else ''}")
+    document.command += "" if quick else f" --repeats {repeats}"
+    wanted = apps.Wanted(3, delay_s=0.2, calls=50) if quick else apps.Wanted(repeats)
+    apps.measure(document, wanted)
+    publish(document, output, as_json=as_json)
+
+
 @bench.command("parallel")
 @click.option("--questions", default=10, show_default=True, type=click.IntRange(1, 500))
 @click.option("--rate", default=50.0, show_default=True, type=click.FloatRange(1, 10_000))

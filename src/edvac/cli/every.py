@@ -116,7 +116,6 @@ def checked_program(program: str, flags: dict[str, Any], question: str) -> Any:
     from edvac.cli.run import read_settings
     from edvac.cli.source import read_source
     from edvac.core.errors import PolicyError
-    from edvac.device import CATALOGUE
     from edvac.machine.job import program_parameters
     from edvac.program import parse
 
@@ -128,7 +127,7 @@ def checked_program(program: str, flags: dict[str, Any], question: str) -> Any:
             "What runs while nobody looks on is a program that you have seen.",
             "Write it with `edvac run --plan-only TASK > NAME.edv`, then schedule NAME.edv.",
         )
-    found = parse(source.text, CATALOGUE)
+    found = parse(source.text, ui.catalogue())
     program_parameters(found, read_settings(flags["settings"]))
     if not flags["yes"]:
         for line in describe_touches(found, {}):
@@ -187,13 +186,12 @@ def _say(line: str) -> None:
 def approved(spec: Spec) -> str:
     """Why the program is not what was approved: its text may change, what it touches may not."""
     from edvac.core.errors import EdvacError
-    from edvac.device import CATALOGUE
     from edvac.machine.every import touch_digest
     from edvac.program import parse
 
     try:
         text = (Path(spec.place) / spec.program).read_text(encoding="utf-8")
-        same = touch_digest(parse(text, CATALOGUE)) == spec.touches
+        same = touch_digest(parse(text, ui.catalogue())) == spec.touches
     except (OSError, UnicodeDecodeError, EdvacError) as problem:
         return f"{spec.program} cannot be run: {problem}"
     changed = f"{spec.program} reads, writes or does other things than when it was scheduled"

@@ -1,4 +1,4 @@
-"""Asking before data leaves the machine, and `grants`: what was agreed to."""
+"""Asking before data leaves the machine, and `grants`: what was permitted for later runs."""
 
 from __future__ import annotations
 
@@ -70,13 +70,12 @@ class Agreement:
         Raises:
             PolicyError: the person said no, or nobody is there.
         """
-        from edvac.device import CATALOGUE
         from edvac.machine import sharing
         from edvac.program import parse
 
         opened = history.opened
         roots = {name: Path(path) for name, path in opened["roots"].items()}
-        wanted = sharing.shares(self._settings, parse(history.program, CATALOGUE), roots)
+        wanted = sharing.shares(self._settings, parse(history.program, ui.catalogue()), roots)
         wanted = [one for one in wanted if one.stored not in opened.get("shared", [])]
         if not wanted or self._yes:
             return
@@ -127,24 +126,30 @@ async def _choice(asker: Asker, share: Share) -> str:
 
 @click.group()
 def grants() -> None:
-    """List and revoke what may be sent to other machines."""
+    """List and revoke what was permitted for later runs: files that may be sent to other machines,
+    and what apps may ask of each other."""
 
 
 @grants.command()
 @JSON
 def ls(as_json: bool) -> None:
     """List what was agreed to, the oldest first."""
-    from edvac.machine.sharing import described
+    from edvac.machine import apps, sharing
 
     with open_store() as store:
-        found = [described(one) for one in store.grants(SystemClock().wall())]
+        given = store.grants(SystemClock().wall())
+    found = [apps.described(one) or sharing.described(one) for one in given]
     if as_json:
         ui.out_json({"grants": found})
         return
     if not found:
-        ui.out("nothing may be sent to other machines unasked")
+        ui.out("nothing may be sent to other machines unasked, and apps may ask nothing of others")
     for one in found:
-        ui.out(ui.safe_line(f"{one['id']}  {one['host']}  {one['scope']}  {one['directory']}"))
+        what = (
+            f"{one['host']}  {one['scope']}  {one['directory']}" if one["kind"] == "share" else ""
+        )
+        what = what or f"{one['asks']} asks {one['answers']}  {one['scope']}"
+        ui.out(ui.safe_line(f"{one['id']}  {what}"))
 
 
 @grants.command()

@@ -96,7 +96,6 @@ def fork(
     """
     from edvac.cli.run import read_settings
     from edvac.core.seams import SystemEntropy
-    from edvac.device import CATALOGUE
     from edvac.machine.fork import fork as make
 
     text = program.read_text(encoding="utf-8") if program is not None else None
@@ -106,7 +105,7 @@ def fork(
             store,
             old,
             step,
-            CATALOGUE,
+            ui.catalogue(),
             clock=SystemClock(),
             entropy=SystemEntropy(),
             program=text,

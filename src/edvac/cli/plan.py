@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from edvac.cli import ui
 from edvac.core.signature import Effect
-from edvac.device import CATALOGUE
 from edvac.program import Program, parse
 from edvac.program.extending import EXTEND
 
@@ -35,13 +34,23 @@ def describe_plan(
     lines = []
     if with_text:
         lines += [f"  {n:3} {line}" for n, line in enumerate(text.rstrip().split("\n"), 1)]
-    program = parse(text, CATALOGUE)
+    program = parse(text, ui.catalogue())
     found = estimate(program, roots, values or {}, task)
     lines += describe_touches(program, roots, found)
     named = dict.fromkeys((settings.model, settings.plan_model, settings.escalate_model))
-    remote = [model for model in named if "://" in model]
+    remote = [model for model in named if "://" in model] + _hosts(program)
     lines.append(f"contacts  {', '.join(remote) or 'nothing outside this machine'}")
     return lines + _cost(found, settings)
+
+
+def _hosts(program: Program) -> list[str]:
+    """Origins that the apps which it calls may connect to."""
+    from edvac.device.browser.origins import shown
+    from edvac.machine import apps
+
+    called = {use.op.partition(".")[0] for use in program.access}
+    found = [app for app in apps.approved(ui.workspace()) if app.name in called]
+    return [f"{shown(host)} (the app {app.name})" for app in found for host in app.hosts]
 
 
 def describe_touches(
@@ -90,13 +99,14 @@ def effects(program: Program, rules: Rules) -> list[dict[str, Any]]:
 
     found = []
     for one in influences(program):
-        if one.effect not in (Effect.WRITE, Effect.EXTERNAL):
+        signature = program.catalogue.signatures[one.op]
+        if one.effect not in (Effect.WRITE, Effect.EXTERNAL) and not signature.told:
             continue
         operands = {
             name: sorted(rules.strange(label.integrity, ())) for name, label in one.params.items()
         }
-        away = rules.strange(one.reveals, ("model",)) if one.effect is Effect.EXTERNAL else ()
-        signature = program.catalogue.signatures[one.op]
+        leaves = one.effect is Effect.EXTERNAL or signature.told
+        away = rules.strange(one.reveals, ("model", *signature.told)) if leaves else ()
         found.append(
             {
                 "line": one.line,
@@ -124,6 +134,7 @@ def _named(principals: list[str]) -> str:
     for one in principals:
         kind, _, path = one.partition(":")
         words = {"file": f"what {path} says", "name": f"which files {path} are"}
+        words |= {"app": f"the app {path}", "kept": f"what the app {path} was told before"}
         shown.append(words.get(kind, _OTHERS.get(one, one)))
     return ", ".join(shown)
 

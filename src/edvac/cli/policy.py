@@ -26,10 +26,9 @@ def policy() -> None:
 @JSON
 def show(as_json: bool) -> None:
     """Show which rule decides about each function, and what it needs."""
-    from edvac.device import CATALOGUE
 
     rules = _rules()
-    found = [_described(rules, signature) for signature in CATALOGUE.signatures.values()]
+    found = [_described(rules, signature) for signature in ui.catalogue().signatures.values()]
     if as_json:
         ui.out_json({"trusted": list(rules.trusted), "functions": found})
         return
@@ -46,10 +45,9 @@ def check(ctx: click.Context, as_json: bool) -> None:
 
     The exit code is 1 where a rule does otherwise than it says.
     """
-    from edvac.device import CATALOGUE
     from edvac.guard.lint import lint
 
-    findings = lint(_rules(), CATALOGUE)
+    findings = lint(_rules(), ui.catalogue())
     wrong = sum(one.wrong for one in findings)
     if as_json:
         named = [
@@ -61,16 +59,15 @@ def check(ctx: click.Context, as_json: bool) -> None:
         for one in findings:
             kind = "wrong" if one.wrong else "look at"
             ui.out(ui.safe_line(f"{kind}: rule {one.rule!r}, {one.call}: {one.what}"))
-        ui.out(f"{len(CATALOGUE.signatures)} functions tried, {wrong} rules are wrong")
+        ui.out(f"{len(ui.catalogue().signatures)} functions tried, {wrong} rules are wrong")
     if wrong:
         ctx.exit(EXIT_FAILED)
 
 
 def _rules() -> Rules:
-    from edvac.device import CATALOGUE
     from edvac.guard.load import NAME, load
 
-    return load(ui.workspace() / NAME, CATALOGUE)
+    return load(ui.workspace() / NAME, ui.catalogue())
 
 
 def _described(rules: Rules, signature: Signature) -> dict[str, Any]:

@@ -409,22 +409,20 @@ class _Command:
     def _planner(self, processor: Processor) -> Planner:
         """Writes programs, showing each line as it is accepted."""
         from edvac.compiler import Planner
-        from edvac.device import CATALOGUE
         from edvac.machine.sight import FileSight
         from edvac.processor.patient import Patient
 
         patient = Patient(processor, lambda text: self.talk.show(event.Note(text=text)))
         sight = FileSight(given_roots(self._flags["inputs"]) or {"": Path.cwd()})
-        return Planner(patient, CATALOGUE, self.talk.show, sight=sight)
+        return Planner(patient, ui.catalogue(), self.talk.show, sight=sight)
 
     def _check(self, text: str, values: dict[str, str]) -> Plan:
         """Verify, and find the directories that the program reads."""
-        from edvac.device import CATALOGUE
         from edvac.machine.inputs import derived_roots, missing_directories
         from edvac.machine.job import program_parameters
         from edvac.program import parse
 
-        program = parse(text, CATALOGUE)
+        program = parse(text, ui.catalogue())
         program_parameters(program, values)
         if self._flags["inputs"]:
             return Plan(text, given_roots(self._flags["inputs"]))
@@ -462,11 +460,10 @@ class _Command:
         self, plan: Plan, values: dict[str, str], task: str, *, with_text: bool
     ) -> list[str]:
         from edvac.cli.plan import describe_plan
-        from edvac.device import CATALOGUE
         from edvac.machine.job import program_parameters
         from edvac.program import parse
 
-        given = program_parameters(parse(plan.text, CATALOGUE), values)
+        given = program_parameters(parse(plan.text, ui.catalogue()), values)
         return describe_plan(
             plan.text, plan.roots, self._settings, values=given, task=task, with_text=with_text
         )

@@ -112,16 +112,17 @@ def check(program: str, as_json: bool) -> int:
     """Check PROGRAM (- reads stdin) without running it: errors, warnings, what it would touch, and
     who could influence each effect."""
     from edvac.cli.plan import describe_effects, describe_touches, effects
-    from edvac.device import CATALOGUE
     from edvac.guard.load import NAME, load
     from edvac.program import check as check_text
     from edvac.program import parse
 
     text = _text(program)
-    found = check_text(text, CATALOGUE)
+    found = check_text(text, ui.catalogue())
     bad = [one for one in found if one.severity == "error"]
-    parsed = None if bad else parse(text, CATALOGUE)
-    influenced = [] if parsed is None else effects(parsed, load(ui.workspace() / NAME, CATALOGUE))
+    parsed = None if bad else parse(text, ui.catalogue())
+    influenced = (
+        [] if parsed is None else effects(parsed, load(ui.workspace() / NAME, ui.catalogue()))
+    )
     if as_json:
         document = {"legal": not bad, "diagnostics": [asdict(one) for one in found]}
         if parsed is not None:
@@ -178,7 +179,6 @@ def _replace(path: Path, text: str) -> None:
 @click.command()
 def stubs() -> None:
     """Print type stubs (.pyi) of devices and library, for an editor."""
-    from edvac.device import CATALOGUE
     from edvac.program import stubs as make
 
-    click.echo(make(CATALOGUE), nl=False)
+    click.echo(make(ui.catalogue()), nl=False)

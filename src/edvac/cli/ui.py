@@ -15,6 +15,7 @@ import click
 from edvac.core.errors import EdvacError, UsageError
 
 if TYPE_CHECKING:
+    from edvac.core.signature import Catalogue
     from edvac.machine.storage import Storage
     from edvac.store import Store
 
@@ -105,6 +106,13 @@ def workspace() -> Path:
     from edvac.machine.storage import is_workspace
 
     return next((one for one in (here, *here.parents) if is_workspace(one)), here)
+
+
+def catalogue() -> Catalogue:
+    """What programs may call in the workspace in force: edvac's own devices and approved apps."""
+    from edvac.machine import apps
+
+    return apps.catalogue(apps.approved(workspace()))
 
 
 def storage() -> Storage:

@@ -219,9 +219,9 @@ def diverged(address: str) -> InternalError:
 
 
 # Failures after which an external effect may have happened all the same.
-_DOUBTFUL = frozenset({"step_timeout", "denied_by_person"})
+DOUBTFUL = frozenset({"step_timeout", "denied_by_person", "app_in_doubt", "app_result_misfit"})
 
 
 def given_up(known: StoredOutcome) -> bool:
     """Did the step end without anybody knowing whether it took effect?"""
-    return isinstance(known.value, Failed) and known.value.code in _DOUBTFUL
+    return isinstance(known.value, Failed) and known.value.code in DOUBTFUL

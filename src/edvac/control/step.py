@@ -292,9 +292,10 @@ class Step:
 
     @property
     def lasting(self) -> bool:
-        """Does it leave a mark in the run: a file, an event, a signal that is taken?"""
+        """Does it leave a mark: a file of the run, an event, a signal that is taken, or with
+        somebody who is told?"""
         signature = self.call.signature
-        return signature.effect is Effect.WRITE or bool(signature.awaits)
+        return signature.effect is Effect.WRITE or bool(signature.awaits or signature.told)
 
     @property
     def external(self) -> bool:

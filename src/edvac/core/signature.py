@@ -96,6 +96,8 @@ class Signature:
             the order in which it is written.
         noted: it is durable that a call begins, before it does.
         turns: the name of what it takes its turn at, as `Access.names` has it; empty for nothing.
+        told: principals who learn the operands: they have to be among the readers of all of them.
+        sources: principals who influence the result, beside its operands and what it reads.
     """
 
     op: str
@@ -116,6 +118,8 @@ class Signature:
     contacts: tuple[str, ...] = ()
     turn: str = ""
     done_by: str = ""
+    told: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     # Asked for at every step, so they are worked out once:
     namespace: str = field(init=False, repr=False)  # the name before the dot
@@ -137,7 +141,7 @@ class Signature:
             "device": device,
             "barrier": barrier,
             "in_turn": external or barrier or (writes and bool(self.names)),
-            "noted": external or writes or self.person or bool(self.awaits),
+            "noted": external or writes or self.person or bool(self.awaits or self.told),
             "turns": (f"{device}:{self.turn}",) if self.turn else (),
         }
         for name, value in derived.items():

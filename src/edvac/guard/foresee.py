@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from edvac.core.label import Label
 from edvac.core.signature import Signature
 from edvac.guard.policy import strictest
-from edvac.guard.rules import Answer, Need, Rules
+from edvac.guard.rules import TOLD, TRUSTED, Answer, Need, Rules
 
 
 def foreseen(
@@ -35,7 +35,21 @@ def foreseen(
                 answers.append(need.otherwise or rule.otherwise)
         if rules.strange(branch.integrity, rule.branch):
             answers.append(rule.otherwise)
+        if (
+            rule is not rules.floor
+            and TOLD not in rule.readers
+            and _told(signature, params, branch)
+        ):
+            answers.append(rule.otherwise)
     return strictest(answers)
+
+
+def _told(signature: Signature, params: Mapping[str, Label], branch: Label) -> bool:
+    """Could somebody learn what is not meant for them? What only you and the program have made is
+    for everybody; of the rest it is not known yet for whom it is."""
+    given = [label for name, label in params.items() if signature.param(name) is not None]
+    who = frozenset().union(*(label.integrity for label in (*given, branch)))
+    return bool(signature.told) and not who <= TRUSTED
 
 
 def _strange(rules: Rules, label: Label, need: Need) -> frozenset[str]:

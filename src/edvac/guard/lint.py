@@ -16,12 +16,13 @@ from edvac.core.schema import ANY, Choice, DictOf, ListOf, Maybe, Plain, Record,
 from edvac.core.signature import REQUIRED, WILD, Access, Catalogue, Effect, Signature
 from edvac.core.value import Atom, Instance, Mapping, Scalar, Sequence, Value
 from edvac.guard.policy import Allow, Verdict, decide
-from edvac.guard.rules import Rule, Rules
+from edvac.guard.rules import TOLD, Rule, Rules
 from edvac.program.host import StepCall
 
 Sample: TypeAlias = tuple[StepCall, dict[str, Value]]
 STRANGER = "stranger:lint"
 HOSTILE = Label.of([STRANGER], bits=UNBOUNDED)
+PRIVATE = Label.of(["user"], readers=["user"])
 _ATOMS: dict[str, Atom] = {
     "str": "x",
     "int": 1,
@@ -80,6 +81,9 @@ def _hostile(trial: _Trial) -> Iterator[tuple[str, bool]]:
         passes = isinstance(trial.verdict(param.name, HOSTILE), Allow)
         if need.free and floor.free and not passes and param.name not in trial.rule.readers:
             yield f"{param.name} may be anybody's, and is refused", True
+        kept = trial.signature.told and TOLD not in trial.rule.readers
+        if kept and isinstance(trial.verdict(param.name, PRIVATE), Allow):
+            yield f"{param.name} goes to whom it is not meant for", True
         if not need.free and passes:
             yield f"an outsider's {param.name} passes", True
         if need.bits is not None and floor.free:

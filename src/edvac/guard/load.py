@@ -20,6 +20,7 @@ from edvac.guard.rules import (
     ANY_BODY,
     CONTACT,
     REST,
+    TOLD,
     WRITTEN,
     Answer,
     Check,
@@ -37,6 +38,7 @@ WORDS = {"any": ANY_BODY, "trusted": ()}  # instead of a list of principals
 ROLES = frozenset({REST, WRITTEN, CONTACT, *(f"@{role}" for role in Role)})
 _NEED = ("by", "made_of", "bits", "in_directory", "otherwise")
 _RULE = ("calls", "effect", "answer", "otherwise", "branch", "most", "needs", "readers", "release")
+_SHIPPED = (*_RULE, "told")
 
 
 @functools.cache
@@ -108,7 +110,7 @@ def _rule(name: str, body: Any, *, shipped: bool = False) -> Rule:
     at = f"rule {name!r}"
     if not isinstance(body, dict):
         raise ConfigError("policy_value", f"{at} is no table", "A rule is a table: [rule.NAME].")
-    _known(body, _RULE, at)
+    _known(body, _SHIPPED if shipped else _RULE, at)
     effect = _one_of(body.get("effect"), [*map(str, Effect), None], f"effect of {at}")
     if "calls" not in body and effect is None:
         raise ConfigError(
@@ -126,6 +128,7 @@ def _rule(name: str, body: Any, *, shipped: bool = False) -> Rule:
         _texts(body.get("readers", []), f"readers of {at}"),
         _flag(body.get("release", False), f"release of {at}"),
         shipped,
+        bool(body.get("told", False)),
     )
     _consistent(made, at)
     return made
@@ -190,7 +193,7 @@ def _consistent(rule: Rule, at: str) -> None:
         )
     if "*" in rule.branch and len(rule.branch) > 1:
         raise ConfigError("policy_contradicts", f"branch of {at} names anybody and somebody")
-    for name in rule.readers:
+    for name in set(rule.readers) - {TOLD}:
         if rule.release and rule.needs.get(name, Need(())).free:
             why = "Anybody could name those to whom it releases."
             raise ConfigError(
@@ -210,7 +213,10 @@ def _fits(rule: Rule, catalogue: Catalogue) -> None:
             )
     covered = [found for found in catalogue.signatures.values() if rule.covers(found)]
     names = {param.name for found in covered for param in found.params}
-    for name in (*rule.needs, *rule.readers):
+    if TOLD in rule.readers and not any(found.told for found in covered):
+        what = f"{at}: nobody learns the operands of {' and '.join(rule.calls)} but by an operand"
+        raise ConfigError("policy_param_unknown", what, "", "Name the parameter that says who.")
+    for name in (*rule.needs, *(set(rule.readers) - {TOLD})):
         if name not in names | ROLES:
             what = f"{at}: {' and '.join(rule.calls)} has no parameter {name!r}"
             fix = _near(name, names) or f"There are: {', '.join(sorted(names))}."

@@ -20,7 +20,7 @@ from edvac.core.label import Label, combine
 from edvac.core.signature import Param, Role
 from edvac.core.value import Value, plain, total_label
 from edvac.guard.load import shipped
-from edvac.guard.rules import TRUSTED, Answer, Need, Rule, Rules
+from edvac.guard.rules import TOLD, TRUSTED, Answer, Need, Rule, Rules
 
 if TYPE_CHECKING:
     from edvac.program import StepCall
@@ -145,14 +145,15 @@ class _Look:
     def unheard(self) -> frozenset[str]:
         """Readers who would see what they may not. Asked when all operands have been looked at:
         nothing is released to whom somebody named who may not (rule 7)."""
-        named: set[str] = set()
+        named = set(self.call.signature.told)
         for name in self.rule.readers:
             if name in self.operands:
                 named |= _names(plain(self.operands[name]))
         allowed = combine([*self.labels.values(), self.call.branch]).readers
         outside = frozenset() if allowed is None else frozenset(named) - allowed
         held = not self.unmet & set(self.rule.readers) and not self.misled()
-        if outside and self.rule.release and held:
+        told = TOLD in self.rule.readers or not outside & set(self.call.signature.told)
+        if outside and self.rule.release and held and told:
             self.accepted.append(Accepted("operands", None, tuple(sorted(outside))))
             return frozenset()
         return outside
@@ -212,7 +213,7 @@ def _names(data: Any) -> set[str]:
 
 def _reason(rule: Rule, why: str) -> str:
     if rule.shipped:
-        return f"cannot be undone and {why}."
+        return f"{why}." if rule.told else f"cannot be undone and {why}."
     return f"{why or 'is to be asked about'}; the policy's rule {rule.name!r} wants a person."
 
 

@@ -21,6 +21,7 @@ ANY_BODY = ("*",)  # whoever it was
 TRUSTED = frozenset({"user", "program"})
 WRITTEN = "@written"  # of an address: what the call writes to
 CONTACT = "@contact"  # of an address: who is connected to
+TOLD = "@told"  # of readers: whoever learns the operands by what the function is, as an app does
 REST = "*"  # every parameter that a rule does not name
 
 
@@ -93,8 +94,10 @@ class Rule:
         most: calls in one run; 0 is no limit.
         needs: by parameter, by role (``@instruction``, ``@code``, ``@written``,
             ``@contact`` ...) or ``*``.
-        readers: parameters that name who gets to see the operands.
+        readers: parameters that name who gets to see the operands; ``@told`` are those who do by
+            what the function is.
         release: operands may go to readers that they were not labelled for, and that is logged.
+        told: only calls whose operands somebody outside learns, as an app does.
         shipped: it came with edvac; a rule of the workspace goes before it.
     """
 
@@ -109,9 +112,11 @@ class Rule:
     readers: tuple[str, ...] = ()
     release: bool = False
     shipped: bool = False
+    told: bool = False
 
     def covers(self, signature: Signature) -> bool:
         of_class = self.effect is None or signature.effect is self.effect
+        of_class = of_class and (bool(signature.told) or not self.told)
         return of_class and _matcher(self.calls).match(signature.op) is not None
 
     def need(self, param: Param, signature: Signature) -> Need:

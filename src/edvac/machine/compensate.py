@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edvac.control import Record
+from edvac.control.journal import DOUBTFUL
 from edvac.core.errors import UsageError
 from edvac.core.label import PROGRAM
 from edvac.core.seams import Clock
@@ -61,7 +62,7 @@ def effects(store: Store, run: str) -> Effects:
             done.pop(entry.slot, None)
         elif entry.kind == "outcome" and entry.slot in begun and entry.value is not None:
             intent, value = begun[entry.slot], entry.value
-            if isinstance(value, Failed) and value.code in ("step_timeout", "denied_by_person"):
+            if isinstance(value, Failed) and value.code in DOUBTFUL:
                 continue  # it may have happened all the same
             del begun[entry.slot]
             if not isinstance(value, Failed) and isinstance(intent.value, Mapping):

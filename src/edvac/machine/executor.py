@@ -52,6 +52,7 @@ from edvac.store import Store
 
 WORKER_OPS = frozenset(one.op for one in WORKER_SIGNATURES)
 SUSPECT = (TransientError, ConfigError, ModelFileError)  # may be no fault of the step
+CODES = 4  # bits of a failure's code
 NEVER_REUSED = frozenset({"files"})  # as cheap to do as to look up
 
 
@@ -130,7 +131,14 @@ class Executor:
             suspect = isinstance(error, SUSPECT)
         suspect = suspect and intent.call.signature.device == "llm"
         touched = intent.access.reads + intent.access.writes
-        return replace(failure, suspect=suspect, seen=await self._run.behind(touched))
+        seen = await self._run.behind(touched)
+        signature = intent.call.signature
+        makers = signature.sources
+        if (
+            makers
+        ):  # whoever makes the results decides also that there is none, and which code it has
+            seen = seen.join(Label.of(makers, (), ("user", *signature.told), CODES))
+        return replace(failure, suspect=suspect, seen=seen)
 
     def _with_read(self, intent: Intent, outcome: Outcome) -> Outcome:
         """With the hashes of the input files that the step read: a later run may ask for them."""

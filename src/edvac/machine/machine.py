@@ -14,12 +14,9 @@ from edvac.control import ControlUnit, Limits, Record, Replay, StepState
 from edvac.control.predictor import Decided
 from edvac.control.worker import Brief
 from edvac.core import event
-from edvac.core.errors import ConfigError
 from edvac.core.seams import Clock, Entropy, SystemClock, SystemEntropy, iso_date
-from edvac.core.signature import Catalogue
 from edvac.core.value import Value
 from edvac.device import (
-    CATALOGUE,
     AskPerson,
     Browser,
     Databases,
@@ -33,7 +30,7 @@ from edvac.device import (
     Roots,
 )
 from edvac.guard.load import NAME, load
-from edvac.machine import compensate
+from edvac.machine import apps, compensate
 from edvac.machine.budget import UNLIMITED, Budget
 from edvac.machine.child import DoWork, Surroundings
 from edvac.machine.children import Children
@@ -139,7 +136,8 @@ class Machine(Desk):
         self.plan = plan or processor
         self.escalate = escalate
         self.devices = dict(devices or {})
-        self.catalogue = _catalogue(self.devices)
+        self.apps = apps.approved(workspace)
+        self.catalogue = apps.catalogue(self.apps, self.devices)
         self.rules = load(workspace / NAME, self.catalogue)
         self.clock = clock or SystemClock()
         self.entropy = entropy or SystemEntropy()
@@ -325,7 +323,8 @@ class Machine(Desk):
                     )
                 )
                 report = report_of(run, state, self.clock.now() - start, unit)
-                met = session.browser.contacted()
+                await session.apps.close()
+                met = [*session.browser.contacted(), *session.apps.contacted()]
                 contacted = await self._record_end(lease, report, unit, history, met)
                 await session.travelling.end()
                 if growth is None and not terminal.sample and not terminal.read_only:
@@ -475,7 +474,10 @@ class _Session:
         self.browser = self.devices["browser"] = machine.browser(history.program)
         self.devices |= {"python": self._processes, "shell": self._processes}
         self.devices |= {"human": Human(terminal.ask or nobody), "event": Events()}
-        self.devices |= machine.devices
+        kept = apps.Kept(run, machine.apps, machine.ledger, machine.clock, terminal.ask)
+        place, rules = machine.workspace, machine.rules
+        self.apps = apps.RunApps(machine.apps, place, rules, self._program, kept)
+        self.devices |= self.apps.devices | machine.devices
         self.travelling = Travelling(machine.workers, machine.ledger, machine.clock, terminal.emit)
 
     def unit(self, replay: Replay, at_once: int, *, growing: bool = False) -> ControlUnit:
@@ -542,7 +544,7 @@ class _Session:
             self._files.read_of,
             "online" if terminal.attended else "offline",
             escalate,
-            limited=self.travelling.limited,
+            limited=self.travelling.limited.union(self.apps.devices),
             extending=Extending(self._program.text, machine.plan, machine.catalogue, terminal.emit),
         )
 
@@ -575,12 +577,5 @@ class _Session:
         await self._documents.close()
         await self._databases.close()
         await self.browser.close()
+        await self.apps.close()
         self._roots.close()
-
-
-def _catalogue(devices: Mapping[str, Device]) -> Catalogue:
-    taken = sorted(set(devices) & set(CATALOGUE.devices))
-    if taken:
-        raise ConfigError("device_taken", f"there is a device {taken[0]!r} already")
-    found = [CATALOGUE.signatures.values(), *(device.signatures for device in devices.values())]
-    return Catalogue.of(signature for group in found for signature in group)

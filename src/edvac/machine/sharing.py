@@ -85,10 +85,11 @@ def grant(share: Share, scope: str, now: float) -> Grant:
 
 
 def described(found: Grant) -> dict[str, Any]:
-    """A grant as a list shows it."""
+    """A grant of this kind as a list shows it."""
     host, directory = _read(found) or ("", "")
     return {
         "id": found.id,
+        "kind": KIND,
         "host": host,
         "directory": directory,
         "scope": found.scope,

@@ -64,7 +64,9 @@ def require_server(url: str) -> None:
 def is_workspace(directory: Path) -> bool:
     """Has edvac worked here? With a store on a server only the settings tell."""
     kept = directory / DIRECTORY
-    return (kept / DATABASE).is_file() or (kept.is_dir() and (directory / "edvac.toml").is_file())
+    if (kept / DATABASE).is_file() or (kept / "apps").is_dir():
+        return True
+    return kept.is_dir() and (directory / "edvac.toml").is_file()
 
 
 def shown_url(url: str) -> str:

@@ -6,7 +6,18 @@ Where the kernel offers no isolation it refuses: nothing here falls back to runn
 unprotected.
 """
 
-from edvac.sandbox.bubblewrap import Completed, Grant, Isolation, Spec, end, probe, run, start
+from edvac.sandbox.bubblewrap import Completed, Grant, Isolation, Spec, end, kill, probe, run, start
 from edvac.sandbox.interpreter import interpreter
 
-__all__ = ["Completed", "Grant", "Isolation", "Spec", "end", "interpreter", "probe", "run", "start"]
+__all__ = [
+    "Completed",
+    "Grant",
+    "Isolation",
+    "Spec",
+    "end",
+    "interpreter",
+    "kill",
+    "probe",
+    "run",
+    "start",
+]

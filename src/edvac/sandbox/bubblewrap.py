@@ -282,7 +282,7 @@ async def _read(pipe: asyncio.StreamReader, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def _kill(pid: int) -> None:
+def kill(pid: int) -> None:
     """Kill bwrap and all below it. Its first child dies with it only once it has said so: killed
     while it begins, bwrap alone would leave a process behind that holds the pipes."""
     with contextlib.suppress(ProcessLookupError):
@@ -299,7 +299,7 @@ async def end(process: asyncio.subprocess.Process) -> None:
     holds its pipes any more."""
     assert process.stdin and process.stdout and process.stderr
     if process.returncode is None:
-        _kill(process.pid)
+        kill(process.pid)
     if process.stdin.transport.get_write_buffer_size():
         process.stdin.transport.abort()  # nobody reads it, and to flush it could outlive the loop
     process.stdin.close()

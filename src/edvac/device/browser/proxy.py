@@ -1,4 +1,4 @@
-"""The only way out of the browser: a proxy on loopback that connects to granted origins alone.
+"""The only way out of the browser, and of apps: a proxy that connects to granted origins alone.
 
 It asks for the address of a name once and keeps to the answer, so that a name which later stands
 for another machine leads nowhere else; it refuses addresses of this machine and its networks unless
@@ -60,6 +60,10 @@ class Proxy:
         """Begin to listen; returns its URL."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=MAX_HEAD)
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def start_at(self, path: str) -> None:
+        """Begin to listen on a Unix socket, for who has no network of its own."""
+        self._server = await asyncio.start_unix_server(self._serve, path, limit=MAX_HEAD)
 
     async def close(self) -> None:
         if self._server is not None:
