@@ -366,9 +366,8 @@ class ControlUnit(Outlook):
         self._emit(question)
 
     def _try_external(self) -> None:
-        if not self._growing:
-            for step in self._in_order.due():
-                self._queue(step)
+        for step in () if self._growing else self._in_order.due():
+            self._queue(step)
 
     def _give_up_external(self) -> bool:
         """Nothing moves: block an external step that waits for a failure in vain."""

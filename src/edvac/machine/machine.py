@@ -328,9 +328,8 @@ class Machine(Desk):
                 contacted = await self._record_end(lease, report, unit, history, met)
                 await session.travelling.end()
                 if growth is None and not terminal.sample and not terminal.read_only:
-                    real = self.processor.endpoint != "scripted"
-                    model = history.opened["model_name"] if real else ""
-                    note_rate(model, report, unit, replay.usage)
+                    model = history.opened["model_name"]
+                    note_rate(model, self.processor, report, unit, replay.usage)
                 terminal.emit(closed(report, unit, contacted))
             finally:
                 await session.close()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from edvac.control import ControlUnit, Failure, Step, Usage
 from edvac.core import event
 from edvac.machine import rates
+from edvac.processor import Processor
 from edvac.program.host import Unreached
 
 
@@ -69,13 +70,17 @@ def another_model(before: str, now: str) -> event.Note:
     return event.Note(text=f"the run was begun with {before}; it goes on with {now}")
 
 
-def note_rate(model: str, report: Report, unit: ControlUnit, before: Usage) -> None:
+def note_rate(
+    model: str, processor: Processor, report: Report, unit: ControlUnit, before: Usage
+) -> None:
     """Remember how fast a model was, where nothing else was waited for.
 
     Args:
         model: its name; nothing is remembered without one.
         before: what earlier drives of the run had used.
     """
+    if processor.endpoint == "scripted":
+        return
     asked = any(step.call.signature.person for step in unit.steps.values())
     if report.state not in ("done", "partial") or asked or not model:
         return
