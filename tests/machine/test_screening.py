@@ -371,6 +371,7 @@ def test_a_workers_text_is_content_and_nothing_else(place: Place, use: str, code
          ("files.move",)),
         ("def f(v):\n    files.write('a', v)\nf(found)\n", ("files.write",)),
         ('other = llm.do("x", ["files.read"], 0, str)\nfiles.write("a", other)\n', ()),
+        ("y = (\n", ("whatever the program does",)),
     ],
 )  # fmt: skip
 def test_which_effects_an_answer_will_be_part_of_is_known_from_the_text(
