@@ -57,8 +57,8 @@ ray:  ## workers placed by Ray, in an environment of its own (about 350 MB, a mi
 	  .venv-ray/bin/python -m pip install --quiet --disable-pip-version-check -e '.[ray]' pytest pytest-timeout; }
 	@.venv-ray/bin/python -m pytest -s tests/fleet/test_ray_placing.py -p no:cacheprovider
 
-soak: setup  ## ten thousand mixed requests with aborts to one engine, more swaps of models (about 10 minutes)
-	@EDVAC_SOAK=10000 $(BIN)/python -m pytest -s tests/engine/test_soak.py tests/serve/test_swap.py --timeout 3000
+soak: setup  ## ten thousand mixed requests with aborts to one engine, more swaps, every KV type (about 12 minutes)
+	@EDVAC_SOAK=10000 $(BIN)/python -m pytest -s tests/engine/test_soak.py tests/engine/test_kv.py tests/serve/test_swap.py --timeout 3000
 
 fuzz: setup  ## broken model and adapter files, 20,000 of them (about 15 minutes)
 	@$(BIN)/python -m tests.engine.fuzz --cases 20000

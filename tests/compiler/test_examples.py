@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 import sys
@@ -39,6 +40,11 @@ def grammar_for(records: list[str]) -> str:
     return statement_grammar(CATALOGUE, names, records, reserved)
 
 
+@functools.cache
+def compiled(records: tuple[str, ...]) -> str:
+    return str(llguidance.LLMatcher.grammar_from_lark(grammar_for(list(records))))
+
+
 @EXAMPLES
 def test_an_example_is_legal_and_does_what_its_task_names(example: Example) -> None:
     program = parse(example.program, CATALOGUE)
@@ -51,8 +57,7 @@ def test_an_example_can_be_written_under_the_grammar(example: Example) -> None:
     written = ""
     for piece in statements(example.program):
         scope = verify_prefix(written, CATALOGUE)
-        text = llguidance.LLMatcher.grammar_from_lark(grammar_for(list(scope.records)))
-        matcher = llguidance.LLMatcher(BYTES, text)
+        matcher = llguidance.LLMatcher(BYTES, compiled(tuple(scope.records)))
         tokens = BYTES.tokenize_str(piece)
         taken = matcher.try_consume_tokens(tokens)
         assert taken == len(tokens), f"stopped before {piece[taken : taken + 40]!r}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 
@@ -21,9 +22,19 @@ from edvac.program import verify_prefix
 BYTES = llguidance.LLTokenizer("byte")
 
 
-def accepts(gbnf: str, text: str) -> bool:
+@functools.cache
+def compiled(gbnf: str) -> str:
     """By another reader of the notation than the one it is written for."""
-    grammar = llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(gbnf))
+    return str(llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(gbnf)))
+
+
+@functools.cache
+def written_with(records: tuple[str, ...]) -> str:
+    return from_lark(grammar_for(list(records)))
+
+
+def accepts(gbnf: str, text: str) -> bool:
+    grammar = compiled(gbnf)
     matcher = llguidance.LLMatcher(BYTES, grammar)
     tokens = BYTES.tokenize_str(text)
     return bool(matcher.try_consume_tokens(tokens) == len(tokens) and not matcher.is_error())
@@ -34,7 +45,7 @@ def test_an_example_can_be_written_under_it(example: Example) -> None:
     written = ""
     for piece in statements(example.program):
         scope = verify_prefix(written, CATALOGUE)
-        assert accepts(from_lark(grammar_for(list(scope.records))), piece), piece
+        assert accepts(written_with(tuple(scope.records)), piece), piece
         written += piece
 
 

@@ -15,7 +15,7 @@ import pytest
 from crash_kit import RUN_POINTS, Ended, Server, differences, lines, live, random_kills, workspace
 
 KILLS = int(os.environ.get("EDVAC_KILLS", "4"))
-SMALL = 28  # parts, where only the place of a kill matters
+SMALL = 12  # parts, where only the place of a kill matters
 
 
 def written(server: Server, work: Path, kills: list[dict[str, object]], parts: int) -> Ended:

@@ -12,6 +12,7 @@ from program_kit import run, shown
 
 from edvac.program import StepCall
 from edvac.program.alike import _runs, _share
+from edvac.program.fuel import STEPS, Fuel
 
 
 def alike(texts: list[str], least: float) -> Any:
@@ -60,5 +61,6 @@ def test_what_it_cannot_compare_fails() -> None:
     evaluator, _ = run("xs = text.alike([1, 2])\n", lambda call, args: None)
     assert shown(evaluator)["xs"] == "failed: texts_unfit"
     same = "the same text of many words that all have in common " * 20
-    evaluator, _ = run(f"xs = text.alike(['{same}'] * 6000)\n", lambda call, args: None)
+    few = Fuel(STEPS // 10)
+    evaluator, _ = run(f"xs = text.alike(['{same}'] * 1000)\n", lambda call, args: None, fuel=few)
     assert shown(evaluator)["xs"] == "failed: fuel_exhausted"

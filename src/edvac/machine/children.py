@@ -20,7 +20,7 @@ from edvac.guard import Deny, Verdict
 from edvac.machine.child import Child, DoWork, Surroundings
 from edvac.machine.driver import Execute
 from edvac.machine.history import program_so_far
-from edvac.machine.screening import Screening, effects_ahead
+from edvac.machine.screening import ANY, Screening, effects_ahead
 from edvac.program import Program, StepCall, parse
 from edvac.program.extending import EXTEND
 
@@ -91,8 +91,8 @@ class Children:
         if (text, line) not in self._ahead:
             found = effects_ahead(text, around.catalogue, writing.DO, line)
             self._ahead[text, line] = found
-        more = () if whole and EXTEND not in text else ("whatever the rest of the program does",)
-        return (*self._ahead[text, line], *more)
+        known = whole and EXTEND not in text
+        return self._ahead[text, line] if known else (*self._ahead[text, line], ANY)
 
     async def _paged(self, intent: Intent) -> Outcome:
         """With pieces of one size; where those do not fit, with smaller ones."""

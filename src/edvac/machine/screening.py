@@ -13,7 +13,7 @@ from edvac.control import Failure, Intent, Outcome, Result, Usage
 from edvac.control.screen import Screen, allows, call_line, digest_of
 from edvac.control.worker import SIGNATURES as WORKER_SIGNATURES
 from edvac.control.worker import needed
-from edvac.core.errors import EdvacError
+from edvac.core.errors import EdvacError, ProgramError
 from edvac.core.schema import fits
 from edvac.core.signature import Catalogue, Effect, Signature
 from edvac.core.value import plain, total_label
@@ -25,6 +25,7 @@ from edvac.program.influence import influences, made_by
 
 _OWN = frozenset(one.op for one in WORKER_SIGNATURES)
 _MARK = "this worker"
+ANY = "whatever the program does"
 
 
 class Screening:
@@ -131,13 +132,17 @@ class Screening:
 
 def effects_ahead(text: str, catalogue: Catalogue, op: str, line: int) -> tuple[str, ...]:
     """The functions with an effect that the result of a call could be part of, by the text alone:
-    in an operand, or in deciding that they are called."""
+    in an operand, or in deciding that they are called. Of a text that cannot be read, as of one
+    that is still being written, any."""
 
     def source(call: ast.Call, signature: Signature) -> Iterable[str]:
         here = signature.op == op and call.lineno <= line <= (call.end_lineno or call.lineno)
         return (_MARK,) if here else made_by(call, signature)
 
-    found = influences(parse(text, catalogue), source)
+    try:
+        found = influences(parse(text, catalogue), source)
+    except ProgramError:
+        return (ANY,)
     reached = {
         one.op
         for one in found
