@@ -26,11 +26,16 @@ if TYPE_CHECKING:
     from edvac.program import StepCall
 
 
+BRANCH = "branch"  # stands for a parameter where outsiders decided that a call is made
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Something that the labels forbid and the policy names: an endorsement or a release.
+    """Something that the labels forbid and the policy names: an endorsement, an outsider's
+    decision, or a release.
 
     Attributes:
+        param: whose operand it is; `BRANCH` where it is that the call is made at all.
         bits: what outsiders could choose in it; None for a release to readers.
         who: the outsiders, or the readers.
     """
@@ -43,7 +48,8 @@ class Accepted:
         names = _some(frozenset(self.who))
         if self.bits is None:
             return f"{self.param} released to {names}"
-        return f"{self.bits:g} bits of {names} accepted in {self.param}"
+        unit = "bit" if self.bits == 1 else "bits"
+        return f"{self.bits:g} {unit} of {names} accepted in {self.param}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +146,13 @@ class _Look:
         """Whoever decided that the call is made and is not trusted."""
         return self.rules.strange(self.call.branch.integrity, ())
 
+    def let_decide(self) -> None:
+        """Note who decided that the call is made, where the rule lets them: one call is one bit."""
+        who = self.misled()
+        if who:
+            bits = min(1.0, self.call.branch.bits)
+            self.accepted.append(Accepted(BRANCH, bits, tuple(sorted(who))))
+
     def unheard(self) -> frozenset[str]:
         """Readers who would see what they may not. Asked when all operands have been looked at:
         nothing is released to whom somebody named who may not (rule 7)."""
@@ -185,6 +198,7 @@ def _decided(look: _Look, used: Callable[[Rule], int]) -> Verdict:
         return _refused(rule, _over(call, rule))
     answer = strictest([*answers, rule.answer])
     if answer == "allow":
+        look.let_decide()
         return Allow(rule.name, tuple(look.accepted))
     why = _why(look.left | misled, unheard)
     if answer == "ask":
