@@ -14,17 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from machine_sim import Lives, Model, _Entropy
+from machine_sim import Died, Lives, Model, _Entropy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "program"))
 
 from program_gen import Generator
 
 from edvac.core import event
+from edvac.core.errors import LeaseError, StoreError
 from edvac.core.label import PROGRAM, UNBOUNDED, Label
 from edvac.core.schema import BOOL, INT, STR, Choice
 from edvac.core.signature import Effect, Param, Signature
-from edvac.core.value import Cell, Failed, Operand, Scalar, Value, children, digest, settle
+from edvac.core.value import Cell, Failed, Operand, Scalar, children, digest, settle
 from edvac.device import Call, Reply
 from edvac.machine import Job, Machine
 from edvac.machine.driver import Driver
@@ -123,13 +124,13 @@ class Programs(Generator):
     def step(self, kind: str) -> str:
         data = self.expression(self.pick("int", "str", "list"), 0)
         site = f'site.{self.pick("flag", "kind", "text")}("{self.pick("k", "l")}")'
-        path = f'in/{self.chance.randrange(3)}.txt'
+        path = f"in/{self.chance.randrange(3)}.txt"
         read = f'attempt(files.read("{path}"), "none")'
         if kind == "str":
             return self.pick(
                 read,
                 f'site.text("{self.pick("k", "l")}")',
-                f'str({site})',
+                f"str({site})",
                 f'desk.note("{self.pick("a", "b")}")',
                 f'attempt(files.read("out/{self.pick("a", "b")}.txt"), "not yet")',
                 f'llm.write("goal", {data})',
@@ -156,7 +157,7 @@ class Programs(Generator):
         text, number = self.expression("str", 1), self.expression("int", 0)
         own = f'desk.note("{self.pick("a", "b", "c")}")'
         target = self.pick('"out/a.txt"', '"out/b.txt"', f"f'out/{{{self.word('int')}}}.txt'")
-        mails = [f'mail.send("hello")', f"mail.send({own})", f"mail.send({text})",
+        mails = ['mail.send("hello")', f"mail.send({own})", f"mail.send({text})",
                  f'mail.send("n", number={number})', f"mail.send({text}, {number})"]  # fmt: skip
         call = self.pick(*mails, f"files.write({target}, {text})", f"files.write({target}, {own})")
         name = self.chance.choice(self.names["str"]) if self.names["str"] else "s0"
@@ -209,7 +210,8 @@ class Life(Lives):
 
     async def _drive(self) -> str:
         world = self.world
-        devices = {name: Outside(name, self.stranger, self.sent) for name in ("mail", "site", "desk")}
+        names = ("mail", "site", "desk")
+        devices = {name: Outside(name, self.stranger, self.sent) for name in names}
         with Machine(
             world.place,
             Model(world),
@@ -234,9 +236,13 @@ class Life(Lives):
         )
 
     def live(self) -> str:
+        """To the end, or to where a person is missing; the state of the run."""
         while True:
-            state = self._one()
-            if state != "interrupted":
+            try:
+                state = self._one()
+            except (Died, StoreError, LeaseError):
+                state = self._left()
+            if state not in ("interrupted", "cancelled"):
                 return state
 
 
@@ -295,12 +301,14 @@ def _version(one: FileVersion) -> tuple[str, int]:
 
 
 def _mails(life: Life, entries: list[Entry], exceptions: list[str]) -> Iterator[Shown]:
-    yes = {one.slot for one in entries if one.body.get("verdict") == "yes"}
+    asked = {one.slot for one in entries if one.body.get("verdict") == "asked"
+             and not one.body.get("doubt")}  # fmt: skip
+    yes = asked & {one.slot for one in entries if one.body.get("verdict") == "yes"}
     said: dict[str, Mapping[str, Any]] = {
         one.slot: one.body.get("policy") or {} for one in entries if one.kind == "intent"
     }
     free = {"text"} if life.case.policy == "any text" else set()
-    for sent in life.sent:
+    for sent in dict.fromkeys(life.sent):  # what a kill made doubtful is done again
         if sent.slot in yes:
             exceptions.append("a person said yes")
             continue

@@ -18,24 +18,27 @@ import pytest
 from interference import POLICIES, Case, Life, Seen, Shown, program, seen, strangers
 
 from edvac.core.errors import ProgramError
-from edvac.device import CATALOGUE
-from edvac.program import parse
 
 PAIRS = int(os.environ.get("EDVAC_PAIRS", "60"))
 
 
-def case_of(seed: int, *, ahead: bool) -> Case:
+def case_of(seed: int, mode: str) -> Case:
+    """One mode runs ahead of conditions, one does not; in one both processes are killed, the disk
+    fills up and the model goes away."""
     chance = random.Random(f"case {seed}")
-    policy = chance.choice(list(POLICIES))
-    return Case(seed, program(seed), policy, chance.choice([False, False, True, None]), ahead)
+    policy, says = chance.choice(list(POLICIES)), chance.choice([False, False, True, None])
+    text = program(seed)
+    if mode == "killed":
+        return Case(seed, text, policy, says=True, trouble=1 + seed % 6)
+    return Case(seed, text, policy, says, ahead=mode == "ahead")
 
 
-def pair(seed: int, place: Path, *, ahead: bool) -> tuple[Seen, Seen] | None:
+def pair(seed: int, place: Path, mode: str) -> tuple[Seen, Seen] | None:
     """Both lives as they are seen; None where the program is not legal."""
-    case = case_of(seed, ahead=ahead)
+    case = case_of(seed, mode)
     views = []
     for number, stranger in enumerate(strangers(random.Random(f"strangers {seed}"))):
-        life = Life(case, stranger, place / f"{seed} {ahead} {number}")
+        life = Life(case, stranger, place / f"{seed} {number}")
         try:
             views.append(seen(life, life.live()))
         except ProgramError:
@@ -61,17 +64,17 @@ def _unendorsed(mails: list[Shown]) -> list[Shown]:
     return [mail for mail in mails if not mail.endorsed]
 
 
-@pytest.mark.parametrize("ahead", [True, False])
-def test_outsiders_change_nothing_but_what_is_listed(tmp_path: Path, ahead: bool) -> None:
+@pytest.mark.parametrize("mode", ["ahead", "behind", "killed"])
+def test_outsiders_change_nothing_but_what_is_listed(tmp_path: Path, mode: str) -> None:
     met: Counter[str] = Counter()
     for seed in range(PAIRS):
         try:
-            views = pair(seed, tmp_path, ahead=ahead)
+            views = pair(seed, tmp_path, mode)
             if views is None:
                 continue
             agree(*views)
         except BaseException as problem:
-            case = case_of(seed, ahead=ahead)
+            case = case_of(seed, mode)
             problem.add_note(f"seed {seed}, policy {case.policy}, says {case.says}\n{case.text}")
             raise
         exceptions = {*views[0].exceptions, *views[1].exceptions}

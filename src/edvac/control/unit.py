@@ -42,7 +42,7 @@ from edvac.control.work import Work
 from edvac.core import event
 from edvac.core.errors import InternalError
 from edvac.core.label import PUBLIC, Label
-from edvac.core.schema import selected
+from edvac.core.result import result_of
 from edvac.core.signature import Access
 from edvac.core.value import (
     Cell,
@@ -50,9 +50,7 @@ from edvac.core.value import (
     Value,
     completed,
     first_failure,
-    infused,
     open_cells,
-    steered,
 )
 from edvac.guard import Ask, Deny, Policy, Verdict, decide
 from edvac.program import Evaluator, Program, StepCall
@@ -480,8 +478,7 @@ class ControlUnit(Outlook):
 
     def _retire(self, step: Step, result: Result) -> None:
         operands, branch = step.operand_label, step.call.branch
-        value = selected(infused(result.value, operands), step.call.result)
-        value = steered(value, branch)
+        value = result_of(result.value, step.call.result, operands, branch)
         if result.files:
             files = tuple(written.influenced(operands, branch) for written in result.files)
             result = replace(result, files=files)

@@ -22,6 +22,7 @@ from typing import Any
 
 from edvac.core.errors import ConfigError, DeviceError, EdvacError, ModelOutputError, PolicyError
 from edvac.core.label import PROGRAM, UNBOUNDED, Label, combine
+from edvac.core.result import influenced
 from edvac.core.schema import ANY, STR, Type, decode, show
 from edvac.core.signature import NO_ACCESS, REQUIRED, Catalogue, Signature
 from edvac.core.value import (
@@ -29,7 +30,6 @@ from edvac.core.value import (
     Mapping,
     Sequence,
     Value,
-    infused,
     lift,
     plain,
     settle,
@@ -141,8 +141,8 @@ class Guarded:
             self._leaks(tool.origin.label(), *map(total_label, values.values()))
             raise failed(op, problem, said=False) from None
         who = combine([*map(total_label, values.values()), self.seen])
-        made = labelled(found, tool.origin, tool.signature.result or ANY, who.bits)
-        return Handle(infused(made, who))
+        kind = tool.signature.result or ANY
+        return Handle(influenced(labelled(found, tool.origin, kind), kind, who))
 
     def read(self, handle: Handle) -> Any:
         """The data, for the agent to see: from now on it may be led by whoever is in it."""
