@@ -164,8 +164,41 @@ class Programs(Generator):
         safe = self.chance.random() < 0.85
         self.put(depth, f'{name} = attempt({call}, "refused")' if safe else call)
 
+    def trap(self, depth: int) -> None:
+        """Shapes that guards have fallen into: what decides is an outsider's, what is assigned and
+        sent looks like the program's own."""
+        name, site = self.fresh("str"), f'site.flag("{self.pick("k", "l")}")'
+        self.put(depth, f'{name} = "kept"')
+        inner = self.pick(
+            f'{name} = "changed"',
+            f'{name} = desk.note("a")',
+            f"{name} = str(1 // 0)",
+            f'if 1 // 0:\n        {name} = "never"',
+            f'for _ in range(1 // 0):\n        {name} = "never"',
+            f'{name} = attempt(files.read("nowhere.txt"), "none")',
+            'files.write("out/a.txt", "changed")',
+            f'{name} = files.write("out/b.txt", "changed")',
+        )
+        if "out/a.txt" in inner:
+            self.put(depth, 'files.write("out/a.txt", "kept")')
+        decided = self.pick(
+            f"if {site}", f"for _ in [v for v in [1] if {site}]", f"if ok({site}) and {site}"
+        )
+        self.put(depth, f"{decided}:")
+        for line in inner.split("\n"):
+            self.put(depth + 1, line.replace("        ", "    "))
+        sent = self.pick(
+            f'attempt({name}, "failed")', f"str(ok({name}))", f"failure({name}) or {name}"
+        )
+        if "out/a.txt" in inner:
+            sent = 'attempt(files.read("out/a.txt"), "none")'
+        self.put(depth, f'attempt(mail.send({sent}), "refused")')
+
     def statement(self, depth: int) -> None:
-        if self.chance.random() < 0.3:
+        roll = self.chance.random()
+        if roll < 0.1 and depth == 0:
+            self.trap(depth)
+        elif roll < 0.35:
             self.effect(depth)
         else:
             super().statement(depth)

@@ -5,6 +5,7 @@ Changes nothing.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,9 +31,15 @@ class Parked:
 
 
 class Outlook:
-    """The read-only side of `ControlUnit`."""
+    """The read-only side of `ControlUnit`.
+
+    Attributes:
+        parked: what a driver waits for.
+        bits: that outsiders have chosen in what the policy accepted; told by the policy.
+    """
 
     parked: Parked = Parked()
+    bits: float = 0.0
     _replay: Replay
     steps: dict[str, Step]
     usage: Usage
@@ -154,6 +161,7 @@ class Outlook:
             "away": int(self._absence.why is not None),
             "signals": self.parked.signals,
             "due": self.parked.due,
+            "bits": math.ceil(self.bits),
             "ahead": self._ahead.used,
             "wasted": self._ahead.wasted,
             "wasted_tokens": used_tokens(self._ahead.waste),

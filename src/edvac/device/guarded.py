@@ -114,6 +114,7 @@ class Guarded:
 
     Args:
         ask: answers a question of the policy; without it every question is a no.
+        bits: that outsiders have chosen in what the policy has accepted so far.
     """
 
     devices: Iterable[Tools]
@@ -121,6 +122,7 @@ class Guarded:
     ask: Callable[[Question], bool] = lambda _: False
     log: list[Decision] = field(default_factory=list)
     seen: Label = PROGRAM
+    bits: float = 0.0
     _used: dict[str, int] = field(default_factory=dict)
 
     def call(self, op: str, /, **operands: Any) -> Handle:
@@ -221,7 +223,7 @@ class Guarded:
             address=signature.function,
             static=NO_ACCESS,
         )
-        verdict = decide(made, values, self.rules, self._count)
+        verdict = decide(made, values, self.rules, self._count, self.bits)
         asked = isinstance(verdict, Ask)
         yes = isinstance(verdict, Allow) or (asked and self._yes(verdict, signature, values))
         self._note(signature.op, verdict, yes=yes)
@@ -232,6 +234,7 @@ class Guarded:
             raise PolicyError(
                 "tool_denied", f"{signature.op} was not approved", "A person said no."
             )
+        self.bits += verdict.bits if isinstance(verdict, Allow) else 0.0
         rule = self.rules.of(signature)
         if rule is not None:
             self._used[rule.name] = self._used.get(rule.name, 0) + 1

@@ -57,6 +57,11 @@ class Allow:
     rule: str = ""
     accepted: tuple[Accepted, ...] = ()
 
+    @property
+    def bits(self) -> float:
+        """What outsiders chose in all that is accepted."""
+        return sum(one.bits or 0.0 for one in self.accepted)
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -93,11 +98,13 @@ def decide(
     operands: dict[str, Value],
     rules: Rules | None = None,
     used: Callable[[Rule], int] = lambda _: 0,
+    spent: float = 0.0,
 ) -> Verdict:
     """May this step be issued?
 
     Args:
         used: how many calls a rule has let through in this run.
+        spent: bits that outsiders have chosen in what this run has accepted of them.
     """
     rules = rules or shipped()
     labels = {name: total_label(operand) for name, operand in operands.items()}
@@ -108,7 +115,7 @@ def decide(
     rule = rules.of(call.signature)
     if rule is None:
         return ALLOW
-    return _decided(_Look(rules, rule, call, operands, labels), used)
+    return _decided(_Look(rules, rule, call, operands, labels), used, spent)
 
 
 class _Look:
@@ -183,7 +190,7 @@ class _Look:
         )
 
 
-def _decided(look: _Look, used: Callable[[Rule], int]) -> Verdict:
+def _decided(look: _Look, used: Callable[[Rule], int], spent: float) -> Verdict:
     call, rule = look.call, look.rule
     answers: list[Answer] = []
     for param in call.signature.params:
@@ -199,7 +206,10 @@ def _decided(look: _Look, used: Callable[[Rule], int]) -> Verdict:
     answer = strictest([*answers, rule.answer])
     if answer == "allow":
         look.let_decide()
-        return Allow(rule.name, tuple(look.accepted))
+        verdict = Allow(rule.name, tuple(look.accepted))
+        most = look.rules.bits_per_run
+        within = not verdict.bits or spent + verdict.bits <= most
+        return verdict if within else _too_many(call, rule, spent + verdict.bits, most)
     why = _why(look.left | misled, unheard)
     if answer == "ask":
         return Ask(f"{call.address} ({call.op}) {_reason(rule, why)} Do it?", rule.name)
@@ -291,6 +301,22 @@ def _over(call: StepCall, rule: Rule) -> PolicyError:
         "Raise `most` in policy.toml, or let the program do it in fewer calls.",
         line=call.line,
     )
+
+
+def _too_many(call: StepCall, rule: Rule, bits: float, most: float) -> Verdict:
+    """What a call would be answered that the run has no bits left for."""
+    what = f"outsiders would have chosen {bits:g} bits of what this run does"
+    if rule.otherwise == "ask":
+        text = f"{call.address} ({call.op}): with it {what}; the policy's bits_per_run is {most:g}."
+        return Ask(f"{text} Do it?", rule.name)
+    error = PolicyError(
+        "policy_bits",
+        f"{call.address}: with this {call.op} {what}",
+        f"The policy's bits_per_run is {most:g}.",
+        "Raise it in policy.toml, or let the program take fewer decisions from what it reads.",
+        line=call.line,
+    )
+    return _refused(rule, error)
 
 
 def _dry(call: StepCall) -> PolicyError:

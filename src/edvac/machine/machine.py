@@ -522,7 +522,7 @@ class _Session:
             growing=growing,
             past=self.past,
         )
-        return guard.watching(unit)
+        return guard.watching(unit, replay.accepted)
 
     def _ahead(self) -> frozenset[str]:
         """Devices that nothing leaves the machine by. What is limited is not spent on guesses."""
