@@ -45,6 +45,10 @@ POLICIES = {
     "few": MAIL + "most = 2\n",
     "asks": MAIL.replace("deny", "ask"),
 }
+# What each policy accepts of outsiders, said once more: by parameter the bits of one call.
+OPEN: dict[str, dict[str, float]] = {name: {} for name in POLICIES}
+OPEN |= {"bits": {"text": 2, "number": 1}, "any text": {"text": UNBOUNDED}}
+OPEN |= {"any branch": {"branch": 1}}
 KIND = Choice(("red", "green", "blue"))
 
 
@@ -168,37 +172,37 @@ class Programs(Generator):
         """Shapes that guards have fallen into: what decides is an outsider's, what is assigned and
         sent looks like the program's own."""
         name, site = self.fresh("str"), f'site.flag("{self.pick("k", "l")}")'
+        chosen = self.pick(f"str({site})", 'site.kind("k")', f'llm.choose("q", ["y", "n"], {site})')
         self.put(depth, f'{name} = "kept"')
+        self.put(depth, 'files.write("out/a.txt", "kept")')
         inner = self.pick(
             f'{name} = "changed"',
             f'{name} = desk.note("a")',
             f"{name} = str(1 // 0)",
-            f'if 1 // 0:\n        {name} = "never"',
-            f'for _ in range(1 // 0):\n        {name} = "never"',
+            f'if 1 // 0:\n    {name} = "never"',
+            f'for _ in range(1 // 0):\n    {name} = "never"',
             f'{name} = attempt(files.read("nowhere.txt"), "none")',
-            'files.write("out/a.txt", "changed")',
             f'{name} = files.write("out/b.txt", "changed")',
+            'files.write("out/a.txt", "changed")',
+            'files.write(f"out/{site.kind(\'k\')}.txt", "x")',
+            'attempt(mail.send("decided"), "refused")',
+            f'attempt(mail.send({chosen}), "refused")',
         )
-        if "out/a.txt" in inner:
-            self.put(depth, 'files.write("out/a.txt", "kept")')
-        decided = self.pick(
-            f"if {site}", f"for _ in [v for v in [1] if {site}]", f"if ok({site}) and {site}"
-        )
+        decided = self.pick(f"if {site}", f"for _ in [v for v in [1] if {site}]", "if True")
         self.put(depth, f"{decided}:")
         for line in inner.split("\n"):
-            self.put(depth + 1, line.replace("        ", "    "))
+            self.put(depth + 1, line)
+        read = f'files.read("out/{self.pick("a", "red")}.txt")'
         sent = self.pick(
-            f'attempt({name}, "failed")', f"str(ok({name}))", f"failure({name}) or {name}"
+            f'attempt({name}, "failed")', f"str(ok({name}))", f'attempt({read}, "none")'
         )
-        if "out/a.txt" in inner:
-            sent = 'attempt(files.read("out/a.txt"), "none")'
         self.put(depth, f'attempt(mail.send({sent}), "refused")')
 
     def statement(self, depth: int) -> None:
         roll = self.chance.random()
-        if roll < 0.1 and depth == 0:
+        if roll < 0.2 and depth == 0:
             self.trap(depth)
-        elif roll < 0.35:
+        elif roll < 0.45:
             self.effect(depth)
         else:
             super().statement(depth)
@@ -340,16 +344,18 @@ def _mails(life: Life, entries: list[Entry], exceptions: list[str]) -> Iterator[
     said: dict[str, Mapping[str, Any]] = {
         one.slot: one.body.get("policy") or {} for one in entries if one.kind == "intent"
     }
-    free = {"text"} if life.case.policy == "any text" else set()
+    open_to = OPEN[life.case.policy]
     for sent in dict.fromkeys(life.sent):  # what a kill made doubtful is done again
         if sent.slot in yes:
             exceptions.append("a person said yes")
             continue
         accepted = {param: bits for param, bits, _ in said[sent.slot].get("accepted", ())}
+        assert all(bits <= open_to.get(param, -1) for param, bits in accepted.items()), accepted
         if "branch" in accepted:
             exceptions.append("a branch that the policy accepts")
             continue
         exceptions += [f"{bits:g} bits of {name}" for name, bits in accepted.items()]
+        free = {name for name, bits in open_to.items() if bits == UNBOUNDED}
         exceptions += [f"{name} that anybody may write" for name in free]
         masked = {*accepted, *free}
         text = "open" if "text" in masked else sent.text

@@ -23,7 +23,7 @@ from edvac.control.access import unfit, whole_access
 from edvac.control.paging import pages
 from edvac.control.predictor import Predictor
 from edvac.control.step import Intent, Outcome, Result, Step, Usage, operand_digest
-from edvac.core.label import combine
+from edvac.core.label import Label, combine
 from edvac.core.result import result_of
 from edvac.core.signature import Access, Effect
 from edvac.core.value import (
@@ -87,6 +87,9 @@ class _Look:
 
     def close_region(self, token: int) -> None:
         del token
+
+    def passed(self, order: Order, access: Access, decider: Label) -> None:
+        del order, access, decider
 
     def handled(self, failed: Failed) -> None:
         del failed

@@ -38,6 +38,7 @@ from edvac.control.step import (
     StepState,
     operand_digest,
 )
+from edvac.control.unwritten import Unwritten
 from edvac.control.work import Work
 from edvac.core import event
 from edvac.core.errors import InternalError
@@ -105,6 +106,7 @@ class ControlUnit(Outlook):
         self._timers: list[tuple[float, str]] = []
         self._unhandled: dict[str, Step] = {}
         self._doubtful = set(replay.unknown)
+        self._unwritten = Unwritten()
         self._stopping = ""
         self._now = 0.0
         self._work = Work()
@@ -230,6 +232,9 @@ class ControlUnit(Outlook):
         if claim is not None:
             self._to_check.extend(self._scoreboard.release(claim))
 
+    def passed(self, order: Order, access: Access, decider: Label) -> None:
+        self._unwritten.passed(order, access, decider)
+
     def undecided(self, branch: Branch) -> None:
         self._ahead.met(branch)
 
@@ -302,11 +307,11 @@ class ControlUnit(Outlook):
             return
         step.values = {name: completed(operand) for name, operand in step.call.args.items()}
         for operand in step.values.values():
-            failure = first_failure(operand)
-            if failure is not None:
+            if (failure := first_failure(operand)) is not None:
                 self._block(step, failure)
                 return
         step.digest = operand_digest(step.values)
+        self._unwritten.addressed(step)
         known = self._replay.outcomes.get(step.slot)
         if known is None or not self._adopt(step, known):
             self._make_ready(step)
@@ -314,8 +319,7 @@ class ControlUnit(Outlook):
     def _make_ready(self, step: Step) -> None:
         """The operands are complete: whether they fit and what the step touches is now known
         exactly. A step whose outcome is in the journal does not come here: history stands."""
-        wrong = unfit(step.call, step.values)
-        if wrong is not None:
+        if (wrong := unfit(step.call, step.values)) is not None:
             self._fail(step, wrong)
             return
         if self._limits.escalate:
@@ -378,8 +382,7 @@ class ControlUnit(Outlook):
         return given_up is not None
 
     def _queue(self, step: Step) -> None:
-        done = self._ahead.claim(step)
-        if done:
+        if done := self._ahead.claim(step):
             self._take_over(step, done)
             return
         ready = self._ready.setdefault(step.call.signature.device, [])
@@ -477,16 +480,14 @@ class ControlUnit(Outlook):
     # -- retire -------------------------------------------------------------------------------
 
     def _retire(self, step: Step, result: Result) -> None:
-        operands, branch = step.operand_label, step.call.branch
+        operands, branch = step.operand_label, self._unwritten.decided(step)
         value = result_of(result.value, step.call.result, operands, branch)
-        if result.files:
-            files = tuple(written.influenced(operands, branch) for written in result.files)
-            result = replace(result, files=files)
+        files = tuple(written.influenced(operands, branch) for written in result.files)
+        result = replace(result, files=files)
         step.usage = step.usage + result.usage
         self.usage = self.usage + result.usage
         self.reused += result.reused
-        if step.call.signature.person:
-            self._answers[step.slot] += 1
+        self._answers[step.slot] += step.call.signature.person
         self._work.records.append(Record.result(step, value, result))
         self._work.events.extend(notices.finished(step, value, result))
         self._end(step, StepState.DONE, value)
@@ -530,7 +531,7 @@ class ControlUnit(Outlook):
         return self._limits.escalate and typed and not step.escalated
 
     def _fail(self, step: Step, failure: Failure) -> None:
-        label = step.operand_label.steer(step.call.branch).steer(failure.seen)
+        label = step.operand_label.steer(self._unwritten.decided(step)).steer(failure.seen)
         failed = Failed(step.slot, failure.code, failure.what, label)
         self._work.records.append(Record.failure(step, failed, failure))
         self._emit(notices.failed(step, failure))
@@ -566,6 +567,7 @@ class ControlUnit(Outlook):
         if isinstance(value, Failed):
             step.failure = value
             self._unhandled[step.slot] = step
+            self._unwritten.failed(step, value.label)
         claim = self._claims.pop(step.slot, None)
         if claim is not None:
             self._to_check.extend(self._scoreboard.release(claim))
