@@ -42,13 +42,14 @@ POLICIES = {
     "bits": MAIL + "needs.text = { bits = 2 }\nneeds.number = { bits = 1 }\n",
     "any text": MAIL + "needs.text = 'any'\n",
     "any branch": MAIL + "branch = 'any'\n",
+    "bits, any branch": MAIL + "branch = 'any'\nneeds.text = { bits = 2 }\n",
     "few": MAIL + "most = 2\n",
     "asks": MAIL.replace("deny", "ask"),
 }
 # What each policy accepts of outsiders, said once more: by parameter the bits of one call.
 OPEN: dict[str, dict[str, float]] = {name: {} for name in POLICIES}
 OPEN |= {"bits": {"text": 2, "number": 1}, "any text": {"text": UNBOUNDED}}
-OPEN |= {"any branch": {"branch": 1}}
+OPEN |= {"any branch": {"branch": 1}, "bits, any branch": {"branch": 1, "text": 2}}
 KIND = Choice(("red", "green", "blue"))
 
 
@@ -352,6 +353,7 @@ def _mails(life: Life, entries: list[Entry], exceptions: list[str]) -> Iterator[
         accepted = {param: bits for param, bits, _ in said[sent.slot].get("accepted", ())}
         assert all(bits <= open_to.get(param, -1) for param, bits in accepted.items()), accepted
         if "branch" in accepted:
+            assert len(accepted) == 1, "endorsed, though outsiders decided that it is done"
             exceptions.append("a branch that the policy accepts")
             continue
         exceptions += [f"{bits:g} bits of {name}" for name, bits in accepted.items()]

@@ -480,8 +480,9 @@ class _Session:
         self._opened = opened
         self._terminal = terminal
         self._program = machine.verified(history.program)
-        self._roots = Roots({name: Path(path) for name, path in opened["roots"].items()})
-        files = self._files = Files(self._roots, Overlay(machine.ledger, run))
+        inputs = {name: Path(path) for name, path in opened["roots"].items()}
+        self._roots = Roots(inputs)
+        files = self._files = Files(self._roots, Overlay(machine.ledger, run, inputs))
         self._documents = Documents(files)
         self.devices: dict[str, Device] = {"files": files, "doc": self._documents}
         self._databases = self.devices["sql"] = Databases(files)
@@ -547,6 +548,7 @@ class _Session:
             opened["fresh"],
             terminal.emit,
             self._files.behind,
+            self._files.inside,
             self._files.read_of,
             "online" if terminal.attended else "offline",
             escalate,
