@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,19 @@ from program_gen import Generator
 from edvac.core import event
 from edvac.core.errors import LeaseError, StoreError
 from edvac.core.label import PROGRAM, UNBOUNDED, Label
-from edvac.core.schema import BOOL, INT, STR, Choice
+from edvac.core.schema import ANY, BOOL, INT, STR, Choice, Field, ListOf, Record
 from edvac.core.signature import Effect, Param, Signature
-from edvac.core.value import Cell, Failed, Operand, Scalar, children, digest, settle
+from edvac.core.value import (
+    Cell,
+    Failed,
+    Instance,
+    Operand,
+    Scalar,
+    Sequence,
+    children,
+    digest,
+    settle,
+)
 from edvac.device import Call, Reply
 from edvac.machine import Job, Machine
 from edvac.machine.driver import Driver
@@ -50,6 +60,7 @@ POLICIES = {
 OPEN: dict[str, dict[str, float]] = {name: {} for name in POLICIES}
 OPEN |= {"bits": {"text": 2, "number": 1}, "any text": {"text": UNBOUNDED}}
 OPEN |= {"any branch": {"branch": 1}, "bits, any branch": {"branch": 1, "text": 2}}
+ROW = Record("Row", (Field("own", STR), Field("theirs", STR)))
 KIND = Choice(("red", "green", "blue"))
 
 
@@ -85,24 +96,31 @@ class Outside:
         self._stranger = stranger
         self._sent = sent
         text, number, key = Param("text", STR), Param("number", INT, 0), Param("key", STR)
-        read = Effect.READ
+        rows, read = Param("rows", ANY, None), Effect.READ
         self.signatures = {
-            "mail": (Signature("mail.send", (text, number), STR, Effect.EXTERNAL, ""),),
+            "mail": (Signature("mail.send", (text, number, rows), STR, Effect.EXTERNAL, ""),),
             "site": (
                 Signature("site.text", (key,), STR, read, ""),
                 Signature("site.flag", (key,), BOOL, read, ""),
                 Signature("site.kind", (key,), KIND, read, ""),
+                Signature("site.rows", (key,), ListOf(ROW), read, ""),
             ),
             "desk": (Signature("desk.note", (key,), STR, read, ""),),
         }[name]
 
     async def call(self, call: Call) -> Reply:
         if call.signature.op == "mail.send":
-            self._sent.append(Sent(call.slot, call.text("text"), call.data("number")))
+            rows = str(call.data("rows"))
+            self._sent.append(Sent(call.slot, call.text("text"), call.data("number"), rows))
             return Reply(Scalar("sent", PROGRAM))
         if call.signature.op == "desk.note":
             return Reply(Scalar(f"note {call.text('key')}"[:7], PROGRAM))
         chance = self._stranger.page(call.text("key"))
+        theirs = Label.of(["site:x"], bits=UNBOUNDED)
+        if call.signature.op == "site.rows":
+            text = Scalar(chance.choice(["", "b", "12"]), theirs)
+            row = Instance("Row", {"own": Scalar("own", PROGRAM), "theirs": text}, PROGRAM)
+            return Reply(Sequence((row, replace(row, fields=dict(row.fields))), PROGRAM))
         made: dict[str, tuple[Any, float]] = {
             "text": (chance.choice(["", "b", "12", "a b", "no"]), UNBOUNDED),
             "flag": (chance.random() < 0.5, 1),
@@ -120,6 +138,7 @@ class Sent:
     slot: str
     text: str
     number: int
+    rows: str
 
 
 class Programs(Generator):
@@ -293,6 +312,7 @@ class Shown:
 
     text: Any
     number: Any
+    rows: str
     endorsed: bool
 
 
@@ -362,7 +382,7 @@ def _mails(life: Life, entries: list[Entry], exceptions: list[str]) -> Iterator[
         masked = {*accepted, *free}
         text = "open" if "text" in masked else sent.text
         number = "open" if "number" in masked else sent.number
-        yield Shown(text, number, bool(accepted))
+        yield Shown(text, number, sent.rows, bool(accepted))
 
 
 def trusted(label: Label) -> bool:

@@ -19,7 +19,7 @@ from interference import POLICIES, Case, Life, Seen, Shown, program, seen, stran
 
 from edvac.core.errors import ProgramError
 
-PAIRS = int(os.environ.get("EDVAC_PAIRS", "60"))
+PAIRS = int(os.environ.get("EDVAC_PAIRS", "40"))
 
 
 def case_of(seed: int, mode: str) -> Case:
