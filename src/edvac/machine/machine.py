@@ -32,6 +32,7 @@ from edvac.device import (
     Processes,
     Roots,
 )
+from edvac.guard import Rules
 from edvac.guard.load import NAME, load
 from edvac.machine import compensate, rates
 from edvac.machine.budget import UNLIMITED, Budget
@@ -39,7 +40,7 @@ from edvac.machine.child import DoWork, Surroundings
 from edvac.machine.children import Children
 from edvac.machine.conditions import past_of, trail_record
 from edvac.machine.desk import Desk
-from edvac.machine.driver import LEASE_S, Answer, Driver, Front, Look
+from edvac.machine.driver import LEASE_S, Answer, Driver, Execute, Front, Look
 from edvac.machine.entry import Entry
 from edvac.machine.every import occurrence_key
 from edvac.machine.executor import Execution, Executor
@@ -132,6 +133,8 @@ class Machine(Desk):
         self.workers = workers
         self.sites = sites or Grants()
         self.browser: Callable[[str], Browser] = lambda text: browser_of(text, self.sites)
+        self.guard: Callable[[Rules], Guard] = Guard  # of a run, and of its workers
+        self.executes: Callable[[Execute], Execute] = lambda execute: execute
         self._notify = tuple(notify)
         self.workspace = workspace
         self.processor = processor
@@ -512,7 +515,7 @@ class _Session:
             ahead=self._ahead(),
             at_once=self._at_once,
         )
-        guard = Guard(self._machine.rules)
+        guard = self._machine.guard(self._machine.rules)
         unit = ControlUnit(
             lambda host: Evaluator(
                 self._program, host, settings, date, Fuel(), previous=self._previous
@@ -572,10 +575,10 @@ class _Session:
             self._at_once,
             machine.processor,
             executor,
-            Guard(machine.rules),
+            machine.guard(machine.rules),
         )
         own = executor(self._run, None, Children(around).do)
-        made = Driver(unit, machine.ledger, lease, own.execute, front)
+        made = Driver(unit, machine.ledger, lease, machine.executes(own.execute), front)
         terminal.on_driver(made)
         return made
 
