@@ -213,10 +213,26 @@ class Programs(Generator):
         for line in inner.split("\n"):
             self.put(depth + 1, line)
         read = f'files.read("out/{self.pick("a", "red")}.txt")'
-        sent = self.pick(
-            f'attempt({name}, "failed")', f"str(ok({name}))", f'attempt({read}, "none")'
+        sent = self.pick(f'{name}, "failed"', f'str(ok({name})), "failed"', f'{read}, "none"')
+        self.put(depth, f'attempt(mail.send(attempt({sent})), "refused")')
+        self.mixed(depth)
+
+    def mixed(self, depth: int) -> None:
+        """Something of which only a part is an outsider's."""
+        row = f'site.rows("{self.pick("k", "l")}")[{self.chance.randrange(2)}]'
+        own, theirs = f"{row}.own", f"{row}.theirs"
+        many = ", ".join([*map(str, range(self.chance.choice([0, 6]))), theirs])
+        told = self.pick(
+            f"str({own})",
+            theirs,
+            f"','.join([str(v) for v in [{many}]])",
+            f'"n", rows=[{many}]',
+            f'"n", rows={{"a": {{"b": {theirs}}}}}',
+            f'"n", rows=[{own}]',
+            "+".join([*['"x"'] * 6, theirs]),
+            f"str([{many}])",
         )
-        self.put(depth, f'attempt(mail.send({sent}), "refused")')
+        self.put(depth, f'attempt(mail.send({told}), "refused")')
 
     def statement(self, depth: int) -> None:
         roll = self.chance.random()
