@@ -104,6 +104,7 @@ class Outside:
                 Signature("site.flag", (key,), BOOL, read, ""),
                 Signature("site.kind", (key,), KIND, read, ""),
                 Signature("site.rows", (key,), ListOf(ROW), read, ""),
+                Signature("site.words", (key,), ListOf(STR), read, ""),
             ),
             "desk": (Signature("desk.note", (key,), STR, read, ""),),
         }[name]
@@ -117,8 +118,10 @@ class Outside:
             return Reply(Scalar(f"note {call.text('key')}"[:7], PROGRAM))
         chance = self._stranger.page(call.text("key"))
         theirs = Label.of(["site:x"], bits=UNBOUNDED)
+        text = Scalar(chance.choice(["", "b", "12"]), theirs)
+        if call.signature.op == "site.words":
+            return Reply(Sequence((text, text), PROGRAM))
         if call.signature.op == "site.rows":
-            text = Scalar(chance.choice(["", "b", "12"]), theirs)
             row = Instance("Row", {"own": Scalar("own", PROGRAM), "theirs": text}, PROGRAM)
             return Reply(Sequence((row, replace(row, fields=dict(row.fields))), PROGRAM))
         made: dict[str, tuple[Any, float]] = {
@@ -204,6 +207,8 @@ class Programs(Generator):
             f'{name} = attempt(files.read("nowhere.txt"), "none")',
             f'{name} = files.write("out/b.txt", "changed")',
             'files.write("out/a.txt", "changed")',
+            'attempt(files.write("out/a.txt", str(1 // len(site.text("k")))), "no")',
+            'files.write("out/a.txt", site.text("k"))',
             'files.write(f"out/{site.kind(\'k\')}.txt", "x")',
             'attempt(mail.send("decided"), "refused")',
             f'attempt(mail.send({chosen}), "refused")',
@@ -213,14 +218,16 @@ class Programs(Generator):
         for line in inner.split("\n"):
             self.put(depth + 1, line)
         read = f'files.read("out/{self.pick("a", "red")}.txt")'
-        sent = self.pick(f'{name}, "failed"', f'str(ok({name})), "failed"', f'{read}, "none"')
+        sent = self.pick(f'{name}, "failed"', f'str(ok({name})), "failed"')
+        if "files.write" in inner:
+            sent = f'{read}, "none"'
         self.put(depth, f'attempt(mail.send(attempt({sent})), "refused")')
         self.mixed(depth)
 
     def mixed(self, depth: int) -> None:
         """Something of which only a part is an outsider's."""
         row = f'site.rows("{self.pick("k", "l")}")[{self.chance.randrange(2)}]'
-        own, theirs = f"{row}.own", f"{row}.theirs"
+        own, theirs = f"{row}.own", self.pick(f"{row}.theirs", 'site.words("k")[1]')
         many = ", ".join([*map(str, range(self.chance.choice([0, 6]))), theirs])
         told = self.pick(
             f"str({own})",
