@@ -17,7 +17,8 @@ Knows nothing of policies: which principals are trusted is decided in `edvac.gua
 Principals are strings: ``user``, ``program`` (text of the program), ``name:PATH`` (whoever named a
 file), ``file:PATH`` (whoever wrote it), ``model:NAME``, ``shape:ROOT`` (whoever decides which files
 exist under a root), ``sender:NAME`` (whoever sent a signal), ``site:ORIGIN`` (whoever made a page),
-``seen:ORIGIN`` (the same, where two ways of looking at it agree).
+``seen:ORIGIN`` (the same, where two ways of looking at it agree), ``run:RUN`` and ``others:many``
+(so many that they are not named one by one).
 """
 
 from __future__ import annotations
