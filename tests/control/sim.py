@@ -20,7 +20,7 @@ from typing import Any
 from edvac.control import ControlUnit, Failure, Intent, Limits, Outcome, Record, Replay, Result
 from edvac.control.access import exact_access
 from edvac.control.step import Usage, WrittenFile
-from edvac.core.label import PROGRAM
+from edvac.core.label import PROGRAM, Label
 from edvac.core.schema import ANY, STR, ListOf
 from edvac.core.signature import (
     Access,
@@ -197,6 +197,9 @@ class Sequential:
         return 0
 
     def close_region(self, token: int) -> None:
+        return
+
+    def passed(self, order: tuple[int, ...], access: Access, decider: Label) -> None:
         return
 
     def undecided(self, branch: Branch) -> None:

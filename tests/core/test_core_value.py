@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edvac.core.errors import InternalError
-from edvac.core.label import PROGRAM, PUBLIC, USER, Label, combine
+from edvac.core.label import PROGRAM, PUBLIC, UNBOUNDED, USER, Label, combine
+from edvac.core.result import influenced, result_of
+from edvac.core.schema import ANY, BOOL, STR, Choice, Field, ListOf, Maybe, Record, Type
 from edvac.core.value import (
     Cell,
     Failed,
@@ -29,7 +31,6 @@ from edvac.core.value import (
     completed,
     digest,
     first_failure,
-    infused,
     lift,
     open_cells,
     plain,
@@ -73,7 +74,7 @@ def test_digests_know_where_a_part_ends(items: list[Any]) -> None:
 
 @given(sound_values, labels)
 def test_a_digest_ignores_labels_and_origins(value: Value, label: Label) -> None:
-    assert digest(infused(value, label)) == digest(value) == digest(steered(value, label))
+    assert digest(influenced(value, ANY, label)) == digest(value) == digest(steered(value, label))
     assert digest(replace(value, origin="step")) == digest(value)
 
 
@@ -138,14 +139,44 @@ def test_a_decision_raises_the_shape_alone(value: Value, decider: Label) -> None
 
 @given(values, labels)
 def test_what_a_step_returns_carries_everyone_in_its_operands(value: Value, label: Label) -> None:
-    made = infused(value, label)
+    made = influenced(value, ANY, label)
     before, after = parts(value), parts(made)
     assert len(before) == len(after)
     for old, new in zip(before, after, strict=True):
-        assert new.label.bits == old.label.bits, "bits are capped by the type of each part"
-        assert new.label is old.label.join(Label.of(label.sources, label.steered, label.readers))
+        assert new.label.bits == old.label.bits + label.bits, "choices add up"
+        who = old.label.join(Label.of(label.sources, label.steered, label.readers))
+        assert new.label.cap(0) is who.cap(0)
         assert new == replace(old, label=new.label) or not isinstance(old, Scalar | Failed)
-    assert infused(made, label) == made
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "own", "given", "bits"),
+    [
+        (True, BOOL, 0, UNBOUNDED, 1),
+        (True, BOOL, 1, 5, 1),
+        ("a", STR, 0, 2, 2),
+        ("a", STR, 1, 2, 3),
+        ("a", Choice(("a", "b", "c", "d")), 0, UNBOUNDED, 2),
+        ("a", Choice(("a", "b", "c", "d")), 0, 1, 1),
+        (None, Maybe(BOOL), 0, UNBOUNDED, 2),
+        (7, ANY, 0, 3, 3),
+    ],
+)
+def test_what_chose_the_operands_chose_the_result_as_far_as_its_type_goes(
+    data: Any, kind: Type, own: float, given: float, bits: float
+) -> None:
+    operands = Label.of(["file:x"], bits=given)
+    made = result_of(lift(data, Label.of(["shop"], bits=own)), kind, operands, PUBLIC)
+    assert made.label.bits == bits and "file:x" in made.label.integrity
+
+
+def test_each_part_of_a_result_is_capped_by_its_own_type() -> None:
+    row = Record("Row", (Field("flag", BOOL), Field("text", STR)))
+    value = Instance("Row", {"flag": Scalar(True, USER), "text": Scalar("t", USER)}, USER)
+    many = Label.of(["file:x"], bits=UNBOUNDED)
+    (made,) = result_of(Sequence((value,), USER), ListOf(row), many, PUBLIC).items
+    assert made.fields["flag"].label.bits == 1
+    assert made.fields["text"].label.bits == UNBOUNDED
 
 
 @given(values, values)
@@ -205,7 +236,7 @@ def test_a_tree_of_cells_becomes_the_tree_in_whatever_order_they_resolve(
     assert total_label(completed(operand)) is total_label(value)
 
 
-@pytest.mark.parametrize("read", [digest, plain, total_label, lambda v: infused(v, USER)])
+@pytest.mark.parametrize("read", [digest, plain, total_label, lambda v: influenced(v, ANY, USER)])
 def test_a_pending_value_is_never_read(read: Any) -> None:
     for value in (
         Sequence((Cell(),), USER),
@@ -219,8 +250,8 @@ def test_a_pending_value_is_never_read(read: Any) -> None:
 @given(principals)
 def test_a_neutral_operand_changes_nothing(who: frozenset[str]) -> None:
     value = lift([1, "a"], PROGRAM)
-    assert infused(value, Label.of(bits=5)) is value
-    assert (infused(value, Label.of(who)) is value) is (not who)
+    assert result_of(value, ANY, PUBLIC, PUBLIC) is value
+    assert (result_of(value, ANY, Label.of(who), PUBLIC) is value) is (not who)
 
 
 def test_waiters_run_once_each_in_the_order_in_which_they_asked() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edvac.core.errors import EdvacError
-from edvac.core.label import PROGRAM
+from edvac.core.label import PROGRAM, PUBLIC, Label
 from edvac.core.signature import REQUIRED
 from edvac.core.value import Failed, Value, lift, plain
 from edvac.device import (
@@ -54,6 +54,9 @@ class RunFiles:
 
     async def deleted(self, path: str) -> bool:
         return path in self.kept and self.kept[path] is None
+
+    async def origin(self, path: str, digest: str) -> Label:
+        return PUBLIC
 
     async def maker(self, path: str) -> str:
         return self.makers.get(path, "") if self.kept.get(path) is not None else ""

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edvac.core.errors import ConfigError, DeviceError, EdvacError, PolicyError
-from edvac.core.label import PROGRAM, UNBOUNDED, Label
+from edvac.core.label import PROGRAM, PUBLIC, UNBOUNDED, Label
+from edvac.core.result import result_of
 from edvac.core.schema import (
     ANY,
     BOOL,
@@ -197,7 +198,8 @@ def test_each_part_is_labelled_with_whose_it_is(mail: Tools) -> None:
 def test_who_chose_the_question_chose_among_the_answers(mail: Tools) -> None:
     chosen = Scalar(1, Label.of(["stranger"], bits=3))
     found = called(mail, "inbox", most=chosen)
-    (first,) = found.items  # type: ignore[union-attr]
+    made = result_of(found, mail["inbox"].signature.result or ANY, chosen.label, PUBLIC)
+    (first,) = made.items  # type: ignore[union-attr]
     assert first.fields["sender"].label.bits == 3, "an insider's words, chosen by a stranger"
 
 

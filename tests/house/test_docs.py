@@ -68,3 +68,25 @@ def test_every_command_in_a_page_exists() -> None:
     commands = {word for word in used if word in COMMANDS}
     assert used == commands
     assert commands == set(COMMANDS), "every command is mentioned"
+
+
+NAMED = re.compile(r"`((?:test_|c\d+_)[a-z0-9_]*)(…?)`")
+
+
+def test_every_promise_of_the_guard_has_its_test() -> None:
+    """Each test that the page names exists; where it names many by their beginning, one does."""
+    page = (ROOT / "docs" / "explanation" / "security-model.md").read_text(encoding="utf-8")
+    tests = "\n".join(
+        path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").rglob("test_*.py"))
+    )
+    known = set(re.findall(r"def (test_\w+)\(", tests)) | set(re.findall(r'"(c\d+_\w+)"', tests))
+    named = NAMED.findall(page)
+    missing = [
+        name
+        for name, more in named
+        if not (any(one.startswith(name) for one in known) if more else name in known)
+    ]
+    assert len(named) > 30 and not missing
+    promised = page[page.index("## Promised") : page.index("## Measured")]
+    paragraphs = [one for one in promised.split("\n\n") if one.startswith("**")]
+    assert not [one[:60] for one in paragraphs if not NAMED.search(one)]

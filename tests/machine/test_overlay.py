@@ -55,7 +55,7 @@ def test_all_versions_are_one_call_and_each_label_is_read_once(
         written(ledger, [*files, WrittenFile("out/3", None, label_of(9))])
         monkeypatch.setattr(Ledger, "call", counted_call)
         monkeypatch.setattr(Store, "label", counted_label)
-        overlay = Overlay(ledger, "r")
+        overlay = Overlay(ledger, "r", {})
         found = asyncio.run(overlay.versions())
         assert found["out/7"] == Version(label_of(2)) and found["out/3"].removed
         assert found["out/3"].label is label_of(9), "of the removal, not of what was removed"

@@ -188,6 +188,8 @@ def test_weaknesses_of_control(bench: Bench, name: str, text: str) -> None:
     assert bench.post.sent == []
 
 
+KEPT = "files.write('out/a', 'kept')\nfiles.write('out/b', 'kept')\n"
+TOLD = "mail.send(files.read('out/a'))\n"
 STRICT = MAIL + "branch = 'any'\n"  # only what is sent counts
 
 
@@ -199,6 +201,38 @@ STRICT = MAIL + "branch = 'any'\n"  # only what is sent counts
         (
             "c2_the_list_not_changed",
             READ + "xs = ['a']\nif 'nobody' in t:\n    xs.append('b')\nmail.send(xs[0])\n",
+        ),
+        (
+            "c2_the_file_not_written",
+            READ + KEPT + "if 'nobody' in t:\n    files.write('out/a', 'x')\n" + TOLD,
+        ),
+        (
+            "c2_the_file_not_written_by_a_loop",
+            READ + KEPT + "for y in t[:0]:\n    files.write('out/a', 'x')\n" + TOLD,
+        ),
+        (
+            "c2_the_file_not_written_by_a_comprehension",
+            READ + KEPT + "x = [files.write('out/a', y) for y in ['x'] if y in t[:0]]\n" + TOLD,
+        ),
+        (
+            "c2_the_file_not_written_by_an_expression",
+            READ + KEPT + "x = 'nobody' in t and files.write('out/a', 'x')\n" + TOLD,
+        ),
+        (
+            "c2_the_file_not_written_by_a_function",
+            "def f(x):\n    if x:\n        files.write('out/a', 'x')\n    return 1\n\n"
+            + READ
+            + KEPT
+            + "y = f('nobody' in t)\n"
+            + TOLD,
+        ),
+        (
+            "c2_the_file_not_written_as_it_failed",
+            READ + KEPT + "x = attempt(files.write('out/a', str(int(t))), 'no')\n" + TOLD,
+        ),
+        (
+            "c2_the_file_not_written_as_another_was",
+            READ + KEPT + "x = files.write(f'out/{t[:1]}', 'x')\n" + TOLD,
         ),
         (
             "c3_a_failure_inside_a_branch",

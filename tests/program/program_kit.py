@@ -139,6 +139,9 @@ class NaiveHost:
     def close_region(self, token: int) -> None:
         del self.regions[token]
 
+    def passed(self, order: tuple[int, ...], access: Access, decider: Label) -> None:
+        return
+
     def undecided(self, branch: Branch) -> None:
         self.branches.append(branch)
 

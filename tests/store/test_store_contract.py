@@ -367,6 +367,22 @@ def test_what_was_applied_is_known_by_place_and_content_also_without_its_run(kit
     assert known() == [("/work", "a", "d1")] and kit.store.verify() == []
 
 
+def test_whose_content_was_put_where(kit: Any) -> None:
+    lease = begin(kit)
+    ((key, _),) = (known := labels(USER)).items()
+    files = [FileVersion(path, 1, "s", path.encode(), label=key) for path in "ab"]
+    kit.store.append(lease, [NewRecord("s", "outcome", labels=known)], files)
+    digests = {one.path: one.digest for one in kit.store.file_versions("run-1")}
+    kit.store.begin_apply("run-1", "/work", [ApplyEntry(p, None, digests[p]) for p in "ab"])
+    kit.store.finish_apply("run-1")
+    kit.store.mark_undone("run-1", "b")
+    kit.reopen()
+    look = kit.store.applied_labels
+    assert kit.store.applied_roots() == ["/work"]
+    assert look("/work", "a", digests["a"]) == look("/work", "a", "") == [key]
+    assert look("/work", "a", digests["b"]) == look("/w", "a", "") == look("/work", "b", "") == []
+
+
 def test_a_message_is_taken_once(kit: Any) -> None:
     begin(kit)
     kit.clock.advance(7)

@@ -52,6 +52,32 @@ def bench_apps(repeats: int, quick: bool, output: Path | None, as_json: bool) ->
     publish(document, output, as_json=as_json)
 
 
+@bench.command("guard")
+@click.option("--size", default=400, show_default=True, type=click.IntRange(10, 100_000))
+@click.option("--repeats", default=7, show_default=True, type=click.IntRange(1, 50))
+@click.option("--model", help="A real model answers: a name, .gguf file, or URL#MODEL.")
+@THREADS
+@click.option("--quick", is_flag=True, help="Under a minute: 60 rounds, three times.")
+@OUTPUT
+@JSON
+def bench_guard(**flags: Any) -> None:
+    """What labels and the policy cost: programs with the guard on and off, in turns."""
+    from edvac.bench import guard, report
+    from edvac.machine import Settings
+    from edvac.machine.processors import choose_processor
+
+    quick, model = flags["quick"], flags["model"]
+    wanted = guard.Wanted(60, 3) if quick else guard.Wanted(flags["size"], flags["repeats"])
+    words = " --quick" if quick else f" --size {wanted.size} --repeats {wanted.repeats}"
+    words += f" --model {model} --threads {flags['threads']}" if model else ""
+    name = "guard-model" if model else "guard"
+    document = report.start(name, f"edvac bench guard{words}")
+    settings = Settings(model=model or "", threads=flags["threads"])
+    make = (lambda: choose_processor(settings)) if model else None
+    guard.measure(document, wanted, make, ui.err)
+    publish(document, flags["output"], as_json=flags["as_json"])
+
+
 @bench.command("parallel")
 @click.option("--questions", default=10, show_default=True, type=click.IntRange(1, 500))
 @click.option("--rate", default=50.0, show_default=True, type=click.FloatRange(1, 10_000))

@@ -118,6 +118,11 @@ def spent(info: RunInfo) -> str:
     return ", ".join([*parts, *ui.used(info.counts)])
 
 
+def endorsed(bits: int) -> str:
+    """What outsiders have chosen in all that a run accepted of them, as a line."""
+    return f"chosen by others in what the policy accepted: at most {ui.counted(bits, 'bit')}"
+
+
 def _counts(info: RunInfo) -> str:
     counts = info.counts
     if not counts:
@@ -227,6 +232,8 @@ def _show_run(store: Store, info: RunInfo, history: History, flags: dict[str, bo
     ui.out(f"run {info.id}: {standing(info)}" + (f" · {spent(info)}" if spent(info) else ""))
     for line in needs(info, _answered(store, info)):
         ui.out(line)
+    if info.counts.get("bits"):
+        ui.out(endorsed(info.counts["bits"]))
     if info.task:
         ui.out(f"task: {info.task}")
     ui.out(ui.safe_line(f"contacted: {contacts(history)}"))

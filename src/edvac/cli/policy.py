@@ -30,9 +30,11 @@ def show(as_json: bool) -> None:
     rules = _rules()
     found = [_described(rules, signature) for signature in ui.catalogue().signatures.values()]
     if as_json:
-        ui.out_json({"trusted": list(rules.trusted), "functions": found})
+        bits = rules.bits_per_run
+        ui.out_json({"trusted": list(rules.trusted), "bits_per_run": bits, "functions": found})
         return
     ui.out(f"trusted: {', '.join(sorted(rules.trusted))}")
+    ui.out(f"accepted of others in one run: at most {rules.bits_per_run:g} bits")
     for one in found:
         ui.out(f"{one['function']:16} {one['effect']:9} {one['rule'] or '-':12} {_sentence(one)}")
 

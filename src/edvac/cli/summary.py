@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edvac.cli.failed import table
+from edvac.cli.inspect import endorsed
 from edvac.cli.ui import counted, moment, safe_line, seconds, used
 from edvac.machine import delivery
 from edvac.machine.failures import failed_items
@@ -68,6 +69,8 @@ def summarise(machine: Machine, report: Report, applied: list[str] | None) -> li
         f"  - line {call.line}: {', '.join(call.ops)} was never reached: {call.failed.what}"
         for call in report.unreached
     ]
+    if counts["bits"]:
+        lines.append(f"  {endorsed(counts['bits'])}")
     lines += [f"  contacted: {contacts(history)}", *_other_models(history)]
     versions = machine.ledger.call_now(lambda store: newest(store.file_versions(report.run)))
     target = "" if applied is None else _target(machine, report)

@@ -153,6 +153,9 @@ class Stage:
     def close_region(self, token: int) -> None:
         return
 
+    def passed(self, order: tuple[int, ...], access: Access, decider: Label) -> None:
+        return
+
     def undecided(self, branch: Branch) -> None:
         return
 

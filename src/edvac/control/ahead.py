@@ -23,9 +23,18 @@ from edvac.control.access import unfit, whole_access
 from edvac.control.paging import pages
 from edvac.control.predictor import Predictor
 from edvac.control.step import Intent, Outcome, Result, Step, Usage, operand_digest
-from edvac.core.schema import selected
+from edvac.core.label import Label, combine
+from edvac.core.result import result_of
 from edvac.core.signature import Access, Effect
-from edvac.core.value import Cell, Failed, Value, completed, first_failure, open_cells
+from edvac.core.value import (
+    Cell,
+    Failed,
+    Value,
+    completed,
+    first_failure,
+    open_cells,
+    total_label,
+)
 from edvac.guard import Allow, Policy
 from edvac.program import StepCall
 from edvac.program.host import Beyond, Branch, Condition, Order
@@ -78,6 +87,9 @@ class _Look:
 
     def close_region(self, token: int) -> None:
         del token
+
+    def passed(self, order: Order, access: Access, decider: Label) -> None:
+        del order, access, decider
 
     def handled(self, failed: Failed) -> None:
         del failed
@@ -217,7 +229,9 @@ class RunAhead:
                 outcome = self._meet(call, guards, found)
                 look.begun = look.begun or bool(found) or isinstance(outcome, Result)
                 if isinstance(outcome, Result):
-                    look.beyond.resolve(call.slot, selected(outcome.value, call.result))
+                    given = combine([total_label(completed(one)) for one in call.args.values()])
+                    made = result_of(outcome.value, call.result, given, call.branch)
+                    look.beyond.resolve(call.slot, made)
                     moved = True
                 elif outcome:
                     look.waiting.append((call, guards))

@@ -123,7 +123,9 @@ class Record:
             "why": failure.why,
             "fix": failure.fix,
             "model": failure.model,
-            "policy": logged(step.verdict) if isinstance(step.verdict, Deny) else None,
+            "policy": None
+            if step.acts and not isinstance(step.verdict, Deny)
+            else logged(step.verdict),
         }
         return Record("outcome", step.slot, _present(body), value, prompt=failure.prompt)
 
@@ -193,6 +195,7 @@ class Replay:
         answered: how many answers of a person each slot has had.
         asked: keys of the guard's questions that are in the journal already.
         deadlines: of steps that wait, and have no outcome.
+        accepted: bits of outsiders that the policy has accepted, by slot and operands.
         edited: a retry forgot outcomes, so others may rest on operands that differ now.
     """
 
@@ -206,6 +209,7 @@ class Replay:
     asked: frozenset[str] = frozenset()
     edited: bool = False
     deadlines: Mapping[str, Deadline] = field(default_factory=dict)
+    accepted: Mapping[str, float] = field(default_factory=dict)
 
 
 def diverged(address: str) -> InternalError:

@@ -5,6 +5,7 @@ Changes nothing.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,9 +31,15 @@ class Parked:
 
 
 class Outlook:
-    """The read-only side of `ControlUnit`."""
+    """The read-only side of `ControlUnit`.
+
+    Attributes:
+        parked: what a driver waits for.
+        bits: that outsiders have chosen in what the policy accepted; told by the policy.
+    """
 
     parked: Parked = Parked()
+    bits: float = 0.0
     _replay: Replay
     steps: dict[str, Step]
     usage: Usage
@@ -49,7 +56,7 @@ class Outlook:
     _later: list[str]
     _timers: list[tuple[float, str]]
     _unhandled: dict[str, Step]
-    _unwritten: bool
+    _drafted: bool
     _alone: bool
     _now: float
     _began: float
@@ -57,7 +64,7 @@ class Outlook:
     @property
     def _growing(self) -> bool:
         """May there be lines below that have not been looked at?"""
-        return self._unwritten or self._evaluator.unmet > 0
+        return self._drafted or self._evaluator.unmet > 0
 
     @property
     def _due(self) -> float | None:
@@ -165,6 +172,7 @@ class Outlook:
             "away": int(self._absence.why is not None),
             "signals": self.parked.signals,
             "due": self.parked.due,
+            "bits": math.ceil(self.bits),
             "ahead": self._ahead.used,
             "wasted": self._ahead.wasted,
             "wasted_tokens": used_tokens(self._ahead.waste),

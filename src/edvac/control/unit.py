@@ -38,11 +38,12 @@ from edvac.control.step import (
     StepState,
     operand_digest,
 )
+from edvac.control.unwritten import Unwritten
 from edvac.control.work import Work
 from edvac.core import event
 from edvac.core.errors import InternalError
 from edvac.core.label import PUBLIC, Label
-from edvac.core.schema import selected
+from edvac.core.result import result_of
 from edvac.core.signature import Access
 from edvac.core.value import (
     Cell,
@@ -50,9 +51,7 @@ from edvac.core.value import (
     Value,
     completed,
     first_failure,
-    infused,
     open_cells,
-    steered,
 )
 from edvac.guard import Ask, Deny, Policy, Verdict, decide
 from edvac.program import Evaluator, Program, StepCall
@@ -80,7 +79,7 @@ class ControlUnit(Outlook):
         alone: bool = False,
         past: Sequence[Decided] = (),
     ) -> None:
-        self._unwritten, self._alone = growing, alone
+        self._drafted, self._alone = growing, alone
         self._answered = False  # has the model answered in this drive?
         self._replay = replay
         self._limits = limits
@@ -107,6 +106,7 @@ class ControlUnit(Outlook):
         self._timers: list[tuple[float, str]] = []
         self._unhandled: dict[str, Step] = {}
         self._doubtful = set(replay.unknown)
+        self._unwritten = Unwritten()
         self._stopping = ""
         self._now = 0.0
         self._work = Work()
@@ -151,7 +151,7 @@ class ControlUnit(Outlook):
         """More of the program has been written. Until it is whole, steps that only read or compute
         run ahead; what writes or leaves the machine waits. See `Evaluator.extend`."""
         self._now = now
-        self._unwritten = not whole
+        self._drafted = not whole
         self._evaluator.extend(program, decided_by)
         return self._pump()
 
@@ -233,6 +233,9 @@ class ControlUnit(Outlook):
         if claim is not None:
             self._to_check.extend(self._scoreboard.release(claim))
 
+    def passed(self, order: Order, access: Access, decider: Label) -> None:
+        self._unwritten.passed(order, access, decider)
+
     def undecided(self, branch: Branch) -> None:
         self._ahead.met(branch)
 
@@ -305,11 +308,11 @@ class ControlUnit(Outlook):
             return
         step.values = {name: completed(operand) for name, operand in step.call.args.items()}
         for operand in step.values.values():
-            failure = first_failure(operand)
-            if failure is not None:
+            if (failure := first_failure(operand)) is not None:
                 self._block(step, failure)
                 return
         step.digest = operand_digest(step.values)
+        self._unwritten.addressed(step)
         known = self._replay.outcomes.get(step.slot)
         if known is None or not self._adopt(step, known):
             self._make_ready(step)
@@ -317,8 +320,7 @@ class ControlUnit(Outlook):
     def _make_ready(self, step: Step) -> None:
         """The operands are complete: whether they fit and what the step touches is now known
         exactly. A step whose outcome is in the journal does not come here: history stands."""
-        wrong = unfit(step.call, step.values)
-        if wrong is not None:
+        if (wrong := unfit(step.call, step.values)) is not None:
             self._fail(step, wrong)
             return
         if self._limits.escalate:
@@ -380,8 +382,7 @@ class ControlUnit(Outlook):
         return given_up is not None
 
     def _queue(self, step: Step) -> None:
-        done = self._ahead.claim(step)
-        if done:
+        if done := self._ahead.claim(step):
             self._take_over(step, done)
             return
         ready = self._ready.setdefault(step.call.signature.device, [])
@@ -479,17 +480,14 @@ class ControlUnit(Outlook):
     # -- retire -------------------------------------------------------------------------------
 
     def _retire(self, step: Step, result: Result) -> None:
-        operands, branch = step.operand_label, step.call.branch
-        value = selected(infused(result.value, operands), step.call.result)
-        value = steered(value, branch)
-        if result.files:
-            files = tuple(written.influenced(operands, branch) for written in result.files)
-            result = replace(result, files=files)
+        operands, branch = step.operand_label, self._unwritten.decided(step)
+        value = result_of(result.value, step.call.result, operands, branch)
+        files = tuple(written.influenced(operands, branch) for written in result.files)
+        result = replace(result, files=files)
         step.usage = step.usage + result.usage
         self.usage = self.usage + result.usage
         self.reused += result.reused
-        if step.call.signature.person:
-            self._answers[step.slot] += 1
+        self._answers[step.slot] += step.call.signature.person
         self._work.records.append(Record.result(step, value, result))
         self._work.events.extend(notices.finished(step, value, result))
         self._end(step, StepState.DONE, value)
@@ -533,7 +531,7 @@ class ControlUnit(Outlook):
         return self._limits.escalate and typed and not step.escalated
 
     def _fail(self, step: Step, failure: Failure) -> None:
-        label = step.operand_label.steer(step.call.branch).steer(failure.seen)
+        label = step.operand_label.steer(self._unwritten.decided(step)).steer(failure.seen)
         failed = Failed(step.slot, failure.code, failure.what, label)
         self._work.records.append(Record.failure(step, failed, failure))
         self._emit(notices.failed(step, failure))
@@ -569,6 +567,7 @@ class ControlUnit(Outlook):
         if isinstance(value, Failed):
             step.failure = value
             self._unhandled[step.slot] = step
+            self._unwritten.failed(step, value.label)
         claim = self._claims.pop(step.slot, None)
         if claim is not None:
             self._to_check.extend(self._scoreboard.release(claim))

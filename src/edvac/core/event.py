@@ -152,6 +152,7 @@ class RunClosed(Event, frozen=True, kw_only=True, tag="run_closed"):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    bits: int = 0  # that outsiders chose in what the policy accepted, at most
     actions: list[str] = []  # what a run that only reads would do next
     endpoints: list[str] = []
 

@@ -18,7 +18,8 @@ Principals are strings: ``user``, ``program`` (text of the program), ``name:PATH
 file), ``file:PATH`` (whoever wrote it), ``model:NAME``, ``shape:ROOT`` (whoever decides which files
 exist under a root), ``sender:NAME`` (whoever sent a signal), ``site:ORIGIN`` (whoever made a page),
 ``seen:ORIGIN`` (the same, where two ways of looking at it agree), ``app:NAME`` (whoever published
-an app), ``kept:NAME`` (whoever has told it something, in this run or before).
+an app), ``kept:NAME`` (whoever has told it something, in this run or before), ``run:RUN`` and
+``others:many`` (so many that they are not named one by one).
 """
 
 from __future__ import annotations

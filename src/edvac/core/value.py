@@ -23,7 +23,7 @@ from decimal import Decimal
 from typing import Any, TypeAlias
 
 from edvac.core.errors import InternalError
-from edvac.core.label import PUBLIC, Label, combine
+from edvac.core.label import Label, combine
 
 Atom: TypeAlias = bool | int | float | Decimal | str | dt.date | None
 
@@ -271,34 +271,6 @@ def _relabelled(value: Value, label: Label) -> Value:
     if isinstance(value, Scalar):  # nearly every value is one, and `replace` is slow
         return Scalar(value.raw, label, value.origin)
     return replace(value, label=label)
-
-
-def infused(value: Value, operands: Label) -> Value:
-    """The value with who influenced and who may see `operands` added to every part.
-
-    Bits stay as they are: they are capped by the type of each part where the value is made.
-    """
-    who = operands.cap(0)
-
-    def walk(part: Operand) -> Value:
-        here = settle(part)
-        if isinstance(here, Cell):
-            raise InternalError("value_pending", "a pending value was returned by a step")
-        label = here.label.join(who)
-        match here:
-            case Sequence():
-                return replace(here, label=label, items=tuple(walk(item) for item in here.items))
-            case Mapping():
-                return replace(
-                    here, label=label, entries={k: walk(v) for k, v in here.entries.items()}
-                )
-            case Instance():
-                return replace(
-                    here, label=label, fields={k: walk(v) for k, v in here.fields.items()}
-                )
-        return _relabelled(here, label)
-
-    return walk(value) if who is not PUBLIC else value
 
 
 def plain(value: Operand) -> Any:

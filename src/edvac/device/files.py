@@ -185,8 +185,13 @@ class Files:
             return held
         await self._refuse_deleted(path)
         content = await asyncio.to_thread(self._roots.read, path)
-        self.note_read(path, await asyncio.to_thread(fingerprint, content))
-        return Held(content, file_label(path))
+        digest = await asyncio.to_thread(fingerprint, content)
+        self.note_read(path, digest)
+        return Held(content, await self.label_of(path, digest))
+
+    async def label_of(self, path: str, digest: str = "") -> Label:
+        """Of an input file with this content; where that is not known, whatever it may be."""
+        return file_label(path).join(await self._held.origin(path, digest))
 
     def note_read(self, path: str, digest: str) -> None:
         """An input file was read, whole, and had this hash."""
@@ -211,7 +216,7 @@ class Files:
             return Content.held(held.content, held.label)
         await self._refuse_deleted(path)
         descriptor = await asyncio.to_thread(self._roots.open, path)
-        return Content.opened(descriptor, file_label(path))
+        return Content.opened(descriptor, await self.label_of(path))
 
     async def _refuse_deleted(self, path: str) -> None:
         if await self._held.deleted(path):
@@ -284,6 +289,16 @@ class Files:
             labels += [version.label for version in made]
         return combine(labels)
 
+    async def inside(self, patterns: tuple[str, ...]) -> Label:
+        """Who is in what lies at these paths beside whoever may have written an input file: in what
+        this run has written there, or an earlier one has put there."""
+        held = await self._held.versions() if patterns else {}
+        labels = [
+            one.label for path, one in held.items() if any(overlap(p, path) for p in patterns)
+        ]
+        labels += [await self._held.origin(path, "") for path in patterns if path not in held]
+        return combine(labels)
+
     async def written(self, path: str) -> bool:
         """Has this run written or removed it?"""
         return path in await self._held.versions()
@@ -306,7 +321,7 @@ class Files:
             await self._refuse_deleted(path)
             found = await asyncio.to_thread(self._roots.stat, path)
             size, modified = found.size, _date(found.modified)
-            label = file_label(path).cap(64)
+            label = (await self.label_of(path)).cap(64)
         fields: dict[str, Value] = {
             "path": Scalar(path, label),
             "size": Scalar(size, label),

@@ -22,6 +22,7 @@ from typing import Any
 
 from edvac.core.errors import ConfigError, DeviceError, EdvacError, ModelOutputError, PolicyError
 from edvac.core.label import PROGRAM, UNBOUNDED, Label, combine
+from edvac.core.result import influenced
 from edvac.core.schema import ANY, STR, Type, decode, show
 from edvac.core.signature import NO_ACCESS, REQUIRED, Catalogue, Signature
 from edvac.core.value import (
@@ -29,7 +30,6 @@ from edvac.core.value import (
     Mapping,
     Sequence,
     Value,
-    infused,
     lift,
     plain,
     settle,
@@ -114,6 +114,7 @@ class Guarded:
 
     Args:
         ask: answers a question of the policy; without it every question is a no.
+        bits: that outsiders have chosen in what the policy has accepted so far.
     """
 
     devices: Iterable[Tools]
@@ -121,6 +122,7 @@ class Guarded:
     ask: Callable[[Question], bool] = lambda _: False
     log: list[Decision] = field(default_factory=list)
     seen: Label = PROGRAM
+    bits: float = 0.0
     _used: dict[str, int] = field(default_factory=dict)
 
     def call(self, op: str, /, **operands: Any) -> Handle:
@@ -141,8 +143,8 @@ class Guarded:
             self._leaks(tool.origin.label(), *map(total_label, values.values()))
             raise failed(op, problem, said=False) from None
         who = combine([*map(total_label, values.values()), self.seen])
-        made = labelled(found, tool.origin, tool.signature.result or ANY, who.bits)
-        return Handle(infused(made, who))
+        kind = tool.signature.result or ANY
+        return Handle(influenced(labelled(found, tool.origin, kind), kind, who))
 
     def read(self, handle: Handle) -> Any:
         """The data, for the agent to see: from now on it may be led by whoever is in it."""
@@ -221,7 +223,7 @@ class Guarded:
             address=signature.function,
             static=NO_ACCESS,
         )
-        verdict = decide(made, values, self.rules, self._count)
+        verdict = decide(made, values, self.rules, self._count, self.bits)
         asked = isinstance(verdict, Ask)
         yes = isinstance(verdict, Allow) or (asked and self._yes(verdict, signature, values))
         self._note(signature.op, verdict, yes=yes)
@@ -232,6 +234,7 @@ class Guarded:
             raise PolicyError(
                 "tool_denied", f"{signature.op} was not approved", "A person said no."
             )
+        self.bits += verdict.bits if isinstance(verdict, Allow) else 0.0
         rule = self.rules.of(signature)
         if rule is not None:
             self._used[rule.name] = self._used.get(rule.name, 0) + 1

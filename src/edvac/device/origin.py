@@ -103,21 +103,18 @@ def _quoted(data: Any) -> str:
     return text if _NAME.fullmatch(text) and len(text) <= 200 else "?"
 
 
-def labelled(data: Any, origin: Origin, kind: Type = ANY, chosen: float = 0) -> Value:
+def labelled(data: Any, origin: Origin, kind: Type = ANY) -> Value:
     """An answer as a value, each part labelled with whose it is.
-
-    Args:
-        chosen: bits that outsiders had in the question: so much they chose in every part.
 
     Raises:
         DeviceError: it holds what is no data of the language, or too much.
     """
-    return _Labelling(origin, chosen).value(data, (), {}, kind)
+    return _Labelling(origin).value(data, (), {}, kind)
 
 
 class _Labelling:
-    def __init__(self, origin: Origin, chosen: float) -> None:
-        self._origin, self._chosen = origin, chosen
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
         self._left = MAX_PARTS
 
     def value(self, data: Any, at: Place, around: Mapping[str, Any], kind: Type) -> Value:
@@ -128,27 +125,22 @@ class _Labelling:
             kind = kind.item
         match data:
             case None | bool() | int() | float() | Decimal() | str() | dt.date():
-                return Scalar(data, self._label(at, around))
+                return Scalar(data, self._origin.label(at, around))
             case list() | tuple():
                 item = kind.item if isinstance(kind, ListOf) else ANY
                 items = tuple(self.value(one, (*at, ITEM), around, item) for one in data)
-                return Sequence(items, self._label(at, around), fixed=isinstance(data, tuple))
+                label = self._origin.label(at, around)
+                return Sequence(items, label, fixed=isinstance(data, tuple))
             case dict() if all(isinstance(key, str) for key in data):
                 parts = {
                     key: self.value(one, (*at, key), data, _kind_at(kind, key))
                     for key, one in data.items()
                 }
-                label = self._label(at, data)
+                label = self._origin.label(at, data)
                 if isinstance(kind, Record):
                     return Instance(kind.name, parts, label)
                 return Entries(parts, label)
         raise _unfit(f"{type(data).__name__} is not data of the language")
-
-    def _label(self, at: Place, around: Mapping[str, Any]) -> Label:
-        own = self._origin.label(at, around)
-        if not self._chosen:
-            return own
-        return Label.of(own.sources, own.steered, own.readers, own.bits + self._chosen)
 
 
 def _kind_at(kind: Type, key: str) -> Type:

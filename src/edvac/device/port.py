@@ -89,6 +89,10 @@ class RunFiles(Protocol):
     async def maker(self, path: str) -> str:
         """Slot of the step that made the run's newest version; empty where the run has none."""
 
+    async def origin(self, path: str, digest: str) -> Label:
+        """Who is in an input file beside whoever may have written it: whoever is in what an earlier
+        run has put there with this content, or with any where that is empty."""
+
     async def versions(self) -> dict[str, Version]:
         """All that the run wrote or removed, by path, sorted; however many, it is one question."""
 

@@ -23,10 +23,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from edvac.core.errors import ConfigError, DeviceError, EdvacError
-from edvac.core.label import combine
 from edvac.core.schema import ANY, Type
 from edvac.core.signature import REQUIRED, Effect, Param, Role, Signature
-from edvac.core.value import plain, total_label
+from edvac.core.value import plain
 from edvac.device.kinds import of_hint, of_schema
 from edvac.device.origin import Origin, labelled
 from edvac.device.port import Call, Reply
@@ -145,8 +144,7 @@ class Tools:
             raise
         except Exception as problem:  # somebody else's function may raise whatever it likes
             raise failed(call.signature.op, problem) from problem
-        chosen = combine(map(total_label, call.operands.values())).bits
-        return Reply(labelled(data(found), tool.origin, call.signature.result or ANY, chosen))
+        return Reply(labelled(data(found), tool.origin, call.signature.result or ANY))
 
     async def read_version(self, call: Call) -> str | None:
         """A pure function gives the same again; of one that reads, nobody knows."""

@@ -47,7 +47,7 @@ def shipped() -> Rules:
     text = resources.files("edvac.guard").joinpath("default.toml").read_text(encoding="utf-8")
     data = tomllib.loads(text)
     floor = _rule("floor", {"calls": "*", **data["floor"]}, shipped=True)
-    return Rules(floor, _rules(data, shipped=True))
+    return Rules(floor, _rules(data, shipped=True), bits_per_run=data["bits_per_run"])
 
 
 def load(path: Path, catalogue: Catalogue) -> Rules:
@@ -77,15 +77,21 @@ def load(path: Path, catalogue: Catalogue) -> Rules:
 
 def read(data: Mapping[str, Any], catalogue: Catalogue) -> Rules:
     """The policy that parsed TOML says, over the shipped one; raises what `load` does."""
-    _known(data, ("trusted", "rule", "workers"), "the policy")
+    _known(data, ("trusted", "rule", "workers", "bits_per_run"), "the policy")
     base = shipped()
     trusted = _principals(data.get("trusted", []), "trusted")
     if trusted == ANY_BODY:
         raise ConfigError(
             "policy_contradicts", "`trusted` names everybody", "Then nothing is untrusted."
         )
-    rules = (*_rules(data), *base.rules)
-    made = Rules(base.floor, rules, (*base.trusted, *trusted), _workers(data.get("workers", {})))
+    bits = _bits(data.get("bits_per_run", base.bits_per_run), "bits_per_run")
+    made = Rules(
+        base.floor,
+        (*_rules(data), *base.rules),
+        (*base.trusted, *trusted),
+        _workers(data.get("workers", {})),
+        bits,
+    )
     for rule in made.rules:
         if not rule.shipped:
             _fits(rule, catalogue)
@@ -159,15 +165,10 @@ def _need(body: Any, at: str) -> Need:
         return Need(_principals(body, at))
     _known(body, _NEED, at)
     bits = body.get("bits")
-    number = isinstance(bits, int | float) and not isinstance(bits, bool)
-    if bits is not None and not (number and 0 <= bits < float("inf")):
-        raise ConfigError(
-            "policy_value", f"bits of {at} is {bits!r}", "It is a number of bits, 0 or more."
-        )
     made = Need(
         _principals(body.get("by", "trusted"), f"by of {at}"),
         _flag(body.get("made_of", False), f"made_of of {at}"),
-        None if bits is None else float(bits),
+        None if bits is None else _bits(bits, f"bits of {at}"),
         _flag(body.get("in_directory", False), f"in_directory of {at}"),
         _one_of(body.get("otherwise"), [*ANSWERS, None], f"otherwise of {at}"),
     )
@@ -270,6 +271,13 @@ def _whole(body: Any, at: str) -> int:
             "policy_value", f"{at} is {body!r}", "It is a whole number, 0 for no limit."
         )
     return body
+
+
+def _bits(body: Any, at: str) -> float:
+    number = isinstance(body, int | float) and not isinstance(body, bool)
+    if not (number and 0 <= body < float("inf")):
+        raise ConfigError("policy_value", f"{at} is {body!r}", "It is a number of bits, 0 or more.")
+    return float(body)
 
 
 def _near(word: str, words: Iterable[str]) -> str:

@@ -26,11 +26,16 @@ if TYPE_CHECKING:
     from edvac.program import StepCall
 
 
+BRANCH = "branch"  # stands for a parameter where outsiders decided that a call is made
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Something that the labels forbid and the policy names: an endorsement or a release.
+    """Something that the labels forbid and the policy names: an endorsement, an outsider's
+    decision, or a release.
 
     Attributes:
+        param: whose operand it is; `BRANCH` where it is that the call is made at all.
         bits: what outsiders could choose in it; None for a release to readers.
         who: the outsiders, or the readers.
     """
@@ -43,13 +48,19 @@ class Accepted:
         names = _some(frozenset(self.who))
         if self.bits is None:
             return f"{self.param} released to {names}"
-        return f"{self.bits:g} bits of {names} accepted in {self.param}"
+        unit = "bit" if self.bits == 1 else "bits"
+        return f"{self.bits:g} {unit} of {names} accepted in {self.param}"
 
 
 @dataclass(frozen=True, slots=True)
 class Allow:
     rule: str = ""
     accepted: tuple[Accepted, ...] = ()
+
+    @property
+    def bits(self) -> float:
+        """What outsiders chose in all that is accepted."""
+        return sum(one.bits or 0.0 for one in self.accepted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +98,13 @@ def decide(
     operands: dict[str, Value],
     rules: Rules | None = None,
     used: Callable[[Rule], int] = lambda _: 0,
+    spent: float = 0.0,
 ) -> Verdict:
     """May this step be issued?
 
     Args:
         used: how many calls a rule has let through in this run.
+        spent: bits that outsiders have chosen in what this run has accepted of them.
     """
     rules = rules or shipped()
     labels = {name: total_label(operand) for name, operand in operands.items()}
@@ -102,7 +115,7 @@ def decide(
     rule = rules.of(call.signature)
     if rule is None:
         return ALLOW
-    return _decided(_Look(rules, rule, call, operands, labels), used)
+    return _decided(_Look(rules, rule, call, operands, labels), used, spent)
 
 
 class _Look:
@@ -142,6 +155,13 @@ class _Look:
         """Whoever decided that the call is made and is not trusted."""
         return self.rules.strange(self.call.branch.integrity, ())
 
+    def let_decide(self) -> None:
+        """Note who decided that the call is made, where the rule lets them: one call is one bit."""
+        who = self.misled()
+        if who:
+            bits = min(1.0, self.call.branch.bits)
+            self.accepted.append(Accepted(BRANCH, bits, tuple(sorted(who))))
+
     def unheard(self) -> frozenset[str]:
         """Readers who would see what they may not. Asked when all operands have been looked at:
         nothing is released to whom somebody named who may not (rule 7)."""
@@ -173,7 +193,7 @@ class _Look:
         )
 
 
-def _decided(look: _Look, used: Callable[[Rule], int]) -> Verdict:
+def _decided(look: _Look, used: Callable[[Rule], int], spent: float) -> Verdict:
     call, rule = look.call, look.rule
     answers: list[Answer] = []
     for param in call.signature.params:
@@ -188,7 +208,11 @@ def _decided(look: _Look, used: Callable[[Rule], int]) -> Verdict:
         return _refused(rule, _over(call, rule))
     answer = strictest([*answers, rule.answer])
     if answer == "allow":
-        return Allow(rule.name, tuple(look.accepted))
+        look.let_decide()
+        verdict = Allow(rule.name, tuple(look.accepted))
+        most = look.rules.bits_per_run
+        within = not verdict.bits or spent + verdict.bits <= most
+        return verdict if within else _too_many(call, rule, spent + verdict.bits, most)
     why = _why(look.left | misled, unheard)
     if answer == "ask":
         return Ask(f"{call.address} ({call.op}) {_reason(rule, why)} Do it?", rule.name)
@@ -280,6 +304,22 @@ def _over(call: StepCall, rule: Rule) -> PolicyError:
         "Raise `most` in policy.toml, or let the program do it in fewer calls.",
         line=call.line,
     )
+
+
+def _too_many(call: StepCall, rule: Rule, bits: float, most: float) -> Verdict:
+    """What a call would be answered that the run has no bits left for."""
+    what = f"outsiders would have chosen {bits:g} bits of what this run does"
+    if rule.otherwise == "ask":
+        text = f"{call.address} ({call.op}): with it {what}; the policy's bits_per_run is {most:g}."
+        return Ask(f"{text} Do it?", rule.name)
+    error = PolicyError(
+        "policy_bits",
+        f"{call.address}: with this {call.op} {what}",
+        f"The policy's bits_per_run is {most:g}.",
+        "Raise it in policy.toml, or let the program take fewer decisions from what it reads.",
+        line=call.line,
+    )
+    return _refused(rule, error)
 
 
 def _dry(call: StepCall) -> PolicyError:

@@ -6,6 +6,7 @@ Knows nothing of files or of how a decision is taken: `load` reads rules, `polic
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -148,12 +149,14 @@ class Rules:
         rules: of the others the closest to a function decides; where none is, nothing is needed.
         trusted: principals who may do what the user may, as globs.
         workers: how closely is looked at what they read.
+        bits_per_run: so much may outsiders choose in all that one run accepts of them.
     """
 
     floor: Rule
     rules: tuple[Rule, ...] = ()
     trusted: tuple[str, ...] = tuple(sorted(TRUSTED))
     workers: Workers = Workers()
+    bits_per_run: float = math.inf
     _known: dict[str, Rule | None] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, signature: Signature) -> Rule | None:

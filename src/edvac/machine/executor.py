@@ -20,7 +20,7 @@ from edvac.control.step import WrittenFile
 from edvac.control.worker import DO, Brief
 from edvac.control.worker import SIGNATURES as WORKER_SIGNATURES
 from edvac.core import event
-from edvac.core.codec import INLINE_LIMIT
+from edvac.core.codec import INLINE_LIMIT, label_key
 from edvac.core.errors import (
     ConfigError,
     DamageError,
@@ -66,6 +66,7 @@ class Execution:
     fresh: bool
     emit: Callable[[event.Event], None]
     behind: Callable[[tuple[str, ...]], Awaitable[Label]]  # who decided what is found at paths
+    inside: Callable[[tuple[str, ...]], Awaitable[Label]]  # who is in what runs have put there
     read_of: Callable[..., dict[str, str]]  # input files at paths, with the hashes they had
     cls: Literal["online", "offline"] = "online"  # whether somebody waits for the run
     escalate: Processor | None = None  # asked where answers did not fit; opened when first needed
@@ -334,7 +335,10 @@ class Executor:
             return ""
         device = self._devices[signature.device]
         read = await device.read_version(_call(intent))
-        return _key(intent, device.version, read) if read is not None else ""
+        if read is None:
+            return ""
+        who = label_key(await self._run.inside(intent.access.reads))
+        return _key(intent, device.version, read, who)  # equal bytes may be another's now
 
     async def _reuse_escalated(self, key: str) -> Result | None:
         """What the escalate model made where the one of this key had failed; only if it is still

@@ -29,6 +29,7 @@ from edvac.device import (
     Processes,
     Roots,
 )
+from edvac.guard import Rules
 from edvac.guard.load import NAME, load
 from edvac.machine import apps, compensate
 from edvac.machine.budget import UNLIMITED, Budget
@@ -36,7 +37,7 @@ from edvac.machine.child import DoWork, Surroundings
 from edvac.machine.children import Children
 from edvac.machine.conditions import past_of, trail_record
 from edvac.machine.desk import Desk
-from edvac.machine.driver import LEASE_S, Answer, Driver, Front, Look
+from edvac.machine.driver import LEASE_S, Answer, Driver, Execute, Front, Look
 from edvac.machine.entry import Entry
 from edvac.machine.every import occurrence_key
 from edvac.machine.executor import Execution, Executor
@@ -130,6 +131,8 @@ class Machine(Desk):
         self.workers = workers
         self.sites = sites or Grants()
         self.browser: Callable[[str], Browser] = lambda text: browser_of(text, self.sites)
+        self.guard: Callable[[Rules], Guard] = Guard  # of a run, and of its workers
+        self.executes: Callable[[Execute], Execute] = lambda execute: execute
         self._notify = tuple(notify)
         self.workspace = workspace
         self.processor = processor
@@ -464,8 +467,9 @@ class _Session:
         self._opened = opened
         self._terminal = terminal
         self._program = machine.verified(history.program)
-        self._roots = Roots({name: Path(path) for name, path in opened["roots"].items()})
-        files = self._files = Files(self._roots, Overlay(machine.ledger, run))
+        inputs = {name: Path(path) for name, path in opened["roots"].items()}
+        self._roots = Roots(inputs)
+        files = self._files = Files(self._roots, Overlay(machine.ledger, run, inputs))
         self._documents = Documents(files)
         self.devices: dict[str, Device] = {"files": files, "doc": self._documents}
         self._databases = self.devices["sql"] = Databases(files)
@@ -498,7 +502,7 @@ class _Session:
             ahead=self._ahead(),
             at_once=self._at_once,
         )
-        guard = Guard(self._machine.rules)
+        guard = self._machine.guard(self._machine.rules)
         unit = ControlUnit(
             lambda host: Evaluator(
                 self._program,
@@ -515,7 +519,7 @@ class _Session:
             growing=growing,
             past=self.past,
         )
-        return guard.watching(unit)
+        return guard.watching(unit, replay.accepted)
 
     def _ahead(self) -> frozenset[str]:
         """Devices that nothing leaves the machine by. What is limited is not spent on guesses."""
@@ -540,6 +544,7 @@ class _Session:
             opened["fresh"],
             terminal.emit,
             self._files.behind,
+            self._files.inside,
             self._files.read_of,
             "online" if terminal.attended else "offline",
             escalate,
@@ -564,10 +569,10 @@ class _Session:
             self._at_once,
             machine.processor,
             executor,
-            Guard(machine.rules),
+            machine.guard(machine.rules),
         )
         own = executor(self._run, None, Children(around).do)
-        made = Driver(unit, machine.ledger, lease, own.execute, front)
+        made = Driver(unit, machine.ledger, lease, machine.executes(own.execute), front)
         terminal.on_driver(made)
         return made
 

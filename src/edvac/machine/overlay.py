@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from edvac.core.label import Label
+from collections.abc import Mapping
+from pathlib import Path
+
+from edvac.core.label import PUBLIC, Label
 from edvac.device import Held, Version
 from edvac.machine.ledger import Ledger
 from edvac.store import FileVersion, Store
@@ -11,9 +14,11 @@ from edvac.store import FileVersion, Store
 class Overlay:
     """Reads the run's versioned files from the store."""
 
-    def __init__(self, ledger: Ledger, run: str) -> None:
+    def __init__(self, ledger: Ledger, run: str, inputs: Mapping[str, Path]) -> None:
         self._ledger = ledger
         self._run = run
+        self._inputs = inputs
+        self._roots: list[str] | None = None  # that runs have been applied to
         self._labels: dict[str, Label] = {}  # only used on the store's thread
 
     async def latest(self, path: str) -> Held | None:
@@ -39,6 +44,26 @@ class Overlay:
             return {f.path: Version(self._label(store, f.label), f.deleted) for f in found}
 
         return await self._ledger.call(read)
+
+    async def origin(self, path: str, digest: str) -> Label:
+        """See `RunFiles`. What was copied from there, or has changed since, is nobody's but the
+        file's."""
+        first, _, below = path.partition("/")
+        known = first in self._inputs
+        place = self._inputs[first] / below if known else self._inputs.get("", Path()) / path
+
+        def look(store: Store) -> Label:
+            if self._roots is None:
+                self._roots = store.applied_roots()
+            found = PUBLIC
+            for root in self._roots:
+                if place.is_relative_to(root):
+                    made = str(place.relative_to(root)), digest
+                    for key in store.applied_labels(root, *made):
+                        found = found.join(self._label(store, key))
+            return found
+
+        return PUBLIC if self._roots == [] else await self._ledger.call(look)
 
     def _label(self, store: Store, key: str) -> Label:
         """A label has its content's hash for a key: what was read once stays true."""

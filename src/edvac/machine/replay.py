@@ -32,6 +32,7 @@ def replayed(entries: Iterable[Entry]) -> Replay:
         frozenset(fold.asked),
         fold.edited,
         fold.deadlines,
+        fold.accepted,
     )
 
 
@@ -49,11 +50,14 @@ class _Fold:
     asked: set[str] = field(default_factory=set)
     edited: bool = False
     deadlines: dict[str, Deadline] = field(default_factory=dict)
+    accepted: dict[str, float] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)  # begun, and given up without knowing
     personal: set[str] = field(default_factory=set)  # steps that ask a person
 
     def take(self, entry: Entry) -> None:
         self.blocked.discard(entry.slot)
+        if entry.body.get("policy"):
+            self._accept(entry)
         match entry.kind:
             case "intent":
                 self._intent(entry)
@@ -63,6 +67,12 @@ class _Fold:
                 self.blocked.add(entry.slot)
             case "approved":
                 self._approved(entry)
+
+    def _accept(self, entry: Entry) -> None:
+        """What was accepted once is counted once, however often the step was begun."""
+        found = entry.body["policy"].get("accepted", ())
+        if bits := sum(bits or 0.0 for _, bits, _ in found):
+            self.accepted[f"{entry.slot} {_digest(entry)}"] = bits
 
     def _intent(self, entry: Entry) -> None:
         self.outcomes.pop(entry.slot, None)

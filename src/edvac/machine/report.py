@@ -61,6 +61,7 @@ def closed(report: Report, unit: ControlUnit, endpoints: list[str]) -> event.Run
         prompt_tokens=unit.usage.prompt,
         cached_tokens=unit.usage.cached,
         completion_tokens=unit.usage.completion,
+        bits=report.counts["bits"],
         endpoints=endpoints,
         actions=[f"{step.call.address}: {step.call.op}" for step in report.actions],
     )

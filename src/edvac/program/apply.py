@@ -231,11 +231,9 @@ def given_on(failed: Failed, label: Label) -> Failed:
 
 
 def bits_of(made: Any) -> float:
-    """How many bits of choice a plain result can carry."""
+    """How many bits of choice a plain result can carry: that there is none is one, too."""
     match made:
-        case None:
-            return 0
-        case bool():
+        case None | bool():
             return 1
         case dt.date():
             return capacity(DATE)

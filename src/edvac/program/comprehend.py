@@ -77,6 +77,7 @@ class Comprehensions:
         items = self._on.apply.visited(here, node.lineno)
         if isinstance(items, Failed):
             return items
+        self._on.passed([node], here.label, frame)
         walk = _Walk(node, at, Elements(items))
         return self._from(walk, 0, here.label, frame.under(here.label))
 
@@ -128,6 +129,7 @@ class Comprehensions:
                 return here
             decider = here.label.cap(1)
             if not truth(here):
+                self._on.passed([node], decider, inner)
                 return Sequence((), PUBLIC.steer(decider))
             made = self._admit(node, at, test + 1, inner.under(decider))
             return self._on.flow.raised(made, decider)

@@ -421,8 +421,9 @@ class Evaluator:
             if isinstance(here, Failed):
                 self._block(stmt, here, frame)
                 return
-            arm = stmt.body if truth(here) else stmt.orelse
+            arm, other = (stmt.body, stmt.orelse)[:: 1 if truth(here) else -1]
             inner = frame.under(here.label.cap(1))
+            self._on.passed(other, PUBLIC, inner)
             self._run(arm, inner)
             self._raise(set(assigned([stmt])) - set(assigned(arm)), inner)
 
@@ -440,6 +441,7 @@ class Evaluator:
             self._block(stmt, items, frame)
             return
         inner = frame.under(here.label)
+        self._on.passed([stmt], PUBLIC, inner)  # there might have been more elements, or others
         if not items:
             self._raise(set(assigned([stmt], self._outside)), inner)
         self._iterate(stmt, Elements(items), 0, inner)

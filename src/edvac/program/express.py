@@ -7,11 +7,12 @@ statements, or of how steps are executed.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from edvac.core.errors import FuelError, InternalError
 from edvac.core.label import PROGRAM, Label, combine
+from edvac.core.signature import NO_ACCESS
 from edvac.core.value import (
     Cell,
     Failed,
@@ -137,6 +138,15 @@ class Expressions:
         ops = tuple(dict.fromkeys(signature.op for _, signature in self.facts.steps(node)))
         if ops:
             self.unreached.append(Unreached(failed, ops, frame.orders.take(), line))
+        self.passed([node], failed.label, frame)
+
+    def passed(self, nodes: Iterable[ast.AST], decider: Label, frame: Frame) -> None:
+        """Tell of files that a way not taken might have written (rule 2)."""
+        access = NO_ACCESS
+        for node in nodes:
+            access = access.union(self.facts.access(node)) if self.facts.steps(node) else access
+        if access.writes:
+            self.host.passed(frame.orders.last, access, frame.pc.steer(decider))
 
     # -- atoms and containers
 
@@ -239,6 +249,7 @@ class Expressions:
                 return here
             decider = here.label.cap(1)
             if truth(here) is isinstance(node.op, ast.Or):
+                self.passed(node.values[at + 1 :], decider, inner)
                 return self.flow.raised(here, decider)
             rest = self._bool_from(node, at + 1, inner.under(decider))
             return self.flow.raised(rest, decider)
@@ -256,6 +267,7 @@ class Expressions:
 
         def decide(here: Value, inner: Frame) -> Operand:
             if isinstance(here, Failed) or not truth(here):
+                self.passed(node.comparators[at + 1 :], here.label, inner)
                 return here
             decider = here.label.cap(1)
             rest = self._compare_from(node, at + 1, right, inner.under(decider))
@@ -293,7 +305,8 @@ class Expressions:
                 self.skipped(node, here, inner, node.lineno)
                 return here
             decider = here.label.cap(1)
-            arm = node.body if truth(here) else node.orelse
+            arm, other = (node.body, node.orelse)[:: 1 if truth(here) else -1]
+            self.passed([other], decider, inner)
             return self.flow.raised(self.value(arm, inner.under(decider)), decider)
 
         return self.branch(node, self.value(node.test, frame), frame, decide)

@@ -23,6 +23,11 @@ class Orders:
         self.prefix = prefix
         self._next = 0
 
+    @property
+    def last(self) -> Order:
+        """The place that was taken last."""
+        return (*self.prefix, self._next)
+
     def take(self) -> Order:
         self._next += 1
         return (*self.prefix, self._next)

@@ -122,6 +122,10 @@ class Host(Protocol):
 
     def close_region(self, token: int) -> None: ...
 
+    def passed(self, order: Order, access: Access, decider: Label) -> None:
+        """Steps within `access` do not appear after `order` that might have: `decider` decided."""
+        ...
+
     def undecided(self, branch: Branch) -> bool | None:
         """A condition waits for a step. The side to go on with as if it were known; None waits."""
         ...

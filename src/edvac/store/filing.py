@@ -45,6 +45,15 @@ _PUT_THERE = sealed(
     "apply",
     "applied",
 )
+_APPLIED_LABELS = sealed(
+    "SELECT file.label, SOUND FROM apply CROSS JOIN applied USING (number, round)"
+    " CROSS JOIN file ON file.number = apply.number AND file.path = applied.path"
+    " AND file.digest = applied.after"
+    " WHERE apply.root = ?1 AND applied.path = ?2 AND (?3 = '' OR applied.after = ?3)"
+    " AND apply.phase <> 'undone' AND applied.state <> 'undone'",
+    "apply",
+    "applied",
+)
 _PLACED = sealed("SELECT 1, SOUND FROM placed WHERE key = ?", "placed")
 _STANDING = (
     "SELECT apply.root, applied.path, applied.after FROM apply JOIN applied USING (number, round)"
@@ -276,6 +285,16 @@ class FilePart(Part):
             "placed", self._db.rows(_PLACED, (place_key(root, path, digest),))
         )
         return bool(found)
+
+    def applied_roots(self) -> list[str]:
+        """The directories that runs have been applied to, those of removed runs left out."""
+        return [root for (root,) in self._db.rows("SELECT DISTINCT root FROM apply ORDER BY root")]
+
+    def applied_labels(self, root: str, path: str, digest: str) -> list[str]:
+        """The keys of the labels of what runs have put there with this content, empty for any, and
+        not taken back."""
+        found = sound("applied", self._db.rows(_APPLIED_LABELS, (root, path, digest)))
+        return sorted({label for (label,) in found})
 
     def _mark(self, run: str, paths: Sequence[str], state: str) -> None:
         plan = self._current(run)

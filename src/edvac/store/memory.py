@@ -430,6 +430,20 @@ class MemoryStore(MemoryThreads):
         here = (_standing(run) for run in self._runs.values())
         return place_key(root, path, digest) in self._placed.union(*here)
 
+    def applied_roots(self) -> list[str]:
+        return sorted({plan.root for run in self._runs.values() for plan in run.plans})
+
+    def applied_labels(self, root: str, path: str, digest: str) -> list[str]:
+        return sorted(
+            {
+                one.label
+                for run in self._runs.values()
+                for one in run.versions
+                if one.path == path and digest in ("", one.digest)
+                if place_key(root, path, one.digest) in _standing(run)
+            }
+        )
+
     def _current(self, run: str) -> ApplyPlan:
         plan = self.applied(run)
         if plan is None:

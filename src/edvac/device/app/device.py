@@ -22,9 +22,10 @@ from edvac.core.errors import (
     TransientError,
 )
 from edvac.core.label import combine
+from edvac.core.result import influenced
 from edvac.core.schema import STR, decode
 from edvac.core.signature import Effect, Signature
-from edvac.core.value import Scalar, Value, infused, plain
+from edvac.core.value import Scalar, Value, plain
 from edvac.device.app.hub import Asking, Hub
 from edvac.device.app.manifest import App, Approved
 from edvac.device.app.offer import RESULT, Offered, changes, read_offers
@@ -97,7 +98,7 @@ class AppDevice:
                 arguments = _arguments(approved, operands)
                 found = await self._answer(session, approved, arguments, asking)
         value = _value(self.app, approved, found)
-        return infused(value, combine(asking.heard))
+        return influenced(value, approved.result, combine(asking.heard))
 
     async def _ready(self) -> Session:
         """The running app; another process where there is none any more."""
