@@ -242,6 +242,19 @@ def test_a_question_of_the_program_is_answered_through_the_inbox(bench: Bench) -
     assert any(isinstance(e, event.Note) and "'green'" in e.text for e in seen)
 
 
+def test_an_answer_that_comes_just_before_a_run_would_wait_for_it_is_taken(bench: Bench) -> None:
+    async def answering(call: Call) -> None:
+        with bench.open() as other:
+            run = other.find(None).id
+            asked = [e for e in other.history(run).entries if e.kind == "intent"]
+            other.answer(run, next(e.slot for e in asked if e.body["op"] == "human.ask"), "blue")
+
+    bench.post = Post(answering)
+    text = "x = human.ask('Which?', ['red', 'blue'])\ny = mail.wait('y')\nfiles.write('a', x)\n"
+    report = bench.run(text)
+    assert report.state == "done" and bench.files(report.run) == {"a": "blue"}
+
+
 # -- ownership, clocks, deadlines ---------------------------------------------------------------
 
 

@@ -136,7 +136,7 @@ class Driver:
                 if not self._halted:
                     self._unit.parked = self._waits.parked
                 self._show_sample()
-                if self._waits_in_vain():
+                if self._waits_in_vain() and not await self._heard_meanwhile():
                     return "waiting"
                 work = await self._next(work.wake_at)
         finally:
@@ -155,6 +155,12 @@ class Driver:
         }
         awaited = self._unit.awaited
         return bool(awaited) and not any(here.get(kind, False) for kind in awaited)
+
+    async def _heard_meanwhile(self) -> bool:
+        """A last look before nobody reads the inbox any more: has something come since?"""
+        self._inbox_at = self._front.clock.now()
+        await self._housekeep(self._inbox_at)
+        return not self._waits_in_vain()
 
     async def _act(self, work: Work) -> None:
         done, self._read = self._read, []
