@@ -229,6 +229,7 @@ def test_an_outsider_who_decides_that_lines_come_does_nothing_outside(tmp_path: 
     lines = {"Send": 'mail.send("done")\n'}
     report, _, _ = run(place, program, lines, post=post)
     assert report.state == "waiting" and report.counts["questions"] == 1 and post.sent == []
+    assert report.counts["bits"] == 1, "so much of him has reached the planner"
 
 
 def test_what_was_added_is_done_after_all_that_was_there(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edvac.core.value import plain
+from edvac.core.value import plain, total_label
 from edvac.machine import Job, Machine
 from edvac.processor import Request
 from edvac.processor.scripted import ScriptedProcessor
@@ -249,6 +249,10 @@ def test_what_was_seen_becomes_notes_and_no_call_or_error_is_lost(
     with Machine(tmp_path / "ws", processor) as machine:
         report = asyncio.run(machine.run(Job(PROGRAM, roots={"docs": docs}, name="who")))
         assert report.state == "done", [step.failure for step in report.failures]
+        entries = machine.history(report.run).entries
+        (found,) = [e.value for e in entries if e.kind == "outcome" and e.address == "found"]
+    read = {f"file:docs/long{at}.txt" for at in (0, 1, *range(3, 10))}
+    assert read <= total_label(found).sources, "what became notes is in the answer's label"
     last = prompts[-1]
     assert "Your calls so far" in last and "docs/long3.txt" in last
     assert "none.txt" in last and "failed: " in last
