@@ -42,7 +42,6 @@ calls = "llm.*"
 branch = "any"
 needs."*" = "any"
 """
-# Name, text, and instructions: steps, and where there are none, rounds of a loop.
 PROGRAMS: Final = {
     "chain": """\
 last = files.read("in/0.txt")
@@ -83,8 +82,16 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
+    """Of a run. `instructions` are its steps; of a program without any, the rounds of its loop."""
+
     wall_s: float
     cpu_s: float
+    instructions: int
+
+    @property
+    def cpu_us(self) -> float:
+        """CPU of an instruction, in microseconds."""
+        return self.cpu_s / self.instructions * 1e6
 
 
 class Open(Guard):
@@ -124,17 +131,17 @@ def measure(
             order = (True, False) if at % 2 else (False, True)
             found = {on: _run(text, make, wanted.size, guarded=on) for on in order}
             pairs.append((found[True], found[False]))
-        _add(document, name, wanted.size, pairs)
+        _add(document, name, pairs)
     document.notes.append(
         "off: a policy that allows everything, and outcomes labelled as nobody's, through the"
         " machine's own seams; CPU is of the whole process."
     )
 
 
-def _add(document: Document, name: str, size: int, pairs: list[tuple[Cost, Cost]]) -> None:
+def _add(document: Document, name: str, pairs: list[tuple[Cost, Cost]]) -> None:
     wall = median([on.wall_s / off.wall_s for on, off in pairs])
-    cpu = median([(on.cpu_s - off.cpu_s) / size * 1e6 for on, off in pairs])
-    spent = median([on.cpu_s for on, _ in pairs]) / size * 1e6
+    cpu = median([on.cpu_us - off.cpu_us for on, off in pairs])
+    spent = median([on.cpu_us for on, _ in pairs])
     document.figures += [
         Figure(f"wall time, {name}", (wall - 1) * 100, "% more with the guard", "lower", SHARE),
         Figure(f"CPU, {name}", cpu, "µs more an instruction", "lower", MICROSECONDS,
@@ -154,15 +161,16 @@ def _run(text: str, make: Callable[[], Processor], size: int, *, guarded: bool) 
             if not guarded:
                 machine.guard, machine.executes = Open, nobodys
             job = Job(text.format(size=size), roots={"in": place / "in"}, fresh=True, seed=1)
-            return asyncio.run(_timed(machine, job))
+            return asyncio.run(_timed(machine, job, size))
 
 
-async def _timed(machine: Machine, job: Job) -> Cost:
+async def _timed(machine: Machine, job: Job, rounds: int) -> Cost:
     try:
         await machine.processor.open()
         wall, cpu = time.perf_counter(), time.process_time()
         report = await machine.run(job)
-        cost = Cost(time.perf_counter() - wall, time.process_time() - cpu)
+        instructions = report.counts["finished"] or rounds
+        cost = Cost(time.perf_counter() - wall, time.process_time() - cpu, instructions)
     finally:
         await machine.processor.close()
     assert report.state == "done", [step.failure for step in report.failures]
