@@ -432,9 +432,9 @@ def test_three_workers_of_which_one_is_killed_finish_each_step_once(
         while len(queue.finished("r")) < STEPS:
             assert all(worker.poll() is None for worker in workers[1:]), "a worker ended early"
             queue.wait(0.2)
-        said = ["".join(lines) + victim.stdout.read()]  # `communicate` would skip what is buffered
-        said += [worker.communicate("")[0] for worker in workers[1:]]
-        victim.wait()
+        rest = victim.stdout.read()  # `communicate` would skip what is buffered
+        said = [worker.communicate("")[0] for worker in workers]
+        said[0] = "".join(lines) + rest
         assert [worker.returncode for worker in workers] == [-9, 0, 0]
         events = [line.split() for text in said for line in text.splitlines()]
         done = queue.finished("r")
