@@ -16,6 +16,7 @@ from edvac.bench.planset import Task, tasks
 from edvac.compiler.examples import library
 from edvac.processor.scripted import ScriptedProcessor
 
+pytestmark = pytest.mark.xdist_group("planset")  # what one test has solved others look at
 TUNING = tasks("tuning")
 DOCUMENTED = tasks("documented")
 NAMED = {task.id: task for task in (*tasks(), *TUNING, *DOCUMENTED)}
@@ -93,10 +94,12 @@ def test_the_documented_tasks_are_those_that_the_documentation_shows() -> None:
         assert text.strip() == (inbox / path).read_text(encoding="utf-8").strip()
 
 
-def content(text: str) -> set[str]:
-    return set(re.findall(r"[a-z]{4,}", text.casefold()))
+@functools.cache
+def content(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[a-z]{4,}", text.casefold()))
 
 
+@functools.cache
 def shape(program: str) -> str:
     """A program without its names and texts."""
     tree = ast.parse(program)

@@ -14,7 +14,8 @@ import crash_build
 import pytest
 from crash_kit import RUN_POINTS, Ended, Server, differences, lines, live, random_kills, workspace
 
-KILLS = int(os.environ.get("EDVAC_KILLS", "4"))
+pytestmark = pytest.mark.xdist_group("long outputs")  # one undisturbed run for all
+KILLS = int(os.environ.get("EDVAC_KILLS", "2"))
 SMALL = 12  # parts, where only the place of a kill matters
 
 

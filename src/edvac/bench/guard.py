@@ -82,7 +82,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of a run. `instructions` are its steps; of a program without any, the rounds of its loop."""
+    """Of a run. `instructions` are its steps, or the rounds of its loop where those are more."""
 
     wall_s: float
     cpu_s: float
@@ -169,7 +169,7 @@ async def _timed(machine: Machine, job: Job, rounds: int) -> Cost:
         await machine.processor.open()
         wall, cpu = time.perf_counter(), time.process_time()
         report = await machine.run(job)
-        instructions = report.counts["finished"] or rounds
+        instructions = max(report.counts["finished"], rounds)
         cost = Cost(time.perf_counter() - wall, time.process_time() - cpu, instructions)
     finally:
         await machine.processor.close()

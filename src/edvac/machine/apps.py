@@ -102,7 +102,9 @@ class RunApps:
     def __init__(
         self, apps: Iterable[App], workspace: Path, rules: Rules, program: Program, kept: Kept
     ) -> None:
-        called = frozenset(use.op.partition(".")[0] for use in program.access)
+        apps = tuple(apps)
+        uses = program.access if apps else ()  # looking for them takes its time in a long program
+        called = frozenset(use.op.partition(".")[0] for use in uses)
         hub, place = Hub(rules, called, kept), installed(workspace)
         self.devices = {app.name: AppDevice(app, place.folder(app.name), hub) for app in apps}
         hub.peers = self.devices
