@@ -18,7 +18,7 @@ from edvac.core.errors import ConfigError, DeviceError
 from edvac.core.label import PROGRAM, UNBOUNDED
 from edvac.core.schema import BOOL, STR
 from edvac.core.signature import Effect, Param, Signature
-from edvac.core.value import Scalar
+from edvac.core.value import Scalar, total_label
 from edvac.device import Call, Origin, Reply, Tools
 from edvac.device.guarded import Guarded, policy
 from edvac.machine import Machine
@@ -205,3 +205,19 @@ def test_no_more_ways_to_go_than_the_bits_allow(bench: Bench) -> None:
         ways.add(tuple(bench.post.sent))
         bits = max(bits, report.counts["bits"])
     assert len(ways) == 4 == 2**bits
+
+
+def test_a_choice_among_options_made_elsewhere_holds_no_more_than_they_are(bench: Bench) -> None:
+    """Written out or not: four options are two bits, whatever the model has read."""
+    text = (
+        "said = files.read('inbox/0.txt')\n"
+        "found = [x for x in ['yes', 'no', 'later', 'never']]\n"
+        "a = llm.choose('Which of these options?', found, said)\n"
+        "b = llm.choose('Which of these options?', ['yes', 'no', 'later', 'never'], said)\n"
+    )
+    report = bench.run(text)
+    with bench.open() as machine:
+        entries = machine.history(report.run).entries
+        labels = {e.address: total_label(e.value) for e in entries if e.kind == "outcome"}
+    assert labels["a"].bits == labels["b"].bits == 2
+    assert "file:inbox/0.txt" in labels["a"].sources

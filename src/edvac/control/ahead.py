@@ -22,7 +22,15 @@ from itertools import islice
 from edvac.control.access import unfit, whole_access
 from edvac.control.paging import pages
 from edvac.control.predictor import Predictor
-from edvac.control.step import Intent, Outcome, Result, Step, Usage, operand_digest
+from edvac.control.step import (
+    Intent,
+    Outcome,
+    Result,
+    Step,
+    Usage,
+    answer_kind,
+    operand_digest,
+)
 from edvac.core.label import Label, combine
 from edvac.core.result import result_of
 from edvac.core.signature import Access, Effect
@@ -229,8 +237,10 @@ class RunAhead:
                 outcome = self._meet(call, guards, found)
                 look.begun = look.begun or bool(found) or isinstance(outcome, Result)
                 if isinstance(outcome, Result):
-                    given = combine([total_label(completed(one)) for one in call.args.values()])
-                    made = result_of(outcome.value, call.result, given, call.branch)
+                    values = {name: completed(one) for name, one in call.args.items()}
+                    given = combine([total_label(one) for one in values.values()])
+                    kind = answer_kind(call, values)
+                    made = result_of(outcome.value, kind, given, call.branch)
                     look.beyond.resolve(call.slot, made)
                     moved = True
                 elif outcome:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from edvac.control.step import Intent
+from edvac.control.step import Intent, answer_kind
 from edvac.core.errors import ModelOutputError, OperandError
 from edvac.core.label import UNBOUNDED, Label
 from edvac.core.schema import (
@@ -83,7 +83,7 @@ def assemble(intent: Intent, run: str, seed: int, task: str = "") -> Request:
             Message("system", (Segment(SYSTEM + (_TASK.format(task=task) if task else "")),)),
             Message("user", tuple(parts)),
         ),
-        schema=answer_schema(answer_kind(intent)) if verb != "write" else None,
+        schema=answer_schema(answer_kind(call, intent.operands)) if verb != "write" else None,
         max_tokens=_BOUND[verb],
         temperature=0.0 if intent.attempt == 1 or intent.escalated else 0.4,
         seed=seed + intent.attempt,
@@ -105,7 +105,7 @@ def read_answer(intent: Intent, text: str, finish: str, model: str) -> Value:
             "Ask for less in one step, or split the data.",
         )
     label = Label.of([f"model:{model}"], bits=UNBOUNDED)
-    kind = answer_kind(intent)
+    kind = answer_kind(intent.call, intent.operands)
     if intent.call.signature.function == "write":
         return Scalar(unfenced(text.strip()).strip(), label)
     try:
@@ -118,15 +118,6 @@ def read_answer(intent: Intent, text: str, finish: str, model: str) -> Value:
     if not isinstance(kind, Record):
         data = data["answer"] if isinstance(data, dict) and "answer" in data else data
     return decode(data, kind, label, source_text(intent))
-
-
-def answer_kind(intent: Intent) -> Type:
-    """The type that an answer must have: of a choice one of its options, wherever the program had
-    them from."""
-    kind = intent.call.result
-    if intent.call.signature.op == "llm.choose" and not isinstance(kind, Choice):
-        return Choice(tuple(dict.fromkeys(plain(intent.operands["options"]))))
-    return kind
 
 
 def answer_schema(kind: Type) -> dict[str, Any]:
@@ -246,7 +237,6 @@ def reader_class(intent: Intent) -> str:
 __all__ = [
     "SYSTEM",
     "TEMPLATE_VERSION",
-    "answer_kind",
     "answer_schema",
     "assemble",
     "describe",

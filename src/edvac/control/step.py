@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from edvac.core.errors import EdvacError, ModelOutputError, TransientError
 from edvac.core.label import PUBLIC, Label, combine
+from edvac.core.schema import Choice, Type
 from edvac.core.signature import NO_ACCESS, Access, Effect
-from edvac.core.value import Failed, Value, digest, total_label
+from edvac.core.value import Failed, Value, digest, plain, total_label
 
 if TYPE_CHECKING:
     from edvac.guard import Verdict
@@ -183,6 +184,15 @@ class Intent:
     def name(self) -> str:
         """Under which the execution runs, comes back and is aborted."""
         return self.key or self.call.slot
+
+
+def answer_kind(call: StepCall, operands: Mapping[str, Value]) -> Type:
+    """The type that an answer must have: of a choice one of its options, wherever the program had
+    them from. Whoever chooses can choose no more than that; the options are the user's (the
+    guard's floor)."""
+    if call.op == "llm.choose" and not isinstance(call.result, Choice):
+        return Choice(tuple(dict.fromkeys(plain(operands["options"]))))
+    return call.result
 
 
 def operand_digest(operands: dict[str, Value]) -> str:

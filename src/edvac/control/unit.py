@@ -36,6 +36,7 @@ from edvac.control.step import (
     Result,
     Step,
     StepState,
+    answer_kind,
     operand_digest,
 )
 from edvac.control.unwritten import Unwritten
@@ -481,7 +482,7 @@ class ControlUnit(Outlook):
 
     def _retire(self, step: Step, result: Result) -> None:
         operands, branch = step.operand_label, self._unwritten.decided(step)
-        value = result_of(result.value, step.call.result, operands, branch)
+        value = result_of(result.value, answer_kind(step.call, step.values), operands, branch)
         files = tuple(written.influenced(operands, branch) for written in result.files)
         result = replace(result, files=files)
         step.usage = step.usage + result.usage

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from edvac.control import Failure, Intent, Outcome, Result, Usage, worker_prompt
-from edvac.control.context import TEMPLATE_VERSION, answer_kind, assemble, read_answer
+from edvac.control.context import TEMPLATE_VERSION, assemble, read_answer
 from edvac.control.paging import pages
-from edvac.control.step import WrittenFile
+from edvac.control.step import WrittenFile, answer_kind
 from edvac.control.worker import DO, Brief
 from edvac.control.worker import SIGNATURES as WORKER_SIGNATURES
 from edvac.core import event
@@ -427,7 +427,11 @@ def _check_result(intent: Intent, value: Value) -> None:
 
 
 def _key(intent: Intent, *parts: str) -> str:
-    head = (intent.call.signature.op, intent.digest, repr(answer_kind(intent)))
+    head = (
+        intent.call.signature.op,
+        intent.digest,
+        repr(answer_kind(intent.call, intent.operands)),
+    )
     return hashlib.blake2b("\n".join((*head, *parts)).encode(), digest_size=20).hexdigest()
 
 
