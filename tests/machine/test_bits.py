@@ -220,4 +220,4 @@ def test_a_choice_among_options_made_elsewhere_holds_no_more_than_they_are(bench
         entries = machine.history(report.run).entries
         labels = {e.address: total_label(e.value) for e in entries if e.kind == "outcome"}
     assert labels["a"].bits == labels["b"].bits == 2
-    assert "file:inbox/0.txt" in labels["a"].sources
+    assert "file:inbox/0.txt" in labels["a"].integrity
