@@ -17,6 +17,7 @@ from edvac.core.value import Failed, Value, digest, plain, total_label
 
 if TYPE_CHECKING:
     from edvac.guard import Verdict
+    from edvac.processor import Answer, Price
     from edvac.program import StepCall
 
 
@@ -44,6 +45,12 @@ class Usage:
     cached: int = 0
     completion: int = 0
     cost: Decimal = Decimal(0)
+
+    @staticmethod
+    def of(answer: Answer, price: Price) -> Usage:
+        """Of one call."""
+        cost = price.of(answer)
+        return Usage(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens, cost)
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(

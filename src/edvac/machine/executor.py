@@ -246,8 +246,7 @@ class Executor:
                 return outcome
             model = processor.identity
             return replace(outcome, model=model, reuse_key=self._model_key(intent, model))
-        cost = processor.price.of(answer)
-        usage = Usage(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens, cost)
+        usage = Usage.of(answer, processor.price)
         seconds = self._clock.now() - start
         model = answer.model or processor.identity
         received = answer.received or answer.text

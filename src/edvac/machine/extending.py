@@ -91,8 +91,7 @@ class _Counted(Passing):
         used: Usage | None = None
         try:
             answer = await self._inner.complete(request, listen)
-            cost = self.price.of(answer)
-            used = Usage(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens, cost)
+            used = Usage.of(answer, self.price)
             return answer
         finally:
             self.usage = self.usage + (used or Usage(completion=heard))

@@ -122,8 +122,7 @@ class Screening:
         except EdvacError:
             screen.counts.denied += 1
             return False, Usage()
-        cost = processor.price.of(answer)
-        usage = Usage(answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens, cost)
+        usage = Usage.of(answer, processor.price)
         screen.counts.tokens += answer.prompt_tokens + answer.completion_tokens
         allowed = answer.finish == "stop" and allows(answer.text)
         screen.counts.denied += not allowed
