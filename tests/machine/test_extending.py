@@ -203,6 +203,9 @@ def test_untrusted_data_tells_the_planner_nothing(tmp_path: Path) -> None:
     report, _, plan = run(place, program, {"": "unreachable"})
     failure = report.failures[0].failure
     assert failure is not None and failure.code == "untrusted_instruction"
+    with Machine(place, ScriptedProcessor(lambda _: "")) as machine:
+        (entry,) = [e for e in machine.history(report.run).entries if e.failed]
+    assert "llm.do" in entry.body["fix"]
     assert plan.calls == 0
 
 

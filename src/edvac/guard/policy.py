@@ -257,7 +257,10 @@ def _denied(call: StepCall, param: Param, strange: frozenset[str]) -> PolicyErro
             "untrusted_instruction",
             f"{call.address}: `{param.name}` of {call.op} would be made of untrusted data",
             f"It depends on {_some(strange)}, who could then instruct the model.",
-            "Keep the instruction in the program's own words and pass the data as an operand.",
+            "Tell the planner what you vouch for (`trusted` in policy.toml names whom), or let "
+            "llm.do find it out."
+            if call.op == "program.extend"
+            else "Keep the instruction in the program's own words and pass the data as an operand.",
             line=call.line,
         )
     if param.role is Role.CODE:
