@@ -468,10 +468,10 @@ def test_hundreds_that_fail_for_one_reason_are_one_row_and_a_list(edvac: Bench) 
     assert " and 59 more: " in edvac("show").out
     found = edvac("show", "--failed", "--json").document["failed"]
     assert len([one for one in found if one["code"] == "broken"]) == 60, "attempt accepted one"
-    assert found[0]["inputs"] == ["inbox/m0.txt"]
+    assert ["inbox/m0.txt"] in [one["inputs"] for one in found], "which fails first is open"
     rows = edvac("show", "--failed", "--csv").out.splitlines()
     assert rows[0].startswith("item,inputs,code") and len(rows) == len(found) + 1
-    assert "inbox/m0.txt" in rows[1] and "Mend it." in rows[1]
+    assert any("inbox/m0.txt" in row and "Mend it." in row for row in rows)
     edvac.answer = lambda request: "mended"
     edvac("resume", "--retry")
     found = edvac("show", "--failed", "--json").document["failed"]

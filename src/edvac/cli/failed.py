@@ -28,7 +28,7 @@ def table(items: Sequence[FailedItem], run: str) -> list[str]:
         more = f" and {group.count - 1} more" if group.count > 1 else ""
         name = f"{first.item}{more}: " if first.item else ""
         held = f" (holds up {group.holds_up} more)" if group.holds_up else ""
-        lines.append(f"  ✗ {name}{ui.because(first.what, first.why)}{held}")
+        lines.append(f"  ✗ {name}{ui.because(first.what, first.why, first.item)}{held}")
         if first.remedy:
             lines.append(f"      {first.remedy}")
     if len(groups) > MAX_ROWS:

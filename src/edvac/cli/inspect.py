@@ -192,7 +192,7 @@ def _show_failed(store: Store, run: str, *, as_json: bool, as_csv: bool) -> None
     else:
         for item in items:
             inputs = f" [{', '.join(item.inputs)}]" if item.inputs else ""
-            said = ui.because(item.what, item.why)
+            said = ui.because(item.what, item.why, item.item)
             ui.out(ui.safe_line(f"✗ {item.item or 'a line'}{inputs}: {said} ({item.code})"))
             if item.remedy:
                 ui.out(ui.safe_line(f"    {item.remedy}"))

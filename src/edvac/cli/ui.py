@@ -133,8 +133,9 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def because(what: str, why: str) -> str:
-    """What failed and why, as one line without a full stop."""
+def because(what: str, why: str, where: str = "") -> str:
+    """What failed and why, as one line without a full stop; `where` stands before it already."""
+    what = what.removeprefix(f"{where}: ")
     return f"{what}: {why[0].lower()}{why[1:].rstrip('.')}" if why else what
 
 

@@ -297,7 +297,7 @@ def describe(happened: event.Event, tally: Tally) -> str:
             ended = tally.done + tally.failed + tally.blocked
             return f"{mark} [{ended}/{tally.known}] {happened.address}: {happened.preview}{took}"
         case event.StepFailed(blocked_by=""):
-            return f"✗ {happened.address}: {because(happened.what, happened.why)}"
+            return f"✗ {happened.address}: {because(happened.what, happened.why, happened.address)}"
         case event.StepFailed(blocked_by="the program"):
             return f"- {happened.address}: not done: {happened.what}"
         case event.StepFailed():
