@@ -118,11 +118,6 @@ def spent(info: RunInfo) -> str:
     return ", ".join([*parts, *ui.used(info.counts)])
 
 
-def endorsed(bits: int) -> str:
-    """What outsiders have chosen in all that a run accepted of them, as a line."""
-    return f"chosen by others in what the policy accepted: at most {ui.counted(bits, 'bit')}"
-
-
 def _counts(info: RunInfo) -> str:
     counts = info.counts
     if not counts:
@@ -214,7 +209,7 @@ def _show_events(store: Store, run: str, *, as_json: bool) -> None:
 
 def _show_run(store: Store, info: RunInfo, history: History, flags: dict[str, bool]) -> None:
     from edvac.cli.signal import document as waited_for
-    from edvac.cli.summary import contacts
+    from edvac.cli.summary import contacts, endorsed
     from edvac.machine.detach import log_path
 
     ended = {e.slot: e for e in history.entries if e.kind in ("outcome", "blocked")}

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edvac.cli.failed import table
-from edvac.cli.inspect import endorsed
 from edvac.cli.ui import counted, moment, safe_line, seconds, used
 from edvac.machine import delivery
 from edvac.machine.failures import failed_items
@@ -185,3 +184,8 @@ def _next_step(report: Report, pending: bool, applied: bool) -> list[str]:
     if pending:
         return [f"See `edvac diff {name}`; make it real with `edvac apply {name}`."]
     return undo
+
+
+def endorsed(bits: int) -> str:
+    """What outsiders have chosen in all that a run accepted of them, as a line."""
+    return f"chosen by others in what the policy accepted: at most {counted(bits, 'bit')}"
