@@ -123,25 +123,30 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SAME_SIGNS = ("'‘’‚`´", '"“”„«»', "-‐‑‒–—")  # as classes of a regular expression
 
 
-def show(kind: Type) -> str:
-    """The type as it is written in a program."""
+def show(kind: Type, *, fields: bool = False) -> str:
+    """The type as it is written in a program; with `fields` records say what they hold."""
+
+    def inner(part: Type) -> str:
+        return show(part, fields=fields)
+
     match kind:
         case Plain():
             return kind.name
         case Choice():
             return f"Literal[{', '.join(map(repr, kind.options))}]"
         case ListOf():
-            return f"list[{show(kind.item)}]"
+            return f"list[{inner(kind.item)}]"
         case DictOf():
-            return f"dict[{show(kind.key)}, {show(kind.item)}]"
+            return f"dict[{inner(kind.key)}, {inner(kind.item)}]"
         case TupleOf():
-            return f"tuple[{', '.join(map(show, kind.items))}]"
+            return f"tuple[{', '.join(map(inner, kind.items))}]"
         case Maybe():
-            return f"{show(kind.item)} | None"
+            return f"{inner(kind.item)} | None"
         case Quoted():
-            return f"Quoted[{show(kind.item)}]"
+            return f"Quoted[{inner(kind.item)}]"
         case Record():
-            return kind.name
+            held = ", ".join(f"{part.name}: {inner(part.type)}" for part in kind.fields)
+            return f"{kind.name}({held})" if fields else kind.name
 
 
 def capacity(kind: Type) -> float:

@@ -26,6 +26,7 @@ from edvac.core.schema import (
     Record,
     TupleOf,
     Type,
+    show,
 )
 from edvac.device.kinds import JSON
 from edvac.program.annotate import read_type
@@ -134,21 +135,7 @@ def written(text: str) -> Type:
 
 def shown(kind: Type) -> str:
     """The type for a person, a record with its fields."""
-    match kind:
-        case ListOf():
-            return f"list[{shown(kind.item)}]"
-        case DictOf():
-            return f"dict[str, {shown(kind.item)}]"
-        case TupleOf():
-            return f"tuple[{', '.join(map(shown, kind.items))}]"
-        case Maybe():
-            return f"{shown(kind.item)} | None"
-        case Record():
-            parts = ", ".join(f"{part.name}: {shown(part.type)}" for part in kind.fields)
-            return f"{kind.name}({parts})"
-        case Choice():
-            return f"Literal[{', '.join(map(repr, kind.options))}]"
-    return kind.name if isinstance(kind, Plain) else str(kind)
+    return show(kind, fields=True)
 
 
 def filled(data: Any, kind: Type) -> Any:
