@@ -13,14 +13,13 @@ is said here. Does no input or output.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from edvac.core.value import Instance, Scalar, Sequence, Value, plain
+from edvac.core.value import Instance, Scalar, Sequence, Value
 from edvac.core.value import Mapping as Dict
 from edvac.guard import Workers
 from edvac.guard.spans import spans, without
@@ -173,10 +172,6 @@ def _each_text(value: Value, change: Callable[[str], str]) -> Value:
             fields = {name: _each_text(one, change) for name, one in value.fields.items()}
             return replace(value, fields=fields)
     return value
-
-
-def digest_of(value: Value) -> str:
-    return hashlib.blake2b(repr(plain(value)).encode(), digest_size=16).hexdigest()
 
 
 def call_line(op: str, arguments: Mapping[str, Any]) -> str:

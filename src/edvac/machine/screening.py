@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from edvac.control import Failure, Intent, Outcome, Result, Usage
-from edvac.control.screen import Screen, allows, call_line, digest_of
+from edvac.control.screen import Screen, allows, call_line
 from edvac.control.worker import SIGNATURES as WORKER_SIGNATURES
 from edvac.control.worker import needed
 from edvac.core.errors import EdvacError, ProgramError
 from edvac.core.schema import fits
 from edvac.core.signature import Catalogue, Effect, Signature
-from edvac.core.value import plain, total_label
+from edvac.core.value import digest, plain, total_label
 from edvac.guard import Rules
 from edvac.machine.driver import Execute
 from edvac.processor import Processor
@@ -72,30 +72,31 @@ class Screening:
         screen, value = self.screen, result.value
         strange = self._rules.strange(total_label(value).integrity, ())
         sources = [one for one in strange if not one.startswith("model:")]
-        digest = await asyncio.to_thread(digest_of, value)
-        if not screen.is_event(sources, digest):
-            if digest not in screen.refused:
+        read = await asyncio.to_thread(digest, value)
+        if not screen.is_event(sources, read):
+            if read not in screen.refused:
                 return result
-            return await self._without(result, digest, wide=screen.refused[digest])
+            return await self._without(result, read, wide=screen.refused[read])
         screen.counts.events += 1
-        cleaned = await self._without(result, digest, wide=screen.wide)
+        cleaned = await self._without(result, read, wide=screen.wide)
         if cleaned is not result:
             return cleaned
         names = {one.name for one in needed(intent.call.signature)}
         arguments = {name: plain(one) for name, one in intent.operands.items() if name in names}
         allowed, usage = await self._allowed(call_line(intent.call.op, arguments), intent.slot)
         result = replace(result, usage=result.usage + usage)
-        return result if allowed else await self._without(result, digest, wide=True)
+        return result if allowed else await self._without(result, read, wide=True)
 
-    async def _without(self, result: Result, digest: str, *, wide: bool) -> Result:
-        """Without spans that speak to a model; the same where there are none. Nobody else may take
+    async def _without(self, result: Result, read: str, *, wide: bool) -> Result:
+        """Without spans that speak to a model; the same where there are none. `read` is the digest
+        of what came. Nobody else may take
         the result up."""
         clean = self.screen.cleaned
         value, dropped = await asyncio.to_thread(lambda: clean(result.value, wide=wide))
         if not dropped:
             return result
         self._count(dropped)
-        self.screen.refused[digest] = wide
+        self.screen.refused[read] = wide
         notes = (*result.notes, *(f"not shown to the worker: {one}" for one in dropped))
         return replace(result, value=value, reuse_key="", notes=notes)
 
