@@ -134,11 +134,9 @@ class Executor:
         touched = intent.access.reads + intent.access.writes
         seen = await self._run.behind(touched)
         signature = intent.call.signature
-        makers = signature.sources
-        if (
-            makers
-        ):  # whoever makes the results decides also that there is none, and which code it has
-            seen = seen.join(Label.of(makers, (), ("user", *signature.told), CODES))
+        if signature.sources:  # they decide also that there is no result, and which code it has
+            readers = ("user", *signature.told)
+            seen = seen.join(Label.of(signature.sources, (), readers, CODES))
         return replace(failure, suspect=suspect, seen=seen)
 
     def _with_read(self, intent: Intent, outcome: Outcome) -> Outcome:

@@ -88,9 +88,8 @@ class Screening:
         return result if allowed else await self._without(result, read, wide=True)
 
     async def _without(self, result: Result, read: str, *, wide: bool) -> Result:
-        """Without spans that speak to a model; the same where there are none. `read` is the digest
-        of what came. Nobody else may take
-        the result up."""
+        """Without spans that speak to a model; the same where there are none. Nobody else may take
+        the result up. `read` is the digest of what came."""
         clean = self.screen.cleaned
         value, dropped = await asyncio.to_thread(lambda: clean(result.value, wide=wide))
         if not dropped:
